@@ -1,0 +1,154 @@
+"""Transposed convolution and the two gradients of `conv2d`: the problems ``bwd_data`` and ``bwd_weight``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .planning.arguments import as_array, aside, check_choices, check_out, pair
+from .planning.planner import plan_problem
+from .planning.problem import DTYPES, Problem, accumulator, dtype_name
+from .planning.thread_count import thread_count
+
+
+def conv_transpose2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1,
+    dilation: Any = 1, *, data_format: str = "NCHW", activation: Any = None, out: np.ndarray | None = None, dtype: Any = None,
+    precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Transposed 2-D convolution, as `torch.nn.functional.conv_transpose2d`: the gradient of `conv2d` with respect to its image.
+
+    Parameters
+    ----------
+    input : array_like
+        ``(n, c, h, w)`` or ``(c, h, w)``; channels last with ``data_format="NHWC"``.
+    weight : array_like
+        ``(c, oc/groups, kh, kw)``; with ``"NHWC"`` ``(kh, kw, oc/groups, c)``.
+    bias : array_like of shape (oc,), optional
+    stride, padding, dilation : int or (int, int)
+    output_padding : int or (int, int)
+        Rows and columns added at the end; smaller than the stride.
+    groups, data_format, activation, out, dtype, precision, threads, device, algorithm
+        See `conv2d`.
+
+    Returns
+    -------
+    ndarray
+        Of ``(h - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1`` rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv_transpose2d(np.ones((1, 2, 2)), np.ones((1, 1, 2, 2)), stride=2)[0, 0]
+    array([1., 1., 1., 1.])
+    """
+    from .nn import _FORMATS, _IMAGES, _WEIGHTS, _bias, _epilogue
+
+    check_choices(precision, device)
+    input, weight = as_array("input", input), as_array("weight", weight)
+    if data_format not in _FORMATS:
+        raise ValueError(f"data_format must be one of {', '.join(map(repr, _FORMATS))}, got {data_format!r}")
+    layout = _FORMATS[data_format]
+    if input.ndim not in (3, 4) or weight.ndim != 4:
+        raise ValueError(f"input must have 3 or 4 dimensions and weight 4, got shapes {input.shape} and {weight.shape}")
+    src, wei = _IMAGES[layout, input.ndim](input), _WEIGHTS[layout, 4](weight)
+    if isinstance(groups, bool) or not hasattr(groups, "__index__") or groups.__index__() < 1:
+        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
+    g = groups.__index__()
+    (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    ph, pw = pair("padding", padding, 0)
+    extra_h, extra_w = pair("output_padding", output_padding, 0)
+    if extra_h >= sh or extra_w >= sw:
+        raise ValueError(f"output_padding must be smaller than stride {(sh, sw)}, got {output_padding!r}")
+    n, c, oh, ow = src.shape
+    if wei.shape[0] != c or c % g or 0 in src.shape[1:] or 0 in wei.shape:
+        raise ValueError(f"weight must have the input's {c} channels, divisible by groups={g}, and no empty extent, "
+                         f"got shapes {input.shape} and {weight.shape}")  # fmt: skip
+    _, cg, kh, kw = wei.shape
+    ih, iw = (oh - 1) * sh - 2 * ph + (kh - 1) * dh + 1 + extra_h, (ow - 1) * sw - 2 * pw + (kw - 1) * dw + 1 + extra_w
+    if ih < 1 or iw < 1:
+        raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
+    result = np.dtype(dtype) if dtype is not None else np.result_type(input.dtype, weight.dtype)
+    name = dtype_name(result)
+    bias = _bias(bias, cg * g, 4)
+    p = Problem(
+        op="bwd_data", n=n, g=g, ic=cg * g, ih=ih, iw=iw, oc=c, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw,
+        pr=pw, src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout,
+        wei_layout="oihw" if layout == "nchw" else "hwio", epilogue=_epilogue(bias is not None, activation, result),
+        precision=precision,
+    )  # fmt: skip
+    channels = (p.ic, ih, iw) if layout == "nchw" else (ih, iw, p.ic)
+    shape = (n, *channels) if input.ndim == 4 else channels
+    return _planned(
+        p, src, wei, bias, shape, DTYPES[name], _IMAGES[layout, input.ndim], out, (input, weight), threads, algorithm
+    )
+
+
+def conv2d_input(
+    input_size: Any, weight: Any, grad_output: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> np.ndarray:
+    """The gradient of `conv2d` with respect to its input, as `torch.nn.grad.conv2d_input` (NCHW, zero padding).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_input((1, 1, 3, 3), np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)))[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    weight, grad = as_array("weight", weight), as_array("grad_output", grad_output)
+    p = _gradient("bwd_data", tuple(input_size), weight.shape, grad, weight.dtype, stride, padding, dilation, groups)
+    return _planned(p, grad, weight, None, (p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+
+
+def conv2d_weight(
+    input: Any, weight_size: Any, grad_output: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> np.ndarray:
+    """The gradient of `conv2d` with respect to its weights, as `torch.nn.grad.conv2d_weight` (NCHW, zero padding).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_weight(np.ones((1, 1, 3, 3)), (1, 1, 2, 2), np.ones((1, 1, 2, 2)))[0, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    image, grad = as_array("input", input), as_array("grad_output", grad_output)
+    p = _gradient("bwd_weight", image.shape, tuple(weight_size), grad, image.dtype, stride, padding, dilation, groups)
+    return _planned(p, image, grad, None, (p.oc, p.ic // p.g, p.kh, p.kw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+
+
+def _gradient(
+    op: str, image: tuple[int, ...], kernel: tuple[int, ...], grad: np.ndarray, other: np.dtype[Any], stride: Any, padding: Any,
+    dilation: Any, groups: int,
+) -> Problem:  # fmt: skip
+    if len(image) != 4 or len(kernel) != 4:
+        raise ValueError(f"input and weight must have 4 dimensions, got shapes {image} and {kernel}")
+    (sh, sw), (dh, dw), (ph, pw) = pair("stride", stride, 1), pair("dilation", dilation, 1), pair("padding", padding, 0)
+    name = dtype_name(np.result_type(grad.dtype, other))
+    p = Problem(op=op, n=image[0], g=groups, ic=image[1], ih=image[2], iw=image[3], oc=kernel[0], kh=kernel[2], kw=kernel[3],
+                sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw, pr=pw, src=dtype_name(grad.dtype), wei=dtype_name(other),
+                dst=name, acc=accumulator(name))  # fmt: skip
+    if kernel[1] * groups != image[1]:
+        raise ValueError(f"weight must have {image[1]} / {groups} channels, got shape {kernel}")
+    if grad.shape != (p.n, p.oc, p.oh, p.ow):
+        raise ValueError(f"grad_output must have shape {(p.n, p.oc, p.oh, p.ow)}, got {grad.shape}")
+    return p
+
+
+def _planned(
+    p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype[Any], view: Any,
+    out: np.ndarray | None, inputs: tuple[np.ndarray, ...], threads: Any, algorithm: str | None,
+) -> np.ndarray:  # fmt: skip
+    if out is not None:
+        check_out(out, shape, dtype)
+    dst = np.empty(shape, dtype) if out is None or aside(out, *inputs, bias) else out
+    if dst.size:
+        plan = plan_problem(p, threads=thread_count(threads), algorithm=algorithm)
+        plan.run(src, plan.pack(wei), bias, view(dst))
+    if out is not None and dst is not out:
+        np.copyto(out, dst)
+        return out
+    return dst

@@ -1,0 +1,454 @@
+"""torch.nn.functional's convolutions on arrays: any padding, border, layout, bias and activation, planned or at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .epilogue import Epilogue, apply_epilogue
+from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
+from .planning.arguments import as_array, aside, check_choices, check_out, pair
+from .planning.planner import MOST_PLANS, explain_problem, plan_problem
+from .planning.plans import Launch, Plan
+from .planning.problem import ACTIVATIONS, DTYPES, Problem, accumulator, dtype_name
+from .planning.thread_count import thread_count
+
+__all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
+
+_FORMATS = {"NCHW": "nchw", "channels_first": "nchw", "NHWC": "nhwc", "channels_last": "nhwc"}
+_BORDERS = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
+
+_View = Callable[[np.ndarray], np.ndarray]
+# (layout, dimensions) -> the NCHW-shaped view of an image, and the OIHW-shaped one of its weights
+_IMAGES: dict[tuple[str, int], _View] = {
+    ("nchw", 4): lambda x: x,
+    ("nchw", 3): lambda x: x[None],
+    ("nhwc", 4): lambda x: x.transpose(0, 3, 1, 2),
+    ("nhwc", 3): lambda x: x.transpose(2, 0, 1)[None],
+    ("nchw", 2): lambda x: x[None, None],
+    ("nhwc", 2): lambda x: x[None, None],
+}
+_WEIGHTS: dict[tuple[str, int], _View] = {
+    ("nchw", 4): lambda w: w,
+    ("nhwc", 4): lambda w: w.transpose(3, 2, 0, 1),
+    ("nchw", 2): lambda w: w[None, None],
+    ("nhwc", 2): lambda w: w[None, None],
+}
+
+
+class _Parsed(NamedTuple):
+    """A call reduced to its problem: what every array of these shapes and types has in common."""
+
+    problem: Problem
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    image: _View
+    weights: _View
+
+
+class _Call(NamedTuple):
+    """A parsed call with its plan: what is left to do for arrays of the same shapes, strides and types."""
+
+    parsed: _Parsed
+    plan: Plan
+    launch: Launch
+    bias_type: np.dtype[Any]
+
+
+_calls: dict[tuple[Any, ...], _Call] = {}
+
+
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: Epilogue | None = None,
+    out: np.ndarray | None = None, dtype: Any = None, precision: str = "default", threads: int | None = None,
+    device: str | None = None, algorithm: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """2-D convolution of images, as `torch.nn.functional.conv2d`: cross-correlation without conjugation.
+
+    Parameters
+    ----------
+    input : array_like
+        ``(n, c, h, w)``, one image ``(c, h, w)``, or one plane ``(h, w)``; channels last with ``data_format="NHWC"``.
+    weight : array_like
+        ``(oc, c/groups, kh, kw)``; with ``"NHWC"`` ``(kh, kw, c/groups, oc)``; for one plane ``(kh, kw)``.
+    bias : array_like, optional
+        ``(oc,)``; a scalar for one plane.
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same", "same_lower" or "full"
+        ``"same"`` has ``ceil(n / stride)`` outputs for any stride, the odd pixel of padding at the end (at the start for
+        ``"same_lower"``).
+    groups : int
+    padding_mode : {"zeros", "reflect", "symmetric", "replicate", "circular"}
+        ``"reflect"`` does not repeat the edge pixel, ``"symmetric"`` does; any width, repeating as `numpy.pad` does.
+    data_format : {"NCHW", "NHWC", "channels_first", "channels_last"}
+    activation : str or ("leaky_relu", slope), optional
+        relu, relu6, sigmoid, tanh, silu or gelu (the exact one).
+    epilogue : Epilogue, optional
+        Scale, shift, residual, activation and type applied to the sums.
+    out : ndarray, optional
+        Receives and is the result: exact shape and type, writeable, any positive strides.
+    dtype : dtype, optional
+        Of the result; ``numpy.result_type(input, weight)`` by default.  Integers wrap in it, float16 sums in float32.
+    precision : {"strict", "default", "fast"}
+        ``"strict"``: direct sums only.
+    threads : int, optional
+    device : None or "cpu"
+    algorithm : str, optional
+        A name that `explain` lists; ValueError with its reason if it cannot run.
+
+    Returns
+    -------
+    ndarray
+        C-contiguous, in the input's layout and number of dimensions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d(np.arange(9.0).reshape(3, 3), np.ones((3, 3)), padding="same")
+    array([[ 8., 15., 12.],
+           [21., 36., 27.],
+           [20., 33., 24.]])
+    >>> conv2d(np.ones((1, 512, 512, 1), "f4"), np.ones((3, 3, 1, 8), "f4"), stride=(2, 1), data_format="NHWC").shape
+    (1, 255, 510, 8)
+    """
+    count = thread_count(threads)
+    if type(input) is np.ndarray and type(weight) is np.ndarray and (bias is None or type(bias) is np.ndarray) and out is None:
+        key = (input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
+               bias is None or (bias.shape, bias.strides, bias.dtype), stride, padding, dilation, groups, padding_mode,
+               data_format, activation, epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
+        try:
+            call = _calls.get(key)
+        except TypeError:  # a list as stride or padding
+            key = ()
+        else:
+            if call is not None and epilogue is None:
+                dst = np.empty(call.parsed.shape, call.parsed.dtype)
+                _run(call, input, weight, bias, dst)
+                return dst
+    else:
+        key = ()
+    check_choices(precision, device)
+    input, weight = as_array("input", input), as_array("weight", weight)
+    if epilogue is not None:
+        if not isinstance(epilogue, Epilogue):
+            raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
+        if activation is not None:
+            raise ValueError("activation must be None where an epilogue is given: it has one of its own")
+        sums = conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
+                      dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm)  # fmt: skip
+        return apply_epilogue(epilogue, sums, _FORMATS[data_format], out, (input, weight))
+    parsed = _parse(input.shape, input.dtype, weight.shape, weight.dtype, bias is not None, stride, padding, dilation, groups,
+                    padding_mode, data_format, activation, dtype, precision)  # fmt: skip
+    bias = _bias(bias, parsed.problem.oc, weight.ndim)
+    if out is not None:
+        check_out(out, parsed.shape, parsed.dtype)
+    if parsed.problem.n == 0:
+        return out if out is not None else np.empty(parsed.shape, parsed.dtype)
+    plan = plan_problem(parsed.problem, threads=count, algorithm=algorithm)
+    direct = out is not None and not aside(out, input, weight, bias)
+    dst = out if direct else np.empty(parsed.shape, parsed.dtype)
+    assert dst is not None
+    launch = plan.prepare(parsed.image(input), plan.pack(parsed.weights(weight)), parsed.image(dst))
+    call = _Call(parsed, plan, launch, DTYPES[parsed.problem.acc])
+    _run(call, input, weight, bias, dst)
+    if key:
+        while len(_calls) >= MOST_PLANS:
+            _calls.pop(next(iter(_calls)), None)
+        _calls[key] = call
+    if out is not None and not direct:
+        np.copyto(out, dst)
+        return out
+    return dst
+
+
+def _run(call: _Call, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+    parsed = call.parsed
+    if bias is not None and (bias.dtype is not call.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
+        bias = np.ascontiguousarray(bias.reshape(-1), call.bias_type)
+    call.launch(parsed.image(input), call.plan.pack(parsed.weights(weight)), bias, parsed.image(dst))
+
+
+def _bias(bias: Any, oc: int, weight_ndim: int) -> np.ndarray | None:
+    if bias is None:
+        return None
+    array = as_array("bias", bias)
+    if array.shape != (oc,) and not (weight_ndim == 2 and array.ndim == 0):
+        wanted = "a scalar or of shape (1,)" if weight_ndim == 2 else f"of shape {(oc,)}"
+        raise ValueError(f"bias must be {wanted}, got shape {array.shape}")
+    return array.reshape(-1)
+
+
+def _parse(
+    shape: tuple[int, ...], dtype: np.dtype[Any], weight_shape: tuple[int, ...], weight_dtype: np.dtype[Any], bias: bool,
+    stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, data_format: Any, activation: Any,
+    result_dtype: Any, precision: str,
+) -> _Parsed:  # fmt: skip
+    if data_format not in _FORMATS:
+        raise ValueError(f"data_format must be one of {', '.join(map(repr, _FORMATS))}, got {data_format!r}")
+    layout = _FORMATS[data_format]
+    if padding_mode not in _BORDERS:
+        raise ValueError(f"padding_mode must be one of {', '.join(map(repr, _BORDERS))}, got {padding_mode!r}")
+    if len(shape) not in (2, 3, 4):
+        raise ValueError(f"input must have 2, 3 or 4 dimensions, got shape {shape}")
+    if len(weight_shape) != (2 if len(shape) == 2 else 4):
+        raise ValueError(f"weight must have {2 if len(shape) == 2 else 4} dimensions for input of shape {shape}, "
+                         f"got shape {weight_shape}")  # fmt: skip
+    if 0 in shape[-3:] or 0 in weight_shape:
+        raise ValueError(f"input and weight must not be empty (only the batch may be), got shapes {shape} and {weight_shape}")
+    if isinstance(groups, bool) or not hasattr(groups, "__index__") or groups.__index__() < 1:
+        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
+    g = groups.__index__()
+    if len(shape) == 2:
+        n, c, h, w, oc, cg, kh, kw = 1, 1, *shape, 1, 1, *weight_shape
+    else:
+        n = shape[0] if len(shape) == 4 else 1
+        (c, h, w), (oc, cg, kh, kw) = shape[-3:], weight_shape
+        if layout == "nhwc":
+            (h, w, c), (kh, kw, cg, oc) = shape[-3:], weight_shape
+    if c != cg * g or oc % g:
+        raise ValueError(f"weight must have input channels / groups = {c} / {g} channels and a multiple of {g} filters, "
+                         f"got shape {weight_shape} ({oc} filters of {cg} channels)")  # fmt: skip
+    (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    (pt, pb), (pl, pr) = _paddings(padding, (h, w), ((kh - 1) * dh + 1, (kw - 1) * dw + 1), (sh, sw))
+    result = np.dtype(result_dtype) if result_dtype is not None else np.result_type(dtype, weight_dtype)
+    if result.kind == "b":
+        raise TypeError("input and weight must not both be bool: no library defines that convolution; give dtype=")
+    if result.kind != "c" and (dtype.kind == "c" or weight_dtype.kind == "c"):
+        raise TypeError(f"dtype must be complex for complex input or weight, got {result}")
+    epilogue = _epilogue(bias, activation, result)
+    name = dtype_name(result)
+    p = Problem(
+        n=n, g=g, ic=c, ih=h, iw=w, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=pt, pb=pb, pl=pl, pr=pr,
+        border=_BORDERS[padding_mode], src=dtype_name(dtype), wei=dtype_name(weight_dtype), dst=name, acc=accumulator(name),
+        src_layout=layout, wei_layout="oihw" if layout == "nchw" else "hwio", epilogue=epilogue, precision=precision,
+    )  # fmt: skip
+    spatial = (p.oh, p.ow)
+    channels = (oc, *spatial) if layout == "nchw" else (*spatial, oc)
+    result_shape = {2: spatial, 3: channels, 4: (n, *channels)}[len(shape)]
+    views = (layout, len(shape)), (layout, len(weight_shape))
+    return _Parsed(p, result_shape, DTYPES[name], _IMAGES[views[0]], _WEIGHTS[views[1]])
+
+
+def _paddings(
+    padding: Any, image: tuple[int, int], span: tuple[int, int], stride: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """((top, bottom), (left, right)) of any spelling."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return (0, 0), (0, 0)
+        if padding == "full":
+            return (span[0] - 1,) * 2, (span[1] - 1,) * 2
+        if padding in ("same", "same_lower"):
+            # the rule of TensorFlow and ONNX: ceil(i / s) outputs; the odd pixel goes to the end, or to the start
+            total = [max((-(-i // s) - 1) * s + k - i, 0) for i, k, s in zip(image, span, stride, strict=True)]
+            small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+            before, after = (small, large) if padding == "same" else (large, small)
+            return (before[0], after[0]), (before[1], after[1])
+    elif isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
+        (top, bottom), (left, right) = pair("padding", padding[0], 0), pair("padding", padding[1], 0)
+        return (top, bottom), (left, right)
+    else:
+        rows, cols = pair("padding", padding, 0)
+        return (rows, rows), (cols, cols)
+    raise ValueError("padding must be an int, (rows, columns), ((top, bottom), (left, right)), 'valid', 'same', 'same_lower' "
+                     f"or 'full', got {padding!r}")  # fmt: skip
+
+
+def _epilogue(bias: bool, activation: Any, dtype: np.dtype[Any]) -> str:
+    """The problem's epilogue text."""
+    parts = ["bias"] if bias else []
+    if activation is not None:
+        name, slope = activation if isinstance(activation, tuple) and len(activation) == 2 else (activation, None)
+        if name not in ACTIVATIONS or (name == "leaky_relu") != isinstance(slope, (int, float)):
+            names = ", ".join(repr(a) for a in ACTIVATIONS if a != "leaky_relu")
+            raise ValueError(f"activation must be None, {names} or ('leaky_relu', slope), got {activation!r}")
+        if dtype.kind == "c" or (dtype.kind in "iu" and name not in ("relu", "relu6")):
+            raise TypeError(f"activation {name!r} is not defined for a result of dtype {dtype}")
+        parts.append(name if slope is None else f"{name}:{float(slope)!r}")
+    return "+".join(parts)
+
+
+class ConvolutionPlan(Plan):
+    """What `plan` returns: a plan bound to the caller's shapes and, where they were given, to weights.
+
+    ``plan(x, out=None)``, or ``plan(x, weight, bias, out=None)`` where the weight was given as a shape.  Usable from many
+    threads at once; pickles as its arguments and weights, and is planned anew where it is loaded.
+    """
+
+    __slots__ = ("_arguments", "_bias", "_input_shape", "_input_type", "_launches", "_packed", "_parsed", "_weight",
+                 "_weight_shape", "_weight_type")  # fmt: skip
+
+    def __init__(self, arguments: dict[str, Any], weight: np.ndarray | None, bias: np.ndarray | None) -> None:
+        settings = dict(arguments)
+        self._arguments = arguments
+        self._input_shape, self._input_type = settings.pop("input")
+        self._weight_shape, self._weight_type = settings.pop("weight")
+        count, algorithm, effort = settings.pop("threads"), settings.pop("algorithm"), settings.pop("effort")
+        self._parsed = parsed = _parse(self._input_shape, self._input_type, self._weight_shape, self._weight_type, **settings)
+        if parsed.problem.n == 0:
+            raise ValueError(f"input must hold at least one image, got shape {self._input_shape}")
+        chosen = plan_problem(parsed.problem, threads=count, algorithm=algorithm, effort=effort)
+        for name in Plan.__slots__:  # type: ignore[attr-defined]
+            setattr(self, name, getattr(chosen, name))
+        self._launches: dict[tuple[Any, ...], Launch] = {}
+        self._weight = self._packed = self._bias = None
+        if weight is not None:
+            self.set_weight(weight, bias)
+
+    def set_weight(self, weight: Any, bias: Any = None) -> None:
+        """Pack other weights of the same shape and type; both are copied.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another shape or type, or a bias where the plan has none (or none where it has one).
+        """
+        weight, bias = self._checked_weight(weight, bias)
+        weight = weight.copy()
+        self._packed, self._bias, self._weight = self.pack(self._parsed.weights(weight)), bias, weight
+
+    def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        weight = as_array("weight", weight)
+        if weight.shape != self._weight_shape or weight.dtype != self._weight_type:
+            raise ValueError(f"weight must have shape {self._weight_shape} and dtype {self._weight_type} as planned, "
+                             f"got {weight.shape} and {weight.dtype}")  # fmt: skip
+        bias = _bias(bias, self.problem.oc, weight.ndim)
+        if (bias is not None) != self.problem.epilogue.startswith("bias"):
+            raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
+        return weight, None if bias is None else bias.astype(DTYPES[self.problem.acc])
+
+    def __call__(self, input: Any, weight: Any = None, bias: Any = None, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Convolve an image of the planned shape and type.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another shape or type; weights where the plan holds some, or none where it does not.
+        """
+        input = as_array("input", input)
+        if input.shape != self._input_shape or input.dtype != self._input_type:
+            raise ValueError(f"input must have shape {self._input_shape} and dtype {self._input_type} as planned, "
+                             f"got {input.shape} and {input.dtype}")  # fmt: skip
+        parsed, packed, bias_array = self._parsed, self._packed, self._bias
+        if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
+            raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
+        if packed is None:
+            weight, bias_array = self._checked_weight(weight, bias)
+            packed = self.pack(parsed.weights(weight))
+        dst = out
+        if out is None:
+            dst = np.empty(parsed.shape, parsed.dtype)
+        else:
+            check_out(out, parsed.shape, parsed.dtype)
+            if aside(out, input, weight, bias_array):
+                dst = np.empty(parsed.shape, parsed.dtype)
+        assert dst is not None
+        key = (input.strides, packed.strides, dst.strides)
+        src_view, dst_view = parsed.image(input), parsed.image(dst)
+        launch = self._launches.get(key)
+        if launch is None:
+            if len(self._launches) >= MOST_PLANS:
+                self._launches = {}
+            launch = self._launches[key] = self.prepare(src_view, packed, dst_view)
+        launch(src_view, packed, bias_array, dst_view)
+        if out is not None and dst is not out:
+            np.copyto(out, dst)
+            return out
+        return dst
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConvolutionPlan, (self._arguments, self._weight, self._bias)
+
+
+def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], np.ndarray | None]:
+    """Shape and type of an array, or of a shape given in its place."""
+    if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
+        return tuple(extent.__index__() for extent in value), np.dtype(np.float32 if dtype is None else dtype), None
+    array = as_array(name, value)
+    return array.shape, array.dtype, array
+
+
+def _arguments(
+    input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, data_format: Any,
+    activation: Any, epilogue: Any, dtype: Any, precision: Any, threads: Any, device: Any, algorithm: Any, effort: str,
+) -> tuple[dict[str, Any], np.ndarray | None]:  # fmt: skip
+    check_choices(precision, device)
+    if epilogue is not None:
+        raise ValueError("epilogue must be None in a plan; give bias= and activation=")
+    shape, input_type, _ = _described("input", input, dtype)
+    weight_shape, weight_type, weights = _described("weight", weight, dtype)
+    return {
+        "input": (shape, input_type), "weight": (weight_shape, weight_type), "bias": bias is not None and bias is not False,
+        "stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": padding_mode,
+        "data_format": data_format, "activation": activation, "result_dtype": dtype, "precision": precision,
+        "threads": thread_count(threads), "algorithm": algorithm, "effort": effort,
+    }, weights  # fmt: skip
+
+
+def plan(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
+    precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
+    effort: str = "estimate",
+) -> ConvolutionPlan:  # fmt: skip
+    """Decide once how to convolve, pack the weights, and run many times: `conv2d`'s arguments.
+
+    Parameters
+    ----------
+    input : array_like or shape
+        Only shape and type matter; a tuple of ints is a shape (of ``dtype``, float32 by default).
+    weight : array_like or shape
+        Copied.  With a shape, the plan is called with weights: ``plan(x, weight, bias)``.
+    bias : array_like or bool, optional
+        True with a weight's shape: the calls will give a bias.
+    effort : {"estimate", "measure"}
+        ``"measure"`` times the algorithms that can run and keeps the fastest, which waives the promise of the same bits.
+
+    Returns
+    -------
+    ConvolutionPlan
+        Call it; print it; ``set_weight`` repacks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> blur = plan((5, 5), np.ones((3, 3), "f4"), padding="same")
+    >>> blur(np.ones((5, 5), "f4"))[0]
+    array([4., 6., 6., 6., 4.], dtype=float32)
+    """
+    arguments, weights = _arguments(input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation,
+                                    epilogue, dtype, precision, threads, device, algorithm, effort)  # fmt: skip
+    if weights is not None and isinstance(bias, bool):
+        raise TypeError(f"bias must be an array or None where weight is an array, got {bias!r}")
+    return ConvolutionPlan(arguments, weights, bias if weights is not None else None)
+
+
+def explain(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
+    precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
+) -> str:  # fmt: skip
+    """What `conv2d` would do and why: every algorithm's predicted cost or reason, and the plan.  `plan`'s arguments.
+
+    Examples
+    --------
+    >>> print(explain((1, 64, 56, 56), (64, 64, 3, 3), padding=1))  # doctest: +ELLIPSIS
+    n1_ic64ih56iw56_oc64kh3kw3_pt1pb1pl1pr1_f32
+    ...
+    plan: ...
+    """
+    arguments, _ = _arguments(input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation,
+                              epilogue, dtype, precision, threads, device, algorithm, "estimate")  # fmt: skip
+    (shape, input_type), (weight_shape, weight_type) = arguments.pop("input"), arguments.pop("weight")
+    count, _ = arguments.pop("threads"), arguments.pop("effort")
+    arguments.pop("algorithm")
+    parsed = _parse(shape, input_type, weight_shape, weight_type, **arguments)
+    return explain_problem(parsed.problem, threads=count, algorithm=algorithm)

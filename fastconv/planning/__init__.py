@@ -1,0 +1,1 @@
+"""Problem, plan and planner: what is asked, who answers, and why."""

@@ -1,0 +1,152 @@
+"""The planner: asks each algorithm of a backend's ordered list, keeps the cheapest, remembers, explains.
+
+It knows no algorithm by name.  Backends are imported when the first plan is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from .plans import Algorithm, Plan
+from .problem import DTYPES, Problem
+
+BACKENDS = ("cpu",)
+MOST_PLANS = 256  # of the functional calls' cache; a plan holds no weights
+
+_plans: dict[tuple[Any, ...], Plan] = {}
+_lock = threading.Lock()
+
+
+def algorithms(backend: str = "cpu") -> tuple[Algorithm, ...]:
+    """The backend's ordered candidate list; ties go to the earlier."""
+    listed: tuple[Algorithm, ...] = importlib.import_module(f"fastconv.{backend}").ALGORITHMS
+    return listed
+
+
+def short_name(algorithm: Algorithm) -> str:
+    """An algorithm is called as its file is."""
+    return algorithm.__name__.rpartition(".")[2]
+
+
+def plan_problem(
+    p: Problem, target: Any = None, threads: int = 1, algorithm: str | None = None, effort: str = "estimate"
+) -> Plan:
+    """The plan for a problem: the named algorithm's, or that of the least predicted cost.
+
+    Parameters
+    ----------
+    p : Problem
+    target : Target, optional
+        The machine to plan for; the one detected by default.
+    threads : int
+        Never influences which algorithm is chosen.
+    algorithm : str, optional
+    effort : {"estimate", "measure"}
+        ``"measure"`` times every algorithm that can run on random data and keeps the fastest; the choice then depends
+        on the moment's timing, so the promise of the same bits from run to run is waived.
+
+    Raises
+    ------
+    ValueError
+        A named algorithm does not exist, or cannot run (with its reason).
+    """
+    key = (p, target, threads, algorithm, effort)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _build(p, target, threads, algorithm, effort)
+        with _lock:
+            while len(_plans) >= MOST_PLANS:
+                del _plans[next(iter(_plans))]
+            _plans[key] = plan
+    return plan
+
+
+def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort: str) -> Plan:
+    if effort not in ("estimate", "measure"):
+        raise ValueError(f"effort must be 'estimate' or 'measure', got {effort!r}")
+    target = target or _detect()
+    names = [short_name(a) for a in algorithms()]
+    if algorithm is not None and algorithm not in names:
+        raise ValueError(f"algorithm must be None or one of {', '.join(names)}, got {algorithm!r}")
+    best: tuple[float, Algorithm] | None = None
+    for candidate in algorithms():
+        if algorithm is not None and short_name(candidate) != algorithm:
+            continue
+        reason = candidate.reject(p, target)
+        if reason is not None:
+            if algorithm is not None:
+                raise ValueError(f"algorithm {algorithm!r} cannot run {p}: {reason}")
+            continue
+        if effort == "measure":
+            cost = _seconds(candidate.build(p, target, plan_problem, threads))
+        else:
+            cost = candidate.cost(p, target)
+        if best is None or cost < best[0]:
+            best = cost, candidate
+    assert best is not None, "the reference rejects nothing that a dialect sends"
+    return best[1].build(p, target, plan_problem, threads)
+
+
+def run_once(plan: Plan) -> tuple[Any, ...]:
+    """Run a plan on random data, which compiles its kernels; what a further run needs is returned."""
+    p, rng = plan.problem, np.random.default_rng(0)
+    src = rng.integers(0, 9, (p.n, p.ic, p.ih, p.iw)).astype(DTYPES[p.src])
+    wei = rng.integers(0, 9, (p.oc, p.ic // p.g, p.kh, p.kw)).astype(DTYPES[p.wei])
+    bias = np.zeros(p.oc, DTYPES[p.acc]) if p.epilogue.startswith("bias") else None
+    if p.src_layout == "nhwc":
+        src = np.ascontiguousarray(src.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        dst = np.empty((p.n, p.oh, p.ow, p.oc), DTYPES[p.dst]).transpose(0, 3, 1, 2)
+    else:
+        dst = np.empty((p.n, p.oc, p.oh, p.ow), DTYPES[p.dst])
+    packed = plan.pack(wei)
+    launch = plan.prepare(src, packed, dst)
+    launch(src, packed, bias, dst)
+    return launch, src, packed, bias, dst
+
+
+def _seconds(plan: Plan) -> float:
+    """Least time of three runs on random data, after one that compiles."""
+    launch, *arrays = run_once(plan)
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        launch(*arrays)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def explain_problem(p: Problem, target: Any = None, threads: int = 1, algorithm: str | None = None) -> str:
+    """One line per candidate, in the list's order: its predicted cost or why not; then the plan that was chosen.
+
+    Examples
+    --------
+    >>> print(explain_problem(Problem.parse("ih9_k3_fld")))  # doctest: +ELLIPSIS
+    n1_ic1ih9iw9_oc1kh3kw3_fld
+    ...
+      direct     no: ...
+    ...
+    plan: (reference numpy n1_ic1ih9iw9_oc1kh3kw3_fld threads=1)
+    """
+    target = target or _detect()
+    chosen = plan_problem(p, target, threads, algorithm)
+    lines = [str(p), f"target: {target}"]
+    for candidate in algorithms():
+        reason = candidate.reject(p, target)
+        verdict = f"{candidate.cost(p, target) * 1e3:.4g} ms predicted" if reason is None else f"no: {reason}"
+        lines.append(f"  {short_name(candidate):<10} {verdict}")
+    return "\n".join([*lines, f"plan: {chosen}"])
+
+
+def _detect() -> Any:
+    return importlib.import_module("fastconv.cpu.target").detect()
+
+
+def forget() -> None:
+    """Empty the plan cache."""
+    with _lock:
+        _plans.clear()

@@ -1,0 +1,338 @@
+"""Problem: the one validated, frozen description of a convolution, and its one-line text form.
+
+Every dialect reduces its call to a :class:`Problem`; planner, algorithms, tests and benchmarks know nothing else.
+Always cross-correlation: a dialect that convolves flips its weights first.  ``full``, ``same`` and ``valid`` are
+four paddings.  The fill value of the constant border is an argument of the run, not part of the problem.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+BORDERS = ("constant", "edge", "reflect", "symmetric", "wrap")
+OPS = ("fwd", "bwd_data", "bwd_weight")
+PRECISIONS = ("strict", "default", "fast")
+SRC_LAYOUTS = ("nchw", "nhwc")
+WEI_LAYOUTS = ("oihw", "hwio")
+ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
+
+# Problem's short names, in NumPy's kind order; longdouble's width differs by platform, its name does not.
+DTYPES = {
+    "b8": np.dtype(np.bool_),
+    **{f"{kind}{8 * size}": np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)},
+    "f16": np.dtype(np.float16),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "fld": np.dtype(np.longdouble),
+    "c64": np.dtype(np.complex64),
+    "c128": np.dtype(np.complex128),
+    "cld": np.dtype(np.clongdouble),
+}
+_NAMES = {dtype: name for name, dtype in reversed(DTYPES.items())}
+
+_EXTENTS = ("n", "g", "ic", "ih", "iw", "oc", "kh", "kw", "sh", "sw", "dh", "dw", "pt", "pb", "pl", "pr")
+_BOTH = {"k": ("kh", "kw"), "s": ("sh", "sw"), "d": ("dh", "dw"), "p": ("pt", "pb", "pl", "pr"),
+         "ph": ("pt", "pb"), "pw": ("pl", "pr")}  # fmt: skip
+_MAX = 2**62
+
+
+def dtype_name(dtype: Any) -> str:
+    """Problem's short name of a NumPy dtype, byte order dropped: ``"f32"`` for ``float32`` and ``>f4``.
+
+    Raises
+    ------
+    TypeError
+        If no convolution is defined for it (objects, strings, dates, records).
+
+    Examples
+    --------
+    >>> dtype_name(">f4"), dtype_name(bool)
+    ('f32', 'b8')
+    """
+    dtype = np.dtype(dtype)
+    name = _NAMES.get(dtype.newbyteorder("=")) if dtype.kind in "biufc" else None
+    if name is None:
+        raise TypeError(f"dtype must be a bool, integer, float or complex type, got {dtype}")
+    return name
+
+
+def accumulator(dst: str) -> str:
+    """The type that sums are kept in: float32 for float16, else the result's own (integers wrap in it)."""
+    return "f32" if dst == "f16" else dst
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A strided, padded, dilated, grouped 2-D cross-correlation.
+
+    ``dst[n, oc, oy, ox] = sum_{c, ky, kx} src[n, c, oy*sh - pt + ky*dh, ox*sw - pl + kx*dw] * wei[oc, c, ky, kx]``
+    where ``c`` runs over the ``ic // g`` channels of ``oc``'s group and ``border`` says what lies outside the image.
+
+    Parameters
+    ----------
+    n, g, ic, ih, iw, oc, kh, kw : int
+        Batch (0 is an empty one), groups, input channels (of all groups), image height and width, output channels, kernel extents.
+    sh, sw, dh, dw : int
+        Stride and dilation (1 = dense).
+    pt, pb, pl, pr : int
+        Padding above, below, left, right; not negative.
+    border : str
+        One of numpy.pad's words in ``BORDERS``.
+    op : str
+        ``fwd``, or the gradient ``bwd_data`` / ``bwd_weight`` of the forward problem that the extents describe.
+    src, wei, dst, acc : str
+        Short type names, the keys of ``DTYPES``.
+    src_layout, wei_layout : str
+        ``nchw | nhwc`` (the result has the source's layout) and ``oihw | hwio``.
+    epilogue : str
+        What follows the sum, joined by ``+``: ``bias``, then an activation (``leaky_relu:0.01`` carries its slope).
+    precision, structure, masked
+        DESIGN: promises 4.1; what is proven about the weights; whether pixels are weighted by a mask.
+
+    Raises
+    ------
+    ValueError
+        Naming the field, its value and what is allowed.
+
+    Examples
+    --------
+    >>> p = Problem(ih=512, iw=512, kh=3, kw=3, sh=2)
+    >>> p.oh, p.ow
+    (255, 510)
+    >>> str(p)
+    'n1_ic1ih512iw512_oc1kh3kw3_sh2sw1_f32'
+    >>> Problem.parse("ic64ih56_oc64k3_p1_bias+relu").ow
+    56
+    """
+
+    n: int = 1
+    g: int = 1
+    ic: int = 1
+    ih: int = 1
+    iw: int = 1
+    oc: int = 1
+    kh: int = 1
+    kw: int = 1
+    sh: int = 1
+    sw: int = 1
+    dh: int = 1
+    dw: int = 1
+    pt: int = 0
+    pb: int = 0
+    pl: int = 0
+    pr: int = 0
+    border: str = "constant"
+    op: str = "fwd"
+    src: str = "f32"
+    wei: str = "f32"
+    dst: str = "f32"
+    acc: str = "f32"
+    src_layout: str = "nchw"
+    wei_layout: str = "oihw"
+    epilogue: str = ""
+    precision: str = "default"
+    structure: str = "full"
+    masked: bool = False
+
+    def __post_init__(self) -> None:
+        for name in _EXTENTS:
+            value, least = getattr(self, name), 0 if name == "n" or name[0] == "p" else 1
+            if type(value) is not int:
+                raise TypeError(f"{name} must be an int, got {value!r}")
+            if not least <= value < _MAX:
+                raise ValueError(f"{name} must be at least {least} and below 2**62, got {value}")
+        for name, allowed in (("border", BORDERS), ("op", OPS), ("precision", PRECISIONS),
+                              ("src_layout", SRC_LAYOUTS), ("wei_layout", WEI_LAYOUTS),
+                              ("src", DTYPES), ("wei", DTYPES), ("dst", DTYPES), ("acc", DTYPES)):  # fmt: skip
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("ic", "oc"):
+            if getattr(self, name) % self.g:
+                raise ValueError(f"{name} must be divisible by groups={self.g}, got {getattr(self, name)}")
+        parse_epilogue(self.epilogue)
+        if self.oh < 1 or self.ow < 1:
+            raise ValueError(
+                f"kernel must fit into the padded image: kernel {(self.kh, self.kw)} with dilation {(self.dh, self.dw)} "
+                f"spans {(self.kh_span, self.kw_span)}, padded image is {(self.ih_padded, self.iw_padded)}"
+            )
+        size = np.dtype(np.complex128).itemsize * 2
+        for what, count in (("source", self.n * self.ic * self.ih * self.iw), ("result", self.n * self.oc * self.oh * self.ow),
+                            ("kernel", self.oc * self.ic * self.kh_span * self.kw_span),
+                            ("padded image", self.ih_padded * self.iw_padded)):  # fmt: skip
+            if count * size >= _MAX:
+                raise ValueError(f"the {what} must stay below 2**62 bytes, got {count} elements")
+
+    @property
+    def kh_span(self) -> int:
+        """Rows between the first and last tap, both included."""
+        return (self.kh - 1) * self.dh + 1
+
+    @property
+    def kw_span(self) -> int:
+        """Columns between the first and last tap, both included."""
+        return (self.kw - 1) * self.dw + 1
+
+    @property
+    def ih_padded(self) -> int:
+        """Image rows and both paddings."""
+        return self.ih + self.pt + self.pb
+
+    @property
+    def iw_padded(self) -> int:
+        """Image columns and both paddings."""
+        return self.iw + self.pl + self.pr
+
+    @property
+    def oh(self) -> int:
+        """Result rows."""
+        return (self.ih_padded - self.kh_span) // self.sh + 1
+
+    @property
+    def ow(self) -> int:
+        """Result columns."""
+        return (self.iw_padded - self.kw_span) // self.sw + 1
+
+    @property
+    def taps(self) -> int:
+        """Products in one sum, T of the error bound."""
+        return self.ic // self.g * self.kh * self.kw
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the direct formula."""
+        return 2 * self.n * self.oc * self.oh * self.ow * self.taps
+
+    def replace(self, **changes: Any) -> Problem:
+        """The same problem with some fields changed, validated again."""
+        return replace(self, **changes)
+
+    def __str__(self) -> str:
+        parts = [f"n{self.n}", f"ic{self.ic}ih{self.ih}iw{self.iw}", f"oc{self.oc}kh{self.kh}kw{self.kw}"]
+        if self.g > 1:
+            parts.insert(1, f"g{self.g}")
+        for names in (("sh", "sw"), ("dh", "dw"), ("pt", "pb", "pl", "pr")):
+            if any(getattr(self, name) != _DEFAULTS[name] for name in names):
+                parts.append("".join(f"{name}{getattr(self, name)}" for name in names))
+        for name in ("border", "op"):
+            if getattr(self, name) != _DEFAULTS[name]:
+                parts.append(getattr(self, name))
+        types = (self.src, self.wei, self.dst, self.acc)
+        parts.append(self.src if len(set(types)) == 1 else ":".join(types))
+        for name in ("src_layout", "wei_layout", "epilogue", "precision"):
+            if getattr(self, name) != _DEFAULTS[name]:
+                parts.append(getattr(self, name).replace("_", "-"))
+        if self.structure != "full":
+            parts.append(f"structure={self.structure}")
+        if self.masked:
+            parts.append("masked")
+        return "_".join(parts)
+
+    @classmethod
+    def parse(cls, text: str) -> Problem:
+        """The problem that ``str(problem)`` wrote; ``k3``, ``s2``, ``d2``, ``p1``, ``ph1``, ``pw1`` set both axes.
+
+        An omitted ``iw`` (or ``ih``, ``kw``, ``kh``) is the other one's value, so ``ih56`` is a square image.
+
+        Raises
+        ------
+        ValueError
+            Naming the part that cannot be read.
+        """
+        values: dict[str, Any] = {}
+        for part in text.strip().split("_"):
+            values.update(_parse_part(part, text))
+        for a, b in (("ih", "iw"), ("kh", "kw"), ("sh", "sw"), ("dh", "dw")):
+            if (a in values) != (b in values):
+                values[a if b in values else b] = values[b if b in values else a]
+        return cls(**values)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Problem)}
+_WORDS = {
+    **{word: ("border", word) for word in BORDERS},
+    **{word.replace("_", "-"): ("op", word) for word in OPS},
+    **{word: ("op", word) for word in OPS},
+    **{word: ("precision", word) for word in PRECISIONS},
+    **{word: ("src_layout", word) for word in SRC_LAYOUTS},
+    **{word: ("wei_layout", word) for word in WEI_LAYOUTS},
+}
+
+
+def _parse_part(part: str, text: str) -> dict[str, Any]:
+    if part in _WORDS:
+        return dict([_WORDS[part]])
+    if part == "masked":
+        return {"masked": True}
+    if part.startswith("structure="):
+        return {"structure": part.removeprefix("structure=")}
+    types = part.split(":")
+    if all(name in DTYPES for name in types):
+        if len(types) == 1:
+            dst = types[0]
+            return {"src": dst, "wei": dst, "dst": dst, "acc": dst}
+        if len(types) == 4:
+            return dict(zip(("src", "wei", "dst", "acc"), types, strict=True))
+    if re.fullmatch(r"(?:[a-z]+\d+)+", part):
+        values: dict[str, Any] = {}
+        for name, digits in re.findall(r"([a-z]+)(\d+)", part):
+            names = _BOTH.get(name, (name,))
+            if not set(names) <= set(_EXTENTS):
+                break
+            values.update(dict.fromkeys(names, int(digits)))
+        else:
+            return values
+    epilogue = part.replace("-", "_")
+    if epilogue.split("+")[0].split(":")[0] in ("bias", *ACTIVATIONS):
+        parse_epilogue(epilogue)
+        return {"epilogue": epilogue}
+    raise ValueError(f"problem text {text!r}: cannot read {part!r}")
+
+
+def parse_epilogue(epilogue: str) -> tuple[bool, str | None, float]:
+    """``(has a bias, activation or None, slope)`` of a problem's ``epilogue`` text.
+
+    Examples
+    --------
+    >>> parse_epilogue("bias+leaky_relu:0.2")
+    (True, 'leaky_relu', 0.2)
+    """
+    parts = epilogue.split("+") if epilogue else []
+    bias = parts[:1] == ["bias"]
+    if bias:
+        parts = parts[1:]
+    if not parts:
+        return bias, None, 0.0
+    name, _, slope = parts[0].partition(":")
+    if len(parts) > 1 or name not in ACTIVATIONS or bool(slope) != (name == "leaky_relu"):
+        raise ValueError(f"epilogue must be 'bias', one of {', '.join(ACTIVATIONS)} "
+                         f"(leaky_relu:SLOPE), or both joined by '+', got {epilogue!r}")  # fmt: skip
+    return bias, name, float(slope) if slope else 0.0
+
+
+def border_indices(first: int, count: int, step: int, extent: int, border: str) -> np.ndarray:
+    """Image index behind each of ``first, first + step, ...``: -1 where the constant border supplies the fill value.
+
+    Borders repeat as numpy.pad repeats them, whatever the distance.
+
+    Examples
+    --------
+    >>> border_indices(-3, 9, 1, 3, "reflect").tolist()
+    [1, 2, 1, 0, 1, 2, 1, 0, 1]
+    """
+    index = first + step * np.arange(count, dtype=np.int64)
+    if border == "constant":
+        return np.where((index >= 0) & (index < extent), index, -1)
+    if border == "edge":
+        return np.clip(index, 0, extent - 1)
+    if border == "wrap":
+        return index % extent
+    if border == "symmetric":
+        index %= 2 * extent
+        return np.minimum(index, 2 * extent - 1 - index)
+    period = max(2 * (extent - 1), 1)
+    index %= period
+    return np.minimum(index, period - index) if extent > 1 else np.zeros_like(index)

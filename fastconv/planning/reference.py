@@ -1,0 +1,124 @@
+"""reference: the formula of :class:`Problem` in NumPy alone, a loop over taps that adds shifted slices.
+
+Any dtype, layout, border and op; the last candidate on every list, and slow.  Order of accumulation per output:
+``ky``, then ``kx``, then NumPy's order over the channels of a group.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .plans import Plan
+from .problem import DTYPES, Problem, border_indices, parse_epilogue
+
+CASES = "every problem"
+
+
+def reject(p: Problem, t: Any) -> str | None:
+    """None: nothing is refused except what no algorithm knows."""
+    return "masked problems are composed by the dialect" if p.masked else None
+
+
+def cost(p: Problem, t: Any) -> float:
+    """Seconds; 3e-9 per product and 2e-5 per tap (2026-11, Zen 5: NumPy's slice arithmetic, within a factor of 3)."""
+    return 2e-5 * p.kh * p.kw + 1.5e-9 * p.flops
+
+
+def build(p: Problem, t: Any, plan: Any, threads: int = 1) -> Plan:
+    """A plan that keeps no workspace; weights are kept as they are."""
+    return Plan(problem=p, algorithm="reference", kernel="numpy", cost=cost(p, t), pack_weights=_pack, run_arrays=_RUNS[p.op])
+
+
+def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+    return wei.astype(DTYPES[p.acc], copy=True)
+
+
+def _slices(p: Problem, src: np.ndarray, fill: Any, ky: int, kx: int) -> np.ndarray:
+    """``[n, g, ic/g, oh, ow]``: the pixel under tap (ky, kx) of every output, in the accumulator's type."""
+    rows = border_indices(ky * p.dh - p.pt, p.oh, p.sh, p.ih, p.border)
+    cols = border_indices(kx * p.dw - p.pl, p.ow, p.sw, p.iw, p.border)
+    pixels = src[:, :, rows[:, None], cols].astype(DTYPES[p.acc], copy=False)
+    if p.border == "constant":
+        pixels[:, :, rows < 0, :] = fill
+        pixels[:, :, :, cols < 0] = fill
+    return pixels.reshape(p.n, p.g, p.ic // p.g, p.oh, p.ow)
+
+
+def _sum_channels(wei: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """``[n, g, o, oh, ow] = sum_c wei[g, o, c] * pixels[n, g, c, oh, ow]``; no BLAS, so integers wrap and NaN stays local."""
+    if wei.shape[2] == 1:
+        return wei[None, :, :, 0, None, None] * pixels
+    return np.einsum("goc,ngchw->ngohw", wei, pixels)
+
+
+def _forward(p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, fill: Any) -> None:
+    acc_type = DTYPES[p.acc]
+    wei = wei.astype(acc_type, copy=False).reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw)
+    acc = np.zeros((p.n, p.g, p.oc // p.g, p.oh, p.ow), acc_type)
+    with np.errstate(all="ignore"):
+        for ky in range(p.kh):
+            for kx in range(p.kw):
+                acc += _sum_channels(wei[..., ky, kx], _slices(p, src, fill, ky, kx))
+        result = acc.reshape(p.n, p.oc, p.oh, p.ow)
+        if bias is not None:
+            result += bias.astype(acc_type, copy=False)[:, None, None]
+        np.copyto(dst, activate(p.epilogue, result), casting="unsafe")
+
+
+def activate(epilogue: str, x: np.ndarray) -> np.ndarray:
+    """The activation of ``epilogue`` applied to ``x``; the input itself where there is none.
+
+    gelu is the exact form x Phi(x), as torch's default.
+    """
+    _, name, slope = parse_epilogue(epilogue)
+    one = x.dtype.type(1)
+    if name is None:
+        return x
+    if name == "relu":
+        return np.where(x < 0, 0 * one, x)
+    if name == "relu6":
+        return np.where(x < 0, 0 * one, np.where(x > 6, 6 * one, x))
+    if name == "leaky_relu":
+        return np.where(x < 0, x.dtype.type(slope) * x, x)
+    if name == "tanh":
+        return np.tanh(x)
+    from scipy import special  # 30 ms that only the two callers below pay
+
+    if name == "gelu":
+        return x * special.ndtr(x)
+    return special.expit(x) * (x if name == "silu" else one)
+
+
+def _backward_data(p: Problem, src: np.ndarray, wei: np.ndarray, bias: Any, dst: np.ndarray, fill: Any) -> None:
+    """``dst[n, ic, ih, iw]`` = the gradient of the image, where ``src[n, oc, oh, ow]`` is that of the result."""
+    acc_type = DTYPES[p.acc]
+    grad = src.astype(acc_type, copy=False).reshape(p.n, p.g, p.oc // p.g, p.oh, p.ow)
+    wei = wei.astype(acc_type, copy=False).reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw).swapaxes(1, 2)
+    acc = np.zeros((p.n, p.ic, p.ih, p.iw), acc_type)
+    with np.errstate(all="ignore"):
+        for ky in range(p.kh):
+            rows = border_indices(ky * p.dh - p.pt, p.oh, p.sh, p.ih, p.border)
+            for kx in range(p.kw):
+                cols = border_indices(kx * p.dw - p.pl, p.ow, p.sw, p.iw, p.border)
+                part = _sum_channels(wei[..., ky, kx], grad).reshape(p.n, p.ic, p.oh, p.ow)
+                part = part[:, :, rows >= 0][..., cols >= 0]
+                np.add.at(acc, (slice(None), slice(None), rows[rows >= 0][:, None], cols[cols >= 0]), part)
+        if bias is not None:
+            acc += bias.astype(acc_type, copy=False)[:, None, None]
+        np.copyto(dst, activate(p.epilogue, acc), casting="unsafe")
+
+
+def _backward_weight(p: Problem, src: np.ndarray, wei: np.ndarray, bias: Any, dst: np.ndarray, fill: Any) -> None:
+    """``dst[oc, ic/g, kh, kw]`` = the gradient of the weights, from the image ``src`` and the result's gradient ``wei``."""
+    acc_type = DTYPES[p.acc]
+    grad = wei.astype(acc_type, copy=False).reshape(p.n, p.g, p.oc // p.g, p.oh, p.ow)
+    with np.errstate(all="ignore"):
+        for ky in range(p.kh):
+            for kx in range(p.kw):
+                part = np.einsum("ngohw,ngchw->goc", grad, _slices(p, src, fill, ky, kx))
+                dst[:, :, ky, kx] = part.reshape(p.oc, p.ic // p.g)
+
+
+_RUNS = {"fwd": _forward, "bwd_data": _backward_data, "bwd_weight": _backward_weight}

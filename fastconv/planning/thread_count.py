@@ -1,0 +1,100 @@
+"""How many threads a call may use: the argument, the innermost ``with threads(n)``, the process-wide setting, the machine."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+from pathlib import Path
+from types import TracebackType
+
+_scoped: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
+_process_wide: int | None = None
+
+
+@functools.cache
+def available() -> int:
+    """min(NUMBA_NUM_THREADS, affinity, container quota): what may run at once in this process."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("NUMBA_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        count = min(count, int(asked))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+    except (OSError, ValueError):
+        return count
+    return max(1, min(count, -(-int(quota) // int(period)))) if quota.isdigit() else count
+
+
+def thread_count(argument: int | None = None) -> int:
+    """The count for one call, clamped to what is available.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``threads`` is not an integer of at least 1.
+    """
+    if argument is not None:
+        return min(_checked(argument), available())
+    asked = _scoped.get() or _process_wide
+    return min(asked, available()) if asked else available()
+
+
+def _checked(count: int) -> int:
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"threads must be an integer of at least 1, got {count!r}")
+    count = count.__index__()
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, got {count}")
+    return count
+
+
+class Setting:
+    """What ``threads(n)`` returns: already in force for the process, or for a ``with`` block if entered."""
+
+    def __init__(self, count: int, before: int | None) -> None:
+        self._count, self._before = count, before
+        self._tokens: list[contextvars.Token[int | None]] = []
+
+    def __enter__(self) -> int:
+        global _process_wide
+        if not self._tokens:
+            _process_wide = self._before
+        self._tokens.append(_scoped.set(self._count))
+        return min(self._count, available())
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        _scoped.reset(self._tokens.pop())
+
+
+def threads(n: int | None = None) -> int | Setting:
+    """Read or set how many threads fastconv's calls use.
+
+    Parameters
+    ----------
+    n : int, optional
+        At least 1; more than the machine offers is clamped.  ``threads(n)`` sets it for the process,
+        ``with threads(n):`` for the block, in this thread or task only.  Without it: read.
+
+    Returns
+    -------
+    int or context manager
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``n`` is not an integer of at least 1.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> with fastconv.threads(1):
+    ...     fastconv.threads()
+    1
+    """
+    global _process_wide
+    if n is None:
+        return thread_count()
+    setting = Setting(_checked(n), _process_wide)
+    _process_wide = setting._count
+    return setting

@@ -1,0 +1,289 @@
+"""scipy.signal's 2-D correlation and convolution, result for result, with stride, dilation, mask and ``out``."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .planning.arguments import aside, check_choices, check_out, pair
+from .planning.planner import MOST_PLANS, plan_problem
+from .planning.plans import Launch, Plan
+from .planning.problem import DTYPES, Problem, accumulator, dtype_name
+from .planning.thread_count import thread_count
+
+_BORDERS = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap",
+            "symm": "symmetric", "symmetric": "symmetric"}  # fmt: skip
+
+
+class _Call(NamedTuple):
+    """A parsed call: what is left to do for arrays of the same shapes, strides and types."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    plan: Plan
+    launch: Launch
+    swapped: bool
+
+
+_calls: dict[tuple[Any, ...], _Call] = {}
+
+
+def correlate2d(
+    in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0, *,
+    stride: Any = 1, dilation: Any = 1, mask: Any = None, out: np.ndarray | None = None, dtype: Any = None,
+    precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Cross-correlate two 2-D arrays: `scipy.signal.correlate2d`, plus stride, dilation, mask and ``out``.
+
+    ``full[y, x] = sum_{i, j} in1[y + i - (kh-1), x + j - (kw-1)] * conj(in2[i, j])``
+
+    Parameters
+    ----------
+    in1, in2 : array_like, 2-D
+        Integers, floats or complex numbers.  bool, float16 and objects are refused, as SciPy refuses them.
+    mode : {"full", "same", "valid"}
+        ``"same"`` has in1's shape, with ``(k-1)//2`` pixels before each; ``"valid"`` exchanges the inputs where in2 is larger.
+    boundary : {"fill", "wrap", "symm"}
+        Also ``"pad"``, ``"circular"``, ``"symmetric"``.
+    fillvalue : scalar
+        Outside the image under ``"fill"``; cast to the result's type.
+    stride : int or (int, int)
+        Every stride-th row and column of the result: equal to slicing it ``[::sh, ::sw]``.
+    dilation : int or (int, int)
+        Distance between in2's elements.
+    mask : array of bool of in1's shape, or "nan"
+        Valid pixels; the result is ``sum(w m x) / sum(w m)``, NaN where the denominator is 0.  Outside the image counts as
+        masked under ``"fill"``.
+    out : ndarray, optional
+        Receives and is the result: exact shape and type, writeable, any positive strides.
+    dtype : dtype, optional
+        Of the result and the sums; ``numpy.result_type(in1, in2)`` by default.  Integers wrap in it.
+    precision, threads, device, algorithm
+        See `fastconv.conv2d`.
+
+    Returns
+    -------
+    ndarray
+        C-contiguous.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With SciPy's texts where it has one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(16.0).reshape(4, 4)
+    >>> correlate2d(x, np.ones((3, 3)), mode="valid")
+    array([[45., 54.],
+           [81., 90.]])
+    >>> correlate2d(x, np.ones((3, 3)), mode="same", stride=2)
+    array([[10., 24.],
+           [51., 90.]])
+    """
+    return _lookup(False, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
+                   precision, threads, device, algorithm)  # fmt: skip
+
+
+def convolve2d(
+    in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0, *,
+    stride: Any = 1, dilation: Any = 1, mask: Any = None, out: np.ndarray | None = None, dtype: Any = None,
+    precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Convolve two 2-D arrays: `scipy.signal.convolve2d`, plus stride, dilation, mask and ``out``.
+
+    ``full[y, x] = sum_{i, j} in1[y - i, x - j] * in2[i, j]``; all arguments are those of `correlate2d`.
+
+    Examples
+    --------
+    >>> convolve2d([[1, 2], [3, 4]], [[1, 10]])
+    array([[ 1, 12, 20],
+           [ 3, 34, 40]])
+    """
+    return _lookup(True, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
+                   precision, threads, device, algorithm)  # fmt: skip
+
+
+def _lookup(
+    flip: bool, in1: Any, in2: Any, mode: Any, boundary: Any, fillvalue: Any, stride: Any, dilation: Any, mask: Any,
+    out: Any, dtype: Any, precision: Any, threads: Any, device: Any, algorithm: Any,
+) -> np.ndarray:  # fmt: skip
+    count = thread_count(threads)
+    key: tuple[Any, ...] | None = None
+    if mask is None and out is None and type(in1) is np.ndarray and type(in2) is np.ndarray:
+        key = (flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
+               stride, dilation, dtype, precision, count, device, algorithm)  # fmt: skip
+        try:
+            call = _calls.get(key)
+        except TypeError:  # an unhashable fillvalue or stride
+            key = None
+        else:
+            if call is not None:
+                return _run(call, flip, in1, in2, np.empty(call.shape, call.dtype))
+    if key is not None and fillvalue == 0 and type(fillvalue) is not int:
+        key = None  # -0.0 and 0 are equal as keys
+    return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
+                    precision, count, device, algorithm)  # fmt: skip
+
+
+def _run(call: _Call, flip: bool, in1: np.ndarray, in2: np.ndarray, dst: np.ndarray) -> np.ndarray:
+    src, wei = (in2, in1) if call.swapped else (in1, in2)
+    if flip:
+        wei = wei[None, None, ::-1, ::-1]
+    else:
+        wei = wei[None, None] if wei.dtype.kind != "c" else wei.conj()[None, None]
+    call.launch(src[None, None], call.plan.pack(wei), None, dst[None, None])
+    # SciPy's exchanged 'valid' correlation is the reversed one, and not conjugated again
+    return np.ascontiguousarray(dst[::-1, ::-1]) if call.swapped and not flip else dst
+
+
+def _general(
+    key: tuple[Any, ...] | None, flip: bool, in1: Any, in2: Any, mode: Any, boundary: Any, fillvalue: Any, stride: Any,
+    dilation: Any, mask: Any, out: Any, dtype: Any, precision: Any, count: int, device: Any, algorithm: Any,
+) -> np.ndarray:  # fmt: skip
+    in1, in2 = np.asarray(in1), np.asarray(in2)
+    if not in1.ndim == in2.ndim == 2:
+        raise ValueError(f"{'convolve2d' if flip else 'correlate2d'} inputs must both be 2-D arrays")
+    if mode not in ("full", "same", "valid"):
+        raise ValueError("Acceptable mode flags are 'valid', 'same', or 'full'.")
+    if boundary not in _BORDERS:
+        if boundary == "reflect":
+            raise ValueError("Incorrect boundary value.")
+        raise ValueError("Acceptable boundary flags are 'fill', 'circular' (or 'wrap'), and 'symmetric' (or 'symm').")
+    strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    check_choices(precision, device)
+    result_type = _result_type(in1, in2, dtype)
+    fill = _cast_fill(fillvalue, result_type)
+    spans = tuple((k - 1) * d + 1 if k else 0 for k, d in zip(in2.shape, dilations, strict=True))
+    swapped = _exchanged(mode, in1.shape, spans)
+    if swapped and (strides, dilations) != ((1, 1), (1, 1)):
+        raise ValueError("stride and dilation must be 1 in mode 'valid' where in2 is larger than in1, "
+                         f"got stride={stride!r}, dilation={dilation!r}")  # fmt: skip
+    image, kernel = (spans, in1.shape) if swapped else (in1.shape, spans)
+    before, after = _paddings(mode, flip, kernel)
+    full = [max(i + b + a - k + 1, 0) for i, k, b, a in zip(image, kernel, before, after, strict=True)]
+    shape = (-(-full[0] // strides[0]), -(-full[1] // strides[1]))
+    if out is not None:
+        check_out(out, shape, result_type)
+    if mask is not None:
+        return _masked(flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, result_type,
+                       precision, count, device, algorithm)  # fmt: skip
+    if 0 in shape or 0 in image or 0 in kernel:
+        return _degenerate(shape, result_type, image, kernel, in2, _BORDERS[boundary], fill, out)
+    (kh, kw), (ih, iw) = (in1.shape, in2.shape) if swapped else (in2.shape, in1.shape)
+    name = dtype_name(result_type)
+    p = Problem(
+        ih=ih, iw=iw, kh=kh, kw=kw, sh=strides[0], sw=strides[1], dh=dilations[0], dw=dilations[1],
+        pt=before[0], pb=after[0], pl=before[1], pr=after[1], border=_BORDERS[boundary],
+        src=dtype_name((in2 if swapped else in1).dtype), wei=dtype_name((in1 if swapped else in2).dtype),
+        dst=name, acc=accumulator(name), precision=precision,
+    )  # fmt: skip
+    plan = plan_problem(p, threads=count, algorithm=algorithm)
+    direct = out is not None and not swapped and not aside(out, in1, in2)
+    dst = out if direct else np.empty(shape, result_type)
+    src, wei = (in2, in1) if swapped else (in1, in2)
+    wei = wei[None, None, ::-1, ::-1] if flip else wei[None, None]
+    call = _Call(shape, result_type, plan, plan.prepare(src[None, None], plan.pack(wei), dst[None, None], fill), swapped)
+    result = _run(call, flip, in1, in2, dst)
+    if out is None:
+        if key is not None:
+            while len(_calls) >= MOST_PLANS:
+                _calls.pop(next(iter(_calls), None), None)  # type: ignore[arg-type]
+            _calls[key] = call
+        return result
+    if not direct:
+        np.copyto(out, result)
+    return out
+
+
+def _result_type(in1: np.ndarray, in2: np.ndarray, dtype: Any) -> np.dtype[Any]:
+    kinds = in1.dtype.kind + in2.dtype.kind
+    result = (
+        np.dtype(dtype) if dtype is not None else np.result_type(in1.dtype, in2.dtype) if set(kinds) <= set("biufc") else None
+    )
+    if result is None or result.newbyteorder("=") not in DTYPES.values() or result.kind == "b" or result == np.float16:
+        raise ValueError("convolve2d not available for this type.")
+    if result.kind != "c" and "c" in kinds:
+        raise ValueError(f"dtype must be complex for complex inputs, got {result}")
+    return result.newbyteorder("=")
+
+
+def _cast_fill(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
+    """The fill value in the result's type, by SciPy's rules."""
+    try:
+        fill = np.array(fillvalue, dtype)
+    except (OverflowError, TypeError, ValueError):
+        fill = None
+    if fill is None:
+        complex((np.size(fillvalue) and np.ravel(np.asarray(fillvalue, object))[0]) or 0)
+        raise ValueError("could not cast `fillvalue` directly to the output type (it was first converted to complex).")
+    if fill.size != 1:
+        raise ValueError("`fillvalue` must be scalar or an array with one element.")
+    return fill.reshape(())[()]
+
+
+def _exchanged(mode: str, image: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
+    if mode != "valid" or all(i >= k for i, k in zip(image, kernel, strict=True)):
+        return False
+    if any(k < i for i, k in zip(image, kernel, strict=True)):
+        raise ValueError("For 'valid' mode, one must be at least as large as the other in every dimension")
+    return True
+
+
+def _paddings(mode: str, flip: bool, kernel: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Pixels before and after, per axis: 'same' keeps (k-1)//2 before each pixel, the mirror image when flipped."""
+    if mode == "valid":
+        return [0, 0], [0, 0]
+    all_but_one = [max(k - 1, 0) for k in kernel]
+    if mode == "full":
+        return all_but_one, all_but_one
+    small, large = [k // 2 for k in all_but_one], [k - k // 2 for k in all_but_one]
+    return (large, small) if flip else (small, large)
+
+
+def _degenerate(
+    shape: tuple[int, int], dtype: np.dtype[Any], image: tuple[int, ...], kernel: tuple[int, ...], in2: np.ndarray,
+    border: str, fill: Any, out: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
+    """Results without pixels or taps: empty, all zero, or the fill value under every tap."""
+    value = dtype.type(0)
+    if 0 in image and 0 not in kernel and 0 not in shape:
+        if border != "constant":
+            raise ValueError(f"in1 must not be empty unless boundary is 'fill', got shape {image}")
+        with np.errstate(all="ignore"):
+            value = (in2.astype(dtype) * fill).sum(dtype=dtype)
+    dst = out if out is not None else np.empty(shape, dtype)
+    dst[...] = value
+    return dst
+
+
+def _masked(
+    flip: bool, in1: np.ndarray, in2: np.ndarray, mode: Any, boundary: Any, fillvalue: Any, stride: Any, dilation: Any,
+    mask: Any, out: Any, dtype: np.dtype[Any], precision: Any, count: int, device: Any, algorithm: Any,
+) -> np.ndarray:  # fmt: skip
+    """sum(w m x) / sum(w m), both sums as plain correlations of masked copies."""
+    if dtype.kind not in "fc":
+        dtype = np.result_type(dtype, np.float64)
+        if out is not None:
+            check_out(out, out.shape, dtype)
+    if isinstance(mask, str):
+        if mask != "nan":
+            raise ValueError(f"mask must be an array of bool or 'nan', got {mask!r}")
+        valid = ~np.isnan(in1)
+    else:
+        valid = np.asarray(mask)
+        if valid.dtype != np.bool_:
+            raise TypeError(f"mask must be an array of bool or 'nan', got dtype {valid.dtype}")
+        if valid.shape != in1.shape:
+            raise ValueError(f"mask must have in1's shape {in1.shape}, got {valid.shape}")
+    arguments = (mode, boundary, 0, stride, dilation, None, None, dtype, precision, count, device, algorithm)
+    total = _lookup(flip, np.where(valid, in1, in1.dtype.type(0)), in2, *arguments)
+    weight = _lookup(flip, valid.astype(dtype), in2, *arguments)
+    with np.errstate(all="ignore"):
+        result = np.where(weight == 0, np.asarray(np.nan, dtype), total / weight)
+    if out is None:
+        return result
+    np.copyto(out, result)
+    return out
