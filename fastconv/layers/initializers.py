@@ -136,6 +136,7 @@ class Given:
         self.values = values
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+        """A copy of the values."""
         if shape != self.values.shape:
             raise ValueError(
                 f"Expected `shape` to be {self.values.shape} for direct tensor as initializer. Received shape={shape}"
@@ -168,6 +169,7 @@ class Initializer:
             raise ValueError(f"Invalid `distribution` argument: {distribution}.Please use one of {DISTRIBUTIONS}")
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+        """New values of this shape."""
         config = dict(self.config)
         seed = config.pop("seed", None)
         random = _random if seed is None else np.random.default_rng(seed)
