@@ -1,0 +1,1 @@
+"""fastconv's benchmarks: cases, peers, ceilings, the issue's figures, reports."""

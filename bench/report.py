@@ -1,0 +1,217 @@
+"""Tables: for the terminal while measuring, and for the README from a saved run. No number is pasted by hand."""
+
+from statistics import geometric_mean
+
+from rich.table import Table
+
+from bench.cases import short
+from bench.figures import JUDGED
+from bench.measure import Timing
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+KERNELS = (3, 5, 7, 9, 11, 13, 15)
+
+
+def number(value, unit=""):
+    """Three significant digits; shares as per cent."""
+    if value is None:
+        return "-"
+    if unit == "of peak":
+        return f"{100 * value:.0f}%"
+    return f"{value:.3g}{'' if unit == 'x' else ' '}{unit}".strip()
+
+
+def _verdict(passed):
+    return "pass" if passed else "FAIL"
+
+
+def figure_table(figure):
+    """A figure as a rich table: one row per case, a column per setting."""
+    names = list(dict.fromkeys(name for row in figure.rows for name in row.values))
+    table = Table(title=f"{figure.name}: {figure.claim}", title_justify="left")
+    for column in ("case", "target", "measured", "verdict", *names):
+        table.add_column(column, justify="left" if column == "case" else "right", overflow="fold")
+    for row in figure.rows:
+        sign = "<=" if row.at_most else ">="
+        cells = [number(row.values.get(name), figure.unit) for name in names]
+        style = None if row.passed else "red"
+        table.add_row(
+            short(row.case),
+            f"{sign} {number(row.target, figure.unit)}",
+            number(row.measured, figure.unit),
+            _verdict(row.passed),
+            *cells,
+            style=style,
+        )
+        if row.note:
+            table.add_row(f"  {row.note}", style="dim")
+    for ceiling in figure.ceilings:
+        table.add_row(
+            f"FMA peak, threads={ceiling.threads}: {ceiling.median / 1e9:.0f} GFLOP/s (best {ceiling.best / 1e9:.0f})",
+            style="dim",
+        )
+    return table
+
+
+def ceiling_table(ceilings):
+    """The measured ceilings as a rich table."""
+    table = Table(title="ceilings", title_justify="left")
+    for column in ("what", "threads", "median", "quartiles", "best"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for entry in ceilings:
+        copy = entry["kind"] == "copy"
+        stores = "non-temporal" if entry["nontemporal"] else "ordinary"
+        what = f"copy, {entry['footprint_bytes'] / 2**20:.3g} MiB, {stores} stores" if copy else f"FMA {entry['dtype']}"
+        unit = "GB/s" if copy else "GFLOP/s"
+        median, q1, q3, best = (entry[name] / 1e9 for name in ("median", "q1", "q3", "best"))
+        table.add_row(what, str(entry["threads"]), f"{median:.1f} {unit}", f"{q1:.1f}..{q3:.1f}", f"{best:.1f}")
+    return table
+
+
+def change_table(changes, drift, shown):
+    """The slowest ``shown`` changes of a comparison as a rich table."""
+    table = Table(title=f"ratio = new time / old time, divided by the peers' {drift:.3f}", title_justify="left")
+    for column in ("cell", "before", "after", "ratio", ""):
+        table.add_column(column, justify="left" if column == "cell" else "right", overflow="fold")
+    for change in changes[:shown]:
+        flag = "SLOWER" if change.slower else ("within spread" if change.ratio > 1.05 else "")
+        before, after = (f"{seconds * 1e3:.4g} ms" for seconds in (change.before_s, change.after_s))
+        table.add_row(short(change.cell), before, after, f"{change.ratio:.3f}", flag, style="red" if change.slower else None)
+    return table
+
+
+# --- the README
+
+
+def _markdown(header, rows):
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _timings(document, suite):
+    names = Timing.__dataclass_fields__
+    for cell in document["cells"]:
+        if cell["suite"] == suite:
+            yield Timing(**{name: cell[name] for name in names})
+
+
+def _provenance(document):
+    machine, versions, peak = document["machine"], document["versions"], {}
+    for entry in document["ceilings"]:
+        if entry["kind"] == "fma" and entry["dtype"] == "float32":
+            peak[entry["threads"]] = f"{entry['best'] / 1e9:.0f}"
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    threads = ", ".join(f"{name} {count}" for name, count in document["threads"].items())
+    changes = " (with changes)" if document["dirty"] else ""
+    counts = " / ".join(map(str, peak))
+    return (
+        f"`{document['command']}` at commit {document['commit']}{changes}, {document['date']}; "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['vector_bits']}-bit vectors, "
+        f"FMA peak {' / '.join(peak.values())} GFLOP/s (float32, threads {counts}); {libraries}; threads: {threads}. "
+        "Medians; what is compared ran in turn in the same process, answers checked first."
+    )
+
+
+def _figures(document):
+    rows = []
+    for figure in document["figures"]:
+        judged = [row for row in figure["rows"] if row["measured"] is not None]
+        for row in judged if len(judged) <= 2 else []:
+            rows.append((figure, row["case"].split(":")[0], row))
+        if len(judged) > 2:
+            whole = [row for row in judged if row["case"] == "geometric mean"]
+            worst = min((row for row in judged if row not in whole), key=lambda row: row["measured"])
+            rows.append((figure, f"worst of {len(judged) - len(whole)} cases", worst))
+            rows += [(figure, "geometric mean", row) for row in whole]
+        missing = [row for row in figure["rows"] if row["measured"] is None]
+        rows += [(figure, f"{len(missing)} cases without a measurement", missing[0])] if missing else []
+    return _markdown(
+        ["promise", "judged", "target", "measured", "verdict"],
+        [
+            [
+                figure["claim"],
+                what if not what.startswith("n1_") else "one call",
+                ("<= " if row["at_most"] else ">= ") + number(row["target"], figure["unit"]),
+                number(row["measured"], figure["unit"]),
+                _verdict(row["passed"]),
+            ]
+            for figure, what, row in rows
+        ],
+    )
+
+
+def _by_kernel(document, suite, keep, heading):
+    """Ratios of one figure: a row per image size, a column per kernel."""
+    figure = next((figure for figure in document["figures"] if figure["name"] == suite), None)
+    if figure is None:
+        return None
+    ratios = {}
+    for row in figure["rows"]:
+        for timing in _timings(document, suite):
+            if timing.problem == row["case"] and keep(row["case"]) and JUDGED in row["values"]:
+                size = row["case"].partition("ih")[2].partition("iw")[0]
+                kernel = row["case"].partition("kw")[2].partition("_")[0]
+                ratios[size, int(kernel)] = row["values"][JUDGED]
+                break
+    sizes = list(dict.fromkeys(size for size, _ in ratios))
+    rows = [[f"{size}x{size}", *(number(ratios.get((size, kernel)), "x") for kernel in KERNELS)] for size in sizes]
+    return _markdown([heading, *(f"{k}x{k}" for k in KERNELS)], rows) if rows else None
+
+
+def _networks(document):
+    """Time of all distinct layers of a network, ours and the best of torch's layouts, in their best layout each."""
+    from bench import cases
+
+    best = {}
+    for timing in _timings(document, "layers"):
+        if timing.default_threads:
+            side = best.setdefault("fastconv" if timing.peer.startswith("fastconv") else "torch", {})
+            side[timing.problem] = min(timing.median_s, side.get(timing.problem, float("inf")))
+    rows = []
+    for network in cases.NETWORKS:
+        layers = [text for text in map(str, cases.load(network)) if all(text in side for side in best.values())]
+        if layers and len(best) == 2:
+            totals = {name: sum(side[text] for text in layers) for name, side in best.items()}
+            mean = geometric_mean([best["torch"][text] / best["fastconv"][text] for text in layers])
+            rows.append(
+                [
+                    f"{network}, {len(layers)} layers",
+                    *(f"{totals[name] * 1e3:.3g} ms" for name in ("fastconv", "torch")),
+                    number(mean, "x"),
+                ]
+            )
+    return _markdown(["distinct layers, batch 1", "fastconv", "torch", "geometric mean"], rows) if rows else None
+
+
+def readme_tables(document):
+    """The README's text between its markers."""
+    parts = [
+        _figures(document) if document["figures"] else None,
+        _by_kernel(document, "scipy", lambda case: _is_full(case), "correlate2d over scipy.signal.correlate2d"),
+        _by_kernel(document, "opencv", lambda case: True, "conv2d over cv2.filter2D"),
+        _networks(document),
+        _provenance(document),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_full(case):
+    from fastconv.planning.problem import Problem
+
+    problem = Problem.parse(case)
+    return problem.pt == problem.kh - 1
+
+
+def rewrite(text, tables):
+    """The README's text with its results replaced.
+
+    Raises
+    ------
+    ValueError
+        The markers are missing.
+    """
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the text has no {BEGIN} and {END}")
+    return f"{head}{begin}\n{tables}\n{end}{tail}"
