@@ -1,5 +1,6 @@
 """The CPU backend: its ordered candidate list."""
 
 from ..planning import reference
+from . import complex, direct
 
-ALGORITHMS = (reference,)
+ALGORITHMS = (complex, direct, reference)

@@ -1,8 +1,34 @@
-"""The one place that compiles."""
+"""The one place that compiles: all of Numba's options, and the disk cache of what was compiled.
+
+A kernel is compiled once per machine.  Its cache entry is named by a digest of everything that it depends on: the sources of this
+package that kernels are made of, the kernel's name and specialisation, the versions of Numba, llvmlite and Python, the processor
+and its features.  So an edited source finds no stale entry, and unlike Numba's own cache the key does not depend on closures.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import logging
+import os
+import pickle
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_log = logging.getLogger("fastconv")
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_MAGIC = b"fastconv kernel 1\n"
+_DIGEST_BYTES = 32
+
+# how many kernels this process compiled, and how many it loaded
+counts = {"compiled": 0, "loaded": 0}
 
 
 @functools.cache
@@ -12,3 +38,183 @@ def magic() -> tuple[str, str, str]:
 
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     return triple, cpu, features
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """A function that kernels call; it is inlined into each."""
+    return numba.njit(**_OPTIONS, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any) -> Any:
+    """The compiled ``factory(*spec)``, from the disk cache or the compiler.
+
+    Parameters
+    ----------
+    name : str
+        Of the kernel; with ``spec`` it identifies the code.
+    factory : callable
+        Returns the Python function to compile.
+    spec : tuple of int, str
+    signature : Numba signature
+
+    Returns
+    -------
+    Numba dispatcher
+    """
+    start = time.perf_counter()
+    function = factory(*spec)
+    function.__name__ = function.__qualname__ = name
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    cache = _KernelCache((name, spec, str(signature)))
+    dispatcher._cache = cache
+    dispatcher.compile(signature)
+    dispatcher._can_compile = False
+    counts["loaded" if cache.hit else "compiled"] += 1
+    if os.environ.get("FASTCONV_VERBOSE"):
+        _log.warning("%s %s in %.3f s", "loaded" if cache.hit else "compiled", name, time.perf_counter() - start)
+    return dispatcher
+
+
+class Kernel:
+    """A kernel ``void (args, dims, steps, job)`` on integers that are addresses, as Numba's parallel loops call one."""
+
+    def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> None:
+        integer = numba.int64
+        self.dispatcher = compiled(name, factory, spec, numba.void(integer, integer, integer, integer))
+        (result,) = self.dispatcher.overloads.values()
+        self.address: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+
+    def assembly(self) -> str:
+        """The machine code's text; only where it was compiled in this process."""
+        (text,) = self.dispatcher.inspect_asm().values()
+        return str(text)
+
+
+@functools.cache
+def kernel(name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> Kernel:
+    """The kernel of this name and specialisation; made once in a process."""
+    return Kernel(name, factory, spec)
+
+
+@functools.cache
+def build_id() -> str:
+    """Digest of what every kernel depends on: sources, versions, processor."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    import llvmlite
+
+    for part in (*magic(), numba.__version__, llvmlite.__version__, sys.version, str(os.environ.get("NUMBA_OPT"))):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _private(path: Path) -> bool:
+    """Whether a directory belongs to this user and no one else can write to it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+
+
+@functools.cache
+def cache_directory() -> Path | None:
+    """Where kernels are kept: ``FASTCONV_CACHE_DIR`` or the user's cache directory; None if that place cannot be trusted."""
+    named = os.environ.get("FASTCONV_CACHE_DIR")
+    try:
+        path = Path(named) if named else _user_cache() / "fastconv"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return path if _private(path) else None
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def cache_contents() -> tuple[str | None, int, int]:
+    """(directory or None, number of kernels, bytes)."""
+    directory = cache_directory()
+    if directory is None:
+        return None, 0, 0
+    sizes = []
+    for path in directory.glob("*.kernel"):
+        try:
+            sizes.append(path.stat().st_size)
+        except OSError:
+            continue
+    return str(directory), len(sizes), sum(sizes)
+
+
+class _KernelCache:
+    """What Numba's dispatcher asks of its cache, for one kernel in one file.
+
+    The file is ``_MAGIC``, the SHA-256 of the rest, the rest: Numba's own pickle of a compile result.
+    A file that cannot be read, or whose digest differs, is a miss; one that cannot be written is done without.
+    """
+
+    cache_path = None
+
+    def __init__(self, identity: tuple[Any, ...]) -> None:
+        self.hit = False
+        directory = cache_directory()
+        digest = hashlib.sha256(repr((build_id(), identity)).encode()).hexdigest()
+        self._path = None if directory is None else directory / f"{identity[0]}-{digest[:40]}.kernel"
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        payload = self._read()
+        if payload is None:
+            return None
+        from numba.core import compiler
+
+        target_context.refresh()
+        result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+        self.hit = True
+        return result
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        if self._path is None:
+            return
+        from numba.core import serialize
+
+        payload = serialize.dumps(result._reduce())
+        try:
+            handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".new-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
+                os.replace(temporary, self._path)
+            except OSError:
+                os.unlink(temporary)
+        except OSError:
+            return
+
+    def _read(self) -> bytes | None:
+        if self._path is None:
+            return None
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return None
+        head = len(_MAGIC) + _DIGEST_BYTES
+        payload = data[head:]
+        if data[: len(_MAGIC)] != _MAGIC or data[len(_MAGIC) : head] != hashlib.sha256(payload).digest():
+            return None
+        return payload
+
+    def enable(self) -> None:
+        """Part of Numba's interface."""
+
+    def disable(self) -> None:
+        """Part of Numba's interface."""
+
+    def flush(self) -> None:
+        """Part of Numba's interface."""

@@ -219,7 +219,7 @@ class Problem:
                 parts.append("".join(f"{name}{getattr(self, name)}" for name in names))
         for name in ("border", "op"):
             if getattr(self, name) != _DEFAULTS[name]:
-                parts.append(getattr(self, name))
+                parts.append(getattr(self, name).replace("_", "-"))
         types = (self.src, self.wei, self.dst, self.acc)
         parts.append(self.src if len(set(types)) == 1 else ":".join(types))
         for name in ("src_layout", "wei_layout", "epilogue", "precision"):

@@ -1,0 +1,226 @@
+"""direct: few channels; a tile of rows x vectors of one output plane, each loaded vector used by every row that needs it.
+
+Wins where there are too few channels to put into lanes: image filters, depthwise and first layers.  Rows are read in place through
+a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small padded copy.
+Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the stride class, dilation and target only.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, parse_epilogue
+from .border import border_row, column_maps, row_map
+from .simd import KINDS, copy, fill_row, integers, peek, poke
+from .stage import is_native, staged_launch
+from .target import Target
+from .threads import Region
+from .tile import direct_tile
+from .values import finish_values, kernel_kind
+
+CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
+         "ic3ih64_oc8k5_s2_p2_f32", "ih64_k3_d2_p2_reflect_f32", "ih64_k31_f32", "ih64_k3_i64")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``rows x vecs`` accumulators over groups of ``chunk`` rows of taps."""
+
+    registers: int  # of the target, at least
+    rows: int
+    vecs: int
+    chunk: int
+
+
+TILES = (
+    Tile(32, rows=8, vecs=2, chunk=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
+    Tile(32, rows=8, vecs=1, chunk=8),  # for planes narrower than two vectors
+    Tile(16, rows=4, vecs=2, chunk=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
+    Tile(16, rows=4, vecs=1, chunk=4),
+)
+
+# Heights of kernels that get a kernel of their own, of one group of taps; all others share one of all heights.
+HEIGHTS = (3, 5, 7)
+
+_BAND = 64  # rows of output that one unit of work computes
+
+# The integers that the kernel receives: this head, the row map, the left and the right column map
+_HEAD = ("oc", "ocg", "icg", "iw", "oh", "ow", "kh", "kw", "sw", "dw", "pl", "q", "k", "g", "band_rows", "bands", "finish", "bias", "rows",
+         "nleft", "sn", "sc", "sy", "wo", "wc", "wy", "wx", "dn", "dc", "dy")  # fmt: skip
+_AT = {name: place for place, name in enumerate(_HEAD)}
+_COUNT = len(_HEAD)
+
+
+def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk: int, only: int, fma: int) -> Any:
+    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, output channel, phase, band of rows).
+
+    Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
+    k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses.
+    Workspace: row table, scratch table, first addend, packed taps, fill row, scratch rows, tile.
+    """
+    spec = (kind, lanes, rows, vecs, v, h, chunk, only, fma)
+    size = KINDS[kind][2]
+    width = lanes * vecs
+    over = 1 if h == 2 else 0
+
+    def direct(args: Any, dims: Any, steps: Any, job: Any) -> None:
+        index = peek("i64", peek("i64", args))
+        src_at, wei_at, bias_at, values, dst_at, workspace, e, first, end, slots, slot = integers(job, 11)
+        (oc, ocg, icg, iw, oh, ow, kh, kw, sw, dw, pl, q, k, g, band_rows, bands, finish, biased, map_rows, nleft,
+         sn, sc, sy, wo, wc, wy, wx, dn, dc, dy) = integers(e, 30)  # fmt: skip
+        row_map = e + 240
+        left = row_map + (map_rows + nleft) * 8
+        fill = peek(kind, values)
+        finish *= values + size
+        entries = (band_rows + rows) * q + kh
+        needed = (rows - 1) * q + kh
+        span = (width - 1) * sw + (kw - 1) * dw + 1 + over
+        pitch = (span + lanes) * size
+        table = workspace + index * slot
+        scratch_table = table + icg * entries * 8
+        start = scratch_table + icg * needed * 8
+        packed = start + 64
+        fill_at = packed + icg * kh * kw * size
+        scratch = fill_at + (iw + lanes) * size
+        tile_at = scratch + icg * needed * pitch
+        fill_row(kind, fill_at, iw, fill)
+        for r in range(icg * needed):
+            poke("i64", scratch_table + r * 8, scratch + r * pitch)
+        packed_for = -1
+        for u in range(first + (end - first) * index // slots, first + (end - first) * (index + 1) // slots):
+            rest, band = u // bands, u % bands
+            rest, phase = rest // k, rest % k
+            n, o = rest // oc, rest % oc
+            of_phase = (oh - phase + k - 1) // k
+            j0 = band * band_rows
+            j1 = j0 + band_rows if j0 + band_rows < of_phase else of_phase
+            if j0 >= j1:
+                continue
+            if o != packed_for:
+                poke(kind, start, peek(kind, bias_at + o * size if biased else values + 4 * size))
+                to = packed
+                for c in range(icg):
+                    for group in range(0, kh, chunk):
+                        for kx in range(kw):
+                            for ky in range(group, group + chunk if group + chunk < kh else kh):
+                                poke(kind, to, peek(kind, wei_at + o * wo + c * wc + ky * wy + kx * wx))
+                                to += size
+                packed_for = o
+            plane = src_at + n * sn + (o // ocg) * icg * sc
+            used = (j1 - j0 - 1) * q + kh
+            for r in range(used if used > needed else needed):
+                row = peek("i64", row_map + (phase * q + (j0 * q + r) * k) * g * 8) if r < used else -1
+                for c in range(icg):
+                    poke("i64", table + (c * entries + r) * 8, fill_at if row < 0 else plane + c * sc + row * sy)
+            to = dst_at + n * dn + o * dc + phase * dy
+            for j in range(j0, j1, rows):
+                # the last tile overlaps the one before; it writes the same values again
+                jt = j1 - rows if j + rows > j1 else j
+                if jt < j0:
+                    jt = j0
+                here = table + (jt - j0) * q * 8
+                for x in range(0, ow, width):
+                    xt = ow - width if x + width > ow else x
+                    if xt < 0:
+                        xt = 0
+                    column = xt * sw - pl
+                    tile_table, tile_pitch, tile_column = here, entries * 8, column * size
+                    if column < 0 or column + span > iw:
+                        for r in range(icg * needed):
+                            row = peek("i64", here + (r // needed * entries + r % needed) * 8)
+                            if row == fill_at:
+                                fill_row(kind, scratch + r * pitch, span, fill)
+                            else:
+                                border_row(kind, lanes, scratch + r * pitch, row, column, span, iw, left, left, fill)
+                        tile_table, tile_pitch, tile_column = scratch_table, needed * 8, 0
+                    whole = jt + rows <= j1 and xt + width <= ow
+                    direct_tile(spec, tile_table, tile_pitch, q * 8, tile_column, packed, icg, kh, kw, dw * size, sw * size, start,
+                                to + jt * k * dy + xt * size if whole else tile_at, k * dy if whole else width * size, finish)  # fmt: skip
+                    if not whole:
+                        valid = width if xt + width <= ow else ow - xt
+                        for r in range(rows if jt + rows <= j1 else j1 - jt):
+                            copy(kind, lanes, to + (jt + r) * k * dy + xt * size, tile_at + r * width * size, valid)
+
+    return direct
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, real, of a type with vector arithmetic (or float16, through float32)."""
+    if p.op != "fwd":
+        return f"computes op fwd, not {p.op}"
+    if p.masked:
+        return "masked problems are composed by the dialect"
+    if kernel_kind(p.acc) is None:
+        return f"no vector arithmetic for accumulator {p.acc}"
+    if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    if parse_epilogue(p.epilogue)[1] is not None and p.acc[0] == "u":
+        return "activations of unsigned results are left to the reference"
+    return None
+
+
+def cost(p: Problem, t: Target) -> float:
+    """FMAs at the share of the peak that planes of this width reach, times the passes over strided columns."""
+    return costs.direct_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
+
+
+def _tile(p: Problem, t: Target) -> Tile:
+    rows = [tile for tile in TILES if tile.registers <= t.registers]
+    wide = [tile for tile in rows if tile.registers == rows[0].registers]
+    return wide[0] if p.ow > t.lanes(DTYPES[p.acc].itemsize) else wide[1]
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan whose kernel packs the few taps itself, at every run."""
+    kind = kernel_kind(p.acc)
+    assert kind is not None
+    size = KINDS[kind][2]
+    tile, lanes = _tile(p, t), t.lanes(size)
+    g = gcd(p.sh, p.dh)
+    v, h = (p.sh // g if p.sh // g <= 2 else 0), (p.sw if p.sw <= 2 else 0)
+    chunk = tile.chunk // 2 if h == 2 else tile.chunk
+    only = p.kh if v and h and p.kh in HEIGHTS and p.kh <= chunk else 0
+    spec = (kind, lanes, tile.rows, tile.vecs, v, h, chunk, only, int(t.fma))
+    name = f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{only}" * bool(only) + f"_s{v}{h}" * ((v, h) != (1, 1))
+    region = Region(name, _factory, spec, kind)
+    extents, slot = _extents(p, tile, lanes, size)
+    units = p.n * p.oc * (p.dh // g) * int(extents[_AT["bands"]])
+
+    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not (is_native(src, p.acc) and is_native(dst, p.acc)):
+            return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
+        e = extents.copy()
+        e[_AT["sn"] : _COUNT] = *src.strides[:3], *packed.strides, *dst.strides[:3]
+        return region.launcher(e, finish_values(p, fill), slot, units, plan.threads, costs.direct_seconds(p, lanes))
+
+    return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
+                workspace=slot * threads, threads=threads)  # fmt: skip
+
+
+def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+    return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
+
+
+def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray, int]:
+    """The kernel's integers but for the strides, and the bytes of workspace of one thread."""
+    width = lanes * tile.vecs
+    g = gcd(p.sh, p.dh)
+    q, k = p.sh // g, p.dh // g
+    of_phase = -(-p.oh // k)
+    band_rows = min(_BAND, -(-of_phase // tile.rows) * tile.rows)
+    icg, ocg = p.ic // p.g, p.oc // p.g
+    has_bias, activation, _ = parse_epilogue(p.epilogue)
+    span = (width - 1) * p.sw + (p.kw - 1) * p.dw + 2
+    beyond = (max(p.ow, width) - width) * p.sw - p.pl + span - p.iw
+    left, right = column_maps(p, max(beyond, 0))
+    head = (p.oc, ocg, icg, p.iw, p.oh, p.ow, p.kh, p.kw, p.sw, p.dw, p.pl, q, k, g, band_rows, -(-of_phase // band_rows),
+            int(activation is not None), int(has_bias), p.ih_padded, p.pl)  # fmt: skip
+    extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), row_map(p), left, right])
+    entries, needed = (band_rows + tile.rows) * q + p.kh, (tile.rows - 1) * q + p.kh
+    slot = 8 * icg * (entries + needed) + 64
+    slot += size * (icg * p.kh * p.kw + p.iw + lanes + icg * needed * (span + lanes) + tile.rows * width)
+    return extents, -(-slot // 64) * 64

@@ -1,0 +1,331 @@
+"""simd: ISA-neutral LLVM vectors for kernels; the only CPU file that imports llvmlite.
+
+An :class:`Emitter` writes vector instructions of one element kind into the function that Numba is building; tiles are emitted
+with ordinary Python loops over it.  Addresses are 64-bit integers in bytes; every access is unaligned (align 1), so arrays of any
+alignment are read in place.  Below it, the scalar intrinsics that kernel drivers use on such addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+KINDS = {
+    "f32": (ir.FloatType(), types.float32, 4),
+    "f64": (ir.DoubleType(), types.float64, 8),
+    "i8": (ir.IntType(8), types.int8, 1),
+    "i16": (ir.IntType(16), types.int16, 2),
+    "i32": (ir.IntType(32), types.int32, 4),
+    "i64": (ir.IntType(64), types.int64, 8),
+}
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+
+
+class Emitter:
+    """Vector instructions of one kind.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    kind : str
+        A key of ``KINDS``.
+    lanes : int
+    fma : bool
+        Fused multiply-add where the target has it; otherwise multiply and add, since LLVM would call libm's ``fma``.
+    """
+
+    def __init__(self, builder: Any, kind: str, lanes: int, fma: bool) -> None:
+        self.builder = builder
+        self.kind = kind
+        self.element, _, self.itemsize = KINDS[kind]
+        self.lanes = lanes
+        self.vector = ir.VectorType(self.element, lanes)
+        self.floating = kind[0] == "f"
+        self.fused = fma and self.floating
+        self.width = lanes * self.itemsize
+
+    def constant(self, value: int) -> Any:
+        """A 64-bit integer constant."""
+        return ir.Constant(_I64, value)
+
+    def offset(self, address: Any, *terms: Any) -> Any:
+        """``address`` plus integers and values, in bytes."""
+        for term in terms:
+            if isinstance(term, int):
+                if term == 0:
+                    continue
+                term = self.constant(term)
+            address = self.builder.add(address, term)
+        return address
+
+    def times(self, a: Any, b: Any) -> Any:
+        """Integer product."""
+        return self.builder.mul(a, self.constant(b) if isinstance(b, int) else b)
+
+    def _pointer(self, address: Any, pointee: Any) -> Any:
+        return self.builder.inttoptr(address, pointee.as_pointer())
+
+    def load(self, address: Any) -> Any:
+        """``lanes`` consecutive elements."""
+        return self.builder.load(self._pointer(address, self.vector), align=1)
+
+    def store(self, address: Any, value: Any) -> None:
+        """``lanes`` consecutive elements."""
+        self.builder.store(value, self._pointer(address, self.vector), align=1)
+
+    def load_integer(self, address: Any) -> Any:
+        """One 64-bit integer: an entry of an address table."""
+        return self.builder.load(self._pointer(address, _I64), align=8)
+
+    def load_scalar(self, address: Any) -> Any:
+        """One element."""
+        return self.builder.load(self._pointer(address, self.element), align=1)
+
+    def splat(self, address: Any) -> Any:
+        """One element in every lane."""
+        return self.spread(self.load_scalar(address))
+
+    def spread(self, scalar: Any) -> Any:
+        """A scalar value in every lane."""
+        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
+        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), lanes)
+
+    def gather(self, address: Any, step: Any) -> Any:
+        """Elements ``step`` bytes apart, loaded one by one (portable; strides of 3 and more)."""
+        value = ir.Constant(self.vector, ir.Undefined)
+        for lane in range(self.lanes):
+            value = self.builder.insert_element(value, self.load_scalar(address), ir.Constant(_I32, lane))
+            address = self.offset(address, step)
+        return value
+
+    def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        """Lanes of ``a`` (0..) and ``b`` (lanes..)."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+    def even(self, a: Any, b: Any) -> Any:
+        """Elements 0, 2, 4, ... of the two vectors laid end to end."""
+        return self.pick(a, b, range(0, 2 * self.lanes, 2))
+
+    def odd(self, a: Any, b: Any) -> Any:
+        """Elements 1, 3, 5, ... of the two vectors laid end to end."""
+        return self.pick(a, b, range(1, 2 * self.lanes, 2))
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """``a * b + c``."""
+        if self.fused:
+            name = f"llvm.fma.v{self.lanes}f{8 * self.itemsize}"
+            function = cgutils.get_or_insert_function(
+                self.builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name
+            )
+            return self.builder.call(function, [a, b, c])
+        if self.floating:
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        return self.builder.add(self.builder.mul(a, b), c)
+
+    def activate(self, x: Any, slope: Any, low: Any, high: Any) -> Any:
+        """``min(max(x < 0 ? slope x : x, low), high)`` with comparisons that let NaN through; the identity for 1, -inf, inf."""
+        zero = ir.Constant(self.vector, None)
+        build = self.builder
+        if self.floating:
+            x = build.select(build.fcmp_ordered("<", x, zero), build.fmul(x, slope), x)
+            x = build.select(build.fcmp_ordered("<", x, low), low, x)
+            return build.select(build.fcmp_ordered(">", x, high), high, x)
+        x = build.select(build.icmp_signed("<", x, low), low, x)
+        return build.select(build.icmp_signed(">", x, high), high, x)
+
+    def transpose(self, rows: Sequence[Any]) -> list[Any]:
+        """``lanes`` vectors as the columns of a square: log2(lanes) rounds of two-vector shuffles."""
+        vectors, half = list(rows), self.lanes // 2
+        while half:
+            for i in range(self.lanes):
+                if i & half:
+                    continue
+                a, b = vectors[i], vectors[i + half]
+                low = [lane if not lane & half else self.lanes + lane - half for lane in range(self.lanes)]
+                high = [lane + half if not lane & half else self.lanes + lane for lane in range(self.lanes)]
+                vectors[i], vectors[i + half] = self.pick(a, b, low), self.pick(a, b, high)
+            half //= 2
+        return vectors
+
+    def variable(self, value: Any) -> Any:
+        """A place for a value that changes in a loop; promoted to a register."""
+        place = cgutils.alloca_once(self.builder, value.type)
+        self.builder.store(value, place)
+        return place
+
+    def get(self, place: Any) -> Any:
+        """The value in a place made by `variable`."""
+        return self.builder.load(place)
+
+    def set(self, place: Any, value: Any) -> None:
+        """Put a value into a place made by `variable`."""
+        self.builder.store(value, place)
+
+    @contextmanager
+    def loop(self, count: Any) -> Iterator[None]:
+        """Repeat the block ``count`` times."""
+        with cgutils.for_range(self.builder, count):
+            yield
+
+    def quotient(self, a: Any, b: int) -> Any:
+        """Quotient of a value that is not negative."""
+        return self.builder.udiv(a, self.constant(b))
+
+    def remainder(self, a: Any, b: int) -> Any:
+        """Remainder of a value that is not negative."""
+        return self.builder.urem(a, self.constant(b))
+
+    @contextmanager
+    def case(self, value: Any, constant: int) -> Iterator[None]:
+        """The block runs where ``value == constant``."""
+        with self.builder.if_then(self.builder.icmp_unsigned("==", value, self.constant(constant)), likely=False):
+            yield
+
+    @contextmanager
+    def either(self, value: Any) -> Iterator[tuple[Any, Any]]:
+        """Two blocks: for ``value != 0``, and for 0."""
+        with self.builder.if_else(self.builder.icmp_unsigned("!=", value, self.constant(0))) as blocks:
+            yield blocks
+
+
+    def copy(self, to: Any, place: Any, count: Any) -> None:
+        """Copy ``count`` elements between two addresses held in variables, which advance: vectors, then one by one."""
+        for lanes in (self.lanes, 1):
+            vector = Emitter(self.builder, self.kind, lanes, False)
+            with self.loop(self.quotient(count, lanes) if lanes > 1 else self.remainder(count, self.lanes)):
+                vector.store(self.get(to), vector.load(self.get(place)))
+                self.set(to, self.offset(self.get(to), vector.width))
+                self.set(place, self.offset(self.get(place), vector.width))
+
+    def mapped(self, to: Any, table: Any, row: Any, fill: Any, count: Any) -> None:
+        """Write ``count`` elements of a row through a table of its columns, ``fill`` where it holds -1; both variables advance."""
+        build = self.builder
+        with self.loop(count):
+            column = self.load_integer(self.get(table))
+            outside = build.icmp_signed("<", column, self.constant(0))
+            at = build.select(outside, self.constant(0), column)
+            value = build.select(outside, fill, self.load_scalar(self.offset(row, self.times(at, self.itemsize))))
+            build.store(value, self._pointer(self.get(to), self.element), align=1)
+            self.set(to, self.offset(self.get(to), self.itemsize))
+            self.set(table, self.offset(self.get(table), 8))
+
+
+def literal(argument: Any) -> Any:
+    """The Python value of a literal Numba type, or of a tuple of them."""
+    if isinstance(argument, types.BaseTuple):
+        return tuple(literal(part) for part in argument)
+    return argument.literal_value
+
+
+@intrinsic(prefer_literal=True)
+def peek(typing_context: Any, kind: Any, address: Any) -> Any:
+    """``peek(kind, address)``: the element at an address."""
+    element, numba_type, _ = KINDS[literal(kind)]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[1], element.as_pointer()), align=1)
+
+    return numba_type(kind, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def poke(typing_context: Any, kind: Any, address: Any, value: Any) -> Any:
+    """``poke(kind, address, value)``: store an element."""
+    element, numba_type, _ = KINDS[literal(kind)]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], builder.inttoptr(arguments[1], element.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, numba_type), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``copy(kind, lanes, dst, src, count)``: ``count`` elements; vectors, then one by one."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, name, width, False)
+        emit.copy(emit.variable(arguments[2]), emit.variable(arguments[3]), arguments[4])
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def integers(typing_context: Any, at: Any, count: Any) -> Any:
+    """``integers(address, count)``: a tuple of 64-bit integers; one call where single ones would each be typed anew."""
+    number = literal(count)
+    result = types.UniTuple(types.int64, number)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = [
+            builder.load(builder.inttoptr(builder.add(arguments[0], ir.Constant(_I64, 8 * i)), _I64.as_pointer()), align=8)
+            for i in range(number)
+        ]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return result(types.int64, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def fill_row(typing_context: Any, kind: Any, dst: Any, count: Any, value: Any) -> Any:
+    """``fill_row(kind, dst, count, value)``: ``count`` elements of ``value``."""
+    name = literal(kind)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, name, 1, False)
+        to = emit.variable(arguments[1])
+        with emit.loop(arguments[2]):
+            builder.store(arguments[3], emit._pointer(emit.get(to), emit.element), align=1)
+            emit.set(to, emit.offset(emit.get(to), emit.itemsize))
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, types.int64, KINDS[name][1]), codegen
+
+
+@intrinsic
+def address(typing_context: Any, array: Any) -> Any:
+    """``address(array)``: where its first element lies."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(array.data, _I64)
+
+    return types.int64(array), codegen
+
+
+@intrinsic
+def call_kernel(typing_context: Any, function: Any, args: Any, dims: Any, steps: Any, data: Any) -> Any:
+    """Call the kernel at an address, ``void (char** args, size_t* dims, size_t* steps, void* data)``, all given as integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.FunctionType(ir.VoidType(), [_I64] * 4).as_pointer())
+        builder.call(pointer, arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), codegen
+
+
+@intrinsic
+def call_parallel_for(
+    typing_context: Any, parallel_for: Any, function: Any, args: Any, dims: Any, steps: Any, data: Any, count: Any
+) -> Any:  # fmt: skip
+    """Call Numba's ``numba_parallel_for`` at an address: ``count`` kernel calls, each with ``args[0]`` moved by ``steps[0]``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.FunctionType(ir.VoidType(), [_I64] * 8).as_pointer())
+        zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+        builder.call(pointer, [*arguments[1:6], zero, one, arguments[6]])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), codegen

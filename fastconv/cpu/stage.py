@@ -1,0 +1,83 @@
+"""stage: arrays that a kernel cannot read or write in place go through it in bands of rows, converted by NumPy.
+
+Byte-swapped, other types, inner strides: a band of the image is converted with its border resolved, the same algorithm runs on it
+as a problem without padding, and its result is converted into place.  Never the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices
+
+_BAND_BYTES = 1 << 20  # of converted source: about the second-level cache
+
+
+def is_native(array: np.ndarray, name: str) -> bool:
+    """Whether a kernel reads it in place: the accumulator's type in native order, unit stride along the rows.
+
+    Examples
+    --------
+    >>> is_native(np.zeros((1, 1, 4, 4), "f4"), "f32"), is_native(np.zeros((1, 1, 4, 4), ">f4"), "f32")
+    (True, False)
+    """
+    return array.dtype == DTYPES[name] and (array.strides[-1] == array.itemsize or array.shape[-1] == 1)
+
+
+def bands(p: Problem) -> Iterator[tuple[int, int, int]]:
+    """(image, first row, end row) of the result, in bands whose source rows take about ``_BAND_BYTES``."""
+    row_bytes = p.ic * p.iw_padded * DTYPES[p.acc].itemsize * p.sh
+    step = max(_BAND_BYTES // row_bytes, 1)
+    for n in range(p.n):
+        for y in range(0, p.oh, step):
+            yield n, y, min(y + step, p.oh)
+
+
+def band_problem(p: Problem, rows: int, **changes: Any) -> Problem:
+    """The problem of ``rows`` result rows whose source is staged: no padding, one image, one type."""
+    return p.replace(n=1, ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant",
+                     src=p.acc, wei=p.acc, dst=p.acc, src_layout="nchw", **changes)  # fmt: skip
+
+
+def stage_rows(p: Problem, src: np.ndarray, n: int, first: int, end: int, fill: Any, dst: np.ndarray) -> None:
+    """Write ``dst[c, row, column]``: image n's pixels, borders resolved, under result rows ``first .. end - 1``."""
+    rows = border_indices(first * p.sh - p.pt, (end - first - 1) * p.sh + p.kh_span, 1, p.ih, p.border)
+    inside = slice(p.pl, p.pl + p.iw)
+    with np.errstate(all="ignore"):
+        if rows[0] >= 0 and rows[-1] - rows[0] == len(rows) - 1:
+            dst[:, :, inside] = src[n, :, rows[0] : rows[-1] + 1]
+        else:
+            dst[:, :, inside] = src[n][:, rows]
+            if p.border == "constant":
+                dst[:, rows < 0] = fill
+        for at, count, start in ((0, p.pl, -p.pl), (p.pl + p.iw, p.pr, p.iw)):
+            if count:
+                columns = border_indices(start, count, 1, p.iw, p.border)
+                dst[:, :, at : at + count] = fill if p.border == "constant" else dst[:, :, p.pl + columns]
+
+
+def staged_launch(
+    p: Problem, threads: int, build: Callable[..., Plan], t: Any, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any
+) -> Launch:  # fmt: skip
+    """A launch that stages every band's source, and its result where ``dst`` is not native."""
+    acc = DTYPES[p.acc]
+    in_place = is_native(dst, p.acc)
+    plans = {rows: build(band_problem(p, rows), t, None, threads) for rows in {end - first for _, first, end in bands(p)}}
+
+    def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        for n, first, end in bands(p):
+            plan = plans[end - first]
+            staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
+            stage_rows(p, src, n, first, end, fill, staged[0])
+            to = dst[n : n + 1, :, first:end]
+            result = to if in_place else np.empty(to.shape, acc)
+            plan.run(staged, packed, bias, result)
+            if not in_place:
+                with np.errstate(all="ignore"):
+                    np.copyto(to, result, casting="unsafe")
+
+    return launch
