@@ -1,0 +1,1 @@
+"""The command ``fastconv``; it needs the extra packages of ``pip install 'fastconv[cli]'``."""
