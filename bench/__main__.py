@@ -22,8 +22,7 @@ def _load(name):
 
 
 def _measure(names, quick, match):
-    # results outlive the terminal's width
-    wide = Console(width=max(console.width, 160))
+    wide = Console(width=max(console.width, 140))  # a table that wraps its numbers cannot be read
     return runs.run(
         names,
         quick,
@@ -41,9 +40,7 @@ def main():
 @main.command()
 @click.option("--quick", is_flag=True, help="Few rounds, small images: shows that everything works, proves no figure.")
 @click.option("--save", "name", metavar="NAME", help="Name of the result; the commit by default.")
-@click.option(
-    "--suite", "suites", type=click.Choice(runs.NAMES), multiple=True, help="Only this figure or grid; may be repeated."
-)
+@click.option("--suite", "suites", type=click.Choice(runs.NAMES), multiple=True, help="Only this figure or grid; may be repeated.")
 @click.option("--match", default="", metavar="TEXT", help="Only cases whose text contains TEXT.")
 def run(quick, name, suites, match):
     """Measure figures and grids; write JSON into bench/results."""

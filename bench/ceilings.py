@@ -83,9 +83,7 @@ def _fma_loop(typingctx, state, turns, dtype, lanes, fused):
                 for cell in accumulators:
                     value = builder.load(cell)
                     value = (
-                        builder.call(fma, [value, factor, addend])
-                        if fused
-                        else builder.fadd(builder.fmul(value, factor), addend)
+                        builder.call(fma, [value, factor, addend]) if fused else builder.fadd(builder.fmul(value, factor), addend)
                     )
                     builder.store(value, cell)
         total = builder.load(accumulators[0])

@@ -15,6 +15,7 @@ import numpy as np
 
 from bench import truth
 from bench.peers import LIBRARIES, Peer
+from fastconv.planning.planner import plan_problem
 
 GROUP_S = 50e-6  # shorter calls are timed in groups: reading the clock twice takes about 0.1 us
 
@@ -100,9 +101,12 @@ def setting(contender):
     return LIBRARIES[contender.peer.library].limit(contender.threads) if contender.threads else nullcontext()
 
 
-def may_transform(peer, problem):
-    """Whether the peer is held to the bound of transforms: DFT-using peers, and ours where its plan is of that class."""
-    return peer.transform
+def judge(result, problem, peer):
+    """Check a peer's answer: ours by the class of the algorithm that computes it."""
+    algorithm = None
+    if peer.library == "fastconv":
+        algorithm = peer.algorithm or plan_problem(problem).algorithm
+    return truth.check(result, problem, algorithm, peer.transform)
 
 
 def prepare(problem, contender):
@@ -136,7 +140,7 @@ def prepare(problem, contender):
         prepared.call()
         seconds = time.perf_counter() - begin
     try:
-        return prepared, truth.check(prepared.canonical(result), problem, may_transform(peer, problem)), seconds
+        return prepared, judge(prepared.canonical(result), problem, peer), seconds
     except truth.WrongAnswer as wrong:
         return refusal(f"wrong answer, not timed: {wrong}", wrong=True)
 
@@ -193,12 +197,10 @@ def measure(problem, contenders, pace=FULL, probes=None, patience=None):
         if reason:
             refusals.append(Refusal(str(problem), contender.peer.name, contender.out, reason))
             continue
-        prepared, found, seconds = prepare(problem, contender)
+        prepared, found, _ = prepare(problem, contender)
         if prepared is None:
             refusals.append(found)
             continue
-        if patience and contender.threads is None:
-            patience.learn(problem, contender.peer, seconds)
         prepared_errors[contender] = found
 
         def work(contender=contender, call=prepared.call):
@@ -208,6 +210,9 @@ def measure(problem, contenders, pace=FULL, probes=None, patience=None):
         works[contender] = work
     results = interleave(works, pace)
     timings = [_timing(problem, contender, results[contender], found) for contender, found in prepared_errors.items()]
+    if patience:
+        for contender, timing in zip(prepared_errors, timings, strict=True):
+            patience.learn(problem, contender.peer, timing.best_s)
     return timings, refusals, {key: results[key] for key in probes or ()}
 
 

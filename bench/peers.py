@@ -33,7 +33,7 @@ class Library(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """One row; ``transform`` marks peers that may use a DFT or Winograd and are held to the looser bound."""
+    """One row; ``transform`` marks peers that may use a DFT or Winograd, ``algorithm`` is the one of ours that is named."""
 
     name: str
     library: str
@@ -41,6 +41,7 @@ class Peer(NamedTuple):
     setup: Callable
     takes_out: bool = True
     transform: bool = False
+    algorithm: str | None = None
 
 
 # --- libraries
@@ -339,9 +340,9 @@ PEERS = (
     Peer("fastconv.plan", "fastconv", _any, _fastconv(planned=True)),
     Peer("fastconv.plan NHWC", "fastconv", _several_channels, _fastconv("NHWC", planned=True)),
     Peer("fastconv.correlate2d", "fastconv", _reject_correlate2d, _setup_correlate2d),
-    Peer("fastconv direct", "fastconv", _any, _fastconv(algorithm="direct")),
-    Peer("fastconv blocked", "fastconv", _any, _fastconv(algorithm="blocked", planned=True)),
-    Peer("fastconv blocked NHWC", "fastconv", _several_channels, _fastconv("NHWC", "blocked", planned=True)),
+    Peer("fastconv direct", "fastconv", _any, _fastconv(algorithm="direct"), algorithm="direct"),
+    Peer("fastconv blocked", "fastconv", _any, _fastconv(algorithm="blocked", planned=True), algorithm="blocked"),
+    Peer("fastconv blocked NHWC", "fastconv", _several_channels, _fastconv("NHWC", "blocked", planned=True), algorithm="blocked"),
     Peer("scipy.signal.correlate2d", "scipy", _reject_scipy, _setup_scipy, takes_out=False),
     Peer("scipy.signal.oaconvolve", "scipy", _reject_oaconvolve, _setup_oaconvolve, takes_out=False, transform=True),
     Peer("scipy.ndimage.correlate", "scipy", _reject_ndimage, _setup_ndimage),

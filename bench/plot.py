@@ -50,10 +50,10 @@ def plot(document, path):
     if not curves:
         raise ValueError("the run has no images: run it with --suite images")
     arithmetic, copy_s = _ceilings(document)
-    rows = math.ceil(len(curves) / COLUMNS)
-    figure, axes = plt.subplots(
-        rows, COLUMNS, figsize=(5 * COLUMNS, 3.6 * rows), sharex=True, squeeze=False, layout="constrained"
-    )
+    columns = min(COLUMNS, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    size = 5 * columns, 3.6 * rows + 1
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
     peers = list(dict.fromkeys(peer for by_peer in curves.values() for peer in by_peer))
     colours = {peer: f"C{i}" for i, peer in enumerate(peers)}
     for panel, (kernel, by_peer) in zip(axes.flat, curves.items(), strict=False):
@@ -66,7 +66,8 @@ def plot(document, path):
         known = [size for size in sizes if size in copy_s]
         panel.plot(known, [copy_s[size] for size in known], "k:", linewidth=1, label="copy bandwidth")
         panel.set(title=f"{kernel} x {kernel}", xscale="log", yscale="log")
-        panel.set_xscale("log", base=2)
+        panel.set_xticks(sizes, map(str, sizes), rotation=45)
+        panel.minorticks_off()
         panel.grid(visible=True, which="major", alpha=0.3)
     for panel in list(axes.flat)[len(curves) :]:
         panel.set_visible(False)
@@ -75,7 +76,7 @@ def plot(document, path):
     for panel in axes[-1]:
         panel.set_xlabel("image height = width, float32")
     handles = {label: handle for panel in axes.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, 2 * columns))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

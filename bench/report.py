@@ -45,26 +45,33 @@ def figure_table(figure):
         )
         if row.note:
             table.add_row(f"  {row.note}", style="dim")
-    for ceiling in figure.ceilings:
-        table.add_row(
-            f"FMA peak, threads={ceiling.threads}: {ceiling.median / 1e9:.0f} GFLOP/s (best {ceiling.best / 1e9:.0f})",
-            style="dim",
-        )
+    peaks = [
+        f"FMA peak with {ceiling.threads} threads {ceiling.median / 1e9:.0f} GFLOP/s (best {ceiling.best / 1e9:.0f})"
+        for ceiling in figure.ceilings
+    ]
+    settings = ["all, one: threads; out=: into memory that exists"] if JUDGED in names else []
+    table.caption = "; ".join(settings + peaks)
     return table
 
 
 def ceiling_table(ceilings):
-    """The measured ceilings as a rich table."""
-    table = Table(title="ceilings", title_justify="left")
-    for column in ("what", "threads", "median", "quartiles", "best"):
-        table.add_column(column, justify="left" if column == "what" else "right")
+    """The measured ceilings as a rich table: a row per footprint, a column per number of threads and kind of store."""
+    columns = {}
     for entry in ceilings:
-        copy = entry["kind"] == "copy"
-        stores = "non-temporal" if entry["nontemporal"] else "ordinary"
-        what = f"copy, {entry['footprint_bytes'] / 2**20:.3g} MiB, {stores} stores" if copy else f"FMA {entry['dtype']}"
-        unit = "GB/s" if copy else "GFLOP/s"
-        median, q1, q3, best = (entry[name] / 1e9 for name in ("median", "q1", "q3", "best"))
-        table.add_row(what, str(entry["threads"]), f"{median:.1f} {unit}", f"{q1:.1f}..{q3:.1f}", f"{best:.1f}")
+        stores = {"copy": " non-temporal" if entry["nontemporal"] else " ordinary"}.get(entry["kind"], "")
+        columns.setdefault((entry["threads"], stores or " ordinary"), []).append(entry)
+    table = Table(title="ceilings: median (best), GFLOP/s and GB/s", title_justify="left")
+    table.add_column("what")
+    for threads, stores in columns:
+        table.add_column(f"threads={threads}{stores}", justify="right")
+    rows = {}
+    for place, entries in enumerate(columns.values()):
+        for entry in entries:
+            copy = entry["kind"] == "copy"
+            what = f"copy, {entry['footprint_bytes'] / 2**20:.3g} MiB" if copy else f"FMA {entry['dtype']}"
+            rows.setdefault(what, [""] * len(columns))[place] = f"{entry['median'] / 1e9:.0f} ({entry['best'] / 1e9:.0f})"
+    for what, cells in rows.items():
+        table.add_row(what, *cells)
     return table
 
 

@@ -62,9 +62,7 @@ def run(names=NAMES, quick=False, match="", report=lambda text: None, show=lambd
             figure = suite.run(pace, keep)
             show(figure)
             gather(suite.name, figure.cells, figure.refusals)
-            document["figures"].append(
-                {key: value for key, value in figure.as_dict().items() if key not in ("cells", "refusals")}
-            )
+            document["figures"].append({key: value for key, value in figure.as_dict().items() if key not in ("cells", "refusals")})
     for name in GRIDS:
         if name in names:
             gather(name, *run_grid(name, pace, keep, lambda problem, name=name: report(f"{name}: {problem}")))

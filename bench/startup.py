@@ -72,7 +72,7 @@ def first_result_seconds(problem, repeats, cold_repeats):
         def run(module, cache=None):
             timed = FIRST_RESULT.format(src=src, wei=wei, module=module)
             seconds = child_seconds(timed, save, {"FASTCONV_CACHE_DIR": str(Path(folder, cache))} if cache else None)
-            errors.append(truth.check(np.load(result)[None, None], problem, transform=module == "scipy.signal"))
+            errors.append(truth.check(np.load(result)[None, None], problem, peer=module == "scipy.signal"))
             return seconds
 
         run("scipy.signal")

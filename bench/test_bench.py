@@ -10,17 +10,18 @@ from bench.compare import compare
 from bench.figures import SUITES, Figure, Row
 from bench.measure import QUICK, Contender, Pace, Patience, interleave, measure, prepare
 from bench.peers import PEERS, Peer, Prepared
-from fastconv.planning.problem import Problem
+from bench.plot import plot
+from fastconv.planning.problem import DTYPES, Problem
+from tests import oracles
 
 IMAGE = Problem.parse("ih16_k3_p1_reflect")
-STRIDED_GROUPS = Problem.parse("n2_g2_ic4ih9iw11_oc6kh3kw2_sh2sw1_pt1pb0pl1pr2")
 
 
 def _peer(shift, name="made up"):
     """A peer whose answer is the exact one plus ``shift``."""
 
     def setup(problem, operands, threads, out):
-        result = operands.exact.astype(operands.src.dtype)
+        result = operands.exact.value.astype(DTYPES[problem.dst])
         result[0, 0, -1, -1] += shift
         return Prepared(lambda: result, np.asarray)
 
@@ -42,29 +43,27 @@ def test_integers_must_be_equal(text):
 
 
 def test_shape_and_dtype_are_part_of_the_answer():
-    exact = truth.operands(IMAGE).exact
+    exact = truth.operands(IMAGE).exact.value
     with pytest.raises(truth.WrongAnswer, match="shape"):
         truth.check(exact[..., 1:].astype(np.float32), IMAGE)
     with pytest.raises(truth.WrongAnswer, match="dtype"):
         truth.check(exact, IMAGE)
 
 
-def test_truth_agrees_with_plain_loops():
-    p = STRIDED_GROUPS
-    src, wei = truth.random_operands(p)
-    padded, each = truth.pad(src, p).astype(np.float64), p.oc // p.g
-    assert truth.operands(p).exact.shape == (p.n, p.oc, p.oh, p.ow)
-    for n, oc, oy, ox in np.ndindex(p.n, p.oc, p.oh, p.ow):
-        first = oc // each * (p.ic // p.g)
-        window = padded[n, first : first + p.ic // p.g, oy * p.sh : oy * p.sh + p.kh, ox * p.sw : ox * p.sw + p.kw]
-        assert truth.operands(p).exact[n, oc, oy, ox] == pytest.approx((window * wei[oc]).sum())
+@pytest.mark.parametrize("text", ["ih40iw33_k9_s2_p4", "ih64_k31_p15_reflect", "ih50_k7_p6"])
+def test_both_ways_to_the_truth_agree(text):
+    problem = Problem.parse(text)
+    src, wei = truth.random_operands(problem)
+    for one, other in zip(truth.fft_truth(problem, src, wei), oracles.truth(problem, src, wei), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
-def test_both_ways_to_the_truth_agree():
-    p = Problem.parse("ih40iw33_k9_s2_p4")
-    src, wei = (array.astype(np.float64) for array in truth.random_operands(p))
-    padded = truth.pad(src, p)
-    assert np.allclose(truth.tap_sums(padded, wei, p), truth._fft_sums(padded, wei, p))
+def test_a_peer_s_bound_is_looser():
+    exact = truth.operands(IMAGE).exact
+    off = (exact.value + 3 * oracles.bound(IMAGE, exact)).astype(np.float32)
+    assert truth.check(off, IMAGE, peer=True) < 1
+    with pytest.raises(truth.WrongAnswer, match="times its bound"):
+        truth.check(off, IMAGE)
 
 
 @pytest.mark.parametrize("name", cases.NAMES)
@@ -123,6 +122,18 @@ def test_readme_is_rewritten_between_its_markers_only():
     assert report.rewrite(once, "new") == once
     with pytest.raises(ValueError, match="results:begin"):
         report.rewrite("no markers", "new")
+
+
+def test_the_grid_is_drawn(tmp_path):
+    cells = [_cell("torch", n * 1e-6) | {"problem": f"ih{n}_k3_p1"} for n in (64, 128)]
+    ceilings = [
+        {"kind": kind, "dtype": "float32", "footprint_bytes": 8 * 64**2, "threads": 1, "best": 1e9} for kind in ("fma", "copy")
+    ]
+    document = {"cells": cells, "ceilings": ceilings}
+    assert plot(document, tmp_path / "one.png") == [3]
+    assert (tmp_path / "one.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="--suite images"):
+        plot({"cells": [], "ceilings": []}, tmp_path / "none.png")
 
 
 def test_a_run_is_saved_read_and_shown(tmp_path, monkeypatch):
