@@ -406,9 +406,7 @@ def test_kernel_files_of_other_shapes_and_types(tmp_path, table):
 @pytest.mark.parametrize("shape", [(40, 60), (40, 60, 3), (40, 60, 4), (3, 900), (900, 3)])
 def test_preview(tmp_path, shape):
     Image.fromarray(noise(shape)).save(tmp_path / "in.png")
-    result = run(
-        "filter", tmp_path / "in.png", "-o", tmp_path / "out.png", "-k", "box", "--preview", tmp_path / "p" / "both.png"
-    )
+    result = run("filter", tmp_path / "in.png", "-o", tmp_path / "out.png", "-k", "box", "--preview", tmp_path / "p" / "both.png")
     assert result.exit_code == 0, result.output
     height, width = pixels(tmp_path / "p" / "both.png").shape[:2]
     assert 200 < width < 1600

@@ -42,8 +42,7 @@ def _data_format(value: Any) -> str:
     data_format = "channels_last" if value is None else str(value).lower()
     if data_format not in ("channels_first", "channels_last"):
         raise ValueError(
-            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
-            f"Received: data_format={data_format}"
+            f"The `data_format` argument must be one of {{'channels_first', 'channels_last'}}. Received: data_format={data_format}"
         )
     return data_format
 
@@ -285,8 +284,7 @@ class Conv2D(Layer):
         array = np.asarray(inputs)
         if array.dtype.kind not in "biuf":
             raise ValueError(
-                f"Inputs to a layer should be tensors. Got '{inputs}' (of type {type(inputs)}) as input for layer "
-                f"'{self.name}'."
+                f"Inputs to a layer should be tensors. Got '{inputs}' (of type {type(inputs)}) as input for layer '{self.name}'."
             )
         return array.astype(self.dtype, copy=False)
 

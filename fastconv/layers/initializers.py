@@ -138,9 +138,7 @@ class Given:
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
         """A copy of the values."""
         if shape != self.values.shape:
-            raise ValueError(
-                f"Expected `shape` to be {self.values.shape} for direct tensor as initializer. Received shape={shape}"
-            )
+            raise ValueError(f"Expected `shape` to be {self.values.shape} for direct tensor as initializer. Received shape={shape}")
         return np.array(self.values, dtype)
 
 

@@ -57,9 +57,7 @@ def standard_shape(value: Any) -> Shape:
         raise ValueError(f"Cannot convert '{value}' to a shape.")
     for extent in value:
         if extent is not None and not hasattr(extent, "__index__"):
-            raise ValueError(
-                f"Cannot convert '{value}' to a shape. Found invalid dimension '{extent}' of type '{type(extent)}'. "
-            )
+            raise ValueError(f"Cannot convert '{value}' to a shape. Found invalid dimension '{extent}' of type '{type(extent)}'. ")
     shape = tuple(None if extent is None else extent.__index__() for extent in value)
     if any(extent is not None and extent < 0 for extent in shape):
         raise ValueError(f"Cannot convert '{value}' to a shape. Negative dimensions are not allowed.")
@@ -135,9 +133,7 @@ class Layer:
 
     def __init__(self, *, name: str | None = None, trainable: bool = True) -> None:
         if not isinstance(trainable, bool):
-            raise ValueError(
-                f"Expected `trainable` to be a boolean. Received: trainable={trainable} (of type {type(trainable)})"
-            )
+            raise ValueError(f"Expected `trainable` to be a boolean. Received: trainable={trainable} (of type {type(trainable)})")
         self.name = layer_name(name, type(self).__name__)
         self.trainable = trainable
         self.built = False

@@ -376,9 +376,7 @@ class Sequential(Layer):
 def _table(rows: list[tuple[str, str, str]], width: int) -> list[str]:
     """Keras's box: bold header, a line between rows; columns widen to what they hold."""
     edges = [0, *(int(edge * width) for edge in SUMMARY_EDGES)]
-    widths = [
-        max(edges[i + 1] - edges[i] - SUMMARY_FRAME[i], *(len(row[i]) for row in rows)) for i in range(len(SUMMARY_EDGES))
-    ]
+    widths = [max(edges[i + 1] - edges[i] - SUMMARY_FRAME[i], *(len(row[i]) for row in rows)) for i in range(len(SUMMARY_EDGES))]
 
     def rule(left: str, middle: str, right: str, dash: str) -> str:
         return left + middle.join(dash * (column + 2) for column in widths) + right
