@@ -4,7 +4,7 @@ import pytest
 
 from bench.measure import FULL, QUICK, Patience, prepare, setting
 
-SMALL, SMALL_FLOPS = 128, 1e7  # without --full: the largest image and the most arithmetic
+SMALL, SMALL_FLOPS = 64, 1e7  # without --full: the largest image and the most arithmetic
 
 
 def pytest_addoption(parser):

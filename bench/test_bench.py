@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench import cases, report, run, truth
+from bench import cases, peers, report, run, truth
 from bench.compare import compare
 from bench.figures import SUITES, Figure, Row
 from bench.measure import QUICK, Contender, Pace, Patience, interleave, measure, prepare
@@ -77,6 +77,13 @@ def test_case_lists_hold_distinct_problems(name):
 def test_names_are_distinct():
     for names in ([peer.name for peer in PEERS], [suite.name for suite in SUITES], list(run.NAMES)):
         assert len(set(names)) == len(names)
+
+
+def test_a_library_that_is_not_installed_says_so(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    timings, refusals, _ = measure(IMAGE, [Contender(peers.NAMED[name]) for name in ("torch", "cv2.filter2D")], QUICK)
+    assert timings == []
+    assert [refusal.reason for refusal in refusals] == ["torch is not installed", "cv2 is not installed"]
 
 
 def test_patience_is_learned_from_the_size_before():
