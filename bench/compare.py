@@ -5,7 +5,8 @@ ratios are divided by it.
 """
 
 from dataclasses import dataclass
-from statistics import geometric_mean
+from itertools import chain
+from statistics import geometric_mean, median
 
 REGRESSION = 1.05
 OURS = "fastconv"
@@ -40,16 +41,19 @@ def compare(before, after):
     changes : list of Change
         The slowest first.
     drift : float
-        New time over old time of the peers; 1.0 where the runs share none.
+        New time over old time of all peers together; 1.0 where the runs share none.
     """
     old, new = ({key_of(cell): cell for cell in document["cells"]} for document in (before, after))
     shared = [key for key in new if key in old]
-    peers = [new[key]["median_s"] / old[key]["median_s"] for key in shared if not new[key]["peer"].startswith(OURS)]
-    drift = geometric_mean(peers) if peers else 1.0
-    changes = []
+    by_case, changes = {}, []
+    for key in shared:
+        if not new[key]["peer"].startswith(OURS):
+            by_case.setdefault(new[key]["problem"], []).append(new[key]["median_s"] / old[key]["median_s"])
+    overall = geometric_mean(chain(*by_case.values())) if by_case else 1.0
     for key in shared:
         a, b = old[key], new[key]
         if b["peer"].startswith(OURS):
+            drift = median(by_case.get(b["problem"], [overall]))
             apart = b["q1_s"] > drift * a["q3_s"] or drift * a["q1_s"] > b["q3_s"]
             changes.append(Change(key, a["median_s"], b["median_s"], b["median_s"] / a["median_s"] / drift, apart))
-    return sorted(changes, key=lambda change: -change.ratio), drift
+    return sorted(changes, key=lambda change: -change.ratio), overall
