@@ -1,7 +1,7 @@
 """Two runs cell by cell: what became slower, corrected for what happened to the machine.
 
-Peers do not change between two commits, so the geometric mean of their ratios is the machine's drift; fastconv's
-ratios are divided by it.
+Peers do not change between two commits, so their ratios are the machine's drift: the median ratio of the peers that ran
+in the same rounds on the same case, or of all peers where a case has none. fastconv's ratios are divided by it.
 """
 
 from dataclasses import dataclass
