@@ -1,0 +1,236 @@
+"""Independent truth, and every tolerance of the test suite: nothing outside this file decides how far off a result may be.
+
+*Sum class* (the default): ``|error| <= 2 (T + 4) u sum|w x|`` for each output on its own, T products per sum, u half the
+epsilon of the accumulator.  *Transform class*: ``|error| <= C u max|x| sum|w|`` with the C stated in `TRANSFORM`.  Integers
+are equal, wrapped.  The exact value is summed from `numpy.pad`'s borders in float64 (longdouble for 64-bit results),
+without fastconv's code.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import scipy.signal
+from scipy import special
+
+from fastconv.planning.problem import DTYPES, parse_epilogue
+
+# C of the algorithms that do not add up the products of the direct formula
+TRANSFORM = {}
+# largest |slope| of each activation
+STEEPNESS = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "silu": 1.1, "gelu": 1.13, "leaky_relu": 1.0}
+ACTIVATION_ULPS = 8  # of an activation's own evaluation, in units of u (|y| + min(|x|, 1))
+
+
+class Truth(NamedTuple):
+    """``value``: the result before storage.  ``magnitude``: sum|w x| + |bias| per output.  ``scale``: max|x| sum|w|."""
+
+    value: np.ndarray
+    magnitude: np.ndarray
+    scale: np.ndarray
+
+
+def unit(dtype):
+    """Half the epsilon of a floating type (the largest relative error of one rounding); 0 for integers."""
+    dtype = np.dtype(dtype)
+    return np.finfo(dtype).eps / 2 if dtype.kind in "fc" else 0
+
+
+def wide(dtype):
+    """The type in which sums of ``dtype`` are exact enough to judge them."""
+    dtype = np.dtype(dtype)
+    if dtype.kind in "biu":
+        return np.dtype(np.int64)  # wraps modulo 2**64: equal to any narrower wrapped sum after a cast
+    narrow = dtype.itemsize // (2 if dtype.kind == "c" else 1) < 8
+    names = (np.complex128, np.clongdouble) if dtype.kind == "c" else (np.float64, np.longdouble)
+    return np.dtype(names[0 if narrow else 1])
+
+
+def pad(x, p, fill=0):
+    """The image with its border written out by `numpy.pad`."""
+    widths = (*((0, 0),) * (x.ndim - 2), (p.pt, p.pb), (p.pl, p.pr))
+    if not any(map(any, widths)):
+        return x
+    return np.pad(x, widths, constant_values=fill) if p.border == "constant" else np.pad(x, widths, mode=p.border)
+
+
+def _window(x, p, ky, kx):
+    """The pixels of a padded image under tap (ky, kx), for all outputs."""
+    y, x0 = ky * p.dh, kx * p.dw
+    return x[..., y : y + (p.oh - 1) * p.sh + 1 : p.sh, x0 : x0 + (p.ow - 1) * p.sw + 1 : p.sw]
+
+
+def _forward(p, src, wei, fill):
+    n, g, pixels = p.n, p.g, p.oh * p.ow
+    padded = pad(src, p, fill)
+    weights = wei.reshape(g, p.oc // g, p.ic // g, p.kh, p.kw)
+    total = np.zeros((n, g, p.oc // g, pixels), src.dtype)
+    for ky in range(p.kh):
+        for kx in range(p.kw):
+            total += np.matmul(weights[..., ky, kx], _window(padded, p, ky, kx).reshape(n, g, p.ic // g, pixels))
+    return total.reshape(n, p.oc, p.oh, p.ow)
+
+
+def _backward_data(p, src, wei, fill):
+    n, g = p.n, p.g
+    grad = src.reshape(n, g, p.oc // g, p.oh * p.ow)
+    weights = wei.reshape(g, p.oc // g, p.ic // g, p.kh, p.kw).swapaxes(1, 2)
+    padded = np.zeros((n, p.ic, p.ih_padded, p.iw_padded), src.dtype)
+    for ky in range(p.kh):
+        for kx in range(p.kw):
+            _window(padded, p, ky, kx)[...] += np.matmul(weights[..., ky, kx], grad).reshape(n, p.ic, p.oh, p.ow)
+    if p.border == "constant":
+        return padded[:, :, p.pt : p.pt + p.ih, p.pl : p.pl + p.iw]
+    rows = np.pad(np.arange(p.ih), (p.pt, p.pb), mode=p.border)
+    cols = np.pad(np.arange(p.iw), (p.pl, p.pr), mode=p.border)
+    dst = np.zeros((n, p.ic, p.ih, p.iw), src.dtype)
+    np.add.at(dst, (slice(None), slice(None), rows[:, None], cols), padded)
+    return dst
+
+
+def _backward_weight(p, src, wei, fill):
+    n, g = p.n, p.g
+    grad = wei.reshape(n, g, p.oc // g, p.oh * p.ow)
+    padded = pad(src, p, fill)
+    dst = np.empty((g, p.oc // g, p.ic // g, p.kh, p.kw), src.dtype)
+    for ky in range(p.kh):
+        for kx in range(p.kw):
+            pixels = _window(padded, p, ky, kx).reshape(n, g, p.ic // g, p.oh * p.ow)
+            dst[..., ky, kx] = np.matmul(grad, pixels.swapaxes(2, 3)).sum(0)
+    return dst.reshape(p.oc, p.ic // g, p.kh, p.kw)
+
+
+_SUMS = {"fwd": _forward, "bwd_data": _backward_data, "bwd_weight": _backward_weight}
+
+
+def terms(p):
+    """T: the most products in one output."""
+    return {"fwd": p.taps, "bwd_data": p.oc // p.g * p.kh * p.kw, "bwd_weight": p.n * p.oh * p.ow}[p.op]
+
+
+def activation(epilogue, x):
+    """The epilogue's activation in float64, written differently from fastconv's."""
+    _, name, slope = parse_epilogue(epilogue)
+    if name is None:
+        return x
+    x = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return {
+            "relu": lambda: np.maximum(x, 0),
+            "relu6": lambda: np.minimum(np.maximum(x, 0), 6),
+            "leaky_relu": lambda: np.maximum(x, 0) + slope * np.minimum(x, 0),
+            "tanh": lambda: np.tanh(x),
+            "sigmoid": lambda: 1 / (1 + np.exp(-x)),
+            "silu": lambda: x / (1 + np.exp(-x)),
+            "gelu": lambda: x * special.erfc(-x / np.sqrt(2)) / 2,
+        }[name]()
+
+
+def truth(p, src, wei, bias=None, fill=0):
+    """The exact result of a problem and its two scales of error.
+
+    Parameters
+    ----------
+    p : Problem
+    src, wei, bias : ndarray
+        As `fastconv.planning.plans.Plan.run` takes them, NCHW and OIHW.
+    fill : scalar
+        Outside the image under the constant border.
+    """
+    kind = wide(DTYPES[p.acc])
+    sums = _SUMS[p.op]
+    with np.errstate(all="ignore"):
+        value = sums(p, src.astype(kind), wei.astype(kind), fill)
+        if kind.kind == "i":
+            magnitude, scale = np.zeros(value.shape), np.zeros(1)
+        else:
+            absolute = [np.abs(x.astype(kind)).astype(np.float64) for x in (src, wei)]
+            magnitude = sums(p, *absolute, abs(fill))
+            largest = max([float(x.max(initial=0)) for x in absolute[:1]] + [abs(fill)])
+            scale = largest * absolute[1].sum((1, 2, 3))[:, None, None]
+        if bias is not None:
+            value = value + bias.astype(kind)[:, None, None]
+            magnitude = magnitude + np.abs(bias.astype(np.complex128))[:, None, None]
+    return Truth(value, magnitude, scale)
+
+
+def bound(p, exact, algorithm=None):
+    """How far each output may be from `stored(p, exact)`: the promise of the algorithm's class."""
+    acc, dst = DTYPES[p.acc], DTYPES[p.dst]
+    u = unit(acc)
+    if not u:
+        return np.zeros(exact.value.shape)
+    if algorithm in TRANSFORM:
+        allowed = TRANSFORM[algorithm] * u * exact.scale + 8 * u * exact.magnitude
+    else:
+        allowed = 2 * (terms(p) + 4) * u * exact.magnitude
+    allowed = allowed + terms(p) * float(np.finfo(acc).smallest_subnormal)
+    _, name, slope = parse_epilogue(p.epilogue)
+    value = activation(p.epilogue, exact.value)
+    if name is not None:
+        own = ACTIVATION_ULPS * u * (np.abs(value) + np.minimum(np.abs(exact.value.astype(np.float64)), 1))
+        allowed = allowed * max(STEEPNESS[name], slope) + own
+    if dst != acc and dst.kind in "fc":
+        allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(value) + float(np.finfo(dst).smallest_subnormal)
+    return allowed
+
+
+def stored(p, exact):
+    """The exact result as the problem stores it: activated, integers wrapped."""
+    dst = DTYPES[p.dst]
+    value = activation(p.epilogue, exact.value)
+    return value.astype(dst) if dst.kind in "iu" else value
+
+
+def assert_within(result, p, exact, algorithm=None, what=""):
+    """Every output is finite where the truth is, and within its own bound."""
+    assert_close(result, stored(p, exact), bound(p, exact, algorithm), f"{what or algorithm or ''} {p}")
+
+
+def assert_close(result, expected, allowed, what=""):
+    """``|result - expected| <= allowed`` element by element; NaN where NaN, inf where inf, and finite elsewhere."""
+    result, expected = np.asarray(result), np.asarray(expected)
+    assert result.shape == expected.shape, f"{what}: shape {result.shape}, expected {expected.shape}"
+    with np.errstate(invalid="ignore", over="ignore"):
+        right = (result == expected) | (np.abs(result - expected) <= allowed) | (np.isnan(result) & np.isnan(expected))
+        right &= np.isfinite(result) == np.isfinite(expected.astype(result.dtype, copy=False))
+    if right.all():
+        return
+    wrong = np.argwhere(~right)
+    places = "\n".join(
+        f"  {tuple(map(int, at))}: {result[tuple(at)]!r}, expected {expected[tuple(at)]!r}"
+        f" within {np.broadcast_to(allowed, result.shape)[tuple(at)]:.3g}"
+        for at in wrong[:4]
+    )
+    raise AssertionError(f"{what}: {len(wrong)} of {result.size} outputs are wrong\n{places}")
+
+
+def assert_same_bits(result, expected, what=""):
+    """Equal shape, type and every bit (NaNs of any payload are equal)."""
+    assert result.dtype == expected.dtype, f"{what}: dtype {result.dtype}, expected {expected.dtype}"
+    assert result.shape == expected.shape, f"{what}: shape {result.shape}, expected {expected.shape}"
+    if result.dtype.kind in "fc":
+        assert np.array_equal(np.isnan(result), np.isnan(expected)), f"{what}: NaN in other places"
+        assert np.array_equal(np.signbit(result.real), np.signbit(expected.real)), f"{what}: other signs"
+        assert np.array_equal(result, expected, equal_nan=True), f"{what}: other bits"
+    else:
+        assert np.array_equal(result, expected), f"{what}: other values"
+
+
+def peer_bound(dtype, taps, magnitude):
+    """What two libraries that both sum in ``dtype`` may differ by: the sum class's bound, once for each."""
+    return 4 * (taps + 4) * unit(dtype) * np.asarray(magnitude).astype(np.float64)
+
+
+def scipy_signal(name, in1, in2, mode="full", boundary="fill", fillvalue=0):
+    """SciPy's own result of ``correlate2d`` or ``convolve2d``, and how far from it fastconv's may be (equal for integers)."""
+    function = getattr(scipy.signal, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # casts of fillvalue
+        expected = function(in1, in2, mode, boundary, fillvalue)
+        if expected.dtype.kind in "biu":
+            return expected, 0
+        in1, in2 = (np.abs(np.asarray(x, expected.dtype)) for x in (in1, in2))
+        fill = float(np.abs(np.asarray(fillvalue, expected.dtype)).reshape(-1)[0])
+        magnitude = function(in1, in2, mode, boundary, fill)
+    return expected, peer_bound(expected.dtype, min(in1.size, in2.size), np.abs(magnitude))

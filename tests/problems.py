@@ -1,0 +1,95 @@
+"""Cases, operands for them, and one way to run any algorithm on any problem."""
+
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from fastconv.planning.planner import algorithms, plan_problem, short_name
+from fastconv.planning.problem import DTYPES, Problem
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent
+
+
+def _load():
+    lines = (FOLDER / "cases.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    return {name: Problem.parse(text) for name, text in pairs}
+
+
+CASES = _load()
+ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
+
+
+def declared(algorithm):
+    """The problems that an algorithm's file says it accepts; all of `CASES` where it says so in words."""
+    cases = algorithm.CASES
+    return list(CASES.values()) if isinstance(cases, str) else [Problem.parse(text) for text in cases]
+
+
+def typed(p, dtype):
+    """The problem with every type replaced; float16 sums in float32."""
+    return p.replace(src=dtype, wei=dtype, dst=dtype, acc="f32" if dtype == "f16" else dtype)
+
+
+def runs(p, dtype):
+    """Whether a problem makes sense in a type: activations are for reals, and most for floats."""
+    kind = DTYPES[dtype].kind
+    words = p.epilogue.removeprefix("bias").removeprefix("+")
+    return not words or kind == "f" or (kind in "iu" and words in ("relu", "relu6"))
+
+
+def random_array(rng, shape, dtype, integers=False):
+    """Standard normal floats, or whole numbers so small that float sums of them are exact; integers of the whole range."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    parts = [rng.integers(-8, 9, shape).astype(np.float64) if integers else rng.standard_normal(shape) for _ in "ri"]
+    return (parts[0] + 1j * parts[1]).astype(dtype) if dtype.kind == "c" else parts[0].astype(dtype)
+
+
+def shapes(p):
+    """Shapes of what Plan.run reads and writes: src, wei, bias, dst."""
+    image, result = (p.n, p.ic, p.ih, p.iw), (p.n, p.oc, p.oh, p.ow)
+    kernel = (p.oc, p.ic // p.g, p.kh, p.kw)
+    return {
+        "fwd": (image, kernel, (p.oc,), result),
+        "bwd_data": (result, kernel, (p.ic,), image),
+        "bwd_weight": (image, result, (p.oc,), kernel),
+    }[p.op]
+
+
+def operands(p, integers=False, seed=0):
+    """src, wei and bias (or None) of a problem, the same in every run, laid out in memory as the problem says."""
+    rng = np.random.default_rng([crc32(str(p.replace(n=1, src_layout="nchw", wei_layout="oihw")).encode()), seed])
+    src_shape, wei_shape, bias_shape, _ = shapes(p)
+    src = random_array(rng, src_shape, DTYPES[p.src], integers)
+    wei = random_array(rng, wei_shape, DTYPES[p.wei], integers)
+    bias = random_array(rng, bias_shape, DTYPES[p.acc], integers) if p.epilogue.startswith("bias") else None
+    if p.src_layout == "nhwc":
+        src = np.ascontiguousarray(src.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    if p.wei_layout == "hwio":
+        wei = np.ascontiguousarray(wei.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
+    return src, wei, bias
+
+
+def result_array(p):
+    """A poisoned array for the result, laid out as the problem says."""
+    n, c, h, w = shapes(p)[3]
+    shape = (n, h, w, c) if p.src_layout == "nhwc" and p.op != "bwd_weight" else (n, c, h, w)
+    dst = np.empty(shape, DTYPES[p.dst])
+    dst.view(np.uint8).fill(0xFF if dst.dtype.kind in "fc" else 0xA5)  # all ones are NaN
+    return dst.transpose(0, 3, 1, 2) if shape != (n, c, h, w) else dst
+
+
+def run(p, src, wei, bias=None, algorithm=None, threads=1, fill=0, dst=None):
+    """What an algorithm (None: the planner's choice) makes of a problem."""
+    plan = plan_problem(p, threads=threads, algorithm=algorithm)
+    assert algorithm in (None, plan.algorithm)
+    dst = result_array(p) if dst is None else dst
+    plan.run(src, plan.pack(wei), bias, dst, fill)
+    return dst

@@ -1,0 +1,173 @@
+"""conv_transpose2d, conv2d_input and conv2d_weight: against torch, against the exact sums, and as adjoints."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv.nn import conv2d_input, conv2d_weight
+from fastconv.planning.problem import Problem
+from tests.oracles import activation, assert_close, assert_same_bits, assert_within, peer_bound, truth
+from tests.problems import operands, random_array, run
+
+GRID = [
+    # n, c, (h, w), oc, (kh, kw), stride, padding, dilation, groups
+    (1, 1, (6, 7), 1, (3, 3), (1, 1), (0, 0), (1, 1), 1),
+    (2, 4, (5, 9), 6, (3, 2), (2, 1), (1, 0), (1, 1), 1),
+    (1, 6, (7, 6), 4, (2, 3), (2, 3), (1, 1), (2, 1), 2),
+    (3, 2, (4, 5), 2, (1, 1), (3, 2), (0, 0), (1, 1), 2),
+    (1, 3, (8, 8), 5, (5, 4), (1, 1), (4, 3), (1, 1), 1),
+    (2, 8, (4, 4), 8, (3, 3), (2, 2), (1, 1), (1, 2), 8),
+]
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="torch is not installed: its results are not compared")
+
+
+def integers(rng, *shape):
+    return rng.integers(-9, 10, shape).astype("f8")
+
+
+@pytest.mark.parametrize("row", GRID, ids=str)
+def test_adjoints_exactly(row):
+    """<conv(x, w), y> = <x, input(w, y)> = <w, weight(x, y)>: sums of whole numbers, so equal."""
+    n, c, size, oc, kernel, stride, padding, dilation, groups = row
+    rng = np.random.default_rng(0)
+    x, w = integers(rng, n, c, *size), integers(rng, oc, c // groups, *kernel)
+    arguments = (stride, padding, dilation, groups)
+    result = fastconv.conv2d(x, w, None, *arguments)
+    y = integers(rng, *result.shape)
+    inner = (result * y).sum()
+    from_input = conv2d_input(x.shape, w, y, *arguments)
+    from_weight = conv2d_weight(x, w.shape, y, *arguments)
+    assert from_input.shape == x.shape
+    assert from_weight.shape == w.shape
+    assert (x * from_input).sum() == inner
+    assert (w * from_weight).sum() == inner
+    # every entry, from impulses
+    rows = [tuple(rng.integers(0, extent) for extent in x.shape) for _ in range(5)]
+    for at in rows:
+        impulse = np.zeros_like(x)
+        impulse[at] = 1
+        assert from_input[at] == (fastconv.conv2d(impulse, w, None, *arguments) * y).sum()
+    for at in [tuple(rng.integers(0, extent) for extent in w.shape) for _ in range(5)]:
+        impulse = np.zeros_like(w)
+        impulse[at] = 1
+        assert from_weight[at] == (fastconv.conv2d(x, impulse, None, *arguments) * y).sum()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("row", GRID, ids=str)
+def test_torchs_gradients(torch, row, dtype):
+    n, c, size, oc, kernel, stride, padding, dilation, groups = row
+    rng = np.random.default_rng(1)
+    x, w = random_array(rng, (n, c, *size), dtype), random_array(rng, (oc, c // groups, *kernel), dtype)
+    y = random_array(rng, fastconv.conv2d(x, w, None, stride, padding, dilation, groups).shape, dtype)
+    arguments = (stride, padding, dilation, groups)
+    grad = torch.nn.grad
+    for ours, theirs, one, shape, other in ((conv2d_input, grad.conv2d_input, None, x.shape, w),
+                                            (conv2d_weight, grad.conv2d_weight, x, w.shape, None)):  # fmt: skip
+        first = (shape, other, y) if one is None else (one, shape, y)
+        tensors = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in first]
+        absolute = [a.abs().double() if isinstance(a, torch.Tensor) else a for a in tensors]
+        result = ours(*first, *arguments)
+        assert result.dtype == np.dtype(dtype)
+        expected, magnitude = (theirs(*group, *arguments).numpy() for group in (tensors, absolute))
+        assert_close(result, expected, peer_bound(dtype, max(y.size, w.size), magnitude), ours.__name__)
+
+
+TRANSPOSED = [
+    {},
+    {"stride": 2},
+    {"stride": (2, 3), "padding": 1},
+    {"stride": 2, "padding": (1, 0), "output_padding": (1, 0)},
+    {"dilation": 2, "padding": 1},
+    {"groups": 2, "stride": 2, "output_padding": 1},
+    {"stride": 3, "padding": 2, "output_padding": 2, "dilation": (2, 1), "groups": 2},
+]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8"])
+@pytest.mark.parametrize("arguments", TRANSPOSED, ids=str)
+def test_torchs_conv_transpose2d(torch, arguments, dtype):
+    rng = np.random.default_rng(2)
+    groups = arguments.get("groups", 1)
+    for kernel, biased in itertools.product(((3, 3), (1, 1), (2, 5)), (False, True)):
+        x, w, b = (random_array(rng, shape, dtype) for shape in ((2, 4, 5, 6), (4, 6 // groups, *kernel), (6,)))
+        bias = b if biased else None
+        tensors = [None if a is None else torch.from_numpy(a) for a in (x, w, bias)]
+        expected = torch.nn.functional.conv_transpose2d(*tensors, **arguments).numpy()
+        allowed = 0
+        if dtype[0] == "f":
+            absolute = (None if t is None else t.abs().double() for t in tensors)
+            allowed = peer_bound(dtype, w.size, torch.nn.functional.conv_transpose2d(*absolute, **arguments).numpy())
+        result = fastconv.conv_transpose2d(x, w, bias, **arguments)
+        assert result.dtype == expected.dtype
+        assert_close(result, expected, allowed, f"{arguments} {kernel}")
+        positional = ("stride", "padding", "output_padding", "groups", "dilation")
+        defaults = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1} | arguments
+        assert_same_bits(fastconv.conv_transpose2d(x, w, bias, *(defaults[name] for name in positional)), result)
+        assert_same_bits(fastconv.conv_transpose2d(x[0], w, bias, **arguments), result[0])
+        last = fastconv.conv_transpose2d(x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0), bias, data_format="NHWC", **arguments)
+        assert last.flags.c_contiguous
+        assert_close(last.transpose(0, 3, 1, 2), expected, allowed, f"NHWC {arguments}")
+
+
+def test_transposed_activation_and_out():
+    rng = np.random.default_rng(3)
+    x, w, b = rng.standard_normal((2, 4, 5, 6)), rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(3)
+    sums = fastconv.conv_transpose2d(x, w, b, stride=2)
+    for name in ("relu", "tanh", ("leaky_relu", 0.1)):
+        text = name if isinstance(name, str) else "leaky_relu:0.1"
+        result = fastconv.conv_transpose2d(x, w, b, stride=2, activation=name)
+        assert_close(result, activation(text, sums), peer_bound("f8", 1, np.abs(sums)))
+    out = np.empty_like(sums)
+    assert fastconv.conv_transpose2d(x, w, b, stride=2, out=out) is out
+    assert_same_bits(out, sums)
+    square = rng.standard_normal((1, 4, 5, 6))
+    expected = fastconv.conv_transpose2d(square, np.ones((4, 4, 1, 1)))
+    assert fastconv.conv_transpose2d(square, np.ones((4, 4, 1, 1)), out=square) is square
+    assert_same_bits(square, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": 0}, {"padding": -1}, {"output_padding": 1}, {"output_padding": -1}, {"groups": 3}, {"groups": 0},
+        {"dilation": 0}, {"data_format": "HWC"}, {"padding": 9}, {"bias": np.ones(5)}, {"weight": np.ones((5, 3, 3, 3))},
+        {"activation": "x"}, {"input": np.ones((5, 6))}, {"weight": np.ones((3, 3))},
+        {"out": np.ones((1, 1))}, {"precision": "x"}, {"device": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_arguments_of_conv_transpose2d(change):
+    with pytest.raises(ValueError, match=next(iter(change)) + "|weight"):
+        fastconv.conv_transpose2d(**({"input": np.ones((2, 4, 5, 6)), "weight": np.ones((4, 3, 3, 3))} | change))
+
+
+def test_bad_arguments_of_the_gradients():
+    x, w, y = np.ones((1, 2, 5, 6)), np.ones((3, 2, 3, 3)), np.ones((1, 3, 3, 4))
+    with pytest.raises(ValueError, match="grad_output must have shape"):
+        conv2d_input(x.shape, w, y[..., 1:])
+    with pytest.raises(ValueError, match="grad_output must have shape"):
+        conv2d_weight(x, w.shape, y[:, 1:])
+    with pytest.raises(ValueError, match="4 dimensions"):
+        conv2d_input((5, 6), w, y)
+    with pytest.raises(ValueError, match="channels"):
+        conv2d_weight(x, (3, 1, 3, 3), y)
+    for bad in ({"stride": 0}, {"padding": -1}, {"dilation": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            conv2d_input(x.shape, w, y, **bad)
+
+
+@pytest.mark.parametrize("op", ["bwd_data", "bwd_weight"])
+@pytest.mark.parametrize("text", ["n2_g2_ic4ih9iw13_oc6k3_s2_p1", "ic3ih7iw8_oc5kh2kw3_d2_pt1pb2pl3pr0",
+                                  "ic2ih6iw7_oc3k3_p2_reflect", "ih5iw6_k3_p4_wrap"])  # fmt: skip
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32"])
+def test_backward_problems(op, text, dtype):
+    p = Problem.parse(f"{text}_{dtype}").replace(op=op)
+    src, wei, bias = operands(p)
+    assert_within(run(p, src, wei, bias), p, truth(p, src, wei, bias))
