@@ -1,6 +1,6 @@
 """The CPU backend: its ordered candidate list."""
 
 from ..planning import reference
-from . import complex, direct
+from . import blocked, complex, direct
 
-ALGORITHMS = (complex, direct, reference)
+ALGORITHMS = (complex, blocked, direct, reference)

@@ -28,16 +28,16 @@ def column_maps(p: Problem, right: int) -> tuple[np.ndarray, np.ndarray]:
 
 @intrinsic(prefer_literal=True)
 def border_row(
-    typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, start: Any, count: Any, iw: Any, left: Any, right: Any, fill: Any
+    typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, start: Any, count: Any, iw: Any, maps: Any, fill: Any
 ) -> Any:  # fmt: skip
-    """``border_row(kind, lanes, dst, src, start, count, iw, left, right, fill)``: columns ``start ..`` of the row at ``src``.
+    """``border_row(kind, lanes, dst, src, start, count, iw, maps, fill)``: columns ``start ..`` of an image row.
 
-    ``left`` is the address just behind the left column map (entry -1 is column -1), ``right`` that of the right one.
+    The two column maps lie end to end; ``maps`` is the address between them, so that entry -1 is column -1 and entry 0 is column iw.
     """
     name, width = literal(kind), literal(lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, dst, src, start, count, iw, left, right, fill = arguments
+        _, _, dst, src, start, count, iw, maps, fill = arguments
         emit = Emitter(builder, name, width, False)
         zero = emit.constant(0)
 
@@ -48,13 +48,13 @@ def border_row(
         to = emit.variable(dst)
         # outside on the left, inside, outside on the right
         before, inside = clamp(builder.neg(start)), clamp(builder.sub(iw, start))
-        place = emit.variable(emit.offset(left, emit.times(start, 8)))
+        place = emit.variable(emit.offset(maps, emit.times(start, 8)))
         emit.mapped(to, place, src, fill, before)
         inner = builder.select(builder.icmp_signed(">", inside, before), builder.sub(inside, before), zero)
         emit.copy(to, emit.variable(emit.offset(src, emit.times(builder.add(start, before), emit.itemsize))), inner)
         reached = builder.add(before, inner)
-        emit.set(place, emit.offset(right, emit.times(builder.sub(builder.add(start, reached), iw), 8)))
+        emit.set(place, emit.offset(maps, emit.times(builder.sub(builder.add(start, reached), iw), 8)))
         emit.mapped(to, place, src, fill, builder.sub(count, reached))
         return context.get_dummy_value()
 
-    return types.void(kind, lanes, *[types.int64] * 7, KINDS[name][1]), codegen
+    return types.void(kind, lanes, *[types.int64] * 6, KINDS[name][1]), codegen

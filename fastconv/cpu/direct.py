@@ -38,6 +38,7 @@ class Tile(NamedTuple):
 
 TILES = (
     Tile(32, rows=8, vecs=2, chunk=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
+    Tile(32, rows=4, vecs=4, chunk=8),  # for rows that share cache sets: fewer of them at a time
     Tile(32, rows=8, vecs=1, chunk=8),  # for planes narrower than two vectors
     Tile(16, rows=4, vecs=2, chunk=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
     Tile(16, rows=4, vecs=1, chunk=4),
@@ -50,7 +51,7 @@ _BAND = 64  # rows of output that one unit of work computes
 
 # The integers that the kernel receives: this head, the row map, the left and the right column map
 _HEAD = ("oc", "ocg", "icg", "iw", "oh", "ow", "kh", "kw", "sw", "dw", "pl", "q", "k", "g", "band_rows", "bands", "finish", "bias", "rows",
-         "nleft", "sn", "sc", "sy", "wo", "wc", "wy", "wx", "dn", "dc", "dy")  # fmt: skip
+         "nleft", "left_end", "left_wide", "right_from", "right_wide", "sn", "sc", "sy", "wo", "wc", "wy", "wx", "dn", "dc", "dy")  # fmt: skip
 _AT = {name: place for place, name in enumerate(_HEAD)}
 _COUNT = len(_HEAD)
 
@@ -60,7 +61,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
     k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses.
-    Workspace: row table, scratch table, first addend, packed taps, fill row, scratch rows, tile.
+    Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band.
+    Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
     spec = (kind, lanes, rows, vecs, v, h, chunk, only, fma)
     size = KINDS[kind][2]
@@ -71,25 +73,25 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
         index = peek("i64", peek("i64", args))
         src_at, wei_at, bias_at, values, dst_at, workspace, e, first, end, slots, slot = integers(job, 11)
         (oc, ocg, icg, iw, oh, ow, kh, kw, sw, dw, pl, q, k, g, band_rows, bands, finish, biased, map_rows, nleft,
-         sn, sc, sy, wo, wc, wy, wx, dn, dc, dy) = integers(e, 30)  # fmt: skip
-        row_map = e + 240
-        left = row_map + (map_rows + nleft) * 8
+         left_end, left_wide, right_from, right_wide, sn, sc, sy, wo, wc, wy, wx, dn, dc, dy) = integers(e, 34)  # fmt: skip
+        row_map = e + 272
+        maps = row_map + (map_rows + nleft) * 8
         fill = peek(kind, values)
         finish *= values + size
         entries = (band_rows + rows) * q + kh
-        needed = (rows - 1) * q + kh
-        span = (width - 1) * sw + (kw - 1) * dw + 1 + over
-        pitch = (span + lanes) * size
         table = workspace + index * slot
-        scratch_table = table + icg * entries * 8
-        start = scratch_table + icg * needed * 8
+        start = table + 3 * icg * entries * 8
         packed = start + 64
         fill_at = packed + icg * kh * kw * size
-        scratch = fill_at + (iw + lanes) * size
-        tile_at = scratch + icg * needed * pitch
+        left_strip = fill_at + (iw + lanes) * size
+        right_strip = left_strip + icg * entries * (left_wide + lanes) * size
+        tile_at = right_strip + icg * entries * (right_wide + lanes) * size
+        left_table = table + icg * entries * 8
+        right_table = left_table + icg * entries * 8
         fill_row(kind, fill_at, iw, fill)
-        for r in range(icg * needed):
-            poke("i64", scratch_table + r * 8, scratch + r * pitch)
+        for r in range(icg * entries):
+            poke("i64", left_table + r * 8, left_strip + r * (left_wide + lanes) * size)
+            poke("i64", right_table + r * 8, right_strip + r * (right_wide + lanes) * size)
         packed_for = -1
         for u in range(first + (end - first) * index // slots, first + (end - first) * (index + 1) // slots):
             rest, band = u // bands, u % bands
@@ -104,42 +106,52 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
                 poke(kind, start, peek(kind, bias_at + o * size if biased else values + 4 * size))
                 to = packed
                 for c in range(icg):
-                    for group in range(0, kh, chunk):
+                    ky0, groups = 0, (kh + chunk - 1) // chunk
+                    while groups > 0:
+                        ky1 = ky0 + (kh - ky0 + groups - 1) // groups
                         for kx in range(kw):
-                            for ky in range(group, group + chunk if group + chunk < kh else kh):
+                            for ky in range(ky0, ky1):
                                 poke(kind, to, peek(kind, wei_at + o * wo + c * wc + ky * wy + kx * wx))
                                 to += size
+                        ky0, groups = ky1, groups - 1
                 packed_for = o
             plane = src_at + n * sn + (o // ocg) * icg * sc
             used = (j1 - j0 - 1) * q + kh
+            needed = (rows - 1) * q + kh
             for r in range(used if used > needed else needed):
                 row = peek("i64", row_map + (phase * q + (j0 * q + r) * k) * g * 8) if r < used else -1
                 for c in range(icg):
-                    poke("i64", table + (c * entries + r) * 8, fill_at if row < 0 else plane + c * sc + row * sy)
+                    at = c * entries + r
+                    row_at = fill_at if row < 0 else plane + c * sc + row * sy
+                    poke("i64", table + at * 8, row_at)
+                    if row < 0:
+                        fill_row(kind, left_strip + at * (left_wide + lanes) * size, left_wide, fill)
+                        fill_row(kind, right_strip + at * (right_wide + lanes) * size, right_wide, fill)
+                    else:
+                        border_row(kind, lanes, left_strip + at * (left_wide + lanes) * size, row_at, -pl, left_wide, iw, maps, fill)
+                        border_row(kind, lanes, right_strip + at * (right_wide + lanes) * size, row_at, right_from * sw - pl,
+                                   right_wide, iw, maps, fill)  # fmt: skip
             to = dst_at + n * dn + o * dc + phase * dy
             for j in range(j0, j1, rows):
                 # the last tile overlaps the one before; it writes the same values again
                 jt = j1 - rows if j + rows > j1 else j
                 if jt < j0:
                     jt = j0
-                here = table + (jt - j0) * q * 8
+                here = (jt - j0) * q * 8
                 for x in range(0, ow, width):
                     xt = ow - width if x + width > ow else x
                     if xt < 0:
                         xt = 0
-                    column = xt * sw - pl
-                    tile_table, tile_pitch, tile_column = here, entries * 8, column * size
-                    if column < 0 or column + span > iw:
-                        for r in range(icg * needed):
-                            row = peek("i64", here + (r // needed * entries + r % needed) * 8)
-                            if row == fill_at:
-                                fill_row(kind, scratch + r * pitch, span, fill)
-                            else:
-                                border_row(kind, lanes, scratch + r * pitch, row, column, span, iw, left, left, fill)
-                        tile_table, tile_pitch, tile_column = scratch_table, needed * 8, 0
+                    tile_table, column = table, xt * sw - pl
+                    if xt < left_end:
+                        tile_table, column = left_table, xt * sw
+                    elif xt >= right_from:
+                        tile_table, column = right_table, (xt - right_from) * sw
                     whole = jt + rows <= j1 and xt + width <= ow
-                    direct_tile(spec, tile_table, tile_pitch, q * 8, tile_column, packed, icg, kh, kw, dw * size, sw * size, start,
-                                to + jt * k * dy + xt * size if whole else tile_at, k * dy if whole else width * size, finish)  # fmt: skip
+                    tile_dst = to + jt * k * dy + xt * size if whole else tile_at
+                    dst_pitch = k * dy if whole else width * size
+                    direct_tile(spec, tile_table + here, entries * 8, q * 8, column * size, packed, icg, kh, kw, dw * size, sw * size,
+                                start, tile_dst, dst_pitch, finish)  # fmt: skip
                     if not whole:
                         valid = width if xt + width <= ow else ow - xt
                         for r in range(rows if jt + rows <= j1 else j1 - jt):
@@ -168,10 +180,18 @@ def cost(p: Problem, t: Target) -> float:
     return costs.direct_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
 
 
-def _tile(p: Problem, t: Target) -> Tile:
-    rows = [tile for tile in TILES if tile.registers <= t.registers]
-    wide = [tile for tile in rows if tile.registers == rows[0].registers]
-    return wide[0] if p.ow > t.lanes(DTYPES[p.acc].itemsize) else wide[1]
+def _tile(p: Problem, t: Target, pitch: int) -> Tile:
+    """The tallest tile; a flat one where rows ``pitch`` bytes apart fall into the same cache sets; a narrow one for narrow planes.
+
+    Tiles of one register count share ``chunk``, so the choice never changes a sum.
+    """
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    fitting = [tile for tile in TILES if tile.registers == most]
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    if p.ow <= lanes:
+        return min(fitting, key=lambda tile: tile.vecs)
+    crowded = pitch % 4096 == 0 and p.sh == 1 and p.kh <= 8
+    return min(fitting, key=lambda tile: tile.rows if crowded and tile.vecs > 1 else -tile.rows if tile.vecs == 2 else 99)
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -179,7 +199,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     kind = kernel_kind(p.acc)
     assert kind is not None
     size = KINDS[kind][2]
-    tile, lanes = _tile(p, t), t.lanes(size)
+    tile, lanes = _tile(p, t, p.iw * size), t.lanes(size)
     g = gcd(p.sh, p.dh)
     v, h = (p.sh // g if p.sh // g <= 2 else 0), (p.sw if p.sw <= 2 else 0)
     chunk = tile.chunk // 2 if h == 2 else tile.chunk
@@ -214,13 +234,20 @@ def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray,
     band_rows = min(_BAND, -(-of_phase // tile.rows) * tile.rows)
     icg, ocg = p.ic // p.g, p.oc // p.g
     has_bias, activation, _ = parse_epilogue(p.epilogue)
-    span = (width - 1) * p.sw + (p.kw - 1) * p.dw + 2
-    beyond = (max(p.ow, width) - width) * p.sw - p.pl + span - p.iw
-    left, right = column_maps(p, max(beyond, 0))
+    # tiles start at multiples of the width, the last one further left so that it ends with the row
+    span = (width - 1) * p.sw + (p.kw - 1) * p.dw + 1 + (p.sw == 2)
+    last = max(p.ow - width, 0)
+    starts = sorted({*range(0, last, width), last})
+    left = [x for x in starts if x * p.sw < p.pl]
+    right = [x for x in starts if x not in left and x * p.sw - p.pl + span > p.iw]
+    left_end, left_wide = (left[-1] + 1, left[-1] * p.sw + span) if left else (0, 0)
+    right_from, right_wide = (right[0], (right[-1] - right[0]) * p.sw + span) if right else (p.ow, 0)
+    furthest = max([left_wide - p.pl if left else 0, right_from * p.sw - p.pl + right_wide if right else 0])
+    before, after = column_maps(p, max(furthest - p.iw, 0))
     head = (p.oc, ocg, icg, p.iw, p.oh, p.ow, p.kh, p.kw, p.sw, p.dw, p.pl, q, k, g, band_rows, -(-of_phase // band_rows),
-            int(activation is not None), int(has_bias), p.ih_padded, p.pl)  # fmt: skip
-    extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), row_map(p), left, right])
-    entries, needed = (band_rows + tile.rows) * q + p.kh, (tile.rows - 1) * q + p.kh
-    slot = 8 * icg * (entries + needed) + 64
-    slot += size * (icg * p.kh * p.kw + p.iw + lanes + icg * needed * (span + lanes) + tile.rows * width)
+            int(activation is not None), int(has_bias), p.ih_padded, p.pl, left_end, left_wide, right_from, right_wide)  # fmt: skip
+    extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), row_map(p), before, after])
+    entries = (band_rows + tile.rows) * q + p.kh
+    slot = 8 * 3 * icg * entries + 64
+    slot += size * (icg * p.kh * p.kw + p.iw + lanes + icg * entries * (left_wide + right_wide + 2 * lanes) + tile.rows * width)
     return extents, -(-slot // 64) * 64

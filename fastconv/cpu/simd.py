@@ -80,6 +80,21 @@ class Emitter:
         """``lanes`` consecutive elements."""
         self.builder.store(value, self._pointer(address, self.vector), align=1)
 
+    def store_first(self, address: Any, value: Any, count: int) -> None:
+        """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
+        done, size = 0, self.lanes
+        while done < count:
+            while size > count - done:
+                size //= 2
+            part = value if size == self.lanes else self.pick(value, value, range(done, done + size))
+            at = self.offset(address, done * self.itemsize)
+            self.builder.store(part, self._pointer(at, ir.VectorType(self.element, size)), align=1)
+            done += size
+
+    def undefined(self) -> Any:
+        """A vector whose lanes will not be used."""
+        return ir.Constant(self.vector, ir.Undefined)
+
     def load_integer(self, address: Any) -> Any:
         """One 64-bit integer: an entry of an address table."""
         return self.builder.load(self._pointer(address, _I64), align=8)

@@ -22,8 +22,9 @@ def direct_tile(
     ``spec = (kind, lanes, rows, vecs, v, h, chunk, only, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
     ``only`` is the one kh the code is for, at most ``chunk``, or 0.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
-    ``wei`` is packed as ``[c][ky / chunk][kx][ky % chunk]``.  Order of accumulation: c, groups of ``chunk`` rows of taps, kx, ky;
-    for h = 2 and tap = 1 element, kx by pairs: ky, then kx within the pair.
+    The kh rows of taps form the fewest groups of at most ``chunk``, as even as can be, taller ones first; ``wei`` is packed as
+    ``[c][group][kx][ky]``.  Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element, kx by pairs: ky, then kx
+    within the pair.
     ``pitch, step, xoff, tap, sw, dst_pitch`` are bytes; ``start`` is the address of the first addend; ``finish`` that of
     ``[slope, low, high]`` or 0.  The whole tile is stored; it reads ``(lanes*vecs - 1)*sw + (kw-1)*tap`` elements beyond ``xoff``,
     one more for h = 2.  No tails, no borders: the driver sees to both.
@@ -105,19 +106,23 @@ def _emit_direct(
         else:
             columns(height, kw, False, at)
 
-    full, rest = emit.quotient(kh, chunk), emit.remainder(kh, chunk)
     channel = emit.variable(table)
     with emit.loop(nic):
         emit.set(entries, emit.get(channel))
         if only:
             group(only)
         else:
-            with emit.loop(full):
-                group(chunk)
-                emit.set(entries, emit.offset(emit.get(entries), 8 * chunk))
-            for height in range(1, chunk):
-                with emit.case(rest, height):
-                    group(height)
+            left, groups = emit.variable(kh), emit.variable(emit.quotient(emit.offset(kh, chunk - 1), chunk))
+            with emit.loop(emit.get(groups)):
+                # the remaining rows of taps, spread evenly over the remaining groups, the taller ones first
+                rest, many = emit.get(left), emit.get(groups)
+                height = builder.udiv(builder.sub(builder.add(rest, many), emit.constant(1)), many)
+                for candidate in range(1, chunk + 1):
+                    with emit.case(height, candidate):
+                        group(candidate)
+                emit.set(entries, emit.offset(emit.get(entries), emit.times(height, 8)))
+                emit.set(left, builder.sub(rest, height))
+                emit.set(groups, builder.sub(many, emit.constant(1)))
         emit.set(channel, emit.offset(emit.get(channel), pitch))
 
     with emit.either(finish) as (activated, plain):

@@ -29,3 +29,14 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     gathered = 1.0 if p.sw == 1 else 1.6 if p.sw == 2 else 1.0 + lanes / 2
     sums = vectors * p.taps * gathered / (FMA_PER_SECOND * DIRECT_SHARE)
     return CALL_SECONDS + sums + 4e-9 * vectors + bytes_moved(p) / (4 * BYTES_PER_SECOND)
+
+
+def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``ny x nx`` pixels, and the packing of the panel."""
+    oc, ic = p.oc // p.g, p.ic // p.g
+    # overlapping tiles compute some pixels twice; a tile of few accumulators or many loads runs below the peak
+    vectors = p.n * p.g * _padded(oc, mr * lanes) / lanes * _padded(p.oh, ny) * _padded(p.ow, nx)
+    loads = (mr + ny * nx) / (mr * ny * nx)
+    share = 0.93 if loads < 0.7 else 0.75
+    packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * (0.25e-9 if p.src_layout == "nchw" else 0.15e-9)
+    return 2 * CALL_SECONDS + vectors * p.taps / (FMA_PER_SECOND * share) + 8e-9 * vectors + packed + bytes_moved(p) / (4 * BYTES_PER_SECOND)

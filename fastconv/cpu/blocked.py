@@ -1,0 +1,268 @@
+"""blocked: many channels; a block of output channels x pixels in registers over packed weights and a packed panel of pixels.
+
+Wins where there are enough output channels to fill the lanes: the layers of networks.  For each band of output rows the source rows
+are packed into a panel with borders, strides and layout resolved, so the inner loop is one dense product whatever the problem.
+Order of accumulation per output: blocks of 16 channels, taps row by row, the block's channels; it depends on nothing else.
+Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the register block.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, parse_epilogue
+from .blocked_tile import blocked_tile
+from .border import border_row, column_maps, row_map
+from .simd import KINDS, copy, fill_row, integers, peek, poke
+from .stage import staged_launch
+from .target import Target
+from .threads import Region
+from .values import finish_values
+
+CASES = ("ic64ih56_oc64k3_p1_f32", "ic64ih56_oc64k3_p1_f32_nhwc_hwio", "ic64ih28_oc128k3_s2_p1_f32_bias+relu", "ic30ih9_oc50k1_f32",
+         "n2_g2_ic34ih14_oc40k3_p1_f32_nhwc", "ic17ih20_oc33k5_d2_p4_f64", "ic3ih64_oc64k7_s2_p3_f32", "ic40ih7_oc48k3_p1_reflect_f32")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``mr`` vectors of output channels x ``ny`` rows of ``nx`` pixels."""
+
+    registers: int  # of the target, at least
+    mr: int
+    ny: int
+    nx: int
+
+
+TILES = (
+    Tile(32, mr=2, ny=1, nx=14),  # 28 accumulators, 2 weights, 1 pixel of 32 registers
+    Tile(32, mr=2, ny=2, nx=7),  # the same for rows of 7
+    Tile(32, mr=4, ny=1, nx=6),  # 24 accumulators, 4 weights, 1 pixel
+    Tile(32, mr=1, ny=1, nx=28),  # one vector of output channels
+    Tile(32, mr=1, ny=4, nx=7),
+    Tile(16, mr=2, ny=1, nx=6),  # 12 accumulators, 2 weights, 1 pixel of 16 registers
+    Tile(16, mr=2, ny=2, nx=3),
+    Tile(16, mr=1, ny=1, nx=12),
+)
+
+DEPTH = 16  # channels in a channel block
+_PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
+_HEAD = ("planes", "icg", "ocg", "oh", "ow", "taps", "kh_rows", "blocks", "last", "bands", "band_rows", "chunks", "chunk_blocks", "q", "g",
+         "qx", "gx", "columns", "phase", "pl", "iw", "finish", "bias", "map_rows", "nleft", "channels_last", "channel", "block", "row",
+         "rows_packed", "step_y", "way", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")  # fmt: skip
+_AT = {name: place for place, name in enumerate(_HEAD)}
+_COUNT = len(_HEAD)
+
+
+def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: int) -> Any:
+    """The band kernel: units of work are (image, group, chunk of output channels, band of rows).
+
+    Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
+    ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
+    phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
+    Workspace: bias of the block, panel, tile.  Panel places beyond the image's width are never stored from.
+    """
+    spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
+    size = KINDS[kind][2]
+    width = mr * lanes
+
+    def blocked(args: Any, dims: Any, steps: Any, job: Any) -> None:
+        index = peek("i64", peek("i64", args))
+        src_at, wei_at, bias_at, values, dst_at, workspace, e, first, end, slots, slot = integers(job, 11)
+        (planes, icg, ocg, oh, ow, taps, kh_rows, blocks, last, bands, band_rows, chunks, chunk_blocks, q, g,
+         qx, gx, columns, phase, pl, iw, finish, biased, map_rows, nleft, channels_last, channel, block, row_pitch,
+         rows_packed, step_y, way, sn, sc, sy, sx, dn, dc, dy, dx) = integers(e, 40)  # fmt: skip
+        offsets = e + 320
+        row_at = offsets + taps * 8
+        column_at = row_at + map_rows * 8
+        maps = column_at + (columns + nleft) * 8
+        fill = peek(kind, values)
+        zero = peek(kind, values + 4 * size)
+        bias_block = workspace + index * slot
+        panel = bias_block + width * size + 64
+        tile_at = panel + icg * rows_packed * 0 + rows_packed * row_pitch * (1 if channels_last else icg)
+        tile_at = (tile_at + 63) // 64 * 64
+        for u in range(first + (end - first) * index // slots, first + (end - first) * (index + 1) // slots):
+            rest, band = u // bands, u % bands
+            rest, chunk = rest // chunks, rest % chunks
+            n, group = rest // planes, rest % planes
+            y0 = band * band_rows
+            y1 = y0 + band_rows if y0 + band_rows < oh else oh
+            plane = src_at + n * sn + group * icg * sc
+            for r in range((y1 - y0 - 1) * q + kh_rows):
+                row = peek("i64", row_at + (y0 * q + r) * g * 8)
+                line = plane + row * sy
+                if channels_last:
+                    to = panel + r * row_pitch
+                    for x in range(columns):
+                        column = peek("i64", column_at + x * 8)
+                        place = to + ((x % qx) * phase + x // qx) * DEPTH * size
+                        if row < 0 or column < 0:
+                            for cb in range(blocks):
+                                fill_row(kind, place + cb * block, DEPTH, fill)
+                        else:
+                            pixel = line + column * sx
+                            for cb in range(blocks - 1):
+                                copy(kind, lanes, place + cb * block, pixel + cb * DEPTH * size, DEPTH)
+                            copy(kind, lanes, place + (blocks - 1) * block, pixel + (blocks - 1) * DEPTH * size, last)
+                else:
+                    for c in range(icg):
+                        to = panel + c * channel + r * row_pitch
+                        if row < 0:
+                            fill_row(kind, to, qx * phase, fill)
+                        elif qx == 1 and gx == 1 and sx == size:
+                            border_row(kind, lanes, to, line + c * sc, -pl, columns, iw, maps, fill)
+                        else:
+                            for x in range(columns):
+                                column = peek("i64", column_at + x * 8)
+                                place = to + ((x % qx) * phase + x // qx) * size
+                                poke(kind, place, fill if column < 0 else peek(kind, line + c * sc + column * sx))
+            o_end = (chunk + 1) * chunk_blocks * width
+            if o_end > ocg:
+                o_end = ocg
+            for o in range(chunk * chunk_blocks * width, o_end, width):
+                for lane in range(width):
+                    poke(kind, bias_block + lane * size, peek(kind, bias_at + (group * ocg + o + lane) * size) if biased and o + lane < ocg else zero)
+                wei = wei_at + ((group * ((ocg + width - 1) // width)) * width + o) * icg * taps * size
+                to = dst_at + n * dn + (group * ocg + o) * dc
+                for y in range(y0, y1, ny):
+                    yt = y1 - ny if y + ny > y1 else y
+                    if yt < y0:
+                        yt = y0
+                    for x in range(0, ow, nx):
+                        xt = ow - nx if x + nx > ow else x
+                        if xt < 0:
+                            xt = 0
+                        whole = yt + ny <= y1 and xt + nx <= ow and o + width <= ocg
+                        at = to + yt * dy + xt * dx
+                        blocked_tile(spec, panel + (yt - y0) * step_y + xt * step * size, wei, offsets, taps, blocks, last, channel, block,
+                                     step_y, bias_block, values + size, at if whole else tile_at, dy, dx, dc, way if whole else 0)  # fmt: skip
+                        if not whole or way == 0:
+                            for jy in range(ny if yt + ny <= y1 else y1 - yt):
+                                for jx in range(nx if xt + nx <= ow else ow - xt):
+                                    pixel = tile_at + (jy * nx + jx) * width * size
+                                    for lane in range(width if o + width <= ocg else ocg - o):
+                                        poke(kind, at + jy * dy + jx * dx + lane * dc, peek(kind, pixel + lane * size))
+
+    return blocked
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, float32 and float64 sums (or float16, through float32)."""
+    if p.op != "fwd":
+        return f"computes op fwd, not {p.op}"
+    if p.masked:
+        return "masked problems are composed by the dialect"
+    if p.acc not in ("f32", "f64"):
+        return f"sums in f32 or f64, not {p.acc}"
+    if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    return None
+
+
+def cost(p: Problem, t: Target) -> float:
+    """FMAs in padded blocks of the best tile, and the packing of the panel."""
+    tile = _tile(p, t)
+    return costs.blocked_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.ny, tile.nx)
+
+
+def _tile(p: Problem, t: Target) -> Tile:
+    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    fitting = [tile for tile in TILES if tile.registers == most]
+    return min(fitting, key=lambda tile: costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx))
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``."""
+    kind = p.acc
+    size, tile = KINDS[kind][2], _tile(p, t)
+    lanes = t.lanes(size)
+    width = tile.mr * lanes
+
+    step = DEPTH if p.src_layout == "nhwc" and p.ic > 1 else 1
+    spec = (kind, lanes, tile.mr, tile.ny, tile.nx, step, int(t.fma))
+    name = f"blocked_{kind}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
+    region = Region(name, _factory, spec, kind)
+    extents, slot, units = _extents(p, tile, width, size, step, threads)
+    seconds = cost(p, t)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        dtype = DTYPES[p.acc]
+        if src.dtype != dtype or dst.dtype != dtype or (step > 1 and src.strides[1] != size):
+            return staged_launch(p, own.threads, build, t, src, packed, dst, fill)
+        e = extents.copy()
+        e[_AT["sn"] : _COUNT] = *src.strides, *dst.strides
+        e[_AT["way"]] = 1 if dst.strides[1] == size else 2 if dst.strides[3] == size else 0
+        return region.launcher(e, finish_values(p, fill), slot, units, own.threads, seconds)
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return _pack(p, wei, width)
+
+    return Plan(problem=p, algorithm="blocked", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
+                workspace=slot * threads, threads=threads)  # fmt: skip
+
+
+def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
+    """``[g][o / width][c / 16][tap][c % 16][o % width]``, zero filters beyond the last; as ``(1, 1, 1, n)``."""
+    icg, ocg, taps = p.ic // p.g, p.oc // p.g, p.kh * p.kw
+    blocks = -(-ocg // width)
+    filters = np.zeros((p.g, blocks * width, icg, taps), DTYPES[p.acc])
+    filters[:, :ocg] = wei.reshape(p.g, ocg, icg, taps)
+    filters = filters.reshape(p.g, blocks, width, icg, taps)
+    packed = np.empty((p.g, blocks, icg * taps, width), DTYPES[p.acc])
+    for c in range(0, icg, DEPTH):
+        many = min(DEPTH, icg - c)
+        part = filters[:, :, :, c : c + many].transpose(0, 1, 4, 3, 2)
+        packed[:, :, c * taps : (c + many) * taps] = part.reshape(p.g, blocks, taps * many, width)
+    return packed.reshape(1, 1, 1, -1)
+
+
+def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: int) -> tuple[np.ndarray, int, int]:
+    """The kernel's integers but for the strides, the bytes of workspace of one thread, and the units of work."""
+    icg, ocg = p.ic // p.g, p.oc // p.g
+    # a kernel of one row or column reads only every stride-th
+    dh, dw = (p.dh if p.kh > 1 else p.sh), (p.dw if p.kw > 1 else p.sw)
+    g, gx = gcd(p.sh, dh), gcd(p.sw, dw)
+    q, k, qx, kx = p.sh // g, dh // g, p.sw // gx, dw // gx
+    kh_rows = (p.kh - 1) * k + 1
+    columns = (p.ow - 1) * qx + (p.kw - 1) * kx + 1
+    # the last tile of a narrow plane reads up to nx - 1 pixels beyond
+    phase = -(-columns // qx) + tile.nx
+    blocks = -(-icg // DEPTH)
+    row_elements = phase * qx * (blocks * DEPTH if step > 1 else 1)
+    row_bytes = row_elements * size * (1 if step > 1 else icg)
+    oc_blocks = -(-ocg // width)
+    bands = max(1, -(-(p.oh * q * row_bytes) // _PANEL_BYTES))
+    if p.n * p.g * bands < threads:
+        bands = -(-threads // (p.n * p.g))
+    band_rows = -(-(-(-p.oh // bands)) // tile.ny) * tile.ny
+    bands = -(-p.oh // band_rows)
+    # where there are too few bands for the threads, each packs the panel for a part of the output channels
+    chunks = 1
+    while p.n * p.g * bands * chunks < threads and chunks < oc_blocks:
+        chunks += 1
+    chunk_blocks = -(-oc_blocks // chunks)
+    chunks = -(-oc_blocks // chunk_blocks)
+    rows_packed = (band_rows + tile.ny - 2) * q + kh_rows
+    row = row_elements * size
+    channel, block = (size, phase * qx * DEPTH * size) if step > 1 else (rows_packed * row, DEPTH * rows_packed * row)
+    offsets = [ky * k * row + ((x % qx) * phase + x // qx) * step * size for ky in range(p.kh) for x in range(0, p.kw * kx, kx)]
+    columns_all = np.full(columns, -1, np.int64)
+    inside = np.arange(columns, dtype=np.int64) * gx
+    before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
+    every = np.concatenate([before, np.arange(p.iw), after])
+    columns_all[:] = every[inside]
+    has_bias, activation, _ = parse_epilogue(p.epilogue)
+    rows = row_map(p)
+    head = (p.g, icg, ocg, p.oh, p.ow, p.kh * p.kw, kh_rows, blocks, icg - (blocks - 1) * DEPTH, bands, band_rows, chunks, chunk_blocks, q, g,
+            qx, gx, columns, phase, p.pl, p.iw, int(activation is not None), int(has_bias), len(rows), p.pl, int(step > 1), channel, block, row,
+            rows_packed, q * row)  # fmt: skip
+    extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), np.array(offsets, np.int64),
+                              rows, columns_all, before, after])  # fmt: skip
+    slot = width * size + 192 + rows_packed * row * (1 if step > 1 else icg) + tile.ny * tile.nx * width * size
+    return extents, -(-slot // 64) * 64, p.n * p.g * bands * chunks
