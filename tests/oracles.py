@@ -60,6 +60,13 @@ def _window(x, p, ky, kx):
     return x[..., y : y + (p.oh - 1) * p.sh + 1 : p.sh, x0 : x0 + (p.ow - 1) * p.sw + 1 : p.sw]
 
 
+def _sum_channels(wei, pixels):
+    """``[n, g, o, pixel] = sum_c wei[g, o, c] * pixels[n, g, c, pixel]``; every product is formed where one is not finite."""
+    if wei.dtype.kind == "i" or (np.isfinite(wei).all() and np.isfinite(pixels).all()):
+        return np.matmul(wei, pixels)
+    return np.einsum("goc,ngcp->ngop", wei, pixels)
+
+
 def _forward(p, src, wei, fill):
     n, g, pixels = p.n, p.g, p.oh * p.ow
     padded = pad(src, p, fill)
@@ -67,7 +74,7 @@ def _forward(p, src, wei, fill):
     total = np.zeros((n, g, p.oc // g, pixels), src.dtype)
     for ky in range(p.kh):
         for kx in range(p.kw):
-            total += np.matmul(weights[..., ky, kx], _window(padded, p, ky, kx).reshape(n, g, p.ic // g, pixels))
+            total += _sum_channels(weights[..., ky, kx], _window(padded, p, ky, kx).reshape(n, g, p.ic // g, pixels))
     return total.reshape(n, p.oc, p.oh, p.ow)
 
 
@@ -78,7 +85,7 @@ def _backward_data(p, src, wei, fill):
     padded = np.zeros((n, p.ic, p.ih_padded, p.iw_padded), src.dtype)
     for ky in range(p.kh):
         for kx in range(p.kw):
-            _window(padded, p, ky, kx)[...] += np.matmul(weights[..., ky, kx], grad).reshape(n, p.ic, p.oh, p.ow)
+            _window(padded, p, ky, kx)[...] += _sum_channels(weights[..., ky, kx], grad).reshape(n, p.ic, p.oh, p.ow)
     if p.border == "constant":
         return padded[:, :, p.pt : p.pt + p.ih, p.pl : p.pl + p.iw]
     rows = np.pad(np.arange(p.ih), (p.pt, p.pb), mode=p.border)
@@ -109,11 +116,10 @@ def terms(p):
 
 
 def activation(epilogue, x):
-    """The epilogue's activation in float64, written differently from fastconv's."""
+    """The epilogue's activation in the type of ``x``, written differently from fastconv's."""
     _, name, slope = parse_epilogue(epilogue)
     if name is None:
         return x
-    x = x.astype(np.float64)
     with np.errstate(over="ignore"):
         return {
             "relu": lambda: np.maximum(x, 0),
@@ -122,7 +128,7 @@ def activation(epilogue, x):
             "tanh": lambda: np.tanh(x),
             "sigmoid": lambda: 1 / (1 + np.exp(-x)),
             "silu": lambda: x / (1 + np.exp(-x)),
-            "gelu": lambda: x * special.erfc(-x / np.sqrt(2)) / 2,
+            "gelu": lambda: x * special.erfc(-x.astype(np.float64) / np.sqrt(2)) / 2,
         }[name]()
 
 
@@ -166,20 +172,19 @@ def bound(p, exact, algorithm=None):
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     allowed = allowed + terms(p) * float(np.finfo(acc).smallest_subnormal)
     _, name, slope = parse_epilogue(p.epilogue)
-    value = activation(p.epilogue, exact.value)
     if name is not None:
+        value = activation(p.epilogue, exact.value).astype(np.float64)
         own = ACTIVATION_ULPS * u * (np.abs(value) + np.minimum(np.abs(exact.value.astype(np.float64)), 1))
         allowed = allowed * max(STEEPNESS[name], slope) + own
     if dst != acc and dst.kind in "fc":
-        allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(value) + float(np.finfo(dst).smallest_subnormal)
+        allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + float(np.finfo(dst).smallest_subnormal)
     return allowed
 
 
 def stored(p, exact):
-    """The exact result as the problem stores it: activated, integers wrapped."""
+    """The exact result as the problem stores it: activated, integers wrapped before."""
     dst = DTYPES[p.dst]
-    value = activation(p.epilogue, exact.value)
-    return value.astype(dst) if dst.kind in "iu" else value
+    return activation(p.epilogue, exact.value.astype(dst) if dst.kind in "iu" else exact.value)
 
 
 def assert_within(result, p, exact, algorithm=None, what=""):
