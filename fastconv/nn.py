@@ -120,8 +120,12 @@ def conv2d(
     (1, 255, 510, 8)
     """
     count = thread_count(threads)
-    if type(input) is np.ndarray and type(weight) is np.ndarray and (bias is None or type(bias) is np.ndarray) and out is None:
-        key = (input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
+    key: tuple[Any, ...] = ()
+    if type(input) is np.ndarray and type(weight) is np.ndarray and (bias is None or type(bias) is np.ndarray) and (
+        out is None or type(out) is np.ndarray
+    ):
+        place = None if out is None else (out.shape, out.strides, out.dtype)
+        key = (place, input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
                bias is None or (bias.shape, bias.strides, bias.dtype), stride, padding, dilation, groups, padding_mode,
                data_format, activation, epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
         try:
@@ -130,11 +134,10 @@ def conv2d(
             key = ()
         else:
             if call is not None and epilogue is None:
-                dst = np.empty(call.parsed.shape, call.parsed.dtype)
-                _run(call, input, weight, bias, dst)
-                return dst
-    else:
-        key = ()
+                dst = np.empty(call.parsed.shape, call.parsed.dtype) if out is None else out
+                if out is None or (out.flags.writeable and not aside(out, input, weight, bias)):
+                    _run(call, input, weight, bias, dst)
+                    return dst
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
     if epilogue is not None:
@@ -154,14 +157,13 @@ def conv2d(
         return out if out is not None else np.empty(parsed.shape, parsed.dtype)
     plan = plan_problem(parsed.problem, threads=count, algorithm=algorithm)
     direct = out is not None and not aside(out, input, weight, bias)
-    dst = out if direct else np.empty(parsed.shape, parsed.dtype)
-    assert dst is not None
+    dst = out if direct and out is not None else np.empty(parsed.shape, parsed.dtype)
     launch = plan.prepare(parsed.image(input), plan.pack(parsed.weights(weight)), parsed.image(dst))
     call = _Call(parsed, plan, launch, DTYPES[parsed.problem.acc])
     _run(call, input, weight, bias, dst)
-    if key:
+    if key and (out is None or direct):
         while len(_calls) >= MOST_PLANS:
-            _calls.pop(next(iter(_calls)), None)
+            _calls.pop(next(iter(_calls), ()), None)
         _calls[key] = call
     if out is not None and not direct:
         np.copyto(out, dst)
@@ -293,13 +295,13 @@ class ConvolutionPlan(Plan):
         self._weight_shape, self._weight_type = settings.pop("weight")
         count, algorithm, effort = settings.pop("threads"), settings.pop("algorithm"), settings.pop("effort")
         self._parsed = parsed = _parse(self._input_shape, self._input_type, self._weight_shape, self._weight_type, **settings)
-        if parsed.problem.n == 0:
-            raise ValueError(f"input must hold at least one image, got shape {self._input_shape}")
         chosen = plan_problem(parsed.problem, threads=count, algorithm=algorithm, effort=effort)
-        for name in Plan.__slots__:  # type: ignore[attr-defined]
+        for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
         self._launches: dict[tuple[Any, ...], Launch] = {}
-        self._weight = self._packed = self._bias = None
+        self._weight: np.ndarray | None = None
+        self._packed: np.ndarray | None = None
+        self._bias: np.ndarray | None = None
         if weight is not None:
             self.set_weight(weight, bias)
 

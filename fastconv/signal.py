@@ -112,8 +112,9 @@ def _lookup(
 ) -> np.ndarray:  # fmt: skip
     count = thread_count(threads)
     key: tuple[Any, ...] | None = None
-    if mask is None and out is None and type(in1) is np.ndarray and type(in2) is np.ndarray:
-        key = (flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
+    if mask is None and type(in1) is np.ndarray and type(in2) is np.ndarray:
+        place = out is None or (out.shape, out.strides, out.dtype) if out is None or type(out) is np.ndarray else None
+        key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
                stride, dilation, dtype, precision, count, device, algorithm)  # fmt: skip
         try:
             call = _calls.get(key)
@@ -121,7 +122,10 @@ def _lookup(
             key = None
         else:
             if call is not None:
-                return _run(call, flip, in1, in2, np.empty(call.shape, call.dtype))
+                if out is None:
+                    return _run(call, flip, in1, in2, np.empty(call.shape, call.dtype))
+                if out.flags.writeable and not aside(out, in1, in2) and not call.swapped:
+                    return _run(call, flip, in1, in2, out)
     if key is not None and fillvalue == 0 and type(fillvalue) is not int:
         key = None  # -0.0 and 0 are equal as keys
     return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
@@ -163,7 +167,9 @@ def _general(
                          f"got stride={stride!r}, dilation={dilation!r}")  # fmt: skip
     image, kernel = (spans, in1.shape) if swapped else (in1.shape, spans)
     before, after = _paddings(mode, flip, kernel)
-    full = [max(i + b + a - k + 1, 0) for i, k, b, a in zip(image, kernel, before, after, strict=True)]
+    full = [
+        i if mode == "same" else max(i + k - 1 if mode == "full" else i - k + 1, 0) for i, k in zip(image, kernel, strict=True)
+    ]
     shape = (-(-full[0] // strides[0]), -(-full[1] // strides[1]))
     if out is not None:
         check_out(out, shape, result_type)
@@ -187,11 +193,11 @@ def _general(
     wei = wei[None, None, ::-1, ::-1] if flip else wei[None, None]
     call = _Call(shape, result_type, plan, plan.prepare(src[None, None], plan.pack(wei), dst[None, None], fill), swapped)
     result = _run(call, flip, in1, in2, dst)
+    if key is not None and (out is None or direct):
+        while len(_calls) >= MOST_PLANS:
+            _calls.pop(next(iter(_calls), ()), None)
+        _calls[key] = call
     if out is None:
-        if key is not None:
-            while len(_calls) >= MOST_PLANS:
-                _calls.pop(next(iter(_calls), None), None)  # type: ignore[arg-type]
-            _calls[key] = call
         return result
     if not direct:
         np.copyto(out, result)
@@ -219,6 +225,8 @@ def _cast_fill(fillvalue: Any, dtype: np.dtype[Any]) -> Any:
     if fill is None:
         complex((np.size(fillvalue) and np.ravel(np.asarray(fillvalue, object))[0]) or 0)
         raise ValueError("could not cast `fillvalue` directly to the output type (it was first converted to complex).")
+    if fill.size == 0:
+        raise ValueError("`fillvalue` cannot be an empty array.")
     if fill.size != 1:
         raise ValueError("`fillvalue` must be scalar or an array with one element.")
     return fill.reshape(())[()]

@@ -18,7 +18,7 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, parse_epilogue
 from .blocked_tile import blocked_tile
 from .border import border_row, column_maps, row_map
-from .simd import KINDS, copy, fill_row, integers, peek, poke
+from .simd import KINDS, copy, fill_row, integers, peek, poke, split
 from .stage import staged_launch
 from .target import Target
 from .threads import Region
@@ -40,6 +40,7 @@ class Tile(NamedTuple):
 TILES = (
     Tile(32, mr=2, ny=1, nx=14),  # 28 accumulators, 2 weights, 1 pixel of 32 registers
     Tile(32, mr=2, ny=2, nx=7),  # the same for rows of 7
+    Tile(32, mr=2, ny=1, nx=7),  # for an odd number of such rows
     Tile(32, mr=4, ny=1, nx=6),  # 24 accumulators, 4 weights, 1 pixel
     Tile(32, mr=1, ny=1, nx=28),  # one vector of output channels
     Tile(32, mr=1, ny=4, nx=7),
@@ -63,15 +64,14 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
     phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
-    Workspace: bias of the block, panel, tile.  Panel places beyond the image's width are never stored from.
+    Workspace: bias of the block, panel, tile, a padded row and its two halves.  Panel places beyond the image's width are never stored from.
     """
     spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
     size = KINDS[kind][2]
     width = mr * lanes
 
-    def blocked(args: Any, dims: Any, steps: Any, job: Any) -> None:
-        index = peek("i64", peek("i64", args))
-        src_at, wei_at, bias_at, values, dst_at, workspace, e, first, end, slots, slot = integers(job, 11)
+    def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
         (planes, icg, ocg, oh, ow, taps, kh_rows, blocks, last, bands, band_rows, chunks, chunk_blocks, q, g,
          qx, gx, columns, phase, pl, iw, finish, biased, map_rows, nleft, channels_last, channel, block, row_pitch,
          rows_packed, step_y, way, sn, sc, sy, sx, dn, dc, dy, dx) = integers(e, 40)  # fmt: skip
@@ -83,9 +83,11 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
         zero = peek(kind, values + 4 * size)
         bias_block = workspace + index * slot
         panel = bias_block + width * size + 64
-        tile_at = panel + icg * rows_packed * 0 + rows_packed * row_pitch * (1 if channels_last else icg)
-        tile_at = (tile_at + 63) // 64 * 64
-        for u in range(first + (end - first) * index // slots, first + (end - first) * (index + 1) // slots):
+        tile_at = (panel + rows_packed * row_pitch * (1 if channels_last else icg) + 63) // 64 * 64
+        line_at = tile_at + ny * nx * width * size
+        even_at = line_at + (columns * gx + 2 * lanes) * size
+        odd_at = even_at + (columns * gx + 2 * lanes) * size
+        for u in range(u0, u1):
             rest, band = u // bands, u % bands
             rest, chunk = rest // chunks, rest % chunks
             n, group = rest // planes, rest % planes
@@ -115,6 +117,14 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                             fill_row(kind, to, qx * phase, fill)
                         elif qx == 1 and gx == 1 and sx == size:
                             border_row(kind, lanes, to, line + c * sc, -pl, columns, iw, maps, fill)
+                        elif qx * gx == 2 and sx == size:
+                            # the padded row, then its even and odd columns; the odd ones of gx = 2 are read by no tap
+                            border_row(kind, lanes, line_at, line + c * sc, -pl, (columns - 1) * gx + 1, iw, maps, fill)
+                            count = (columns * gx + 1) // 2
+                            split(kind, lanes, even_at, odd_at, line_at, count)
+                            copy(kind, lanes, to, even_at, count)
+                            if qx == 2:
+                                copy(kind, lanes, to + phase * size, odd_at, count)
                         else:
                             for x in range(columns):
                                 column = peek("i64", column_at + x * 8)
@@ -237,15 +247,13 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     row_elements = phase * qx * (blocks * DEPTH if step > 1 else 1)
     row_bytes = row_elements * size * (1 if step > 1 else icg)
     oc_blocks = -(-ocg // width)
-    bands = max(1, -(-(p.oh * q * row_bytes) // _PANEL_BYTES))
-    if p.n * p.g * bands < threads:
-        bands = -(-threads // (p.n * p.g))
+    fewest = max(1, -(-(p.oh * q * row_bytes) // _PANEL_BYTES))
+    bands, chunks = min(
+        ((fewest * b, c) for b, c in ((1, 1), (threads, 1), (1, threads))),
+        key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes * q),
+    )
     band_rows = -(-(-(-p.oh // bands)) // tile.ny) * tile.ny
     bands = -(-p.oh // band_rows)
-    # where there are too few bands for the threads, each packs the panel for a part of the output channels
-    chunks = 1
-    while p.n * p.g * bands * chunks < threads and chunks < oc_blocks:
-        chunks += 1
     chunk_blocks = -(-oc_blocks // chunks)
     chunks = -(-oc_blocks // chunk_blocks)
     rows_packed = (band_rows + tile.ny - 2) * q + kh_rows
@@ -265,4 +273,21 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), np.array(offsets, np.int64),
                               rows, columns_all, before, after])  # fmt: skip
     slot = width * size + 192 + rows_packed * row * (1 if step > 1 else icg) + tile.ny * tile.nx * width * size
+    slot += 3 * (columns * gx + 2 * width) * size
     return extents, -(-slot // 64) * 64, p.n * p.g * bands * chunks
+
+
+def _longest_share(p: Problem, tile: Tile, bands: int, chunks: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
+    """Work of the busiest thread: tiles of its units, and the packing of a panel for each."""
+    band_rows = -(-(-(-p.oh // bands)) // tile.ny) * tile.ny
+    chunk_blocks = -(-oc_blocks // chunks)
+    units = []
+    for chunk in range(0, oc_blocks, chunk_blocks):
+        for y in range(0, p.oh, band_rows):
+            rows, blocks = min(band_rows, p.oh - y), min(chunk_blocks, oc_blocks - chunk)
+            tiles = -(-rows // tile.ny) * -(-p.ow // tile.nx) * blocks
+            # a tile's sum takes about as long as packing 2 bytes for each of its accumulators and taps
+            units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + (rows + p.kh) * row_bytes / 2)
+    units *= min(p.n * p.g, 2 * threads)
+    shares = [units[len(units) * i // threads : len(units) * (i + 1) // threads] for i in range(threads)]
+    return max(map(sum, shares))

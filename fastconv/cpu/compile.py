@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import logging
 import os
 import pickle
@@ -76,7 +77,7 @@ def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], sign
 
 
 class Kernel:
-    """A kernel ``void (args, dims, steps, job)`` on integers that are addresses, as Numba's parallel loops call one."""
+    """A kernel ``void (job, index, u0, u1)``: the job's address, the thread's slot of workspace, units ``u0 .. u1 - 1`` of work."""
 
     def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> None:
         integer = numba.int64
@@ -102,9 +103,7 @@ def build_id() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    import llvmlite
-
-    for part in (*magic(), numba.__version__, llvmlite.__version__, sys.version, str(os.environ.get("NUMBA_OPT"))):
+    for part in (*magic(), numba.__version__, importlib.metadata.version("llvmlite"), sys.version, str(os.environ.get("NUMBA_OPT"))):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 

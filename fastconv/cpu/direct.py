@@ -69,9 +69,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
     width = lanes * vecs
     over = 1 if h == 2 else 0
 
-    def direct(args: Any, dims: Any, steps: Any, job: Any) -> None:
-        index = peek("i64", peek("i64", args))
-        src_at, wei_at, bias_at, values, dst_at, workspace, e, first, end, slots, slot = integers(job, 11)
+    def direct(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
         (oc, ocg, icg, iw, oh, ow, kh, kw, sw, dw, pl, q, k, g, band_rows, bands, finish, biased, map_rows, nleft,
          left_end, left_wide, right_from, right_wide, sn, sc, sy, wo, wc, wy, wx, dn, dc, dy) = integers(e, 34)  # fmt: skip
         row_map = e + 272
@@ -93,7 +92,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
             poke("i64", left_table + r * 8, left_strip + r * (left_wide + lanes) * size)
             poke("i64", right_table + r * 8, right_strip + r * (right_wide + lanes) * size)
         packed_for = -1
-        for u in range(first + (end - first) * index // slots, first + (end - first) * (index + 1) // slots):
+        for u in range(u0, u1):
             rest, band = u // bands, u % bands
             rest, phase = rest // k, rest % k
             n, o = rest // oc, rest % oc

@@ -91,6 +91,13 @@ class Emitter:
             self.builder.store(part, self._pointer(at, ir.VectorType(self.element, size)), align=1)
             done += size
 
+    def fence(self) -> None:
+        """No memory access is moved across by the compiler; emits nothing.
+
+        LLVM's scheduler otherwise hoists all of a tile's loads to the top of the block and spills.
+        """
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
     def undefined(self) -> Any:
         """A vector whose lanes will not be used."""
         return ir.Constant(self.vector, ir.Undefined)
@@ -114,12 +121,16 @@ class Emitter:
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), lanes)
 
     def gather(self, address: Any, step: Any) -> Any:
-        """Elements ``step`` bytes apart, loaded one by one (portable; strides of 3 and more)."""
-        value = ir.Constant(self.vector, ir.Undefined)
-        for lane in range(self.lanes):
-            value = self.builder.insert_element(value, self.load_scalar(address), ir.Constant(_I32, lane))
-            address = self.offset(address, step)
-        return value
+        """Elements ``step`` bytes apart (strides of 3 and more): a loop through memory, since unrolled it takes seconds to compile."""
+        buffer = cgutils.alloca_once(self.builder, self.vector)
+        to = self.variable(self.builder.ptrtoint(buffer, _I64))
+        place = self.variable(address)
+        with self.loop(self.constant(self.lanes)):
+            value = self.load_scalar(self.get(place))
+            self.builder.store(value, self._pointer(self.get(to), self.element), align=1)
+            self.set(to, self.offset(self.get(to), self.itemsize))
+            self.set(place, self.offset(self.get(place), step))
+        return self.builder.load(buffer)
 
     def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """Lanes of ``a`` (0..) and ``b`` (lanes..)."""
@@ -277,6 +288,30 @@ def copy(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, count: 
 
 
 @intrinsic(prefer_literal=True)
+def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: Any, count: Any) -> Any:
+    """``split(kind, lanes, even, odd, src, count)``: elements 0, 2, ... and 1, 3, ... of a row, ``count`` of each.
+
+    Whole vectors: reads up to ``2 lanes`` elements and writes up to ``lanes`` elements beyond the end.
+    """
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, name, width, False)
+        first, second, place = (emit.variable(argument) for argument in arguments[2:5])
+        with emit.loop(emit.quotient(emit.offset(arguments[5], width - 1), width)):
+            low = emit.load(emit.get(place))
+            high = emit.load(emit.offset(emit.get(place), emit.width))
+            emit.store(emit.get(first), emit.even(low, high))
+            emit.store(emit.get(second), emit.odd(low, high))
+            emit.set(first, emit.offset(emit.get(first), emit.width))
+            emit.set(second, emit.offset(emit.get(second), emit.width))
+            emit.set(place, emit.offset(emit.get(place), 2 * emit.width))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
 def integers(typing_context: Any, at: Any, count: Any) -> Any:
     """``integers(address, count)``: a tuple of 64-bit integers; one call where single ones would each be typed anew."""
     number = literal(count)
@@ -320,8 +355,8 @@ def address(typing_context: Any, array: Any) -> Any:
 
 
 @intrinsic
-def call_kernel(typing_context: Any, function: Any, args: Any, dims: Any, steps: Any, data: Any) -> Any:
-    """Call the kernel at an address, ``void (char** args, size_t* dims, size_t* steps, void* data)``, all given as integers."""
+def call_kernel(typing_context: Any, function: Any, job: Any, index: Any, u0: Any, u1: Any) -> Any:
+    """Call the kernel at an address, ``void (job, index, u0, u1)``, all 64-bit integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], ir.FunctionType(ir.VoidType(), [_I64] * 4).as_pointer())
@@ -332,15 +367,46 @@ def call_kernel(typing_context: Any, function: Any, args: Any, dims: Any, steps:
 
 
 @intrinsic
-def call_parallel_for(
-    typing_context: Any, parallel_for: Any, function: Any, args: Any, dims: Any, steps: Any, data: Any, count: Any
-) -> Any:  # fmt: skip
-    """Call Numba's ``numba_parallel_for`` at an address: ``count`` kernel calls, each with ``args[0]`` moved by ``steps[0]``."""
+def atomic_add(typing_context: Any, at: Any, value: Any) -> Any:
+    """Add to the 64-bit integer at an address; what it was before.  Sequentially consistent, as all three."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.FunctionType(ir.VoidType(), [_I64] * 8).as_pointer())
-        zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
-        builder.call(pointer, [*arguments[1:6], zero, one, arguments[6]])
+        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _I64.as_pointer()), arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_set(typing_context: Any, at: Any, value: Any) -> Any:
+    """Replace the 64-bit integer at an address; what it was before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("xchg", builder.inttoptr(arguments[0], _I64.as_pointer()), arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_get(typing_context: Any, at: Any) -> Any:
+    """The 64-bit integer at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(arguments[0], _I64.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def relax(typing_context: Any) -> Any:
+    """Tell the processor that this is a waiting loop."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        triple = builder.module.triple
+        if triple.startswith(("x86_64", "i686")):
+            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        elif triple.startswith(("aarch64", "arm64")):
+            hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [_I32]), "llvm.aarch64.hint")
+            builder.call(hint, [ir.Constant(_I32, 1)])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7), codegen
+    return types.void(), codegen

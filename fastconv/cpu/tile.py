@@ -67,6 +67,9 @@ def _emit_direct(
     def columns(height: int, count: Any, pair: bool, at: Any) -> None:
         """All kx of one group of ``height`` rows of taps, in steps of one or two."""
         per_step = 2 if pair else 1
+        table = emit.get(entries)
+        used = (rows - 1) * v + height if v else 0
+        lines = [emit.load_integer(emit.offset(table, r * 8)) for r in range(used)]
         with emit.loop(count):
             here, w = emit.get(at), emit.get(weights)
             sums = [[emit.get(place) for place in row] for row in acc]
@@ -76,11 +79,11 @@ def _emit_direct(
                     uses = [(i, r - i * v) for i in range(rows) if 0 <= r - i * v < height]
                     if not uses:
                         continue
-                    row = emit.load_integer(emit.offset(emit.get(entries), r * 8))
-                    multiply(sums, uses, loads(emit.offset(row, here), pair), taps)
+                    emit.fence()
+                    multiply(sums, uses, loads(emit.offset(lines[r], here), pair), taps)
             else:
                 for i in range(rows):
-                    base = emit.offset(emit.get(entries), emit.times(step, i))
+                    base = emit.offset(table, emit.times(step, i))
                     for ky in range(height):
                         row = emit.load_integer(emit.offset(base, ky * 8))
                         multiply(sums, [(i, ky)], loads(emit.offset(row, here), pair), taps)

@@ -40,7 +40,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ValueError(f"out must have dtype {dtype}, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    if any(stride <= 0 for stride, extent in zip(out.strides, out.shape, strict=True) if extent > 1):
+    if out.size and any(stride <= 0 for stride, extent in zip(out.strides, out.shape, strict=True) if extent > 1):
         raise ValueError(f"out must have positive strides, got {out.strides}")
 
 

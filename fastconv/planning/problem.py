@@ -285,7 +285,7 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
             values.update(dict.fromkeys(names, int(digits)))
         else:
             return values
-    epilogue = part.replace("-", "_")
+    epilogue = part.replace("leaky-relu", "leaky_relu")
     if epilogue.split("+")[0].split(":")[0] in ("bias", *ACTIVATIONS):
         parse_epilogue(epilogue)
         return {"epilogue": epilogue}

@@ -84,10 +84,11 @@ def activate(epilogue: str, x: np.ndarray) -> np.ndarray:
         return np.where(x < 0, x.dtype.type(slope) * x, x)
     if name == "tanh":
         return np.tanh(x)
-    from scipy import special  # 30 ms that only the two callers below pay
+    from scipy import special  # 30 ms that only its callers pay
 
     if name == "gelu":
-        return x * special.ndtr(x)
+        wide = np.result_type(x.dtype, np.float32)  # special.ndtr has no longdouble; its error is float64's there
+        return x * special.ndtr(x.astype(np.float64) if wide.itemsize > 8 else x)
     return special.expit(x) * (x if name == "silu" else one)
 
 
@@ -104,7 +105,8 @@ def _backward_data(p: Problem, src: np.ndarray, wei: np.ndarray, bias: Any, dst:
                 cols = border_indices(kx * p.dw - p.pl, p.ow, p.sw, p.iw, p.border)
                 part = _sum_channels(wei[..., ky, kx], grad).reshape(p.n, p.ic, p.oh, p.ow)
                 part = part[:, :, rows >= 0][..., cols >= 0]
-                np.add.at(acc, (slice(None), slice(None), rows[rows >= 0][:, None], cols[cols >= 0]), part)
+                where: Any = slice(None), slice(None), rows[rows >= 0][:, None], cols[cols >= 0]
+                np.add.at(acc, where, part)
         if bias is not None:
             acc += bias.astype(acc_type, copy=False)[:, None, None]
         np.copyto(dst, activate(p.epilogue, acc), casting="unsafe")

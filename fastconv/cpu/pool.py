@@ -1,0 +1,137 @@
+"""pool: threads that help a kernel's caller, and never make it wait for one that has not come.
+
+Why not Numba's layers: an OpenMP region ends when every thread has arrived, so on a machine with one busy core a call of 60 us takes a
+scheduler's time slice (8 ms, measured on 2 cores, 2026-11); workqueue aborts the process on concurrent use; libgomp kills a forked
+child.  Here the caller works through the chunks itself, each idle thread that sees the job takes chunks too, and the caller waits
+only for chunks that were begun.  A helper spins for a while after a job, then sleeps in Python.
+
+One job at a time; a caller that finds the pool taken (another thread, a nested call) runs its job alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+
+from .compile import compiled, helper
+from .simd import atomic_add, atomic_get, atomic_set, call_kernel, peek, poke, relax
+
+# Byte offsets into the pool's state; each has a cache line of its own.
+_TURN, _NEXT, _JOINED, _ACTIVE, _SLEEPERS, _JOB = 0, 64, 128, 192, 256, 320
+_FUNCTION, _ARGUMENT, _CHUNKS, _SLOTS, _U0, _U1 = (_JOB + 8 * n for n in range(6))
+_STATE_BYTES = 448
+
+# Turns of the helper's waiting loop before it sleeps: about 0.2 ms, ten times the time between two calls of a tight loop.
+_SPINS = 5000
+
+
+@helper
+def run_job(state: Any, function: Any, job: Any, chunks: Any, slots: Any, u0: Any, u1: Any) -> None:
+    """Publish a job, take part in it, and return when all its chunks are done."""
+    poke("i64", state + _FUNCTION, function)
+    poke("i64", state + _ARGUMENT, job)
+    poke("i64", state + _CHUNKS, chunks)
+    poke("i64", state + _SLOTS, slots)
+    poke("i64", state + _U0, u0)
+    poke("i64", state + _U1, u1)
+    atomic_set(state + _NEXT, 0)
+    atomic_set(state + _JOINED, 1)
+    atomic_add(state + _TURN, 1)  # odd: open
+    _take_chunks(state, function, job, chunks, 0, u0, u1)
+    atomic_add(state + _TURN, 1)  # even: closed
+    while atomic_get(state + _ACTIVE) != 0:
+        relax()
+
+
+@helper
+def _take_chunks(state: Any, function: Any, job: Any, chunks: Any, slot: Any, u0: Any, u1: Any) -> None:
+    chunk = atomic_add(state + _NEXT, 1)
+    while chunk < chunks:
+        call_kernel(function, job, slot, u0 + (u1 - u0) * chunk // chunks, u0 + (u1 - u0) * (chunk + 1) // chunks)
+        chunk = atomic_add(state + _NEXT, 1)
+
+
+def _helper_factory() -> Any:
+    def help_callers(state: Any, woken: Any, spins: Any) -> None:
+        """Take part in jobs until none has come for a while; the thread is then counted among the sleepers."""
+        waited, seen = 0, 0
+        if woken:
+            atomic_add(state + _SLEEPERS, -1)
+        while True:
+            turn = atomic_get(state + _TURN)
+            if turn & 1 and turn != seen:
+                seen = turn
+                atomic_add(state + _ACTIVE, 1)
+                # a caller closes its job before it looks at _ACTIVE, so a job that is still open now waits for us
+                if atomic_get(state + _TURN) == turn:
+                    slot = atomic_add(state + _JOINED, 1)
+                    if slot < peek("i64", state + _SLOTS):
+                        _take_chunks(state, peek("i64", state + _FUNCTION), peek("i64", state + _ARGUMENT), peek("i64", state + _CHUNKS),
+                                     slot, peek("i64", state + _U0), peek("i64", state + _U1))  # fmt: skip
+                atomic_add(state + _ACTIVE, -1)
+                waited = 0
+            elif waited < spins:
+                waited += 1
+                relax()
+            else:
+                # a caller that opens a job at this moment runs it without this helper; no one waits for anyone
+                atomic_add(state + _SLEEPERS, 1)
+                return
+
+    return help_callers
+
+
+@functools.cache
+def _help() -> Any:
+    return compiled("help_callers", _helper_factory, (), numba.void(numba.int64, numba.int64, numba.int64))
+
+
+class Pool:
+    """This process's helpers; started when first needed."""
+
+    def __init__(self) -> None:
+        self._memory = np.zeros(_STATE_BYTES + 64, np.uint8)
+        self.state: int = -(-self._memory.ctypes.data // 64) * 64
+        offset = self.state - self._memory.ctypes.data
+        self._words = self._memory[offset : offset + _STATE_BYTES].view(np.int64)
+        self._wake = threading.Semaphore(0)
+        self._started = 0
+        self.lock = threading.Lock()
+
+    def ready(self, threads: int) -> None:
+        """Have at least ``threads - 1`` helpers; called with the lock held, before the job."""
+        while self._started < threads - 1:
+            _help()
+            self._started += 1
+            threading.Thread(target=self._serve, name=f"fastconv-{self._started}", daemon=True).start()
+
+    def wake(self, threads: int) -> None:
+        """Wake sleeping helpers, as many as could help; they find the job that is published next."""
+        asleep = int(self._words[_SLEEPERS // 8])
+        for _ in range(min(asleep, threads - 1)):
+            self._wake.release()
+
+    def _serve(self) -> None:
+        work = _help()
+        work(self.state, 0, _SPINS)
+        while True:
+            self._wake.acquire()
+            work(self.state, 1, _SPINS)
+
+
+pool = Pool()
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads: it starts with a pool of its own."""
+    global pool
+    pool = Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
