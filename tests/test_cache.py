@@ -1,0 +1,169 @@
+"""The disk cache of kernels: compiled once per machine, never trusted blindly, never in the way."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from tests.children import child
+from tests.problems import ROOT
+
+# prints (compiled, loaded, cache directory); the answer is checked
+RUN = """
+import numpy as np, fastconv
+assert np.all(fastconv.correlate2d(np.ones((9, 40), "f4"), np.ones((3, 3), "f4"), "valid", algorithm="direct", threads=1) == 9)
+from fastconv.cpu import compile
+print(compile.counts["compiled"], compile.counts["loaded"], compile.cache_directory())
+"""
+
+
+def run(directory, root=ROOT, **environment):
+    compiled, loaded, place = child(RUN, root=root, FASTCONV_CACHE_DIR=str(directory), **environment).stdout.split(maxsplit=2)
+    return int(compiled), int(loaded), place.strip()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A cache that one process has filled."""
+    directory = tmp_path_factory.mktemp("cache") / "kernels"
+    compiled, loaded, place = run(directory)
+    assert compiled > 0
+    assert loaded == 0
+    assert place == str(directory)
+    return directory
+
+
+def copy(filled, tmp_path):
+    directory = tmp_path / "kernels"
+    shutil.copytree(filled, directory)
+    directory.chmod(0o700)
+    return directory
+
+
+def kernels(directory):
+    return sorted(path for path in directory.iterdir() if path.is_file())
+
+
+def test_is_private_and_has_no_leftovers(filled):
+    assert stat.S_IMODE(filled.stat().st_mode) == 0o700
+    assert all(path.suffix == ".kernel" for path in kernels(filled))
+    assert not any(stat.S_IMODE(path.stat().st_mode) & 0o022 for path in kernels(filled))
+
+
+def test_a_second_process_compiles_nothing(filled):
+    compiled, loaded, _ = run(filled)
+    assert compiled == 0
+    assert loaded == len(kernels(filled))
+
+
+def test_another_working_directory_and_thread_count_compile_nothing(filled, tmp_path):
+    environment = os.environ | {"FASTCONV_CACHE_DIR": str(filled), "PYTHONPATH": str(ROOT), "NUMBA_NUM_THREADS": "1"}
+    line = [sys.executable, "-c", RUN]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split()[0] == "0"
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "empty", "garbage", "directory"])
+def test_a_damaged_file_is_compiled_anew(filled, tmp_path, damage):
+    directory = copy(filled, tmp_path)
+    largest = max(kernels(directory), key=lambda path: path.stat().st_size)
+    data = largest.read_bytes()
+    if damage == "bit":
+        largest.write_bytes(data[:-100] + bytes([data[-100] ^ 1]) + data[-99:])
+    elif damage == "truncated":
+        largest.write_bytes(data[: len(data) // 2])
+    elif damage == "directory":
+        largest.unlink()
+        largest.mkdir()
+    else:
+        largest.write_bytes(b"" if damage == "empty" else os.urandom(5000))
+    compiled, loaded, _ = run(directory)
+    assert compiled == 1
+    assert loaded == len(kernels(filled)) - 1
+    if damage != "directory":
+        assert run(directory)[0] == 0, "the damaged file was not replaced"
+
+
+def test_a_directory_that_others_can_write_to_is_not_used(filled, tmp_path):
+    for mode in (0o777, 0o770, 0o702):
+        directory = copy(filled, tmp_path / oct(mode))
+        before = {path.name: path.read_bytes() for path in kernels(directory)}
+        directory.chmod(mode)
+        compiled, loaded, place = run(directory)
+        assert (loaded, place) == (0, "None")
+        assert compiled > 0
+        assert {path.name: path.read_bytes() for path in kernels(directory)} == before
+        if mode == 0o777:
+            done = child("import fastconv; print(fastconv.info()['cache'])", FASTCONV_CACHE_DIR=str(directory))
+            assert done.stdout.startswith("none")
+
+
+@pytest.mark.parametrize("place", ["file", "below a file", "nowhere"])
+def test_a_directory_that_cannot_be_is_done_without(tmp_path, place):
+    file = tmp_path / "file"
+    file.write_text("")
+    directory = {"file": file, "below a file": file / "kernels", "nowhere": "/proc/1/fastconv"}[place]
+    compiled, loaded, where = run(directory)
+    assert compiled > 0
+    assert (loaded, where) == (0, "None")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a directory that not even root can write to")
+def test_a_read_only_directory_is_read(filled, tmp_path):
+    directory = copy(filled, tmp_path)
+    directory.chmod(0o500)
+    assert run(directory)[0] == 0
+    if os.getuid() == 0:  # permissions do not stop root: /proc does, and belongs to it
+        compiled, loaded, _ = run("/proc")
+        assert compiled > 0
+        assert loaded == 0
+
+
+def test_without_a_home(tmp_path):
+    code = "from fastconv.cpu import compile; print(compile.cache_directory())"
+    environment = {"HOME": str(tmp_path / "none" / "home"), "XDG_CACHE_HOME": ""}
+    assert child(code, FASTCONV_CACHE_DIR="", **environment).stdout.strip()
+    place = child(code, FASTCONV_CACHE_DIR="", XDG_CACHE_HOME=str(tmp_path / "cache")).stdout.strip()
+    assert place == str(tmp_path / "cache" / "fastconv")
+
+
+def test_processes_at_once(tmp_path):
+    directory = tmp_path / "kernels"
+    command = [sys.executable, "-c", RUN]
+    environment = os.environ | {"FASTCONV_CACHE_DIR": str(directory), "PYTHONPATH": str(ROOT)}
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert all(path.suffix == ".kernel" for path in kernels(directory))
+    assert run(directory)[0] == 0
+
+
+def test_an_edited_source_is_compiled_anew(filled, tmp_path):
+    """A copy of the package finds the kernels of the original, until a file that kernels are made of is edited."""
+    directory = copy(filled, tmp_path)
+    shutil.copytree(ROOT / "fastconv", tmp_path / "root" / "fastconv", ignore=shutil.ignore_patterns("__pycache__"))
+    root = tmp_path / "root"
+    assert run(directory, root=root)[0] == 0
+    for name in ("direct.py", "tile.py"):
+        with open(root / "fastconv" / "cpu" / name, "a") as file:
+            file.write("\n# edited\n")
+        compiled, loaded, _ = run(directory, root=root)
+        assert compiled > 0, f"{name} was edited"
+        assert loaded == 0
+    assert run(directory, root=root)[0] == 0
+    assert run(directory)[0] == 0, "the original's kernels are still there"
+
+
+def test_another_processor_is_compiled_anew(filled, tmp_path):
+    directory = copy(filled, tmp_path)
+    compiled, loaded, _ = run(
+        directory, NUMBA_CPU_NAME="x86-64" if os.uname().machine == "x86_64" else "generic", NUMBA_CPU_FEATURES=""
+    )
+    assert compiled > 0
+    assert loaded == 0
