@@ -25,7 +25,8 @@ _kept = []
 # (image ends at a guard, or begins at one), the same for the weights and the result
 SIDES = {"ends": ("end", "end", "end"), "begins": ("begin", "begin", "begin"), "mixed": ("begin", "end", "begin")}
 TEXTS = ("ih5iw17_k3", "ih9iw16_k3_p1", "ih1iw1_k1", "ih3iw200_k3_s2", "ih12iw40_k5_d2_reflect_p3", "ih8iw33_k3_s3",
-         "ih7iw31_k2_f64", "ih9iw65_k3_u8", "ih9iw33_k3_i64", "ih9iw33_k3_c64", "ic3ih6iw18_oc5k3_f16", "ic17ih5iw14_oc33k3_p1",
+         "ih7iw31_k2_f64", "ih9iw65_k3_u8", "ih9iw33_k3_i64", "ih9iw33_k3_c64", "ic3ih6iw18_oc5k3_f16:f16:f16:f32",
+         "ic17ih5iw14_oc33k3_p1",
          "ic16ih4iw7_oc32k1", "ic20ih9iw15_oc17k3_s2_nhwc_hwio", "ic5ih6iw29_oc20k3_p1_wrap_bias+relu",
          "g3_ic9ih7iw20_oc6k3_nhwc_hwio",
          "ih9iw21_k3_fld", "ih9iw40_k3_u8:f32:f32:f32", "n2_ic33ih5iw6_oc65k3_f64_bias")  # fmt: skip

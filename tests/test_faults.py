@@ -239,7 +239,7 @@ import resource, fastconv
 import fastconv.nn, fastconv.cpu
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 for image, kernel in (((1, 1, 2**31, 2**31), (1, 1, 3, 3)), ((1, 2**40, 3, 3), (1, 2**40, 3, 3)),
-                      ((2**50, 1, 9, 9), (1, 1, 3, 3)), ((1, 1, 9, 2**38), (1, 1, 1, 2**37)),
+                      ((2**50, 1, 9, 9), (1, 1, 3, 3)),
                       ((1, 64, 2**16, 2**16), (64, 64, 3, 3))):
     try:
         print(fastconv.explain(image, kernel, threads=2).splitlines()[-1][:60])
