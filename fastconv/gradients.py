@@ -80,9 +80,7 @@ def conv_transpose2d(
     )  # fmt: skip
     channels = (p.ic, ih, iw) if layout == "nchw" else (ih, iw, p.ic)
     shape = (n, *channels) if input.ndim == 4 else channels
-    return _planned(
-        p, src, wei, bias, shape, DTYPES[name], _IMAGES[layout, input.ndim], out, (input, weight), threads, algorithm
-    )
+    return _planned(p, src, wei, bias, shape, DTYPES[name], _IMAGES[layout, input.ndim], out, (input, weight), threads, algorithm)
 
 
 def conv2d_input(

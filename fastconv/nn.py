@@ -121,8 +121,11 @@ def conv2d(
     """
     count = thread_count(threads)
     key: tuple[Any, ...] = ()
-    if type(input) is np.ndarray and type(weight) is np.ndarray and (bias is None or type(bias) is np.ndarray) and (
-        out is None or type(out) is np.ndarray
+    if (
+        type(input) is np.ndarray
+        and type(weight) is np.ndarray
+        and (bias is None or type(bias) is np.ndarray)
+        and (out is None or type(out) is np.ndarray)
     ):
         place = None if out is None else (out.shape, out.strides, out.dtype)
         key = (place, input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
@@ -239,9 +242,7 @@ def _parse(
     return _Parsed(p, result_shape, DTYPES[name], _IMAGES[views[0]], _WEIGHTS[views[1]])
 
 
-def _paddings(
-    padding: Any, image: tuple[int, int], span: tuple[int, int], stride: tuple[int, int]
-) -> tuple[tuple[int, int], ...]:
+def _paddings(padding: Any, image: tuple[int, int], span: tuple[int, int], stride: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """((top, bottom), (left, right)) of any spelling."""
     if isinstance(padding, str):
         if padding == "valid":

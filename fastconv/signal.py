@@ -167,9 +167,7 @@ def _general(
                          f"got stride={stride!r}, dilation={dilation!r}")  # fmt: skip
     image, kernel = (spans, in1.shape) if swapped else (in1.shape, spans)
     before, after = _paddings(mode, flip, kernel)
-    full = [
-        i if mode == "same" else max(i + k - 1 if mode == "full" else i - k + 1, 0) for i, k in zip(image, kernel, strict=True)
-    ]
+    full = [i if mode == "same" else max(i + k - 1 if mode == "full" else i - k + 1, 0) for i, k in zip(image, kernel, strict=True)]
     shape = (-(-full[0] // strides[0]), -(-full[1] // strides[1]))
     if out is not None:
         check_out(out, shape, result_type)
@@ -206,9 +204,7 @@ def _general(
 
 def _result_type(in1: np.ndarray, in2: np.ndarray, dtype: Any) -> np.dtype[Any]:
     kinds = in1.dtype.kind + in2.dtype.kind
-    result = (
-        np.dtype(dtype) if dtype is not None else np.result_type(in1.dtype, in2.dtype) if set(kinds) <= set("biufc") else None
-    )
+    result = np.dtype(dtype) if dtype is not None else np.result_type(in1.dtype, in2.dtype) if set(kinds) <= set("biufc") else None
     if result is None or result.newbyteorder("=") not in DTYPES.values() or result.kind == "b" or result == np.float16:
         raise ValueError("convolve2d not available for this type.")
     if result.kind != "c" and "c" in kinds:

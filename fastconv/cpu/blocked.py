@@ -135,7 +135,11 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                 o_end = ocg
             for o in range(chunk * chunk_blocks * width, o_end, width):
                 for lane in range(width):
-                    poke(kind, bias_block + lane * size, peek(kind, bias_at + (group * ocg + o + lane) * size) if biased and o + lane < ocg else zero)
+                    poke(
+                        kind,
+                        bias_block + lane * size,
+                        peek(kind, bias_at + (group * ocg + o + lane) * size) if biased and o + lane < ocg else zero,
+                    )
                 wei = wei_at + ((group * ((ocg + width - 1) // width)) * width + o) * icg * taps * size
                 to = dst_at + n * dn + (group * ocg + o) * dc
                 for y in range(y0, y1, ny):

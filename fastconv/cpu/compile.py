@@ -24,7 +24,7 @@ from typing import Any
 import numba
 
 _log = logging.getLogger("fastconv")
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 _MAGIC = b"fastconv kernel 1\n"
 _DIGEST_BYTES = 32
 
@@ -43,7 +43,8 @@ def magic() -> tuple[str, str, str]:
 
 def helper(function: Callable[..., Any]) -> Any:
     """A function that kernels call; it is inlined into each."""
-    return numba.njit(**_OPTIONS, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    options = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(**options)(function)
 
 
 def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any) -> Any:
@@ -103,7 +104,13 @@ def build_id() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    for part in (*magic(), numba.__version__, importlib.metadata.version("llvmlite"), sys.version, str(os.environ.get("NUMBA_OPT"))):
+    for part in (
+        *magic(),
+        numba.__version__,
+        importlib.metadata.version("llvmlite"),
+        sys.version,
+        str(os.environ.get("NUMBA_OPT")),
+    ):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
@@ -175,7 +182,8 @@ class _KernelCache:
         from numba.core import compiler
 
         target_context.refresh()
-        result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+        rebuild: Any = compiler.CompileResult._rebuild
+        result = rebuild(target_context, *pickle.loads(payload))
         self.hit = True
         return result
 
@@ -184,7 +192,8 @@ class _KernelCache:
             return
         from numba.core import serialize
 
-        payload = serialize.dumps(result._reduce())
+        dumps: Any = serialize.dumps
+        payload = dumps(result._reduce())
         try:
             handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".new-")
             try:

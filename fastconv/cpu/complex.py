@@ -49,6 +49,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         real = DTYPES[_REAL[p.acc]]
+
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             # the children may differ in algorithm, so in the layout of their weights
             weights = {rows: child.pack(packed) for rows, child in children.items()}

@@ -104,9 +104,11 @@ class Pool:
         self.lock = threading.Lock()
 
     def ready(self, threads: int) -> None:
-        """Have at least ``threads - 1`` helpers; called with the lock held, before the job."""
+        """Have at least ``threads - 1`` helpers; called with the lock held, before the job.
+
+        A helper's own code is compiled (or loaded) in its thread, so no caller waits for it.
+        """
         while self._started < threads - 1:
-            _help()
             self._started += 1
             threading.Thread(target=self._serve, name=f"fastconv-{self._started}", daemon=True).start()
 

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-KINDS = {
+KINDS: dict[str, tuple[Any, Any, int]] = {
     "f32": (ir.FloatType(), types.float32, 4),
     "f64": (ir.DoubleType(), types.float64, 8),
     "i8": (ir.IntType(8), types.int8, 1),
@@ -91,12 +91,20 @@ class Emitter:
             self.builder.store(part, self._pointer(at, ir.VectorType(self.element, size)), align=1)
             done += size
 
-    def fence(self) -> None:
-        """No memory access is moved across by the compiler; emits nothing.
+    def fence(self, values: Sequence[Any]) -> list[Any]:
+        """The same values, computed before any later memory access; emits nothing.
 
-        LLVM's scheduler otherwise hoists all of a tile's loads to the top of the block and spills.
+        LLVM's scheduler otherwise hoists all of a tile's loads to the top of the block, before the arithmetic, and spills.
         """
-        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+        triple = self.builder.module.triple
+        register = "w" if triple.startswith(("aarch64", "arm64")) else "v" if self.width == 64 else "x"
+        count = len(values)
+        if not count or not triple.startswith(("x86_64", "aarch64", "arm64")):
+            return list(values)
+        result = ir.LiteralStructType([self.vector] * count) if count > 1 else self.vector
+        constraints = ",".join([f"={register}"] * count + [str(n) for n in range(count)] + ["~{memory}"])
+        fenced = self.builder.asm(ir.FunctionType(result, [self.vector] * count), "", constraints, list(values), True)
+        return [self.builder.extract_value(fenced, n) for n in range(count)] if count > 1 else [fenced]
 
     def undefined(self) -> Any:
         """A vector whose lanes will not be used."""
@@ -148,9 +156,7 @@ class Emitter:
         """``a * b + c``."""
         if self.fused:
             name = f"llvm.fma.v{self.lanes}f{8 * self.itemsize}"
-            function = cgutils.get_or_insert_function(
-                self.builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name
-            )
+            function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
             return self.builder.call(function, [a, b, c])
         if self.floating:
             return self.builder.fadd(self.builder.fmul(a, b), c)
@@ -221,7 +227,6 @@ class Emitter:
         with self.builder.if_else(self.builder.icmp_unsigned("!=", value, self.constant(0))) as blocks:
             yield blocks
 
-
     def copy(self, to: Any, place: Any, count: Any) -> None:
         """Copy ``count`` elements between two addresses held in variables, which advance: vectors, then one by one."""
         for lanes in (self.lanes, 1):
@@ -247,7 +252,7 @@ class Emitter:
 def literal(argument: Any) -> Any:
     """The Python value of a literal Numba type, or of a tuple of them."""
     if isinstance(argument, types.BaseTuple):
-        return tuple(literal(part) for part in argument)
+        return tuple(literal(part) for part in argument.types)  # type: ignore[attr-defined]
     return argument.literal_value
 
 
@@ -403,7 +408,9 @@ def relax(typing_context: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         triple = builder.module.triple
         if triple.startswith(("x86_64", "i686")):
-            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), []
+            )
         elif triple.startswith(("aarch64", "arm64")):
             hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [_I32]), "llvm.aarch64.hint")
             builder.call(hint, [ir.Constant(_I32, 1)])

@@ -54,6 +54,7 @@ class _Workspaces:
 
 workspaces = _Workspaces()
 
+
 def layer() -> str:
     """What runs parallel work in this process."""
     return "fastconv's own pool"

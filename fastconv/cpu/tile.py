@@ -73,14 +73,19 @@ def _emit_direct(
         with emit.loop(count):
             here, w = emit.get(at), emit.get(weights)
             sums = [[emit.get(place) for place in row] for row in acc]
-            taps = [[emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)]
+            taps = [
+                [emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)
+            ]
             if v:
                 for r in range((rows - 1) * v + height):
                     uses = [(i, r - i * v) for i in range(rows) if 0 <= r - i * v < height]
                     if not uses:
                         continue
-                    emit.fence()
                     multiply(sums, uses, loads(emit.offset(lines[r], here), pair), taps)
+                    done = iter(emit.fence([sums[i][vec] for i, _ in uses for vec in range(vecs)]))
+                    for i, _ in uses:
+                        for vec in range(vecs):
+                            sums[i][vec] = next(done)
             else:
                 for i in range(rows):
                     base = emit.offset(table, emit.times(step, i))

@@ -39,4 +39,10 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     loads = (mr + ny * nx) / (mr * ny * nx)
     share = 0.93 if loads < 0.7 else 0.75
     packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * (0.25e-9 if p.src_layout == "nchw" else 0.15e-9)
-    return 2 * CALL_SECONDS + vectors * p.taps / (FMA_PER_SECOND * share) + 8e-9 * vectors + packed + bytes_moved(p) / (4 * BYTES_PER_SECOND)
+    return (
+        2 * CALL_SECONDS
+        + vectors * p.taps / (FMA_PER_SECOND * share)
+        + 8e-9 * vectors
+        + packed
+        + bytes_moved(p) / (4 * BYTES_PER_SECOND)
+    )

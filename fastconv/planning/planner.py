@@ -33,9 +33,7 @@ def short_name(algorithm: Algorithm) -> str:
     return algorithm.__name__.rpartition(".")[2]
 
 
-def plan_problem(
-    p: Problem, target: Any = None, threads: int = 1, algorithm: str | None = None, effort: str = "estimate"
-) -> Plan:
+def plan_problem(p: Problem, target: Any = None, threads: int = 1, algorithm: str | None = None, effort: str = "estimate") -> Plan:
     """The plan for a problem: the named algorithm's, or that of the least predicted cost.
 
     Parameters

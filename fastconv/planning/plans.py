@@ -65,9 +65,7 @@ class Plan:
     cost: float
     pack_weights: Callable[[Problem, np.ndarray], np.ndarray] = field(repr=False)
     run_arrays: Callable[..., None] | None = field(default=None, repr=False)
-    prepare_launch: Callable[[Plan, np.ndarray, np.ndarray, np.ndarray, Any], Launch] = field(
-        default=_run_unprepared, repr=False
-    )
+    prepare_launch: Callable[[Plan, np.ndarray, np.ndarray, np.ndarray, Any], Launch] = field(default=_run_unprepared, repr=False)
     workspace: int = 0
     threads: int = 1
     children: tuple[Plan, ...] = ()
