@@ -38,9 +38,7 @@ class Epilogue:
     dtype: Any = None
 
 
-def apply_epilogue(
-    epilogue: Epilogue, sums: np.ndarray, layout: str, out: np.ndarray | None, inputs: tuple[np.ndarray, ...]
-) -> np.ndarray:
+def apply_epilogue(epilogue: Epilogue, sums: np.ndarray, layout: str, out: np.ndarray | None, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     """The epilogue of sums in ``layout`` (``nchw`` or ``nhwc``; a plane has one channel)."""
     y = sums
     channels = -3 if layout == "nchw" else -1

@@ -156,9 +156,7 @@ def destinations(sources: tuple[Path, ...], out: str) -> list[Path]:
 @click.argument("sources", nargs=-1, required=True, metavar="IN...", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, help="A file, a directory, or a pattern with {name}, the input's name.")
 @click.option("-k", "--kernel", required=True, callback=_parsed(parse_kernel), help=KERNEL_HELP)
-@click.option(
-    "--stride", callback=_parsed(_pair), metavar="N[,M]", default="1", show_default=True, help="Keep every N-th row and column."
-)
+@click.option("--stride", callback=_parsed(_pair), metavar="N[,M]", default="1", show_default=True, help="Keep every N-th row and column.")
 @click.option("--dilation", callback=_parsed(_pair), metavar="N[,M]", default="1", show_default=True, help="Distance between taps.")
 @click.option(
     "--padding",

@@ -8,7 +8,7 @@ Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the registe
 
 from __future__ import annotations
 
-from math import gcd
+from math import ceil, gcd
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,8 @@ from .target import Target
 from .threads import Region
 from .values import finish_values
 
-CASES = ("ic64ih56_oc64k3_p1_f32", "ic64ih56_oc64k3_p1_f32_nhwc_hwio", "ic64ih28_oc128k3_s2_p1_f32_bias+relu", "ic30ih9_oc50k1_f32",
+CASES = ("ic64ih56_oc64k3_p1_f32", "ic64ih56_oc64k3_p1_f32_nhwc_hwio", "ic64ih28_oc128k3_s2_p1_f32_bias+relu",
+         "ic30ih9_oc50k1_f32",
          "n2_g2_ic34ih14_oc40k3_p1_f32_nhwc", "ic17ih20_oc33k5_d2_p4_f64", "ic3ih64_oc64k7_s2_p3_f32", "ic40ih7_oc48k3_p1_reflect_f32")  # fmt: skip
 
 
@@ -52,7 +53,7 @@ TILES = (
 DEPTH = 16  # channels in a channel block
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
 _HEAD = ("planes", "icg", "ocg", "oh", "ow", "taps", "kh_rows", "blocks", "last", "bands", "band_rows", "chunks", "chunk_blocks", "q", "g",
-         "qx", "gx", "columns", "phase", "pl", "iw", "finish", "bias", "map_rows", "nleft", "channels_last", "channel", "block", "row",
+         "qx", "gx", "columns", "phase", "pl", "iw", "bias", "map_rows", "nleft", "channels_last", "channel", "block", "row",
          "rows_packed", "step_y", "way", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")  # fmt: skip
 _AT = {name: place for place, name in enumerate(_HEAD)}
 _COUNT = len(_HEAD)
@@ -64,7 +65,8 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
     phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
-    Workspace: bias of the block, panel, tile, a padded row and its two halves.  Panel places beyond the image's width are never stored from.
+    Workspace: bias of the block, panel, tile, a padded row and its two halves.  What panel places beyond the image's width hold is
+    never stored.
     """
     spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
     size = KINDS[kind][2]
@@ -73,9 +75,9 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
         src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
         (planes, icg, ocg, oh, ow, taps, kh_rows, blocks, last, bands, band_rows, chunks, chunk_blocks, q, g,
-         qx, gx, columns, phase, pl, iw, finish, biased, map_rows, nleft, channels_last, channel, block, row_pitch,
-         rows_packed, step_y, way, sn, sc, sy, sx, dn, dc, dy, dx) = integers(e, 40)  # fmt: skip
-        offsets = e + 320
+         qx, gx, columns, phase, pl, iw, biased, map_rows, nleft, channels_last, channel, block, row_pitch,
+         rows_packed, step_y, way, sn, sc, sy, sx, dn, dc, dy, dx) = integers(e, 39)  # fmt: skip
+        offsets = e + 312
         row_at = offsets + taps * 8
         column_at = row_at + map_rows * 8
         maps = column_at + (columns + nleft) * 8
@@ -152,8 +154,9 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                             xt = 0
                         whole = yt + ny <= y1 and xt + nx <= ow and o + width <= ocg
                         at = to + yt * dy + xt * dx
-                        blocked_tile(spec, panel + (yt - y0) * step_y + xt * step * size, wei, offsets, taps, blocks, last, channel, block,
-                                     step_y, bias_block, values + size, at if whole else tile_at, dy, dx, dc, way if whole else 0)  # fmt: skip
+                        pixels = panel + (yt - y0) * step_y + xt * step * size
+                        blocked_tile(spec, pixels, wei, offsets, taps, blocks, last, channel, block, step_y, bias_block,
+                                     values + size, at if whole else tile_at, dy, dx, dc, way if whole else 0)  # fmt: skip
                         if not whole or way == 0:
                             for jy in range(ny if yt + ny <= y1 else y1 - yt):
                                 for jx in range(nx if xt + nx <= ow else ow - xt):
@@ -256,7 +259,7 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
         ((fewest * b, c) for b, c in ((1, 1), (threads, 1), (1, threads))),
         key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes * q),
     )
-    band_rows = -(-(-(-p.oh // bands)) // tile.ny) * tile.ny
+    band_rows = _band_rows(p, tile, bands)
     bands = -(-p.oh // band_rows)
     chunk_blocks = -(-oc_blocks // chunks)
     chunks = -(-oc_blocks // chunk_blocks)
@@ -264,26 +267,30 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     row = row_elements * size
     channel, block = (size, phase * qx * DEPTH * size) if step > 1 else (rows_packed * row, DEPTH * rows_packed * row)
     offsets = [ky * k * row + ((x % qx) * phase + x // qx) * step * size for ky in range(p.kh) for x in range(0, p.kw * kx, kx)]
-    columns_all = np.full(columns, -1, np.int64)
     inside = np.arange(columns, dtype=np.int64) * gx
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
-    columns_all[:] = every[inside]
-    has_bias, activation, _ = parse_epilogue(p.epilogue)
+    has_bias, _, _ = parse_epilogue(p.epilogue)
     rows = row_map(p)
-    head = (p.g, icg, ocg, p.oh, p.ow, p.kh * p.kw, kh_rows, blocks, icg - (blocks - 1) * DEPTH, bands, band_rows, chunks, chunk_blocks, q, g,
-            qx, gx, columns, phase, p.pl, p.iw, int(activation is not None), int(has_bias), len(rows), p.pl, int(step > 1), channel, block, row,
+    head = (p.g, icg, ocg, p.oh, p.ow, p.kh * p.kw, kh_rows, blocks, icg - (blocks - 1) * DEPTH, bands, band_rows, chunks, chunk_blocks,
+            q, g, qx, gx, columns, phase, p.pl, p.iw, int(has_bias), len(rows), p.pl, int(step > 1), channel, block, row,
             rows_packed, q * row)  # fmt: skip
     extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), np.array(offsets, np.int64),
-                              rows, columns_all, before, after])  # fmt: skip
+                              rows, every[inside], before, after])  # fmt: skip
     slot = width * size + 192 + rows_packed * row * (1 if step > 1 else icg) + tile.ny * tile.nx * width * size
     slot += 3 * (columns * gx + 2 * width) * size
     return extents, -(-slot // 64) * 64, p.n * p.g * bands * chunks
 
 
+def _band_rows(p: Problem, tile: Tile, bands: int) -> int:
+    """Rows of one of ``bands`` bands: whole tiles."""
+    rows = ceil(p.oh / bands)
+    return ceil(rows / tile.ny) * tile.ny
+
+
 def _longest_share(p: Problem, tile: Tile, bands: int, chunks: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
     """Work of the busiest thread: tiles of its units, and the packing of a panel for each."""
-    band_rows = -(-(-(-p.oh // bands)) // tile.ny) * tile.ny
+    band_rows = _band_rows(p, tile, bands)
     chunk_blocks = -(-oc_blocks // chunks)
     units = []
     for chunk in range(0, oc_blocks, chunk_blocks):

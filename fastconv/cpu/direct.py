@@ -67,7 +67,6 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
     spec = (kind, lanes, rows, vecs, v, h, chunk, only, fma)
     size = KINDS[kind][2]
     width = lanes * vecs
-    over = 1 if h == 2 else 0
 
     def direct(job: Any, index: Any, u0: Any, u1: Any) -> None:
         src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
@@ -120,9 +119,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
                         fill_row(kind, left_strip + at * (left_wide + lanes) * size, left_wide, fill)
                         fill_row(kind, right_strip + at * (right_wide + lanes) * size, right_wide, fill)
                     else:
-                        border_row(
-                            kind, lanes, left_strip + at * (left_wide + lanes) * size, row_at, -pl, left_wide, iw, maps, fill
-                        )
+                        border_row(kind, lanes, left_strip + at * (left_wide + lanes) * size, row_at, -pl, left_wide, iw, maps, fill)
                         border_row(kind, lanes, right_strip + at * (right_wide + lanes) * size, row_at, right_from * sw - pl,
                                    right_wide, iw, maps, fill)  # fmt: skip
             to = dst_at + n * dn + o * dc + phase * dy

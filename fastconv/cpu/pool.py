@@ -92,7 +92,7 @@ def _help() -> Any:
 
 
 class Pool:
-    """This process's helpers; started when first needed."""
+    """The helpers of a process; started when first needed."""
 
     def __init__(self) -> None:
         self._memory = np.zeros(_STATE_BYTES + 64, np.uint8)

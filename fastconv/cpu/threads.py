@@ -97,8 +97,8 @@ def _launcher(kind: str) -> Any:
     number = KINDS[kind][1]
     given = types.Array(number, 1, "C", readonly=True)
     integer = types.int64
-    signature = types.void(integer, integer, given, given, given, given, types.Array(number, 1, "C"),
-                           types.Array(types.uint8, 1, "C"), types.Array(integer, 1, "C"), integer, integer, integer, integer, integer)  # fmt: skip
+    arrays = given, given, given, given, types.Array(number, 1, "C"), types.Array(types.uint8, 1, "C"), types.Array(integer, 1, "C")
+    signature = types.void(integer, integer, *arrays, integer, integer, integer, integer, integer)
     return compiled(f"launch_{kind}", _launch_factory, (), signature)
 
 

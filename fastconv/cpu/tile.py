@@ -73,9 +73,7 @@ def _emit_direct(
         with emit.loop(count):
             here, w = emit.get(at), emit.get(weights)
             sums = [[emit.get(place) for place in row] for row in acc]
-            taps = [
-                [emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)
-            ]
+            taps = [[emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)]
             if v:
                 for r in range((rows - 1) * v + height):
                     uses = [(i, r - i * v) for i in range(rows) if 0 <= r - i * v < height]

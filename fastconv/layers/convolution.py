@@ -149,15 +149,12 @@ class Conv2D(Layer):
         self.kernel_constraint = kernel_constraint
         self.bias_constraint = bias_constraint
         if not hasattr(filters, "__index__") or filters <= 0:
-            raise ValueError(
-                f"Invalid value for argument `filters`. Expected a strictly positive value. Received filters={filters}."
-            )
+            raise ValueError(f"Invalid value for argument `filters`. Expected a strictly positive value. Received filters={filters}.")
         if not hasattr(groups, "__index__") or groups <= 0:
             raise ValueError(f"The number of groups must be a positive integer. Received: groups={groups}.")
         if filters % groups:
             raise ValueError(
-                "The number of filters must be evenly divisible by the number of groups. "
-                f"Received: groups={groups}, filters={filters}."
+                f"The number of filters must be evenly divisible by the number of groups. Received: groups={groups}, filters={filters}."
             )
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
@@ -233,8 +230,7 @@ class Conv2D(Layer):
         kernel = (*self.kernel_size, shape[self._channel_axis] if len(shape) > 1 else None, self.filters)
         if len(shape) != 4:
             raise ValueError(
-                f"Kernel shape must have the same length as input, but received kernel of shape {kernel} and "
-                f"input of shape {shape}."
+                f"Kernel shape must have the same length as input, but received kernel of shape {kernel} and input of shape {shape}."
             )
         extents = shape[1:3] if self.data_format == "channels_last" else shape[2:]
         result: list[int | None] = []

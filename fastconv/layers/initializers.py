@@ -188,9 +188,7 @@ class Initializer:
         return f"<{self.class_name} {self.config}>"
 
 
-def _variance_scaling(
-    random: np.random.Generator, shape: tuple[int, ...], scale: float, mode: str, distribution: str
-) -> np.ndarray:
+def _variance_scaling(random: np.random.Generator, shape: tuple[int, ...], scale: float, mode: str, distribution: str) -> np.ndarray:
     """Numbers of variance ``scale / fan``; a weight's shape ends with its inputs and outputs."""
     receptive = math.prod(shape[:-2])
     fans = {"fan_in": receptive * shape[-2], "fan_out": receptive * shape[-1]} if len(shape) > 1 else {}

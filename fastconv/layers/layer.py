@@ -24,9 +24,7 @@ def layer_name(name: Any, class_name: str) -> str:
             count = _names[automatic] = _names.get(automatic, -1) + 1
         return f"{automatic}_{count}" if count else automatic
     if not isinstance(name, str) or "/" in name:
-        raise ValueError(
-            f"Argument `name` must be a string and cannot contain character `/`. Received: name={name} (of type {type(name)})"
-        )
+        raise ValueError(f"Argument `name` must be a string and cannot contain character `/`. Received: name={name} (of type {type(name)})")
     return name
 
 

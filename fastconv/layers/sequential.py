@@ -355,8 +355,7 @@ class Sequential(Layer):
         """
         if "name" not in config or "layers" not in config:
             raise ValueError(
-                "A Sequential model configuration must be a dictionary containing the 'name' and 'layers' keys. "
-                f"Received: config={config}"
+                f"A Sequential model configuration must be a dictionary containing the 'name' and 'layers' keys. Received: config={config}"
             )
         model = cls(trainable=config.get("trainable", True), name=config["name"])
         for entry in config["layers"]:

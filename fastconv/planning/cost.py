@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from .problem import DTYPES, Problem
 
-FMA_PER_SECOND = 7.8e9  # of one vector register, one core
+FMA_PER_SECOND = 7.5e9  # of one vector register, one core
 CALL_SECONDS = 4e-7
-DIRECT_SHARE = 0.75  # of the FMA peak, in full tiles
+DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
+BLOCKED_SHARE = 0.93
+DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
+DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
+BLOCKED_STORE_SECONDS = 1.5e-9
 BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
 
 
@@ -27,8 +31,12 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row; strides of 3 and more gather one element at a time."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
     gathered = 1.0 if p.sw == 1 else 1.6 if p.sw == 2 else 1.0 + lanes / 2
-    sums = vectors * p.taps * gathered / (FMA_PER_SECOND * DIRECT_SHARE)
-    return CALL_SECONDS + sums + 4e-9 * vectors + bytes_moved(p) / (4 * BYTES_PER_SECOND)
+    # 8 rows of h taps read 8 + h - 1 rows of pixels, two loads each since most cross a cache line; two loads per two FMAs are free
+    rows = min(p.kh, 8)
+    share = DIRECT_SHARE * min(1.0, 8 * rows / (2 * (7 + rows)))
+    sums = vectors * p.taps * gathered / (FMA_PER_SECOND * share)
+    tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
+    return CALL_SECONDS + sums + tiles + bytes_moved(p) / (4 * BYTES_PER_SECOND)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
@@ -37,12 +45,7 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     # overlapping tiles compute some pixels twice; a tile of few accumulators or many loads runs below the peak
     vectors = p.n * p.g * _padded(oc, mr * lanes) / lanes * _padded(p.oh, ny) * _padded(p.ow, nx)
     loads = (mr + ny * nx) / (mr * ny * nx)
-    share = 0.93 if loads < 0.7 else 0.75
+    share = BLOCKED_SHARE if loads < 0.7 else 0.8 * BLOCKED_SHARE
     packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * (0.25e-9 if p.src_layout == "nchw" else 0.15e-9)
-    return (
-        2 * CALL_SECONDS
-        + vectors * p.taps / (FMA_PER_SECOND * share)
-        + 8e-9 * vectors
-        + packed
-        + bytes_moved(p) / (4 * BYTES_PER_SECOND)
-    )
+    sums = vectors * p.taps / (FMA_PER_SECOND * share)
+    return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + bytes_moved(p) / (4 * BYTES_PER_SECOND)

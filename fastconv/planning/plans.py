@@ -24,9 +24,14 @@ class Algorithm(Protocol):
     __name__: str
     CASES: str
 
-    def reject(self, p: Problem, t: Any) -> str | None: ...
-    def cost(self, p: Problem, t: Any) -> float: ...
-    def build(self, p: Problem, t: Any, plan: PlanFn, threads: int = 1) -> Plan: ...
+    def reject(self, p: Problem, t: Any) -> str | None:
+        """None, or one reason in words why it cannot run."""
+
+    def cost(self, p: Problem, t: Any) -> float:
+        """Predicted seconds on one thread."""
+
+    def build(self, p: Problem, t: Any, plan: PlanFn, threads: int = 1) -> Plan:
+        """The plan; ``plan`` is the planner's function for child problems."""
 
 
 def _run_unprepared(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
