@@ -51,6 +51,7 @@ TILES = (
 )
 
 DEPTH = 16  # channels in a channel block
+_MOST_TAPS = 1 << 16
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
 _HEAD = ("planes", "icg", "ocg", "oh", "ow", "taps", "kh_rows", "blocks", "last", "bands", "band_rows", "chunks", "chunk_blocks", "q", "g",
          "qx", "gx", "columns", "phase", "pl", "iw", "bias", "map_rows", "nleft", "channels_last", "channel", "block", "row",
@@ -177,6 +178,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"sums in f32 or f64, not {p.acc}"
     if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
+    if p.kh * p.kw > _MOST_TAPS:
+        return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
     return None
 
 
@@ -255,10 +258,12 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     row_bytes = row_elements * size * (1 if step > 1 else icg)
     oc_blocks = -(-ocg // width)
     fewest = max(1, -(-(p.oh * q * row_bytes) // _PANEL_BYTES))
-    bands, chunks = min(
-        ((fewest * b, c) for b, c in ((1, 1), (threads, 1), (1, threads))),
-        key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes * q),
-    )
+    bands, chunks = fewest, 1
+    if p.n * p.g * fewest < 4 * threads:
+        bands, chunks = min(
+            ((fewest * b, c) for b, c in ((1, 1), (threads, 1), (1, threads))),
+            key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes * q),
+        )
     band_rows = _band_rows(p, tile, bands)
     bands = -(-p.oh // band_rows)
     chunk_blocks = -(-oc_blocks // chunks)

@@ -242,12 +242,16 @@ def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray,
     # tiles start at multiples of the width, the last one further left so that it ends with the row
     span = (width - 1) * p.sw + (p.kw - 1) * p.dw + 1 + (p.sw == 2)
     last = max(p.ow - width, 0)
-    starts = sorted({*range(0, last, width), last})
-    left = [x for x in starts if x * p.sw < p.pl]
-    right = [x for x in starts if x not in left and x * p.sw - p.pl + span > p.iw]
-    left_end, left_wide = (left[-1] + 1, left[-1] * p.sw + span) if left else (0, 0)
-    right_from, right_wide = (right[0], (right[-1] - right[0]) * p.sw + span) if right else (p.ow, 0)
-    furthest = max([left_wide - p.pl if left else 0, right_from * p.sw - p.pl + right_wide if right else 0])
+    left_end = left_wide = right_wide = 0
+    if p.pl:
+        reach = (p.pl - 1) // p.sw
+        left_last = last if reach >= last else reach // width * width
+        left_end, left_wide = left_last + 1, left_last * p.sw + span
+    beyond = max((p.iw + p.pl - span) // p.sw + 1, left_end)  # the first tile start that reads behind the right edge
+    right_from = min(-(-beyond // width) * width, last) if beyond <= last else p.ow
+    if right_from <= last:
+        right_wide = (last - right_from) * p.sw + span
+    furthest = max(left_wide - p.pl, right_from * p.sw - p.pl + right_wide if right_wide else 0)
     before, after = column_maps(p, max(furthest - p.iw, 0))
     head = (p.oc, ocg, icg, p.iw, p.oh, p.ow, p.kh, p.kw, p.sw, p.dw, p.pl, q, k, g, band_rows, -(-of_phase // band_rows),
             int(activation is not None), int(has_bias), p.ih_padded, p.pl, left_end, left_wide, right_from, right_wide)  # fmt: skip

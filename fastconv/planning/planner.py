@@ -71,6 +71,7 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
     names = [short_name(a) for a in algorithms()]
     if algorithm is not None and algorithm not in names:
         raise ValueError(f"algorithm must be None or one of {', '.join(names)}, got {algorithm!r}")
+    image = p.replace(n=1)  # the choice, and so the bits of an image, must not depend on the batch it is in
     best: tuple[float, Algorithm] | None = None
     for candidate in algorithms():
         if algorithm is not None and short_name(candidate) != algorithm:
@@ -83,7 +84,7 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
         if effort == "measure":
             cost = _seconds(candidate.build(p, target, plan_problem, threads))
         else:
-            cost = candidate.cost(p, target)
+            cost = candidate.cost(image, target)
         if best is None or cost < best[0]:
             best = cost, candidate
     assert best is not None, "the reference rejects nothing that a dialect sends"
@@ -132,10 +133,11 @@ def explain_problem(p: Problem, target: Any = None, threads: int = 1, algorithm:
     """
     target = target or _detect()
     chosen = plan_problem(p, target, threads, algorithm)
+    image = p.replace(n=1)
     lines = [str(p), f"target: {target}"]
     for candidate in algorithms():
         reason = candidate.reject(p, target)
-        verdict = f"{candidate.cost(p, target) * 1e3:.4g} ms predicted" if reason is None else f"no: {reason}"
+        verdict = f"{candidate.cost(image, target) * 1e3:.4g} ms an image predicted" if reason is None else f"no: {reason}"
         lines.append(f"  {short_name(candidate):<10} {verdict}")
     return "\n".join([*lines, f"plan: {chosen}"])
 
