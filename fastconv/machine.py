@@ -36,7 +36,7 @@ def info() -> Info:
     >>> sorted(info())[:3]
     ['cache', 'cache bytes', 'cache kernels']
     """
-    from .cpu import compile, target, threads
+    from .cpu import blocked, compile, direct, target, threads
 
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "scipy")}
     where, kernels, size = compile.cache_contents()
@@ -47,6 +47,7 @@ def info() -> Info:
         "threads": thread_count(),
         "threading layer": threads.layer(),
         "cache": where or "none (kernels are compiled in every process)",
+        "kernels of one type": f"at most {blocked.most_kernels(target.detect()) + direct.most_kernels(target.detect())}",
         "cache kernels": kernels,
         "cache bytes": size,
         "gpu": "none (this version has no CUDA backend)",

@@ -24,9 +24,16 @@ from .target import Target
 from .threads import Region
 from .values import finish_values
 
-CASES = ("ic64ih56_oc64k3_p1_f32", "ic64ih56_oc64k3_p1_f32_nhwc_hwio", "ic64ih28_oc128k3_s2_p1_f32_bias+relu",
-         "ic30ih9_oc50k1_f32",
-         "n2_g2_ic34ih14_oc40k3_p1_f32_nhwc", "ic17ih20_oc33k5_d2_p4_f64", "ic3ih64_oc64k7_s2_p3_f32", "ic40ih7_oc48k3_p1_reflect_f32")  # fmt: skip
+CASES = (
+    "ic64ih56_oc64k3_p1_f32",
+    "ic64ih56_oc64k3_p1_f32_nhwc_hwio",
+    "ic64ih28_oc128k3_s2_p1_f32_bias+relu",
+    "ic30ih9_oc50k1_f32",
+    "n2_g2_ic34ih14_oc40k3_p1_f32_nhwc",
+    "ic17ih20_oc33k5_d2_p4_f64",
+    "ic3ih64_oc64k7_s2_p3_f32",
+    "ic40ih7_oc48k3_p1_reflect_f32",
+)
 
 
 class Tile(NamedTuple):
@@ -187,6 +194,12 @@ def cost(p: Problem, t: Target) -> float:
     """FMAs in padded blocks of the best tile, and the packing of the panel."""
     tile = _tile(p, t)
     return costs.blocked_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.ny, tile.nx)
+
+
+def most_kernels(t: Target) -> int:
+    """How many kernels of one type can ever be compiled: tiles x layouts."""
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    return sum(tile.registers == most for tile in TILES) * 2
 
 
 def _tile(p: Problem, t: Target) -> Tile:

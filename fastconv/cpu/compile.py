@@ -27,6 +27,7 @@ _log = logging.getLogger("fastconv")
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 _MAGIC = b"fastconv kernel 1\n"
 _DIGEST_BYTES = 32
+MOST_CACHE_BYTES = 256 << 20
 
 # how many kernels this process compiled, and how many it loaded
 counts = {"compiled": 0, "loaded": 0}
@@ -160,6 +161,16 @@ def cache_contents() -> tuple[str | None, int, int]:
     return str(directory), len(sizes), sum(sizes)
 
 
+def _prune(directory: Path) -> None:
+    """Keep the newest files within ``MOST_CACHE_BYTES``: kernels of former versions are never asked for again."""
+    files = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in directory.glob("*.kernel")), reverse=True)
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > MOST_CACHE_BYTES:
+            path.unlink(missing_ok=True)
+
+
 class _KernelCache:
     """What Numba's dispatcher asks of its cache, for one kernel in one file.
 
@@ -202,6 +213,8 @@ class _KernelCache:
                 os.replace(temporary, self._path)
             except OSError:
                 os.unlink(temporary)
+                raise
+            _prune(self._path.parent)
         except OSError:
             return
 

@@ -44,7 +44,7 @@ TILES = (
     Tile(16, rows=4, vecs=1, chunk=4),
 )
 
-# Heights of kernels that get a kernel of their own, of one group of taps; all others share one of all heights.
+# Heights of kernels that at stride 1 get a compiled kernel of their own, of one group of taps; all others share one of all heights.
 HEIGHTS = (3, 5, 7)
 
 _BAND = 64  # rows of output that one unit of work computes
@@ -171,6 +171,12 @@ def cost(p: Problem, t: Target) -> float:
     return costs.direct_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
 
 
+def most_kernels(t: Target) -> int:
+    """How many kernels of one type can ever be compiled: tiles x stride classes, and the heights of stride 1."""
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    return sum(tile.registers == most for tile in TILES) * (3 * 3 + len(HEIGHTS))
+
+
 def _tile(p: Problem, t: Target) -> Tile:
     """The flat tile for tall kernels on wide planes, the narrow one for planes of one vector, else the tall one.
 
@@ -194,7 +200,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     g = gcd(p.sh, p.dh)
     v, h = (p.sh // g if p.sh // g <= 2 else 0), (p.sw if p.sw <= 2 else 0)
     chunk = tile.chunk // 2 if h == 2 else tile.chunk
-    only = p.kh if v and h and p.kh in HEIGHTS and p.kh <= chunk else 0
+    only = p.kh if (v, h) == (1, 1) and p.kh in HEIGHTS and p.kh <= chunk else 0
     spec = (kind, lanes, tile.rows, tile.vecs, v, h, chunk, only, int(t.fma))
     name = f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{only}" * bool(only) + f"_s{v}{h}" * ((v, h) != (1, 1))
     region = Region(name, _factory, spec, kind)
