@@ -92,7 +92,7 @@ def _nothing(p, src, wei, bias, dst, again, threads):
 SABOTAGE = {
     _first_tap: "3x3.channels", _last_column: "image.width", _last_row_of_the_last_channel: "3x3.channels",
     _other_border: "image.reflect", _no_bias: "3x3.padded", _no_activation: "3x3.padded", _convolves: "rect.channels",
-    _shifted: "depthwise.padded", _other_channel: "3x3.channels", _one_pixel_beyond_its_bound: "image.wrap",
+    _shifted: "image.width", _other_channel: "3x3.channels", _one_pixel_beyond_its_bound: "image.wrap",
     _single_precision: "tall.17x2", _second_thread: "image.plain", _channels_last: "3x3.channels", _leaks_nan: "1x1.plain",
 }  # fmt: skip
 

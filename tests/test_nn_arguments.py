@@ -63,11 +63,7 @@ def test_groups_must_divide_the_filters():
 def test_empty_batch():
     x = np.ones((0, 6, 9, 14), "f4")
     assert fastconv.conv2d(x, W).shape == (0, 8, 7, 12)
-
-
-@pytest.mark.xfail(reason="NumPy gives strides 0 to empty arrays", strict=False)
-def test_empty_batch_into_out():
-    x, out = np.ones((0, 6, 9, 14), "f4"), np.empty((0, 8, 7, 12), "f4")
+    out = np.empty((0, 8, 7, 12), "f4")
     assert fastconv.conv2d(x, W, out=out) is out
 
 

@@ -197,7 +197,6 @@ sys.stdout.buffer.write(pickle.dumps(result).hex().encode())
 """
 
 
-@pytest.mark.xfail(reason="an empty in2 has SciPy's shape only in mode 'valid'", strict=False)
 @pytest.mark.parametrize("mode", MODES)
 def test_empty_inputs_under_fill(mode):
     for name, (one, two) in itertools.product(FUNCTIONS, EMPTY):
@@ -210,7 +209,6 @@ def test_empty_inputs_under_fill(mode):
             assert np.array_equal(result, expected), (name, one, two)
 
 
-@pytest.mark.xfail(reason="an empty in2 has SciPy's shape only in mode 'valid'", strict=False)
 @pytest.mark.parametrize("boundary", ["wrap", "symm"])
 @pytest.mark.parametrize("mode", MODES)
 def test_empty_inputs_never_kill_the_process(mode, boundary):
