@@ -275,7 +275,7 @@ def _epilogue(bias: bool, activation: Any, dtype: np.dtype[Any]) -> str:
             raise ValueError(f"activation must be None, {names} or ('leaky_relu', slope), got {activation!r}")
         if dtype.kind == "c" or (dtype.kind in "iu" and name not in ("relu", "relu6")):
             raise TypeError(f"activation {name!r} is not defined for a result of dtype {dtype}")
-        parts.append(name if slope is None else f"{name}:{float(slope)!r}")
+        parts.append(name if slope is None else f"{name}:{float(slope)!r}".replace("e+", "e"))
     return "+".join(parts)
 
 

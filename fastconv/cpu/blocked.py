@@ -8,6 +8,7 @@ Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the registe
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil, gcd
 from typing import Any, NamedTuple
 
@@ -210,10 +211,10 @@ def _tile(p: Problem, t: Target) -> Tile:
     return min(fitting, key=lambda tile: costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx))
 
 
-def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
-    """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``."""
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
+    """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile."""
     kind = p.acc
-    size, tile = KINDS[kind][2], _tile(p, t)
+    size, tile = KINDS[kind][2], tile or _tile(p, t)
     lanes = t.lanes(size)
     width = tile.mr * lanes
 
@@ -227,7 +228,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         dtype = DTYPES[p.acc]
         if src.dtype != dtype or dst.dtype != dtype or (step > 1 and src.strides[1] != size):
-            return staged_launch(p, own.threads, build, t, src, packed, dst, fill)
+            # the bands' weights are these: another tile would want them packed otherwise
+            return staged_launch(p, own.threads, partial(build, tile=tile), t, src, packed, dst, fill)
         e = extents.copy()
         e[_AT["sn"] : _COUNT] = *src.strides, *dst.strides
         e[_AT["way"]] = 1 if dst.strides[1] == size else 2 if dst.strides[3] == size else 0
