@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextvars
 import functools
 import os
+import threading
+import weakref
 from pathlib import Path
 from types import TracebackType
 
 _scoped: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
-_process_wide: int | None = None
+# Settings of the process, the last one in force; one that is entered as a block is taken out again, whichever thread made it.
+# Only those whose object still lives can be entered: of the others, the last is all that matters.
+_process_wide: list[tuple[int, weakref.ref[Setting]]] = []
+_lock = threading.Lock()
 
 
 @functools.cache
@@ -36,7 +41,7 @@ def thread_count(argument: int | None = None) -> int:
     """
     if argument is not None:
         return min(_checked(argument), available())
-    asked = _scoped.get() or _process_wide
+    asked = _scoped.get() or (_process_wide[-1][0] if _process_wide else None)
     return min(asked, available()) if asked else available()
 
 
@@ -52,14 +57,18 @@ def _checked(count: int) -> int:
 class Setting:
     """What ``threads(n)`` returns: already in force for the process, or for a ``with`` block if entered."""
 
-    def __init__(self, count: int, before: int | None) -> None:
-        self._count, self._before = count, before
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._tokens: list[contextvars.Token[int | None]] = []
+        with _lock:
+            dead = [setting for setting in _process_wide if setting[1]() is None]
+            for setting in dead[:-1]:
+                _process_wide.remove(setting)
+            _process_wide.append((count, weakref.ref(self)))
 
     def __enter__(self) -> int:
-        global _process_wide
-        if not self._tokens:
-            _process_wide = self._before
+        with _lock:
+            _process_wide[:] = [setting for setting in _process_wide if setting[1]() is not self]
         self._tokens.append(_scoped.set(self._count))
         return min(self._count, available())
 
@@ -92,9 +101,4 @@ def threads(n: int | None = None) -> int | Setting:
     ...     fastconv.threads()
     1
     """
-    global _process_wide
-    if n is None:
-        return thread_count()
-    setting = Setting(_checked(n), _process_wide)
-    _process_wide = setting._count
-    return setting
+    return thread_count() if n is None else Setting(_checked(n))
