@@ -19,11 +19,11 @@ def pair(dtype="f8", one=(13, 38), two=(3, 4), seed=1):
     return random_array(rng, one, dtype), random_array(rng, two, dtype)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, (2, 1), (1, 2), (4, 3), (50, 60)])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "u1"])
+STRIDES = [1, 2, 3, (2, 1), (1, 2), (4, 3), (50, 60)]
+
+
+@pytest.mark.parametrize(("dtype", "stride"), [*itertools.product(("f4", "f8"), STRIDES), *itertools.product(("u1",), (1, 2, (2, 1)))])
 def test_stride_slices_the_full_result(dtype, stride):
-    if dtype == "u1" and stride in (3, (4, 3)):
-        stride = (stride, 2) if stride == 3 else (4, 1)  # the kernel of any stride is slow to compile: once is enough
     sh, sw = stride if isinstance(stride, tuple) else (stride, stride)
     in1, in2 = pair(dtype)
     for name, mode, boundary in itertools.product(FUNCTIONS, MODES, ("fill", "symm")):
