@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .planning.arguments import as_array, aside, check_out
-from .planning.problem import dtype_name
+from .planning.arguments import as_array, check_out
+from .planning.problem import ACTIVATIONS, dtype_name
 from .planning.reference import activate
 
 
@@ -22,7 +23,7 @@ class Epilogue:
     residual : array_like of the result's shape, optional
     activation : str or ("leaky_relu", slope), optional
     dtype : dtype, optional
-        Of the result; that of the sums by default.
+        Of the result; that of the sums by default.  NaN becomes 0 in an integer type.
 
     Examples
     --------
@@ -38,35 +39,92 @@ class Epilogue:
     dtype: Any = None
 
 
-def apply_epilogue(epilogue: Epilogue, sums: np.ndarray, layout: str, out: np.ndarray | None, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-    """The epilogue of sums in ``layout`` (``nchw`` or ``nhwc``; a plane has one channel)."""
-    y = sums
-    channels = -3 if layout == "nchw" else -1
+def activation_text(activation: Any, dtype: np.dtype[Any]) -> str:
+    """The problem's text of an ``activation`` argument, ``""`` for None.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An unknown one, or one that is not defined for sums of ``dtype``.
+    """
+    if activation is None:
+        return ""
+    name, slope = activation if isinstance(activation, tuple) and len(activation) == 2 else (activation, None)
+    if not isinstance(name, str) or name not in ACTIVATIONS or (name == "leaky_relu") != isinstance(slope, (int, float)):
+        names = ", ".join(repr(a) for a in ACTIVATIONS if a != "leaky_relu")
+        raise ValueError(f"activation must be None, {names} or ('leaky_relu', slope), got {activation!r}")
+    if dtype.kind == "c" or (dtype.kind in "iu" and name not in ("relu", "relu6")):
+        raise TypeError(f"activation {name!r} is not defined for a result of dtype {dtype}")
+    return name if slope is None else f"{name}:{float(slope)!r}".replace("e+", "e")
+
+
+def saturate(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Integers or floats in an integer type: rounded half to even, then clipped; NaN becomes 0.
+
+    Examples
+    --------
+    >>> saturate(np.array([-3.0, 0.5, 1.5, 254.5, 999.0]), np.dtype("u1"))
+    array([  0,   0,   2, 254, 255], dtype=uint8)
+    """
+    limits = np.iinfo(dtype)
+    if values.dtype.kind in "iub":
+        if values.dtype.kind == "b" or np.can_cast(values.dtype, dtype):
+            return values.astype(dtype)
+        own = np.iinfo(values.dtype)
+        return np.clip(values, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
+    rounded = np.rint(values)
+    above = rounded >= float(limits.max)  # as a float, the largest of 64 bits is one too large to convert
+    inside = np.where(above | np.isnan(rounded), 0, np.maximum(rounded, float(limits.min)))
+    result: np.ndarray = inside.astype(dtype)
+    result[above] = limits.max
+    return result
+
+
+def finisher(
+    epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str, out: np.ndarray | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What applies an epilogue to sums of this shape, type and layout (``nchw | nhwc``); everything is checked here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the field of the epilogue, its value and what is allowed.
+    """
+    if not isinstance(epilogue, Epilogue):
+        raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
+    values: dict[str, np.ndarray] = {}
+    kind = sums
     for name in ("scale", "shift", "residual"):
-        value = getattr(epilogue, name)
-        if value is None:
+        if getattr(epilogue, name) is None:
             continue
-        value = as_array(name, value)
+        value = as_array(name, getattr(epilogue, name))
         if name == "residual":
-            if value.shape != sums.shape:
-                raise ValueError(f"residual must have the result's shape {sums.shape}, got {value.shape}")
+            if value.shape != shape:
+                raise ValueError(f"residual must have the result's shape {shape}, got {value.shape}")
         elif value.ndim:
-            oc = 1 if sums.ndim == 2 else sums.shape[channels]
+            oc = 1 if len(shape) == 2 else shape[-3 if layout == "nchw" else -1]
             if value.shape != (oc,):
                 raise ValueError(f"{name} must be a scalar or of shape {(oc,)}, got {value.shape}")
-            value = value.reshape(-1, 1, 1) if layout == "nchw" and sums.ndim > 2 else value
-        y = y * value if name == "scale" else y + value
-    if epilogue.activation is not None:
-        name, slope = epilogue.activation if isinstance(epilogue.activation, tuple) else (epilogue.activation, None)
-        y = activate(name if slope is None else f"{name}:{slope}", y)
-    dtype = np.dtype(epilogue.dtype if epilogue.dtype is not None else sums.dtype)
+            value = value.reshape(-1, 1, 1) if layout == "nchw" and len(shape) > 2 else value
+        values[name] = value
+        kind = np.result_type(kind, value.dtype)
+    text = activation_text(epilogue.activation, kind)
+    dtype = np.dtype(epilogue.dtype if epilogue.dtype is not None else sums)
     dtype_name(dtype)
+    if kind.kind == "c" and dtype.kind != "c":
+        raise TypeError(f"dtype of the epilogue must be complex for complex sums, got {dtype}")
     if out is not None:
-        check_out(out, sums.shape, dtype)
-    if dtype.kind in "iu" and y.dtype.kind == "f":
-        limits = np.iinfo(dtype)
-        y = np.clip(np.rint(y), limits.min, limits.max)
-    if out is None:
-        return np.ascontiguousarray(y.astype(dtype, copy=False))
-    np.copyto(out, y.copy() if aside(out, *inputs) else y, casting="unsafe")
-    return out
+        check_out(out, shape, dtype)
+
+    def finish(y: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            for name, value in values.items():
+                y = y * value if name == "scale" else y + value
+            y = activate(text, y)
+            y = saturate(y, dtype) if dtype.kind in "iu" else y.astype(dtype, copy=False)
+        if out is None:
+            return np.ascontiguousarray(y)
+        np.copyto(out, y)
+        return out
+
+    return finish

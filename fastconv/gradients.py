@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .planning.arguments import as_array, aside, check_choices, check_out, pair
+from .epilogue import activation_text
+from .planning.arguments import as_array, aside, check_choices, check_out, choice, group_count, pair, result_type
 from .planning.planner import plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
+from .planning.reference import activate
 from .planning.thread_count import thread_count
 
 
@@ -47,20 +49,17 @@ def conv_transpose2d(
 
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
-    if data_format not in _FORMATS:
-        raise ValueError(f"data_format must be one of {', '.join(map(repr, _FORMATS))}, got {data_format!r}")
+    choice("data_format", data_format, _FORMATS)
     layout = _FORMATS[data_format]
     if input.ndim not in (3, 4) or weight.ndim != 4:
         raise ValueError(f"input must have 3 or 4 dimensions and weight 4, got shapes {input.shape} and {weight.shape}")
     src, wei = _IMAGES[layout, input.ndim](input), _WEIGHTS[layout, 4](weight)
-    if isinstance(groups, bool) or not hasattr(groups, "__index__") or groups.__index__() < 1:
-        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
-    g = groups.__index__()
+    g = group_count(groups)
     (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
     ph, pw = pair("padding", padding, 0)
     extra_h, extra_w = pair("output_padding", output_padding, 0)
-    if extra_h >= sh or extra_w >= sw:
-        raise ValueError(f"output_padding must be smaller than stride {(sh, sw)}, got {output_padding!r}")
+    if extra_h >= max(sh, dh) or extra_w >= max(sw, dw):
+        raise ValueError(f"output_padding must be smaller than stride {(sh, sw)} or dilation {(dh, dw)}, got {output_padding!r}")
     n, c, oh, ow = src.shape
     if wei.shape[0] != c or c % g or 0 in src.shape[1:] or 0 in wei.shape:
         raise ValueError(f"weight must have the input's {c} channels, divisible by groups={g}, and no empty extent, "
@@ -69,18 +68,29 @@ def conv_transpose2d(
     ih, iw = (oh - 1) * sh - 2 * ph + (kh - 1) * dh + 1 + extra_h, (ow - 1) * sw - 2 * pw + (kw - 1) * dw + 1 + extra_w
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
-    result = np.dtype(dtype) if dtype is not None else np.result_type(input.dtype, weight.dtype)
+    result = result_type(input.dtype, weight.dtype, dtype)
     name = dtype_name(result)
-    bias = _bias(bias, cg * g, 4)
+    bias = _bias(bias, cg * g, 4, accumulator(name))
+    # rows of output padding take the place of padding at the end; those that remain are reached by no tap
+    beyond = max(extra_h - ph, 0), max(extra_w - pw, 0)
     p = Problem(
-        op="bwd_data", n=n, g=g, ic=cg * g, ih=ih, iw=iw, oc=c, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw,
-        pr=pw, src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout,
-        wei_layout="oihw" if layout == "nchw" else "hwio", epilogue=_epilogue(bias is not None, activation, result),
-        precision=precision,
+        op="bwd_data", n=n, g=g, ic=cg * g, ih=ih - beyond[0], iw=iw - beyond[1], oc=c, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw,
+        pt=ph, pb=max(ph - extra_h, 0), pl=pw, pr=max(pw - extra_w, 0), src=dtype_name(input.dtype), wei=dtype_name(weight.dtype),
+        dst=name, acc=accumulator(name), src_layout=layout, wei_layout="oihw" if layout == "nchw" else "hwio",
+        epilogue=_epilogue(bias is not None, activation, result), precision=precision,
     )  # fmt: skip
     channels = (p.ic, ih, iw) if layout == "nchw" else (ih, iw, p.ic)
     shape = (n, *channels) if input.ndim == 4 else channels
-    return _planned(p, src, wei, bias, shape, DTYPES[name], _IMAGES[layout, input.ndim], out, (input, weight), threads, algorithm)
+    view = _IMAGES[layout, input.ndim]
+
+    def reached(dst: np.ndarray) -> np.ndarray:
+        image = view(dst)
+        if any(beyond):
+            start = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if bias is None else bias.astype(DTYPES[p.acc]).reshape(1, -1, 1, 1)
+            np.copyto(image, activate(activation_text(activation, result), start), casting="unsafe")
+        return image[:, :, : p.ih, : p.iw]
+
+    return _planned(p, src, wei, bias, shape, DTYPES[name], reached, out, (input, weight), threads, algorithm)
 
 
 def conv2d_input(
@@ -97,7 +107,7 @@ def conv2d_input(
            [1., 2., 1.]])
     """
     weight, grad = as_array("weight", weight), as_array("grad_output", grad_output)
-    p = _gradient("bwd_data", tuple(input_size), weight.shape, grad, weight.dtype, stride, padding, dilation, groups)
+    p = _gradient("bwd_data", _size("input_size", input_size), weight.shape, grad, weight.dtype, stride, padding, dilation, groups)
     return _planned(p, grad, weight, None, (p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], lambda x: x, None, (), None, None)
 
 
@@ -114,8 +124,19 @@ def conv2d_weight(
            [4., 4.]])
     """
     image, grad = as_array("input", input), as_array("grad_output", grad_output)
-    p = _gradient("bwd_weight", image.shape, tuple(weight_size), grad, image.dtype, stride, padding, dilation, groups)
+    p = _gradient("bwd_weight", image.shape, _size("weight_size", weight_size), grad, image.dtype, stride, padding, dilation, groups)
     return _planned(p, image, grad, None, (p.oc, p.ic // p.g, p.kh, p.kw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+
+
+def _size(name: str, value: Any) -> tuple[int, ...]:
+    """A shape of four ints."""
+    try:
+        size = tuple(extent.__index__() for extent in value)
+    except (TypeError, AttributeError):
+        raise TypeError(f"{name} must be four ints, got {value!r}") from None
+    if len(size) != 4:
+        raise ValueError(f"{name} must be four ints, got {value!r}")
+    return size
 
 
 def _gradient(
@@ -125,7 +146,8 @@ def _gradient(
     if len(image) != 4 or len(kernel) != 4:
         raise ValueError(f"input and weight must have 4 dimensions, got shapes {image} and {kernel}")
     (sh, sw), (dh, dw), (ph, pw) = pair("stride", stride, 1), pair("dilation", dilation, 1), pair("padding", padding, 0)
-    name = dtype_name(np.result_type(grad.dtype, other))
+    groups = group_count(groups)
+    name = dtype_name(result_type(grad.dtype, other, None))
     p = Problem(op=op, n=image[0], g=groups, ic=image[1], ih=image[2], iw=image[3], oc=kernel[0], kh=kernel[2], kw=kernel[3],
                 sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw, pr=pw, src=dtype_name(grad.dtype), wei=dtype_name(other),
                 dst=name, acc=accumulator(name))  # fmt: skip

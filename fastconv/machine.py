@@ -67,6 +67,8 @@ def warmup(*problems: Problem | str) -> None:
     >>> warmup("ih64_k3_f32")
     """
     for problem in problems or _USUAL:
+        if not isinstance(problem, (str, Problem)):
+            raise TypeError(f"problems must be Problem objects or their texts, got {problem!r}")
         p = Problem.parse(problem) if isinstance(problem, str) else problem
         for count in sorted({1, thread_count()}):
             run_once(plan_problem(p, threads=count))

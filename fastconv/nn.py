@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .epilogue import Epilogue, apply_epilogue
+from .epilogue import Epilogue, activation_text, finisher
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
-from .planning.arguments import as_array, aside, check_choices, check_out, pair
+from .planning.arguments import as_array, aside, check_choices, check_out, choice, exact, group_count, pair, result_type
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
 from .planning.plans import Launch, Plan
-from .planning.problem import ACTIVATIONS, DTYPES, Problem, accumulator, dtype_name
+from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.thread_count import thread_count
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
@@ -129,8 +129,8 @@ def conv2d(
     ):
         place = None if out is None else (out.shape, out.strides, out.dtype)
         key = (place, input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
-               bias is None or (bias.shape, bias.strides, bias.dtype), stride, padding, dilation, groups, padding_mode,
-               data_format, activation, epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
+               bias is None or (bias.shape, bias.strides, bias.dtype), exact(stride), exact(padding), exact(dilation), exact(groups),
+               padding_mode, data_format, exact(activation), epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
         try:
             call = _calls.get(key)
         except TypeError:  # a list as stride or padding
@@ -143,17 +143,15 @@ def conv2d(
                     return dst
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
-    if epilogue is not None:
-        if not isinstance(epilogue, Epilogue):
-            raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
-        if activation is not None:
-            raise ValueError("activation must be None where an epilogue is given: it has one of its own")
-        sums = conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
-                      dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm)  # fmt: skip
-        return apply_epilogue(epilogue, sums, _FORMATS[data_format], out, (input, weight))
+    if epilogue is not None and activation is not None:
+        raise ValueError("activation must be None where an epilogue is given: it has one of its own")
     parsed = _parse(input.shape, input.dtype, weight.shape, weight.dtype, bias is not None, stride, padding, dilation, groups,
                     padding_mode, data_format, activation, dtype, precision)  # fmt: skip
-    bias = _bias(bias, parsed.problem.oc, weight.ndim)
+    if epilogue is not None:
+        finish = finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, out)
+        return finish(conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
+                             dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm))  # fmt: skip
+    bias = _bias(bias, parsed.problem.oc, weight.ndim, parsed.problem.acc)
     if out is not None:
         check_out(out, parsed.shape, parsed.dtype)
     if parsed.problem.n == 0:
@@ -177,14 +175,17 @@ def conv2d(
 def _run(call: _Call, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
     parsed = call.parsed
     if bias is not None and (bias.dtype is not call.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
-        bias = np.ascontiguousarray(bias.reshape(-1), call.bias_type)
+        with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
+            bias = np.ascontiguousarray(bias.reshape(-1), call.bias_type)
     call.launch(parsed.image(input), call.plan.pack(parsed.weights(weight)), bias, parsed.image(dst))
 
 
-def _bias(bias: Any, oc: int, weight_ndim: int) -> np.ndarray | None:
+def _bias(bias: Any, oc: int, weight_ndim: int, acc: str) -> np.ndarray | None:
     if bias is None:
         return None
     array = as_array("bias", bias)
+    if array.dtype.kind == "c" and acc[0] != "c":
+        raise TypeError(f"bias must be real for a real result, got dtype {array.dtype}")
     if array.shape != (oc,) and not (weight_ndim == 2 and array.ndim == 0):
         wanted = "a scalar or of shape (1,)" if weight_ndim == 2 else f"of shape {(oc,)}"
         raise ValueError(f"bias must be {wanted}, got shape {array.shape}")
@@ -196,11 +197,9 @@ def _parse(
     stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, data_format: Any, activation: Any,
     result_dtype: Any, precision: str,
 ) -> _Parsed:  # fmt: skip
-    if data_format not in _FORMATS:
-        raise ValueError(f"data_format must be one of {', '.join(map(repr, _FORMATS))}, got {data_format!r}")
+    choice("data_format", data_format, _FORMATS)
     layout = _FORMATS[data_format]
-    if padding_mode not in _BORDERS:
-        raise ValueError(f"padding_mode must be one of {', '.join(map(repr, _BORDERS))}, got {padding_mode!r}")
+    choice("padding_mode", padding_mode, _BORDERS)
     if len(shape) not in (2, 3, 4):
         raise ValueError(f"input must have 2, 3 or 4 dimensions, got shape {shape}")
     if len(weight_shape) != (2 if len(shape) == 2 else 4):
@@ -208,9 +207,7 @@ def _parse(
                          f"got shape {weight_shape}")  # fmt: skip
     if 0 in shape[-3:] or 0 in weight_shape:
         raise ValueError(f"input and weight must not be empty (only the batch may be), got shapes {shape} and {weight_shape}")
-    if isinstance(groups, bool) or not hasattr(groups, "__index__") or groups.__index__() < 1:
-        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
-    g = groups.__index__()
+    g = group_count(groups)
     if len(shape) == 2:
         n, c, h, w, oc, cg, kh, kw = 1, 1, *shape, 1, 1, *weight_shape
     else:
@@ -223,11 +220,7 @@ def _parse(
                          f"got shape {weight_shape} ({oc} filters of {cg} channels)")  # fmt: skip
     (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
     (pt, pb), (pl, pr) = _paddings(padding, (h, w), ((kh - 1) * dh + 1, (kw - 1) * dw + 1), (sh, sw))
-    result = np.dtype(result_dtype) if result_dtype is not None else np.result_type(dtype, weight_dtype)
-    if result.kind == "b":
-        raise TypeError("input and weight must not both be bool: no library defines that convolution; give dtype=")
-    if result.kind != "c" and (dtype.kind == "c" or weight_dtype.kind == "c"):
-        raise TypeError(f"dtype must be complex for complex input or weight, got {result}")
+    result = result_type(dtype, weight_dtype, result_dtype)
     epilogue = _epilogue(bias, activation, result)
     name = dtype_name(result)
     p = Problem(
@@ -267,16 +260,7 @@ def _paddings(padding: Any, image: tuple[int, int], span: tuple[int, int], strid
 
 def _epilogue(bias: bool, activation: Any, dtype: np.dtype[Any]) -> str:
     """The problem's epilogue text."""
-    parts = ["bias"] if bias else []
-    if activation is not None:
-        name, slope = activation if isinstance(activation, tuple) and len(activation) == 2 else (activation, None)
-        if name not in ACTIVATIONS or (name == "leaky_relu") != isinstance(slope, (int, float)):
-            names = ", ".join(repr(a) for a in ACTIVATIONS if a != "leaky_relu")
-            raise ValueError(f"activation must be None, {names} or ('leaky_relu', slope), got {activation!r}")
-        if dtype.kind == "c" or (dtype.kind in "iu" and name not in ("relu", "relu6")):
-            raise TypeError(f"activation {name!r} is not defined for a result of dtype {dtype}")
-        parts.append(name if slope is None else f"{name}:{float(slope)!r}".replace("e+", "e"))
-    return "+".join(parts)
+    return "+".join(filter(None, ("bias" if bias else "", activation_text(activation, dtype))))
 
 
 class ConvolutionPlan(Plan):
@@ -323,7 +307,7 @@ class ConvolutionPlan(Plan):
         if weight.shape != self._weight_shape or weight.dtype != self._weight_type:
             raise ValueError(f"weight must have shape {self._weight_shape} and dtype {self._weight_type} as planned, "
                              f"got {weight.shape} and {weight.dtype}")  # fmt: skip
-        bias = _bias(bias, self.problem.oc, weight.ndim)
+        bias = _bias(bias, self.problem.oc, weight.ndim, self.problem.acc)
         if (bias is not None) != self.problem.epilogue.startswith("bias"):
             raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
         return weight, None if bias is None else bias.astype(DTYPES[self.problem.acc])

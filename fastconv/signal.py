@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .planning.arguments import aside, check_choices, check_out, pair
+from .planning.arguments import aside, check_choices, check_out, exact, pair
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.plans import Launch, Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
@@ -114,8 +114,8 @@ def _lookup(
     key: tuple[Any, ...] | None = None
     if mask is None and type(in1) is np.ndarray and type(in2) is np.ndarray:
         place = out is None or (out.shape, out.strides, out.dtype) if out is None or type(out) is np.ndarray else None
-        key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
-               stride, dilation, dtype, precision, count, device, algorithm)  # fmt: skip
+        key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, exact(fillvalue),
+               exact(stride), exact(dilation), dtype, precision, count, device, algorithm)  # fmt: skip
         try:
             call = _calls.get(key)
         except TypeError:  # an unhashable fillvalue or stride
@@ -150,15 +150,17 @@ def _general(
     in1, in2 = np.asarray(in1), np.asarray(in2)
     if not in1.ndim == in2.ndim == 2:
         raise ValueError(f"{'convolve2d' if flip else 'correlate2d'} inputs must both be 2-D arrays")
-    if mode not in ("full", "same", "valid"):
+    if not isinstance(mode, str) or mode not in ("full", "same", "valid"):
         raise ValueError("Acceptable mode flags are 'valid', 'same', or 'full'.")
-    if boundary not in _BORDERS:
+    if not isinstance(boundary, str) or boundary not in _BORDERS:
         if boundary == "reflect":
             raise ValueError("Incorrect boundary value.")
         raise ValueError("Acceptable boundary flags are 'fill', 'circular' (or 'wrap'), and 'symmetric' (or 'symm').")
     strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
     check_choices(precision, device)
     result_type = _result_type(in1, in2, dtype)
+    if mask is not None:
+        result_type = np.result_type(result_type, np.float64) if result_type.kind not in "fc" else result_type
     fill = _cast_fill(fillvalue, result_type)
     spans = tuple((k - 1) * d + 1 if k else 0 for k, d in zip(in2.shape, dilations, strict=True))
     swapped = _exchanged(mode, in1.shape, spans)
@@ -268,10 +270,6 @@ def _masked(
     mask: Any, out: Any, dtype: np.dtype[Any], precision: Any, count: int, device: Any, algorithm: Any,
 ) -> np.ndarray:  # fmt: skip
     """sum(w m x) / sum(w m), both sums as plain correlations of masked copies."""
-    if dtype.kind not in "fc":
-        dtype = np.result_type(dtype, np.float64)
-        if out is not None:
-            check_out(out, out.shape, dtype)
     if isinstance(mask, str):
         if mask != "nan":
             raise ValueError(f"mask must be an array of bool or 'nan', got {mask!r}")

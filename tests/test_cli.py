@@ -13,8 +13,9 @@ from PIL import Image
 from fastconv.cli import commands, images
 from fastconv.cli.__main__ import main
 from fastconv.cli.demo import PHOTO
-from fastconv.cli.filter import BORDERS, saturate
+from fastconv.cli.filter import BORDERS
 from fastconv.cli.kernels import KERNELS, parse_kernel
+from fastconv.epilogue import saturate
 
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
 SHARPEN = [[0, -1, 0], [-1, 5, -1], [0, -1, 0]]

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 import fastconv
 
+from ..epilogue import saturate
 from . import figures, images
 from .images import Picture
 from .kernels import KERNELS, Kernel, parse_kernel
@@ -83,22 +84,6 @@ def _sum_type(pixels: np.ndarray, kernel: Kernel) -> np.dtype[Any]:
     largest = max(np.iinfo(pixels.dtype).max, -np.iinfo(pixels.dtype).min)
     exact = kernel.whole and largest * np.abs(kernel.taps).sum() <= EXACT_IN_FLOAT32
     return np.dtype(np.float32 if exact else np.float64)
-
-
-def saturate(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Round half to even, then clip to an integer type.
-
-    Examples
-    --------
-    >>> saturate(np.array([-3.0, 0.5, 1.5, 254.5, 999.0]), np.dtype("u1"))
-    array([  0,   0,   2, 254, 255], dtype=uint8)
-    """
-    limits = np.iinfo(dtype)
-    rounded = np.rint(values)
-    above = rounded >= float(limits.max)  # as a float, the largest of 64 bits is one too large to convert
-    result = np.where(above, 0, np.maximum(rounded, float(limits.min))).astype(dtype)
-    result[above] = limits.max
-    return result
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -1,6 +1,9 @@
 """The CPU backend: its ordered candidate list."""
 
+import numba
+
 from ..planning import reference
 from . import blocked, complex, direct
 
-ALGORITHMS = (complex, blocked, direct, reference)
+# with NUMBA_DISABLE_JIT=1 there are no kernels
+ALGORITHMS = (reference,) if numba.config.DISABLE_JIT else (complex, blocked, direct, reference)

@@ -260,10 +260,11 @@ def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
 def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: int) -> tuple[np.ndarray, int, int]:
     """The kernel's integers but for the strides, the bytes of workspace of one thread, and the units of work."""
     icg, ocg = p.ic // p.g, p.oc // p.g
-    # a kernel of one row or column reads only every stride-th
-    dh, dw = (p.dh if p.kh > 1 else p.sh), (p.dw if p.kw > 1 else p.sw)
-    g, gx = gcd(p.sh, dh), gcd(p.sw, dw)
-    q, k, qx, kx = p.sh // g, dh // g, p.sw // gx, dw // gx
+    # of one row or column of results no stride matters; a kernel of one row or column reads only every stride-th
+    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    dh, dw = (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else sw)
+    g, gx = gcd(sh, dh), gcd(sw, dw)
+    q, k, qx, kx = sh // g, dh // g, sw // gx, dw // gx
     kh_rows = (p.kh - 1) * k + 1
     columns = (p.ow - 1) * qx + (p.kw - 1) * kx + 1
     # the last tile of a narrow plane reads up to nx - 1 pixels beyond

@@ -16,6 +16,7 @@ import pickle
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,12 @@ def helper(function: Callable[..., Any]) -> Any:
     return numba.njit(**options)(function)
 
 
+# Held while compiling or loading, and by a fork: a child made while another thread compiles would find Numba's locks taken for ever.
+_compiling = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release)
+
+
 def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any) -> Any:
     """The compiled ``factory(*spec)``, from the disk cache or the compiler.
 
@@ -64,18 +71,19 @@ def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], sign
     -------
     Numba dispatcher
     """
-    start = time.perf_counter()
-    function = factory(*spec)
-    function.__name__ = function.__qualname__ = name
-    dispatcher = numba.njit(**_OPTIONS)(function)
-    cache = _KernelCache((name, spec, str(signature)))
-    dispatcher._cache = cache
-    dispatcher.compile(signature)
-    dispatcher._can_compile = False
-    counts["loaded" if cache.hit else "compiled"] += 1
-    if os.environ.get("FASTCONV_VERBOSE"):
-        _log.warning("%s %s in %.3f s", "loaded" if cache.hit else "compiled", name, time.perf_counter() - start)
-    return dispatcher
+    with _compiling:
+        start = time.perf_counter()
+        function = factory(*spec)
+        function.__name__ = function.__qualname__ = name
+        dispatcher = numba.njit(**_OPTIONS)(function)
+        cache = _KernelCache((name, spec, str(signature)))
+        dispatcher._cache = cache
+        dispatcher.compile(signature)
+        dispatcher._can_compile = False
+        counts["loaded" if cache.hit else "compiled"] += 1
+        if os.environ.get("FASTCONV_VERBOSE"):
+            _log.warning("%s %s in %.3f s", "loaded" if cache.hit else "compiled", name, time.perf_counter() - start)
+        return dispatcher
 
 
 class Kernel:
@@ -132,7 +140,7 @@ def cache_directory() -> Path | None:
     """Where kernels are kept: ``FASTCONV_CACHE_DIR`` or the user's cache directory; None if that place cannot be trusted."""
     named = os.environ.get("FASTCONV_CACHE_DIR")
     try:
-        path = Path(named) if named else _user_cache() / "fastconv"
+        path = (Path(named) if named else _user_cache() / "fastconv").absolute()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return None
@@ -194,7 +202,11 @@ class _KernelCache:
 
         target_context.refresh()
         rebuild: Any = compiler.CompileResult._rebuild
-        result = rebuild(target_context, *pickle.loads(payload))
+        try:
+            result = rebuild(target_context, *pickle.loads(payload))
+        except (pickle.UnpicklingError, TypeError, ValueError, LookupError, AttributeError, ImportError, EOFError) as error:
+            _log.warning("fastconv: compiling again, since %s cannot be read (%s)", self._path, error)
+            return None
         self.hit = True
         return result
 
@@ -221,8 +233,15 @@ class _KernelCache:
     def _read(self) -> bytes | None:
         if self._path is None:
             return None
+        # checked at every load: the directory may have been replaced since
+        if not _private(self._path.parent):
+            return None
         try:
-            data = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+                    return None
+                data = file.read()
         except OSError:
             return None
         head = len(_MAGIC) + _DIGEST_BYTES

@@ -50,8 +50,10 @@ HEIGHTS = (3, 5, 7)
 _BAND = 64  # rows of output that one unit of work computes
 
 # The integers that the kernel receives: this head, the row map, the left and the right column map
-_HEAD = ("oc", "ocg", "icg", "iw", "oh", "ow", "kh", "kw", "sw", "dw", "pl", "q", "k", "g", "band_rows", "bands", "finish", "bias", "rows",
-         "nleft", "left_end", "left_wide", "right_from", "right_wide", "sn", "sc", "sy", "wo", "dn", "dc", "dy")  # fmt: skip
+_HEAD = (
+    "oc", "ocg", "icg", "iw", "oh", "ow", "kh", "kw", "sw", "dw", "pl", "q", "held", "k", "phases", "g", "band_rows", "bands", "finish",
+    "bias", "rows", "nleft", "left_end", "left_wide", "right_from", "right_wide", "sn", "sc", "sy", "wo", "dn", "dc", "dy",
+)  # fmt: skip
 _AT = {name: place for place, name in enumerate(_HEAD)}
 _COUNT = len(_HEAD)
 
@@ -60,7 +62,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, output channel, phase, band of rows).
 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
-    k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses.
+    k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses, which holds
+    ``held = min(q, kh)`` rows for each output row, the rows between two outputs being left out.
     Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band.
     Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
@@ -70,14 +73,14 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
 
     def direct(job: Any, index: Any, u0: Any, u1: Any) -> None:
         src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
-        (oc, ocg, icg, iw, oh, ow, kh, kw, sw, dw, pl, q, k, g, band_rows, bands, finish, biased, map_rows, nleft,
-         left_end, left_wide, right_from, right_wide, sn, sc, sy, wo, dn, dc, dy) = integers(e, 31)  # fmt: skip
-        row_map = e + 248
+        (oc, ocg, icg, iw, oh, ow, kh, kw, sw, dw, pl, q, held, k, phases, g, band_rows, bands, finish, biased, map_rows, nleft,
+         left_end, left_wide, right_from, right_wide, sn, sc, sy, wo, dn, dc, dy) = integers(e, 33)  # fmt: skip
+        row_map = e + 264
         order = row_map + map_rows * 8
         maps = order + (icg * kh * kw + nleft) * 8
         fill = peek(kind, values)
         finish *= values + size
-        entries = (band_rows + rows) * q + kh
+        entries = (band_rows + rows) * held + kh
         table = workspace + index * slot
         start = table + 3 * icg * entries * 8
         packed = start + 64
@@ -94,7 +97,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
         packed_for = -1
         for u in range(u0, u1):
             rest, band = u // bands, u % bands
-            rest, phase = rest // k, rest % k
+            rest, phase = rest // phases, rest % phases
             n, o = rest // oc, rest % oc
             of_phase = (oh - phase + k - 1) // k
             j0 = band * band_rows
@@ -107,10 +110,10 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
                     poke(kind, packed + tap * size, peek(kind, wei_at + o * wo + peek("i64", order + tap * 8)))
                 packed_for = o
             plane = src_at + n * sn + (o // ocg) * icg * sc
-            used = (j1 - j0 - 1) * q + kh
-            needed = (rows - 1) * q + kh
+            used = (j1 - j0 - 1) * held + kh
+            needed = (rows - 1) * held + kh
             for r in range(used if used > needed else needed):
-                row = peek("i64", row_map + (phase * q + (j0 * q + r) * k) * g * 8) if r < used else -1
+                row = peek("i64", row_map + (phase * q + ((j0 + r // held) * q + r % held) * k) * g * 8) if r < used else -1
                 for c in range(icg):
                     at = c * entries + r
                     row_at = fill_at if row < 0 else plane + c * sc + row * sy
@@ -128,7 +131,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
                 jt = j1 - rows if j + rows > j1 else j
                 if jt < j0:
                     jt = j0
-                here = (jt - j0) * q * 8
+                here = (jt - j0) * held * 8
                 for x in range(0, ow, width):
                     xt = ow - width if x + width > ow else x
                     if xt < 0:
@@ -141,7 +144,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk:
                     whole = jt + rows <= j1 and xt + width <= ow
                     tile_dst = to + jt * k * dy + xt * size if whole else tile_at
                     dst_pitch = k * dy if whole else width * size
-                    direct_tile(spec, tile_table + here, entries * 8, q * 8, column * size, packed, icg, kh, kw, dw * size, sw * size,
+                    direct_tile(spec, tile_table + here, entries * 8, held * 8, column * size, packed, icg, kh, kw, dw * size, sw * size,
                                 start, tile_dst, dst_pitch, finish)  # fmt: skip
                     if not whole:
                         valid = width if xt + width <= ow else ow - xt
@@ -191,21 +194,28 @@ def _tile(p: Problem, t: Target) -> Tile:
     return min(fitting, key=lambda tile: abs(tile.vecs - vecs))
 
 
+def _steps(p: Problem) -> tuple[int, int, int, int]:
+    """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
+    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
+
+
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose kernel packs the few taps itself, at every run."""
     kind = kernel_kind(p.acc)
     assert kind is not None
     size = KINDS[kind][2]
     tile, lanes = _tile(p, t), t.lanes(size)
-    g = gcd(p.sh, p.dh)
-    v, h = (p.sh // g if p.sh // g <= 2 else 0), (p.sw if p.sw <= 2 else 0)
+    sh, sw, dh, _ = _steps(p)
+    g = gcd(sh, dh)
+    v, h = (sh // g if sh // g <= 2 else 0), (sw if sw <= 2 else 0)
     chunk = tile.chunk // 2 if h == 2 else tile.chunk
     only = p.kh if (v, h) == (1, 1) and p.kh in HEIGHTS and p.kh <= chunk else 0
     spec = (kind, lanes, tile.rows, tile.vecs, v, h, chunk, only, int(t.fma))
     name = f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{only}" * bool(only) + f"_s{v}{h}" * ((v, h) != (1, 1))
     region = Region(name, _factory, spec, kind)
     extents, slot = _extents(p, tile, lanes, size)
-    units = p.n * p.oc * (p.dh // g) * int(extents[_AT["bands"]])
+    units = p.n * p.oc * int(extents[_AT["phases"]] * extents[_AT["bands"]])
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
@@ -239,31 +249,33 @@ def _tap_order(p: Problem, chunk: int) -> np.ndarray:
 def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray, int]:
     """The kernel's integers but for the strides, and the bytes of workspace of one thread."""
     width = lanes * tile.vecs
-    g = gcd(p.sh, p.dh)
-    q, k = p.sh // g, p.dh // g
+    sh, sw, dh, dw = _steps(p)
+    g = gcd(sh, dh)
+    q, k = sh // g, dh // g
+    held, phases = min(q, p.kh), min(k, p.oh)
     of_phase = -(-p.oh // k)
     band_rows = min(_BAND, -(-of_phase // tile.rows) * tile.rows)
     icg, ocg = p.ic // p.g, p.oc // p.g
     has_bias, activation, _ = parse_epilogue(p.epilogue)
     # tiles start at multiples of the width, the last one further left so that it ends with the row
-    span = (width - 1) * p.sw + (p.kw - 1) * p.dw + 1 + (p.sw == 2)
+    span = (width - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
     last = max(p.ow - width, 0)
     left_end = left_wide = right_wide = 0
     if p.pl:
-        reach = (p.pl - 1) // p.sw
+        reach = (p.pl - 1) // sw
         left_last = last if reach >= last else reach // width * width
-        left_end, left_wide = left_last + 1, left_last * p.sw + span
-    beyond = max((p.iw + p.pl - span) // p.sw + 1, left_end)  # the first tile start that reads behind the right edge
+        left_end, left_wide = left_last + 1, left_last * sw + span
+    beyond = max((p.iw + p.pl - span) // sw + 1, left_end)  # the first tile start that reads behind the right edge
     right_from = min(-(-beyond // width) * width, last) if beyond <= last else p.ow
     if right_from <= last:
-        right_wide = (last - right_from) * p.sw + span
-    furthest = max(left_wide - p.pl, right_from * p.sw - p.pl + right_wide if right_wide else 0)
+        right_wide = (last - right_from) * sw + span
+    furthest = max(left_wide - p.pl, right_from * sw - p.pl + right_wide if right_wide else 0)
     before, after = column_maps(p, max(furthest - p.iw, 0))
-    head = (p.oc, ocg, icg, p.iw, p.oh, p.ow, p.kh, p.kw, p.sw, p.dw, p.pl, q, k, g, band_rows, -(-of_phase // band_rows),
+    head = (p.oc, ocg, icg, p.iw, p.oh, p.ow, p.kh, p.kw, sw, dw, p.pl, q, held, k, phases, g, band_rows, -(-of_phase // band_rows),
             int(activation is not None), int(has_bias), p.ih_padded, p.pl, left_end, left_wide, right_from, right_wide)  # fmt: skip
     extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), row_map(p), np.zeros(p.taps, np.int64),
                               before, after])  # fmt: skip
-    entries = (band_rows + tile.rows) * q + p.kh
+    entries = (band_rows + tile.rows) * held + p.kh
     slot = 8 * 3 * icg * entries + 64
     slot += size * (icg * p.kh * p.kw + p.iw + lanes + icg * entries * (left_wide + right_wide + 2 * lanes) + tile.rows * width)
     return extents, -(-slot // 64) * 64

@@ -109,8 +109,11 @@ class Pool:
         A helper's own code is compiled (or loaded) in its thread, so no caller waits for it.
         """
         while self._started < threads - 1:
+            try:
+                threading.Thread(target=self._serve, name=f"fastconv-{self._started + 1}", daemon=True).start()
+            except RuntimeError:  # the machine or a finalizing interpreter gives no more threads: the caller does the work alone
+                return
             self._started += 1
-            threading.Thread(target=self._serve, name=f"fastconv-{self._started}", daemon=True).start()
 
     def wake(self, threads: int) -> None:
         """Wake sleeping helpers, as many as could help; they find the job that is published next."""

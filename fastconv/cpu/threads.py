@@ -155,19 +155,21 @@ class Region:
         def launch_pieces(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             arrays = src[first], packed[first], values if bias is None else bias, values, dst[first]
             pool = pools.pool
-            shared = threads > 1 and pool.lock.acquire(blocking=False)
-            try:
-                workspace = take(many if shared else one)
-                if shared:
+            if threads == 1 or pool.lock.locked():
+                run_pieces(arrays, 1)
+            else:
+                # `with`, since a signal's exception may arrive after any call; another caller that came first is waited for
+                with pool.lock:
                     pool.ready(threads)
-                for u0, u1 in itertools.pairwise(bounds):
-                    if shared:
-                        pool.wake(threads)
-                    slots = threads if shared else 1
-                    call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, slot, min(u1 - u0, _CHUNKS * slots))
-            finally:
-                if shared:
-                    pool.lock.release()
+                    run_pieces(arrays, threads)
+
+        def run_pieces(arrays: tuple[Any, ...], slots: int) -> None:
+            pool = pools.pool
+            workspace = take(one if slots == 1 else many)
+            for u0, u1 in itertools.pairwise(bounds):
+                if slots > 1:
+                    pool.wake(slots)
+                call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, slot, min(u1 - u0, _CHUNKS * slots))
             give(workspace)
 
         chosen = launch if threads == 1 and pieces == 1 else launch_pieces

@@ -27,6 +27,7 @@ def finish_values(p: Problem, fill: Any) -> np.ndarray:
     least, most = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     low = 0 if name in ("relu", "relu6") else least
     high = 6 if name == "relu6" else most
-    values = np.array([0, slope if name == "leaky_relu" else 1, low, high, 0], dtype)
+    with np.errstate(over="ignore"):  # a slope beyond float32 is infinite in it
+        values = np.array([0, slope if name == "leaky_relu" else 1, low, high, 0], dtype)
     values[0] = fill
     return values.view(f"i{dtype.itemsize}") if dtype.kind == "u" else values

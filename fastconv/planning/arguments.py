@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,24 @@ def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     return result
 
 
+def group_count(groups: Any) -> int:
+    """``groups`` as an int of at least 1."""
+    if isinstance(groups, bool) or not hasattr(groups, "__index__") or groups.__index__() < 1:
+        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
+    count: int = groups.__index__()
+    return count
+
+
+def result_type(input: np.dtype[Any], weight: np.dtype[Any], dtype: Any) -> np.dtype[Any]:
+    """The result's type: ``dtype``, or what NumPy promotes the two to; not bool, and complex where one of them is."""
+    result = np.dtype(dtype) if dtype is not None else np.result_type(input, weight)
+    if result.kind == "b":
+        raise TypeError("input and weight must not both be bool: no library defines that convolution; give dtype=")
+    if result.kind != "c" and "c" in (input.kind, weight.kind):
+        raise TypeError(f"dtype must be complex for complex input or weight, got {result}")
+    return result
+
+
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """``out`` is a writeable array of exactly this shape and type with positive strides."""
     if not isinstance(out, np.ndarray):
@@ -44,10 +63,26 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ValueError(f"out must have positive strides, got {out.strides}")
 
 
+def exact(value: Any) -> Any:
+    """A part of a call's cache key that equals only itself: 1, 1.0 and True are one key, but not one argument.
+
+    Examples
+    --------
+    >>> exact(1) == exact(True), exact((1, 2)) == exact((1.0, 2)), exact((1, 2)) == exact((1, 2))
+    (False, False, True)
+    """
+    return repr(value) if value.__class__ is tuple else (value.__class__, value)
+
+
+def choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """``value`` is one of the strings ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
 def check_choices(precision: str, device: str | None) -> None:
     """The tail's two closed choices."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, got {precision!r}")
+    choice("precision", precision, PRECISIONS)
     if device not in (None, "cpu"):
         raise ValueError(f"device must be None or 'cpu' (this version has no other backend), got {device!r}")
 

@@ -53,6 +53,9 @@ def plan_problem(p: Problem, target: Any = None, threads: int = 1, algorithm: st
     ValueError
         A named algorithm does not exist, or cannot run (with its reason).
     """
+    for name, value in (("algorithm", algorithm or ""), ("effort", effort)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, got {value!r}")
     key = (p, target, threads, algorithm, effort)
     plan = _plans.get(key)
     if plan is None:
@@ -87,21 +90,23 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
             cost = candidate.cost(image, target)
         if best is None or cost < best[0]:
             best = cost, candidate
-    assert best is not None, "the reference rejects nothing that a dialect sends"
+    if best is None:
+        reasons = "; ".join(f"{short_name(a)}: {a.reject(p, target)}" for a in algorithms())
+        raise ValueError(f"no algorithm can run {p}: {reasons}")
     return best[1].build(p, target, plan_problem, threads)
 
 
 def run_once(plan: Plan) -> tuple[Any, ...]:
     """Run a plan on random data, which compiles its kernels; what a further run needs is returned."""
     p, rng = plan.problem, np.random.default_rng(0)
-    src = rng.integers(0, 9, (p.n, p.ic, p.ih, p.iw)).astype(DTYPES[p.src])
-    wei = rng.integers(0, 9, (p.oc, p.ic // p.g, p.kh, p.kw)).astype(DTYPES[p.wei])
-    bias = np.zeros(p.oc, DTYPES[p.acc]) if p.epilogue.startswith("bias") else None
+    image, kernel, result = (p.n, p.ic, p.ih, p.iw), (p.oc, p.ic // p.g, p.kh, p.kw), (p.n, p.oc, p.oh, p.ow)
+    shapes = {"fwd": (image, kernel, result), "bwd_data": (result, kernel, image), "bwd_weight": (image, result, kernel)}[p.op]
+    src = rng.integers(0, 9, shapes[0]).astype(DTYPES[p.src])
+    wei = rng.integers(0, 9, shapes[1]).astype(DTYPES[p.wei])
+    dst = np.empty(shapes[2], DTYPES[p.dst])
+    bias = np.zeros(p.ic if p.op == "bwd_data" else p.oc, DTYPES[p.acc]) if p.epilogue.startswith("bias") else None
     if p.src_layout == "nhwc":
-        src = np.ascontiguousarray(src.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        dst = np.empty((p.n, p.oh, p.ow, p.oc), DTYPES[p.dst]).transpose(0, 3, 1, 2)
-    else:
-        dst = np.empty((p.n, p.oc, p.oh, p.ow), DTYPES[p.dst])
+        src, dst = (np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for x in (src, dst))
     packed = plan.pack(wei)
     launch = plan.prepare(src, packed, dst)
     launch(src, packed, bias, dst)
