@@ -6,4 +6,4 @@ from ..planning import reference
 from . import blocked, complex, direct
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
-ALGORITHMS = (reference,) if numba.config.DISABLE_JIT else (complex, blocked, direct, reference)
+ALGORITHMS = (reference,) if numba.config.DISABLE_JIT else (complex, blocked, direct, reference)  # type: ignore[attr-defined]

@@ -40,6 +40,7 @@ TILES = (
     Tile(32, rows=8, vecs=2, chunk=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
     Tile(32, rows=4, vecs=4, chunk=8),  # 16 accumulators, 8 taps, 4 pixels: for tall kernels
     Tile(32, rows=8, vecs=1, chunk=8),  # for planes narrower than two vectors
+    Tile(32, rows=4, vecs=1, chunk=8),  # for gathered columns, which take long to compile
     Tile(16, rows=4, vecs=2, chunk=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
     Tile(16, rows=4, vecs=1, chunk=4),
 )
@@ -47,7 +48,8 @@ TILES = (
 # Heights of kernels that at stride 1 get a compiled kernel of their own, of one group of taps; all others share one of all heights.
 HEIGHTS = (3, 5, 7)
 
-_BAND = 64  # rows of output that one unit of work computes
+_BAND = 64  # rows of output that one unit of work computes, unless they take longer than this
+_UNIT_SECONDS = 0.1
 
 # The integers that the kernel receives: this head, the row map, the left and the right column map
 _HEAD = (
@@ -175,9 +177,9 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """How many kernels of one type can ever be compiled: tiles x stride classes, and the heights of stride 1."""
+    """How many kernels of one type can ever be compiled: tiles x stride classes, the heights of stride 1, the gathering tile."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return sum(tile.registers == most for tile in TILES) * (3 * 3 + len(HEIGHTS))
+    return (sum(tile.registers == most for tile in TILES) - 1) * (3 * 2 + len(HEIGHTS)) + 3
 
 
 def _tile(p: Problem, t: Target) -> Tile:
@@ -190,8 +192,10 @@ def _tile(p: Problem, t: Target) -> Tile:
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
     fitting = [tile for tile in TILES if tile.registers == most]
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    vecs = 1 if p.ow <= lanes else 4 if p.kh >= 6 and p.ow >= 4 * lanes else 2
-    return min(fitting, key=lambda tile: abs(tile.vecs - vecs))
+    rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 6 and p.ow >= 4 * lanes else (8, 2)
+    if p.sw > 2:
+        rows, vecs = 4, 1
+    return min(fitting, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -209,7 +213,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     sh, sw, dh, _ = _steps(p)
     g = gcd(sh, dh)
     v, h = (sh // g if sh // g <= 2 else 0), (sw if sw <= 2 else 0)
-    chunk = tile.chunk // 2 if h == 2 else tile.chunk
+    chunk = tile.chunk if h == 1 else tile.chunk // 2
     only = p.kh if (v, h) == (1, 1) and p.kh in HEIGHTS and p.kh <= chunk else 0
     spec = (kind, lanes, tile.rows, tile.vecs, v, h, chunk, only, int(t.fma))
     name = f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{only}" * bool(only) + f"_s{v}{h}" * ((v, h) != (1, 1))
@@ -254,7 +258,10 @@ def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray,
     q, k = sh // g, dh // g
     held, phases = min(q, p.kh), min(k, p.oh)
     of_phase = -(-p.oh // k)
-    band_rows = min(_BAND, -(-of_phase // tile.rows) * tile.rows)
+    # a unit of work is not interrupted: its rows must not take long
+    row_seconds = costs.direct_seconds(p, lanes) / (max(p.n, 1) * p.oc * p.oh)
+    band = max(min(_BAND, int(_UNIT_SECONDS / row_seconds)) // tile.rows, 1) * tile.rows
+    band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg, ocg = p.ic // p.g, p.oc // p.g
     has_bias, activation, _ = parse_epilogue(p.epilogue)
     # tiles start at multiples of the width, the last one further left so that it ends with the row
