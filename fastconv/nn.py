@@ -51,8 +51,12 @@ class _Parsed(NamedTuple):
 class _Call(NamedTuple):
     """A parsed call with its plan: what is left to do for arrays of the same shapes, strides and types."""
 
-    parsed: _Parsed
-    plan: Plan
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    image: _View
+    weights: _View
+    pack: Callable[[Problem, np.ndarray], np.ndarray]
+    problem: Problem
     launch: Launch
     bias_type: np.dtype[Any]
 
@@ -128,16 +132,19 @@ def conv2d(
         and (out is None or type(out) is np.ndarray)
     ):
         place = None if out is None else (out.shape, out.strides, out.dtype)
+        kinds: tuple[Any, ...] = (stride.__class__, padding.__class__, dilation.__class__, groups.__class__)
+        if tuple in kinds or activation.__class__ is tuple:
+            kinds = exact(stride, padding, dilation, groups, activation)
         key = (place, input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
-               bias is None or (bias.shape, bias.strides, bias.dtype), exact(stride), exact(padding), exact(dilation), exact(groups),
-               padding_mode, data_format, exact(activation), epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
+               bias is None or (bias.shape, bias.strides, bias.dtype), stride, padding, dilation, groups, kinds, padding_mode,
+               data_format, activation, epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
         try:
             call = _calls.get(key)
         except TypeError:  # a list as stride or padding
             key = ()
         else:
             if call is not None and epilogue is None:
-                dst = np.empty(call.parsed.shape, call.parsed.dtype) if out is None else out
+                dst = np.empty(call.shape, call.dtype) if out is None else out
                 if out is None or (out.flags.writeable and not aside(out, input, weight, bias)):
                     _run(call, input, weight, bias, dst)
                     return dst
@@ -160,7 +167,8 @@ def conv2d(
     direct = out is not None and not aside(out, input, weight, bias)
     dst = out if direct and out is not None else np.empty(parsed.shape, parsed.dtype)
     launch = plan.prepare(parsed.image(input), plan.pack(parsed.weights(weight)), parsed.image(dst))
-    call = _Call(parsed, plan, launch, DTYPES[parsed.problem.acc])
+    call = _Call(parsed.shape, parsed.dtype, parsed.image, parsed.weights, plan.pack_weights, parsed.problem, launch,
+                 DTYPES[parsed.problem.acc])  # fmt: skip
     _run(call, input, weight, bias, dst)
     if key and (out is None or direct):
         while len(_calls) >= MOST_PLANS:
@@ -173,11 +181,11 @@ def conv2d(
 
 
 def _run(call: _Call, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-    parsed = call.parsed
     if bias is not None and (bias.dtype is not call.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
         with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
             bias = np.ascontiguousarray(bias.reshape(-1), call.bias_type)
-    call.launch(parsed.image(input), call.plan.pack(parsed.weights(weight)), bias, parsed.image(dst))
+    image = call.image
+    call.launch(image(input), call.pack(call.problem, call.weights(weight)), bias, image(dst))
 
 
 def _bias(bias: Any, oc: int, weight_ndim: int, acc: str) -> np.ndarray | None:

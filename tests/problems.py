@@ -40,6 +40,11 @@ def runs(p, dtype):
     return not words or kind == "f" or (kind in "iu" and words in ("relu", "relu6"))
 
 
+def dense(p):
+    """Whether a problem has neither stride nor dilation: others need further kernels, compiled for float32 only unless --slow."""
+    return p.sh == p.sw == p.dh == p.dw == 1
+
+
 def random_array(rng, shape, dtype, integers=False):
     """Standard normal floats, or whole numbers so small that float sums of them are exact; integers of the whole range."""
     dtype = np.dtype(dtype)

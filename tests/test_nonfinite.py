@@ -8,7 +8,7 @@ import fastconv
 from fastconv.cpu.target import detect
 from fastconv.planning.problem import Problem
 from tests.oracles import assert_close, assert_within, scipy_signal, truth
-from tests.problems import ALGORITHMS, CASES, operands, run, typed
+from tests.problems import ALGORITHMS, CASES, dense, operands, run, typed
 
 NAMES = ("image.plain", "image.width", "image.reflect", "image.strided", "image.striped", "image.dilated", "square.15x15",
          "tall.17x2", "larger.wrap", "3x3.channels", "3x3.padded", "1x1.channels", "1x1.strided", "first.strided",
@@ -22,7 +22,7 @@ def cases(dtypes=("f32", "f64")):
         for name in NAMES:
             for dtype in dtypes:
                 p = typed(CASES[name], dtype)
-                if ALGORITHMS[algorithm].reject(p, detect()) is None:
+                if ALGORITHMS[algorithm].reject(p, detect()) is None and (dtype == "f32" or dense(p)):
                     yield pytest.param(algorithm, p, id=f"{algorithm}-{name}-{dtype}")
 
 

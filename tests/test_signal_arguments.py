@@ -22,7 +22,7 @@ def pair(dtype="f8", one=(13, 38), two=(3, 4), seed=1):
 STRIDES = [1, 2, 3, (2, 1), (1, 2), (4, 3), (50, 60)]
 
 
-@pytest.mark.parametrize(("dtype", "stride"), [*itertools.product(("f4", "f8"), STRIDES), *itertools.product(("u1",), (1, 2, (2, 1)))])
+@pytest.mark.parametrize(("dtype", "stride"), [*itertools.product(("f4",), STRIDES), ("f8", 2), ("u1", 2), ("u1", (2, 1))])
 def test_stride_slices_the_full_result(dtype, stride):
     sh, sw = stride if isinstance(stride, tuple) else (stride, stride)
     in1, in2 = pair(dtype)
@@ -43,7 +43,7 @@ def spread(in2, dilation):
 @pytest.mark.parametrize("dilation", [(2, 2), (1, 3), (3, 1), (2, 5)])
 @pytest.mark.parametrize("stride", [1, (2, 3)])
 def test_dilation_spreads_in2_first(dilation, stride):
-    in1, in2 = pair("f8", (19, 41), (3, 4))
+    in1, in2 = pair("f4", (19, 41), (3, 4))
     for name, mode, boundary in itertools.product(FUNCTIONS, MODES, ("fill", "wrap")):
         wide = spread(in2, dilation)
         expected, allowed = scipy_signal(name, in1, wide, mode, boundary, 0)

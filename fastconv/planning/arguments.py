@@ -63,15 +63,15 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ValueError(f"out must have positive strides, got {out.strides}")
 
 
-def exact(value: Any) -> Any:
-    """A part of a call's cache key that equals only itself: 1, 1.0 and True are one key, but not one argument.
+def exact(*values: Any) -> tuple[Any, ...]:
+    """What a call's cache key needs beside the values to be equal only for the same arguments: 1, 1.0 and True are equal.
 
     Examples
     --------
-    >>> exact(1) == exact(True), exact((1, 2)) == exact((1.0, 2)), exact((1, 2)) == exact((1, 2))
+    >>> exact(1, 2) == exact(True, 2), exact((1, 2)) == exact((1.0, 2)), exact((1, 2)) == exact((1, 2))
     (False, False, True)
     """
-    return repr(value) if value.__class__ is tuple else (value.__class__, value)
+    return tuple([repr(value) if value.__class__ is tuple else value.__class__ for value in values])
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> None:
