@@ -154,7 +154,7 @@ def test_bad_arguments_of_the_gradients():
         conv2d_input(x.shape, w, y[..., 1:])
     with pytest.raises(ValueError, match="grad_output must have shape"):
         conv2d_weight(x, w.shape, y[:, 1:])
-    with pytest.raises(ValueError, match="4 dimensions"):
+    with pytest.raises(ValueError, match="input_size must be four ints"):
         conv2d_input((5, 6), w, y)
     with pytest.raises(ValueError, match="channels"):
         conv2d_weight(x, (3, 1, 3, 3), y)
