@@ -60,7 +60,7 @@ def warmup(problems: tuple[str, ...]) -> None:
     start = time.perf_counter()
     try:
         library.warmup(*problems)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MemoryError) as error:
         raise click.BadParameter(str(error), param_hint="PROBLEM") from error
     click.echo(f"ready after {time.perf_counter() - start:.1f} s")
 

@@ -182,6 +182,8 @@ def filter_images(
     apply = Filter(kernel, stride, dilation, padding, border, absolute)
     targets = destinations(sources, out)
     inputs = {source.resolve() for source in sources}
+    if preview is not None and preview.resolve() in inputs.union(target.resolve() for target in targets):
+        raise click.BadParameter(f"{preview} is an input or a result; the preview would replace it", param_hint="--preview")
     errors, done = Console(stderr=True, soft_wrap=True, highlight=False), set[Path]()
     with Progress(console=errors, transient=True, disable=len(sources) == 1) as progress:
         task = progress.add_task("filtering", total=len(sources))

@@ -32,7 +32,7 @@ class Kernel:
 
 
 def _box(size: float) -> Kernel:
-    if size != int(size) or not 1 <= size * size <= MOST_TAPS:
+    if size != int(size) or size < 1 or size * size > MOST_TAPS:
         raise ValueError(f"box:SIZE needs a whole size from 1 to {int(MOST_TAPS**0.5)}, got {size:g}")
     return Kernel(np.ones((int(size), int(size))), size * size)
 

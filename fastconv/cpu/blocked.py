@@ -18,7 +18,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, parse_epilogue
 from .blocked_tile import blocked_tile
-from .border import border_row, column_maps, row_map
+from .border import border_row, column_maps, row_map, too_far
 from .simd import KINDS, copy, fill_row, integers, peek, poke, split
 from .stage import staged_launch
 from .target import Target
@@ -188,7 +188,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"does not fuse {p.epilogue}"
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
-    return None
+    return too_far(p)
 
 
 def cost(p: Problem, t: Target) -> float:

@@ -16,6 +16,16 @@ from ..planning.problem import Problem, border_indices
 from .simd import KINDS, Emitter, literal
 
 
+MOST_PADDING = 1 << 22  # pixels on one side; the maps take 8 bytes for each
+
+
+def too_far(p: Problem) -> str | None:
+    """Why this border is left to the reference, or None."""
+    if max(p.pt, p.pb, p.pl, p.pr) > MOST_PADDING:
+        return f"keeps maps of at most {MOST_PADDING} pixels of padding"
+    return None
+
+
 def row_map(p: Problem) -> np.ndarray:
     """Image row behind each of the ``ih_padded`` rows of the padded image."""
     return border_indices(-p.pt, p.ih_padded, 1, p.ih, p.border)

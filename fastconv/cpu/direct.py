@@ -15,7 +15,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, parse_epilogue
-from .border import border_row, column_maps, row_map
+from .border import border_row, column_maps, row_map, too_far
 from .simd import KINDS, copy, fill_row, integers, peek, poke
 from .stage import is_native, staged_launch
 from .target import Target
@@ -168,7 +168,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"does not fuse {p.epilogue}"
     if parse_epilogue(p.epilogue)[1] is not None and p.acc[0] == "u":
         return "activations of unsigned results are left to the reference"
-    return None
+    width = _tile(p, t).vecs * t.lanes(DTYPES[p.acc].itemsize)
+    if p.sw > 2 and p.ow > 1 and width * p.sw > p.iw_padded + 4096:
+        return "tiles of columns this far apart are wider than the padded image"
+    return too_far(p)
 
 
 def cost(p: Problem, t: Target) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import queue
 import threading
 from typing import Any
 
@@ -99,7 +100,8 @@ class Pool:
         self.state: int = -(-self._memory.ctypes.data // 64) * 64
         offset = self.state - self._memory.ctypes.data
         self._words = self._memory[offset : offset + _STATE_BYTES].view(np.int64)
-        self._wake = threading.Semaphore(0)
+        # in C, so that a signal's exception cannot leave it half changed, as it can a threading.Semaphore
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._started = 0
         self.lock = threading.Lock()
 
@@ -119,13 +121,13 @@ class Pool:
         """Wake sleeping helpers, as many as could help; they find the job that is published next."""
         asleep = int(self._words[_SLEEPERS // 8])
         for _ in range(min(asleep, threads - 1)):
-            self._wake.release()
+            self._wake.put(None)
 
     def _serve(self) -> None:
         work = _help()
         work(self.state, 0, _SPINS)
         while True:
-            self._wake.acquire()
+            self._wake.get()
             work(self.state, 1, _SPINS)
 
 
