@@ -52,6 +52,19 @@ def test_importing_the_dialects_compiles_nothing():
     assert child(code).stdout.strip() == "{'compiled': 0, 'loaded': 0}"
 
 
+def test_without_numbas_compiler():
+    """NUMBA_DISABLE_JIT=1, with which people debug their own kernels, leaves the reference."""
+    code = """
+import numpy as np, fastconv
+from tests.oracles import assert_close, scipy_signal
+in1, in2 = np.arange(40.0).reshape(5, 8), np.ones((3, 3))
+assert_close(fastconv.correlate2d(in1, in2), *scipy_signal("correlate2d", in1, in2))
+print(fastconv.plan(in1, in2).algorithm)
+fastconv.info(), fastconv.warmup("ih9_k3")
+"""
+    assert child(code, NUMBA_DISABLE_JIT="1").stdout.strip() == "reference"
+
+
 def test_eight_threads_at_once():
     expected = {seed: fastconv.correlate2d(*arguments(seed), threads=1) for seed in range(4)}
     layers = {seed: fastconv.conv2d(*layer_arguments(seed), threads=1) for seed in range(4)}

@@ -255,6 +255,29 @@ def test_a_list_as_argument_is_not_a_key_but_works():
     assert_same_bits(fastconv.conv2d(X, W, stride=np.int64(2)), fastconv.conv2d(X, W, stride=2))
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [("stride", 1, True), ("stride", 2, 2.0), ("stride", (1, 1), (1.0, 1)), ("padding", 1, 1.0), ("padding", 0, False),
+     ("dilation", 1, 1.0), ("groups", 1, True), ("groups", 1, 1.0), ("threads", 1, True), ("threads", 1, 1.0)],
+)  # fmt: skip
+def test_a_wrong_argument_that_equals_a_right_one_is_still_wrong(name, good, bad):
+    """1 == True == 1.0, also as a key of the remembered calls."""
+    for function, x, w in ((fastconv.conv2d, X, W), (fastconv.correlate2d, X[0, 0], W[0, 0])):
+        if function is fastconv.conv2d or name in ("stride", "dilation", "threads"):
+            function(x, w, **{name: good})
+            with pytest.raises((TypeError, ValueError), match=name):
+                function(x, w, **{name: bad})
+
+
+def test_equal_arguments_of_other_types_are_the_same_call():
+    x = np.linspace(0, 1, 54, dtype="f4").reshape(6, 9)
+    expected = fastconv.conv2d(x, x[:3, :3], stride=2, padding=1, activation=("leaky_relu", 1.0))
+    for number in (np.int64(2), np.uint8(2)):
+        assert_same_bits(fastconv.conv2d(x, x[:3, :3], stride=number, padding=np.int8(1), activation=("leaky_relu", 1)), expected)
+    for dtype in ("f8", np.float64, np.dtype("f8"), float):
+        assert fastconv.conv2d(x, x[:3, :3], dtype=dtype).dtype == np.float64
+
+
 def test_namespace():
     assert fastconv.conv2d is fastconv.nn.conv2d
     assert fastconv.conv_transpose2d is fastconv.nn.conv_transpose2d
