@@ -82,9 +82,7 @@ def _fma_loop(typingctx, state, turns, dtype, lanes, fused):
             for _ in range(UNROLL):
                 for cell in accumulators:
                     value = builder.load(cell)
-                    value = (
-                        builder.call(fma, [value, factor, addend]) if fused else builder.fadd(builder.fmul(value, factor), addend)
-                    )
+                    value = builder.call(fma, [value, factor, addend]) if fused else builder.fadd(builder.fmul(value, factor), addend)
                     builder.store(value, cell)
         total = builder.load(accumulators[0])
         for cell in accumulators[1:]:
@@ -108,8 +106,7 @@ def _copy_loop(typingctx, src, dst, width, nontemporal):
     def emit(context, builder, signature, arguments):
         word = ir.IntType(64)
         arrays = [
-            cgutils.create_struct_proxy(ty)(context, builder, value)
-            for ty, value in zip(signature.args[:2], arguments, strict=False)
+            cgutils.create_struct_proxy(ty)(context, builder, value) for ty, value in zip(signature.args[:2], arguments, strict=False)
         ]
         turn_bytes = COPY_VECTORS * width
         turns = builder.udiv(arrays[0].nitems, ir.Constant(word, turn_bytes))

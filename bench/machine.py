@@ -58,9 +58,7 @@ def load_average():
 
 def thread_settings():
     """Default threads of each library that is installed."""
-    return {
-        name: library.threads() for name, library in LIBRARIES.items() if package_version(library.package) or name == "fastconv"
-    }
+    return {name: library.threads() for name, library in LIBRARIES.items() if package_version(library.package) or name == "fastconv"}
 
 
 def describe():

@@ -77,9 +77,7 @@ def ceiling_table(ceilings):
 
 def change_table(changes, drift, shown):
     """The slowest ``shown`` changes of a comparison as a rich table."""
-    table = Table(
-        title=f"ratio = new time / old time, divided by that of the case's peers (all peers: {drift:.3f})", title_justify="left"
-    )
+    table = Table(title=f"ratio = new time / old time, divided by that of the case's peers (all peers: {drift:.3f})", title_justify="left")
     for column in ("cell", "before", "after", "ratio", ""):
         table.add_column(column, justify="left" if column == "cell" else "right", overflow="fold")
     for change in changes[:shown]:

@@ -98,9 +98,7 @@ def load(name):
     """
     path = path_of(name)
     if not path.exists():
-        raise FileNotFoundError(
-            f"no run named {name!r}; there are: {', '.join(sorted(p.stem for p in RESULTS.glob('*.json'))) or 'none'}"
-        )
+        raise FileNotFoundError(f"no run named {name!r}; there are: {', '.join(sorted(p.stem for p in RESULTS.glob('*.json'))) or 'none'}")
     document = json.loads(path.read_text(encoding="utf-8"))
     if document.get("format") != FORMAT:
         raise ValueError(f"run {name!r} has format {document.get('format')!r}; this is {FORMAT}")

@@ -133,9 +133,7 @@ def test_readme_is_rewritten_between_its_markers_only():
 
 def test_the_grid_is_drawn(tmp_path):
     cells = [_cell("torch", n * 1e-6) | {"problem": f"ih{n}_k3_p1"} for n in (64, 128)]
-    ceilings = [
-        {"kind": kind, "dtype": "float32", "footprint_bytes": 8 * 64**2, "threads": 1, "best": 1e9} for kind in ("fma", "copy")
-    ]
+    ceilings = [{"kind": kind, "dtype": "float32", "footprint_bytes": 8 * 64**2, "threads": 1, "best": 1e9} for kind in ("fma", "copy")]
     document = {"cells": cells, "ceilings": ceilings}
     assert plot(document, tmp_path / "one.png") == [3]
     assert (tmp_path / "one.png").stat().st_size > 1000

@@ -333,9 +333,7 @@ def test_initializers_by_name(name):
         assert (values == constant).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "variance"), [("glorot_uniform", 2 / (36 + 72)), ("he_uniform", 2 / 36), ("lecun_uniform", 1 / 36)]
-)
+@pytest.mark.parametrize(("name", "variance"), [("glorot_uniform", 2 / (36 + 72)), ("he_uniform", 2 / 36), ("lecun_uniform", 1 / 36)])
 def test_uniform_initializers_fill_their_interval(name, variance):
     """(3, 3, 4, 8): 36 inputs and 72 outputs.  Of 288 numbers, none is beyond the limit and one is near it."""
     values = np.abs(built((None, 9, 9, 4), filters=8, kernel_initializer=name).get_weights()[0])

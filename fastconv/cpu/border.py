@@ -15,7 +15,6 @@ from numba.extending import intrinsic
 from ..planning.problem import Problem, border_indices
 from .simd import KINDS, Emitter, literal
 
-
 MOST_PADDING = 1 << 22  # pixels on one side; the maps take 8 bytes for each
 
 
