@@ -170,8 +170,8 @@ def test_one_fillvalue_after_another():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"mode": "fulll"}, {"mode": 1}, {"mode": None}, {"boundary": "reflect"}, {"boundary": "mirror"}, {"boundary": 3},
-        {"boundary": "Fill"}, {"mode": "fulll", "boundary": "x"}, {"in1": np.ones(3)}, {"in2": np.ones((1, 2, 2))},
+        {"mode": "whole"}, {"mode": 1}, {"mode": None}, {"boundary": "reflect"}, {"boundary": "mirror"}, {"boundary": 3},
+        {"boundary": "Fill"}, {"mode": "whole", "boundary": "x"}, {"in1": np.ones(3)}, {"in2": np.ones((1, 2, 2))},
         {"in1": 3.0}, {"in1": np.ones((2, 5)), "in2": np.ones((3, 2)), "mode": "valid"},
     ],
 )  # fmt: skip
