@@ -74,7 +74,7 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
     phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
-    Workspace: bias of the block, panel, tile, a padded row and its two halves.  What panel places beyond the image's width hold is
+    Workspace: bias of the block, panel, tile, a padded row, what no tap reads of it.  What panel places beyond the image's width hold is
     never stored.
     """
     spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
@@ -89,15 +89,15 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
         offsets = e + 312
         row_at = offsets + taps * 8
         column_at = row_at + map_rows * 8
-        maps = column_at + (columns + nleft) * 8
+        place_at = column_at + columns * 8
+        maps = place_at + (columns + nleft) * 8
         fill = peek(kind, values)
         zero = peek(kind, values + 4 * size)
         bias_block = workspace + index * slot
         panel = bias_block + width * size + 64
         tile_at = (panel + rows_packed * row_pitch * (1 if channels_last else icg) + 63) // 64 * 64
         line_at = tile_at + ny * nx * width * size
-        even_at = line_at + (columns * gx + 2 * lanes) * size
-        odd_at = even_at + (columns * gx + 2 * lanes) * size
+        odd_at = line_at + (columns * gx + 2 * lanes) * size
         for u in range(u0, u1):
             rest, band = u // bands, u % bands
             rest, chunk = rest // chunks, rest % chunks
@@ -112,7 +112,7 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                     to = panel + r * row_pitch
                     for x in range(columns):
                         column = peek("i64", column_at + x * 8)
-                        place = to + ((x % qx) * phase + x // qx) * DEPTH * size
+                        place = to + peek("i64", place_at + x * 8)
                         if row < 0 or column < 0:
                             for cb in range(blocks):
                                 fill_row(kind, place + cb * block, DEPTH, fill)
@@ -131,15 +131,11 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                         elif qx * gx == 2 and sx == size:
                             # the padded row, then its even and odd columns; the odd ones of gx = 2 are read by no tap
                             border_row(kind, lanes, line_at, line + c * sc, -pl, (columns - 1) * gx + 1, iw, maps, fill)
-                            count = (columns * gx + 1) // 2
-                            split(kind, lanes, even_at, odd_at, line_at, count)
-                            copy(kind, lanes, to, even_at, count)
-                            if qx == 2:
-                                copy(kind, lanes, to + phase * size, odd_at, count)
+                            split(kind, lanes, to, to + phase * size if qx == 2 else odd_at, line_at, (columns * gx + 1) // 2)
                         else:
                             for x in range(columns):
                                 column = peek("i64", column_at + x * 8)
-                                place = to + ((x % qx) * phase + x // qx) * size
+                                place = to + peek("i64", place_at + x * 8)
                                 poke(kind, place, fill if column < 0 else peek(kind, line + c * sc + column * sx))
             o_end = (chunk + 1) * chunk_blocks * width
             if o_end > ocg:
@@ -267,8 +263,8 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     q, k, qx, kx = sh // g, dh // g, sw // gx, dw // gx
     kh_rows = (p.kh - 1) * k + 1
     columns = (p.ow - 1) * qx + (p.kw - 1) * kx + 1
-    # the last tile of a narrow plane reads up to nx - 1 pixels beyond
-    phase = -(-columns // qx) + tile.nx
+    # the last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond
+    phase = -(-columns // qx) + max(tile.nx, width // tile.mr)
     blocks = -(-icg // DEPTH)
     row_elements = phase * qx * (blocks * DEPTH if step > 1 else 1)
     row_bytes = row_elements * size * (1 if step > 1 else icg)
@@ -288,7 +284,8 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     row = row_elements * size
     channel, block = (size, phase * qx * DEPTH * size) if step > 1 else (rows_packed * row, DEPTH * rows_packed * row)
     offsets = [ky * k * row + ((x % qx) * phase + x // qx) * step * size for ky in range(p.kh) for x in range(0, p.kw * kx, kx)]
-    inside = np.arange(columns, dtype=np.int64) * gx
+    numbers = np.arange(columns, dtype=np.int64)
+    inside, places = numbers * gx, ((numbers % qx) * phase + numbers // qx) * step * size
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias, _, _ = parse_epilogue(p.epilogue)
@@ -297,7 +294,7 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
             q, g, qx, gx, columns, phase, p.pl, p.iw, int(has_bias), len(rows), p.pl, int(step > 1), channel, block, row,
             rows_packed, q * row)  # fmt: skip
     extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), np.array(offsets, np.int64),
-                              rows, every[inside], before, after])  # fmt: skip
+                              rows, every[inside], places, before, after])  # fmt: skip
     slot = width * size + 192 + rows_packed * row * (1 if step > 1 else icg) + tile.ny * tile.nx * width * size
     slot += 3 * (columns * gx + 2 * width) * size
     return extents, -(-slot // 64) * 64, p.n * p.g * bands * chunks

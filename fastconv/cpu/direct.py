@@ -182,7 +182,7 @@ def cost(p: Problem, t: Target) -> float:
 def most_kernels(t: Target) -> int:
     """How many kernels of one type can ever be compiled: tiles x stride classes, the heights of stride 1, the gathering tile."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return (sum(tile.registers == most for tile in TILES) - 1) * (3 * 2 + len(HEIGHTS)) + 3
+    return sum(tile.registers == most for tile in TILES) * (3 * 2 + len(HEIGHTS)) + 3
 
 
 def _tile(p: Problem, t: Target) -> Tile:
@@ -196,7 +196,7 @@ def _tile(p: Problem, t: Target) -> Tile:
     fitting = [tile for tile in TILES if tile.registers == most]
     lanes = t.lanes(DTYPES[p.acc].itemsize)
     rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 6 and p.ow >= 4 * lanes else (8, 2)
-    if p.sw > 2:
+    if _steps(p)[1] > 2:
         rows, vecs = 4, 1
     return min(fitting, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
 

@@ -5,7 +5,8 @@ scheduler's time slice (8 ms, measured on 2 cores, 2026-11); workqueue aborts th
 child.  Here the caller works through the chunks itself, each idle thread that sees the job takes chunks too, and the caller waits
 only for chunks that were begun.  A helper spins for a while after a job, then sleeps in Python.
 
-One job at a time; a caller that finds the pool taken (another thread, a nested call) runs its job alone.
+One job at a time; a caller that finds the pool taken (another thread, a nested call) runs its job alone.  Only one that comes in the
+instant between the look and the taking waits for the other's job.
 """
 
 from __future__ import annotations
