@@ -1,6 +1,6 @@
 """complex: a complex convolution as a real one of twice the channels: (re, im) planes in, (re, im) planes out.
 
-``re = sum re*wre - im*wim`` and ``im = sum re*wim + im*wre``: the products of the direct formula, so NaN and inf fall where it puts
+``re = sum re*w.re - im*w.im`` and ``im = sum re*w.im + im*w.re``: the products of the direct formula, so NaN and inf fall where it puts
 them.  Order of accumulation: that of the real child plan.
 """
 
