@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .planning.arguments import as_array, check_out
+from .planning.calls import delivered
 from .planning.problem import ACTIVATIONS, dtype_name
 from .planning.reference import activate
 
@@ -122,9 +123,6 @@ def finisher(
                 y = y * value if name == "scale" else y + value
             y = activate(text, y)
             y = saturate(y, dtype) if dtype.kind in "iu" else y.astype(dtype, copy=False)
-        if out is None:
-            return np.ascontiguousarray(y)
-        np.copyto(out, y)
-        return out
+        return delivered(np.ascontiguousarray(y) if out is None else y, out)
 
     return finish

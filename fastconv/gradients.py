@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .epilogue import activation_text
-from .planning.arguments import as_array, aside, check_choices, check_out, choice, group_count, pair, result_type
+from .planning.arguments import as_array, check_choices, choice, group_count, pair, result_type
+from .planning.calls import delivered, destination
 from .planning.planner import plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.reference import activate
@@ -162,13 +163,8 @@ def _planned(
     p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype[Any], view: Any,
     out: np.ndarray | None, inputs: tuple[np.ndarray, ...], threads: Any, algorithm: str | None,
 ) -> np.ndarray:  # fmt: skip
-    if out is not None:
-        check_out(out, shape, dtype)
-    dst = np.empty(shape, dtype) if out is None or aside(out, *inputs, bias) else out
+    dst = destination(out, shape, dtype, *inputs, bias)
     if dst.size:
         plan = plan_problem(p, threads=thread_count(threads), algorithm=algorithm)
         plan.run(src, plan.pack(wei), bias, view(dst))
-    if out is not None and dst is not out:
-        np.copyto(out, dst)
-        return out
-    return dst
+    return delivered(dst, out)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .epilogue import Epilogue, activation_text, finisher
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
-from .planning.arguments import as_array, aside, check_choices, check_out, choice, exact, group_count, pair, result_type
+from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type
+from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
 from .planning.plans import Launch, Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
@@ -20,9 +20,8 @@ __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpos
 _FORMATS = {"NCHW": "nchw", "channels_first": "nchw", "NHWC": "nhwc", "channels_last": "nhwc"}
 _BORDERS = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
 
-_View = Callable[[np.ndarray], np.ndarray]
 # (layout, dimensions) -> the NCHW-shaped view of an image, and the OIHW-shaped one of its weights
-_IMAGES: dict[tuple[str, int], _View] = {
+_IMAGES: dict[tuple[str, int], View] = {
     ("nchw", 4): lambda x: x,
     ("nchw", 3): lambda x: x[None],
     ("nhwc", 4): lambda x: x.transpose(0, 3, 1, 2),
@@ -30,7 +29,7 @@ _IMAGES: dict[tuple[str, int], _View] = {
     ("nchw", 2): lambda x: x[None, None],
     ("nhwc", 2): lambda x: x[None, None],
 }
-_WEIGHTS: dict[tuple[str, int], _View] = {
+_WEIGHTS: dict[tuple[str, int], View] = {
     ("nchw", 4): lambda w: w,
     ("nhwc", 4): lambda w: w.transpose(3, 2, 0, 1),
     ("nchw", 2): lambda w: w[None, None],
@@ -44,24 +43,11 @@ class _Parsed(NamedTuple):
     problem: Problem
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    image: _View
-    weights: _View
+    image: View
+    weights: View
 
 
-class _Call(NamedTuple):
-    """A parsed call with its plan: what is left to do for arrays of the same shapes, strides and types."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    image: _View
-    weights: _View
-    pack: Callable[[Problem, np.ndarray], np.ndarray]
-    problem: Problem
-    launch: Launch
-    bias_type: np.dtype[Any]
-
-
-_calls: dict[tuple[Any, ...], _Call] = {}
+_calls: Bounded[Call] = Bounded(MOST_PLANS)
 
 
 def conv2d(
@@ -144,10 +130,10 @@ def conv2d(
             key = ()
         else:
             if call is not None and epilogue is None:
-                dst = np.empty(call.shape, call.dtype) if out is None else out
-                if out is None or (out.flags.writeable and not aside(out, input, weight, bias)):
-                    _run(call, input, weight, bias, dst)
-                    return dst
+                if out is None:
+                    return call.run(input, weight, bias, np.empty(call.shape, call.dtype))
+                if out.flags.writeable and not aside(out, input, weight, bias):
+                    return call.run(input, weight, bias, out)
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
     if epilogue is not None and activation is not None:
@@ -159,33 +145,14 @@ def conv2d(
         return finish(conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
                              dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm))  # fmt: skip
     bias = _bias(bias, parsed.problem.oc, weight.ndim, parsed.problem.acc)
-    if out is not None:
-        check_out(out, parsed.shape, parsed.dtype)
-    if parsed.problem.n == 0:
-        return out if out is not None else np.empty(parsed.shape, parsed.dtype)
-    plan = plan_problem(parsed.problem, threads=count, algorithm=algorithm)
-    direct = out is not None and not aside(out, input, weight, bias)
-    dst = out if direct and out is not None else np.empty(parsed.shape, parsed.dtype)
-    launch = plan.prepare(parsed.image(input), plan.pack(parsed.weights(weight)), parsed.image(dst))
-    call = _Call(parsed.shape, parsed.dtype, parsed.image, parsed.weights, plan.pack_weights, parsed.problem, launch,
-                 DTYPES[parsed.problem.acc])  # fmt: skip
-    _run(call, input, weight, bias, dst)
-    if key and (out is None or direct):
-        while len(_calls) >= MOST_PLANS:
-            _calls.pop(next(iter(_calls), ()), None)
-        _calls[key] = call
-    if out is not None and not direct:
-        np.copyto(out, dst)
-        return out
-    return dst
-
-
-def _run(call: _Call, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-    if bias is not None and (bias.dtype is not call.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
-        with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
-            bias = np.ascontiguousarray(bias.reshape(-1), call.bias_type)
-    image = call.image
-    call.launch(image(input), call.pack(call.problem, call.weights(weight)), bias, image(dst))
+    dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias)
+    if dst.size:
+        plan = plan_problem(parsed.problem, threads=count, algorithm=algorithm)
+        call = prepared(plan, parsed.shape, parsed.dtype, parsed.image, parsed.weights, (input, weight, dst))
+        call.run(input, weight, bias, dst)
+        if key and (out is None or dst is out):
+            _calls.keep(key, call)
+    return delivered(dst, out)
 
 
 def _bias(bias: Any, oc: int, weight_ndim: int, acc: str) -> np.ndarray | None:
@@ -291,7 +258,7 @@ class ConvolutionPlan(Plan):
         chosen = plan_problem(parsed.problem, threads=count, algorithm=algorithm, effort=effort)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
-        self._launches: dict[tuple[Any, ...], Launch] = {}
+        self._launches: Bounded[Launch] = Bounded(MOST_PLANS)
         self._weight: np.ndarray | None = None
         self._packed: np.ndarray | None = None
         self._bias: np.ndarray | None = None
@@ -338,26 +305,14 @@ class ConvolutionPlan(Plan):
         if packed is None:
             weight, bias_array = self._checked_weight(weight, bias)
             packed = self.pack(parsed.weights(weight))
-        dst = out
-        if out is None:
-            dst = np.empty(parsed.shape, parsed.dtype)
-        else:
-            check_out(out, parsed.shape, parsed.dtype)
-            if aside(out, input, weight, bias_array):
-                dst = np.empty(parsed.shape, parsed.dtype)
-        assert dst is not None
+        dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias_array)
         key = (input.strides, packed.strides, dst.strides)
         src_view, dst_view = parsed.image(input), parsed.image(dst)
         launch = self._launches.get(key)
         if launch is None:
-            if len(self._launches) >= MOST_PLANS:
-                self._launches = {}
-            launch = self._launches[key] = self.prepare(src_view, packed, dst_view)
+            launch = self._launches.keep(key, self.prepare(src_view, packed, dst_view))
         launch(src_view, packed, bias_array, dst_view)
-        if out is not None and dst is not out:
-            np.copyto(out, dst)
-            return out
-        return dst
+        return delivered(dst, out)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ConvolutionPlan, (self._arguments, self._weight, self._bias)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .planning.arguments import aside, check_choices, check_out, exact, pair
+from .planning.arguments import check_choices, check_out, exact, pair
+from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
 from .planning.planner import MOST_PLANS, plan_problem
-from .planning.plans import Launch, Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.thread_count import thread_count
 
 _BORDERS = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap",
             "symm": "symmetric", "symmetric": "symmetric"}  # fmt: skip
 
+# (flipped, complex) -> the view of in2 that correlates
+_KERNELS: dict[tuple[bool, bool], View] = {
+    (False, False): lambda w: w[None, None],
+    (False, True): lambda w: w.conj()[None, None],
+    (True, False): lambda w: w[None, None, ::-1, ::-1],
+    (True, True): lambda w: w[None, None, ::-1, ::-1],
+}
 
-class _Call(NamedTuple):
-    """A parsed call: what is left to do for arrays of the same shapes, strides and types."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    plan: Plan
-    launch: Launch
-    swapped: bool
+_calls: Bounded[Call] = Bounded(MOST_PLANS)
 
 
-_calls: dict[tuple[Any, ...], _Call] = {}
+def _plane(x: np.ndarray) -> np.ndarray:
+    return x[None, None]
 
 
 def correlate2d(
@@ -123,24 +124,13 @@ def _lookup(
         else:
             if call is not None:
                 if out is None:
-                    return _run(call, flip, in1, in2, np.empty(call.shape, call.dtype))
-                if out.flags.writeable and not aside(out, in1, in2) and not call.swapped:
-                    return _run(call, flip, in1, in2, out)
+                    return call.run(in1, in2, None, np.empty(call.shape, call.dtype))
+                if out.flags.writeable and not aside(out, in1, in2):
+                    return call.run(in1, in2, None, out)
     if key is not None and fillvalue == 0 and type(fillvalue) is not int:
         key = None  # -0.0 and 0 are equal as keys
     return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
                     precision, count, device, algorithm)  # fmt: skip
-
-
-def _run(call: _Call, flip: bool, in1: np.ndarray, in2: np.ndarray, dst: np.ndarray) -> np.ndarray:
-    src, wei = (in2, in1) if call.swapped else (in1, in2)
-    if flip:
-        wei = wei[None, None, ::-1, ::-1]
-    else:
-        wei = wei[None, None] if wei.dtype.kind != "c" else wei.conj()[None, None]
-    call.launch(src[None, None], call.plan.pack(wei), None, dst[None, None])
-    # SciPy's exchanged 'valid' correlation is the reversed one, and not conjugated again
-    return np.ascontiguousarray(dst[::-1, ::-1]) if call.swapped and not flip else dst
 
 
 def _general(
@@ -176,32 +166,25 @@ def _general(
     if mask is not None:
         return _masked(flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, result_type,
                        precision, count, device, algorithm)  # fmt: skip
+    if swapped:
+        # SciPy exchanges the inputs of a 'valid' call, and turns the result of a correlation round
+        result = _lookup(flip, in2, in1, mode, boundary, fillvalue, 1, 1, None, None, result_type, precision, count, device, algorithm)
+        return delivered(result if flip else np.ascontiguousarray(result[::-1, ::-1]), out)
     if 0 in shape or 0 in image or 0 in kernel:
         return _degenerate(shape, result_type, image, kernel, in2, _BORDERS[boundary], fill, out)
-    (kh, kw), (ih, iw) = (in1.shape, in2.shape) if swapped else (in2.shape, in1.shape)
     name = dtype_name(result_type)
     p = Problem(
-        ih=ih, iw=iw, kh=kh, kw=kw, sh=strides[0], sw=strides[1], dh=dilations[0], dw=dilations[1],
+        ih=in1.shape[0], iw=in1.shape[1], kh=in2.shape[0], kw=in2.shape[1], sh=strides[0], sw=strides[1], dh=dilations[0], dw=dilations[1],
         pt=before[0], pb=after[0], pl=before[1], pr=after[1], border=_BORDERS[boundary],
-        src=dtype_name((in2 if swapped else in1).dtype), wei=dtype_name((in1 if swapped else in2).dtype),
-        dst=name, acc=accumulator(name), precision=precision,
+        src=dtype_name(in1.dtype), wei=dtype_name(in2.dtype), dst=name, acc=accumulator(name), precision=precision,
     )  # fmt: skip
     plan = plan_problem(p, threads=count, algorithm=algorithm)
-    direct = out is not None and not swapped and not aside(out, in1, in2)
-    dst = out if direct else np.empty(shape, result_type)
-    src, wei = (in2, in1) if swapped else (in1, in2)
-    wei = wei[None, None, ::-1, ::-1] if flip else wei[None, None]
-    call = _Call(shape, result_type, plan, plan.prepare(src[None, None], plan.pack(wei), dst[None, None], fill), swapped)
-    result = _run(call, flip, in1, in2, dst)
-    if key is not None and (out is None or direct):
-        while len(_calls) >= MOST_PLANS:
-            _calls.pop(next(iter(_calls), ()), None)
-        _calls[key] = call
-    if out is None:
-        return result
-    if not direct:
-        np.copyto(out, result)
-    return out
+    dst = destination(out, shape, result_type, in1, in2)
+    call = prepared(plan, shape, result_type, _plane, _KERNELS[flip, in2.dtype.kind == "c"], (in1, in2, dst), fill)
+    call.run(in1, in2, None, dst)
+    if key is not None and (out is None or dst is out):
+        _calls.keep(key, call)
+    return delivered(dst, out)
 
 
 def _result_type(in1: np.ndarray, in2: np.ndarray, dtype: Any) -> np.dtype[Any]:
@@ -285,7 +268,4 @@ def _masked(
     weight = _lookup(flip, valid.astype(dtype), in2, *arguments)
     with np.errstate(all="ignore"):
         result = np.where(weight == 0, np.asarray(np.nan, dtype), total / weight)
-    if out is None:
-        return result
-    np.copyto(out, result)
-    return out
+    return delivered(result, out)

@@ -9,6 +9,7 @@ import numpy as np
 
 import fastconv
 
+from ..planning.calls import Bounded
 from . import initializers
 from .layer import Layer, Shape, Variable, pair, standard_shape
 
@@ -164,7 +165,7 @@ class Conv2D(Layer):
         self._weights: list[Variable] = []
         # The weights' values that are packed in the plans, and the plans: replaced together, so that a call in another
         # thread never finds plans of other weights.
-        self._plans: tuple[tuple[np.ndarray, ...], dict[Any, Any]] = (), {}
+        self._plans: tuple[tuple[np.ndarray, ...], Bounded[Any]] = (), Bounded(MOST_PLANS)
 
     @property
     def _channel_axis(self) -> int:
@@ -260,7 +261,7 @@ class Conv2D(Layer):
         values = tuple(weight.value for weight in self._weights)
         packed, plans = self._plans
         if len(packed) != len(values) or any(a is not b for a, b in zip(packed, values, strict=True)):
-            plans = {}
+            plans = Bounded(MOST_PLANS)
             self._plans = values, plans
         key = (src.shape, fastconv.threads())
         plan = plans.get(key)
@@ -270,9 +271,7 @@ class Conv2D(Layer):
             if not src.shape[0]:
                 return np.zeros(tuple(extent or 0 for extent in shape), self.dtype)
             plan = self._plan(src, *values)
-            while len(plans) >= MOST_PLANS:
-                plans.pop(next(iter(plans)), None)
-            plans[key] = plan
+            plans.keep(key, plan)
         dst: np.ndarray = plan(src)
         return np.asarray(self.activation(dst)) if callable(self.activation) else dst
 
@@ -306,7 +305,7 @@ class Conv2D(Layer):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": ((), {})}
+        return {**self.__dict__, "_plans": ((), Bounded(MOST_PLANS))}
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, with which `from_config` here or in Keras makes the same layer.

@@ -96,8 +96,3 @@ def as_array(name: str, value: Any) -> np.ndarray:
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{name} must be an array of bools, integers, floats or complex numbers, got dtype {array.dtype}")
     return array
-
-
-def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:
-    """Whether the result must be computed aside: ``out`` may share memory with an input."""
-    return any(array is not None and np.may_share_memory(out, array) for array in inputs)

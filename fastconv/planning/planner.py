@@ -6,20 +6,19 @@ It knows no algorithm by name.  Backends are imported when the first plan is mad
 from __future__ import annotations
 
 import importlib
-import threading
 import time
 from typing import Any
 
 import numpy as np
 
+from .calls import Bounded
 from .plans import Algorithm, Plan
 from .problem import DTYPES, Problem
 
 BACKENDS = ("cpu",)
 MOST_PLANS = 256  # of the functional calls' cache; a plan holds no weights
 
-_plans: dict[tuple[Any, ...], Plan] = {}
-_lock = threading.Lock()
+_plans: Bounded[Plan] = Bounded(MOST_PLANS)
 
 
 def algorithms(backend: str = "cpu") -> tuple[Algorithm, ...]:
@@ -58,13 +57,7 @@ def plan_problem(p: Problem, target: Any = None, threads: int = 1, algorithm: st
             raise TypeError(f"{name} must be a string, got {value!r}")
     key = (p, target, threads, algorithm, effort)
     plan = _plans.get(key)
-    if plan is None:
-        plan = _build(p, target, threads, algorithm, effort)
-        with _lock:
-            while len(_plans) >= MOST_PLANS:
-                del _plans[next(iter(_plans))]
-            _plans[key] = plan
-    return plan
+    return plan if plan is not None else _plans.keep(key, _build(p, target, threads, algorithm, effort))
 
 
 def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort: str) -> Plan:
@@ -153,5 +146,4 @@ def _detect() -> Any:
 
 def forget() -> None:
     """Empty the plan cache."""
-    with _lock:
-        _plans.clear()
+    _plans.clear()

@@ -1,0 +1,100 @@
+"""calls: what every dialect does around a plan: remember parsed calls, run them, write into the caller's ``out``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from .arguments import check_out
+from .plans import Launch, Plan
+from .problem import DTYPES, Problem
+
+View = Callable[[np.ndarray], np.ndarray]
+V = TypeVar("V")
+
+
+class Bounded(dict[Any, V]):
+    """A dict that `keep` fills with at most ``most`` entries; the oldest make room.  Any number of threads may use it.
+
+    Examples
+    --------
+    >>> squares = Bounded(2)
+    >>> for n in range(4):
+    ...     _ = squares.keep(n, n * n)
+    >>> squares
+    {2: 4, 3: 9}
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def keep(self, key: Any, value: V) -> V:
+        """Remember a value, and return it."""
+        # a list of the keys is taken in one step: another thread's changes do not disturb it, and no lock can stay taken
+        for oldest in list(self)[: max(len(self) - self.most + 1, 0)]:
+            self.pop(oldest, None)
+        self[key] = value
+        return value
+
+
+class Call(NamedTuple):
+    """A parsed and planned call: what is left to do for arrays of the same shapes, strides and types."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    image: View  # of the input and of the result, (n, c, h, w)
+    weights: View  # (oc, ic/g, kh, kw)
+    pack: Callable[[Problem, np.ndarray], np.ndarray]
+    problem: Problem
+    launch: Launch
+    bias_type: np.dtype[Any]
+
+    def run(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
+        """Write the result into ``dst``, and return it."""
+        if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
+            with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
+                bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
+        image = self.image
+        self.launch(image(input), self.pack(self.problem, self.weights(weight)), bias, image(dst))
+        return dst
+
+
+def prepared(
+    plan: Plan, shape: tuple[int, ...], dtype: np.dtype[Any], image: View, weights: View, arrays: tuple[np.ndarray, ...], fill: Any = 0
+) -> Call:  # fmt: skip
+    """The call for ``arrays``, (input, weight, result), and others like them."""
+    src, wei, dst = arrays
+    launch = plan.prepare(image(src), plan.pack(weights(wei)), image(dst), fill)
+    return Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc])
+
+
+def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:
+    """Whether the result must be computed aside: ``out`` may share memory with an input."""
+    return any(array is not None and np.may_share_memory(out, array) for array in inputs)
+
+
+def destination(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: np.ndarray | None) -> np.ndarray:
+    """Where to compute a result: in ``out``, or aside where there is none or it may share memory with an input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``out`` is not a writeable array of this shape and type.
+    """
+    if out is not None:
+        check_out(out, shape, dtype)
+        if not aside(out, *inputs):
+            result: np.ndarray = out
+            return result
+    return np.empty(shape, dtype)
+
+
+def delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """A result as the caller gets it: in ``out`` where there is one."""
+    if out is None or result is out:
+        return result
+    np.copyto(out, result)
+    return out

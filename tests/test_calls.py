@@ -1,0 +1,81 @@
+"""What all dialects share around a plan: the bounded memory of calls, and where results are computed and delivered."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from fastconv import nn, signal
+from fastconv.layers import Conv2D
+from fastconv.planning import planner
+from fastconv.planning.calls import Bounded, delivered, destination
+
+
+def test_every_memory_is_bounded_by_the_same_rule():
+    layer = Conv2D(1, 3)
+    layer(np.ones((1, 5, 5, 1)))
+    plan = nn.plan((5, 5), np.ones((3, 3)))
+    for memory in (nn._calls, signal._calls, planner._plans, plan._launches, layer._plans[1]):
+        assert isinstance(memory, Bounded)
+
+
+def test_the_oldest_make_room():
+    memory = Bounded(3)
+    assert [memory.keep(n, -n) for n in range(5)] == [0, -1, -2, -3, -4]
+    assert memory == {2: -2, 3: -3, 4: -4}
+    assert memory.keep(2, 0) == 0
+    assert len(memory) <= memory.most
+
+
+def test_many_threads_fill_it_at_once():
+    memory, errors, threads, turns = Bounded(4), [], 4, 3000
+
+    def fill(first):
+        try:
+            for n in range(turns):
+                memory.keep((first, n), n)
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=fill, args=(i,)) for i in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+    memory.keep("last", 0)
+    assert len(memory) <= memory.most
+
+
+def test_a_result_is_computed_in_place_or_aside_and_delivered():
+    out, other = np.zeros((2, 3)), np.zeros((4, 6))
+    assert destination(out, (2, 3), out.dtype, other, None) is out
+    assert destination(None, (2, 3), out.dtype, other).shape == (2, 3)
+    dst = destination(out, (2, 3), out.dtype, out[::-1])
+    assert dst is not out
+    dst[...] = 7
+    assert delivered(dst, out) is out
+    assert (out == 7).all()
+    assert delivered(dst, None) is dst
+    with pytest.raises(ValueError, match="out must have shape"):
+        destination(out, (3, 3), out.dtype)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_exchanged_valid_calls_write_into_out(flip):
+    function = signal.convolve2d if flip else signal.correlate2d
+    rng = np.random.default_rng(0)
+    small, large = rng.standard_normal((2, 3)), rng.standard_normal((5, 6)) * (1 + 2j)
+    expected = function(small, large, "valid")
+    turned = function(large, small, "valid")
+    np.testing.assert_array_equal(expected, turned if flip else turned[::-1, ::-1])
+    out = np.empty_like(expected)
+    for _ in range(2):
+        assert function(small, large, "valid", out=out) is out
+        np.testing.assert_array_equal(out, expected)
