@@ -59,6 +59,17 @@ def activation_text(activation: Any, dtype: np.dtype[Any]) -> str:
     return name if slope is None else f"{name}:{float(slope)!r}".replace("e+", "e")
 
 
+def epilogue_text(bias: bool, activation: Any, dtype: np.dtype[Any]) -> str:
+    """The problem's ``epilogue`` of a call with or without bias, and with this ``activation`` argument.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `activation_text`.
+    """
+    return "+".join(filter(None, ("bias" if bias else "", activation_text(activation, dtype))))
+
+
 def saturate(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """Integers or floats in an integer type: rounded half to even, then clipped; NaN becomes 0.
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .epilogue import activation_text
-from .planning.arguments import as_array, check_choices, choice, group_count, pair, result_type
+from .epilogue import activation_text, epilogue_text
+from .planning.arguments import as_array, check_choices, group_count, pair, result_type
 from .planning.calls import delivered, destination
+from .planning.layout import arranged, bias_array, check_channels
 from .planning.planner import plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.reference import activate
@@ -46,52 +47,42 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.ones((1, 2, 2)), np.ones((1, 1, 2, 2)), stride=2)[0, 0]
     array([1., 1., 1., 1.])
     """
-    from .nn import _FORMATS, _IMAGES, _WEIGHTS, _bias, _epilogue
-
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
-    choice("data_format", data_format, _FORMATS)
-    layout = _FORMATS[data_format]
-    if input.ndim not in (3, 4) or weight.ndim != 4:
-        raise ValueError(f"input must have 3 or 4 dimensions and weight 4, got shapes {input.shape} and {weight.shape}")
-    src, wei = _IMAGES[layout, input.ndim](input), _WEIGHTS[layout, 4](weight)
+    layout = arranged(data_format, input.shape, weight.shape, (3, 4))
     g = group_count(groups)
-    (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
-    ph, pw = pair("padding", padding, 0)
+    (n, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+    if filters != oc or oc % g:
+        raise ValueError(f"weight must have the input's {oc} channels, divisible by groups={g}, "
+                         f"got shapes {input.shape} and {weight.shape}")  # fmt: skip
+    (sh, sw), (dh, dw), (ph, pw) = pair("stride", stride, 1), pair("dilation", dilation, 1), pair("padding", padding, 0)
     extra_h, extra_w = pair("output_padding", output_padding, 0)
     if extra_h >= max(sh, dh) or extra_w >= max(sw, dw):
         raise ValueError(f"output_padding must be smaller than stride {(sh, sw)} or dilation {(dh, dw)}, got {output_padding!r}")
-    n, c, oh, ow = src.shape
-    if wei.shape[0] != c or c % g or 0 in src.shape[1:] or 0 in wei.shape:
-        raise ValueError(f"weight must have the input's {c} channels, divisible by groups={g}, and no empty extent, "
-                         f"got shapes {input.shape} and {weight.shape}")  # fmt: skip
-    _, cg, kh, kw = wei.shape
     ih, iw = (oh - 1) * sh - 2 * ph + (kh - 1) * dh + 1 + extra_h, (ow - 1) * sw - 2 * pw + (kw - 1) * dw + 1 + extra_w
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
     result = result_type(input.dtype, weight.dtype, dtype)
     name = dtype_name(result)
-    bias = _bias(bias, cg * g, 4, accumulator(name))
+    bias = bias_array(bias, icg * g, weight.ndim, accumulator(name))
     # rows of output padding take the place of padding at the end; those that remain are reached by no tap
     beyond = max(extra_h - ph, 0), max(extra_w - pw, 0)
     p = Problem(
-        op="bwd_data", n=n, g=g, ic=cg * g, ih=ih - beyond[0], iw=iw - beyond[1], oc=c, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw,
+        op="bwd_data", n=n, g=g, ic=icg * g, ih=ih - beyond[0], iw=iw - beyond[1], oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw,
         pt=ph, pb=max(ph - extra_h, 0), pl=pw, pr=max(pw - extra_w, 0), src=dtype_name(input.dtype), wei=dtype_name(weight.dtype),
-        dst=name, acc=accumulator(name), src_layout=layout, wei_layout="oihw" if layout == "nchw" else "hwio",
-        epilogue=_epilogue(bias is not None, activation, result), precision=precision,
+        dst=name, acc=accumulator(name), src_layout=layout.name, wei_layout=layout.weights_name,
+        epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
     )  # fmt: skip
-    channels = (p.ic, ih, iw) if layout == "nchw" else (ih, iw, p.ic)
-    shape = (n, *channels) if input.ndim == 4 else channels
-    view = _IMAGES[layout, input.ndim]
 
     def reached(dst: np.ndarray) -> np.ndarray:
-        image = view(dst)
+        image = layout.image(dst)
         if any(beyond):
             start = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if bias is None else bias.astype(DTYPES[p.acc]).reshape(1, -1, 1, 1)
             np.copyto(image, activate(activation_text(activation, result), start), casting="unsafe")
         return image[:, :, : p.ih, : p.iw]
 
-    return _planned(p, src, wei, bias, shape, DTYPES[name], reached, out, (input, weight), threads, algorithm)
+    return _planned(p, layout.image(input), layout.weights(weight), bias, layout.shape(n, p.ic, ih, iw), DTYPES[name], reached, out,
+                    (input, weight), threads, algorithm)  # fmt: skip
 
 
 def conv2d_input(
@@ -144,16 +135,14 @@ def _gradient(
     op: str, image: tuple[int, ...], kernel: tuple[int, ...], grad: np.ndarray, other: np.dtype[Any], stride: Any, padding: Any,
     dilation: Any, groups: int,
 ) -> Problem:  # fmt: skip
-    if len(image) != 4 or len(kernel) != 4:
-        raise ValueError(f"input and weight must have 4 dimensions, got shapes {image} and {kernel}")
+    layout = arranged("NCHW", image, kernel, (4,))
+    g = group_count(groups)
+    (n, ic, ih, iw), (oc, icg, kh, kw) = layout.extents(image), layout.filters(kernel)
+    check_channels(ic, g, oc, icg, kernel)
     (sh, sw), (dh, dw), (ph, pw) = pair("stride", stride, 1), pair("dilation", dilation, 1), pair("padding", padding, 0)
-    groups = group_count(groups)
     name = dtype_name(result_type(grad.dtype, other, None))
-    p = Problem(op=op, n=image[0], g=groups, ic=image[1], ih=image[2], iw=image[3], oc=kernel[0], kh=kernel[2], kw=kernel[3],
-                sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw, pr=pw, src=dtype_name(grad.dtype), wei=dtype_name(other),
-                dst=name, acc=accumulator(name))  # fmt: skip
-    if kernel[1] * groups != image[1]:
-        raise ValueError(f"weight must have {image[1]} / {groups} channels, got shape {kernel}")
+    p = Problem(op=op, n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw, pr=pw,
+                src=dtype_name(grad.dtype), wei=dtype_name(other), dst=name, acc=accumulator(name))  # fmt: skip
     if grad.shape != (p.n, p.oc, p.oh, p.ow):
         raise ValueError(f"grad_output must have shape {(p.n, p.oc, p.oh, p.ow)}, got {grad.shape}")
     return p

@@ -6,35 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .epilogue import Epilogue, activation_text, finisher
+from .epilogue import Epilogue, epilogue_text, finisher
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type
 from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
+from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, paddings
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
 from .planning.plans import Launch, Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.thread_count import thread_count
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
-
-_FORMATS = {"NCHW": "nchw", "channels_first": "nchw", "NHWC": "nhwc", "channels_last": "nhwc"}
-_BORDERS = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
-
-# (layout, dimensions) -> the NCHW-shaped view of an image, and the OIHW-shaped one of its weights
-_IMAGES: dict[tuple[str, int], View] = {
-    ("nchw", 4): lambda x: x,
-    ("nchw", 3): lambda x: x[None],
-    ("nhwc", 4): lambda x: x.transpose(0, 3, 1, 2),
-    ("nhwc", 3): lambda x: x.transpose(2, 0, 1)[None],
-    ("nchw", 2): lambda x: x[None, None],
-    ("nhwc", 2): lambda x: x[None, None],
-}
-_WEIGHTS: dict[tuple[str, int], View] = {
-    ("nchw", 4): lambda w: w,
-    ("nhwc", 4): lambda w: w.transpose(3, 2, 0, 1),
-    ("nchw", 2): lambda w: w[None, None],
-    ("nhwc", 2): lambda w: w[None, None],
-}
 
 
 class _Parsed(NamedTuple):
@@ -144,7 +126,7 @@ def conv2d(
         finish = finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, out)
         return finish(conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
                              dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm))  # fmt: skip
-    bias = _bias(bias, parsed.problem.oc, weight.ndim, parsed.problem.acc)
+    bias = bias_array(bias, parsed.problem.oc, weight.ndim, parsed.problem.acc)
     dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias)
     if dst.size:
         plan = plan_problem(parsed.problem, threads=count, algorithm=algorithm)
@@ -155,87 +137,26 @@ def conv2d(
     return delivered(dst, out)
 
 
-def _bias(bias: Any, oc: int, weight_ndim: int, acc: str) -> np.ndarray | None:
-    if bias is None:
-        return None
-    array = as_array("bias", bias)
-    if array.dtype.kind == "c" and acc[0] != "c":
-        raise TypeError(f"bias must be real for a real result, got dtype {array.dtype}")
-    if array.shape != (oc,) and not (weight_ndim == 2 and array.ndim == 0):
-        wanted = "a scalar or of shape (1,)" if weight_ndim == 2 else f"of shape {(oc,)}"
-        raise ValueError(f"bias must be {wanted}, got shape {array.shape}")
-    return array.reshape(-1)
-
-
 def _parse(
     shape: tuple[int, ...], dtype: np.dtype[Any], weight_shape: tuple[int, ...], weight_dtype: np.dtype[Any], bias: bool,
     stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, data_format: Any, activation: Any,
     result_dtype: Any, precision: str,
 ) -> _Parsed:  # fmt: skip
-    choice("data_format", data_format, _FORMATS)
-    layout = _FORMATS[data_format]
-    choice("padding_mode", padding_mode, _BORDERS)
-    if len(shape) not in (2, 3, 4):
-        raise ValueError(f"input must have 2, 3 or 4 dimensions, got shape {shape}")
-    if len(weight_shape) != (2 if len(shape) == 2 else 4):
-        raise ValueError(f"weight must have {2 if len(shape) == 2 else 4} dimensions for input of shape {shape}, "
-                         f"got shape {weight_shape}")  # fmt: skip
-    if 0 in shape[-3:] or 0 in weight_shape:
-        raise ValueError(f"input and weight must not be empty (only the batch may be), got shapes {shape} and {weight_shape}")
+    layout = arranged(data_format, shape, weight_shape, (2, 3, 4))
+    choice("padding_mode", padding_mode, PADDING_MODES)
     g = group_count(groups)
-    if len(shape) == 2:
-        n, c, h, w, oc, cg, kh, kw = 1, 1, *shape, 1, 1, *weight_shape
-    else:
-        n = shape[0] if len(shape) == 4 else 1
-        (c, h, w), (oc, cg, kh, kw) = shape[-3:], weight_shape
-        if layout == "nhwc":
-            (h, w, c), (kh, kw, cg, oc) = shape[-3:], weight_shape
-    if c != cg * g or oc % g:
-        raise ValueError(f"weight must have input channels / groups = {c} / {g} channels and a multiple of {g} filters, "
-                         f"got shape {weight_shape} ({oc} filters of {cg} channels)")  # fmt: skip
+    (n, ic, ih, iw), (oc, icg, kh, kw) = layout.extents(shape), layout.filters(weight_shape)
+    check_channels(ic, g, oc, icg, weight_shape)
     (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
-    (pt, pb), (pl, pr) = _paddings(padding, (h, w), ((kh - 1) * dh + 1, (kw - 1) * dw + 1), (sh, sw))
+    (pt, pb), (pl, pr) = paddings(padding, (ih, iw), ((kh - 1) * dh + 1, (kw - 1) * dw + 1), (sh, sw))
     result = result_type(dtype, weight_dtype, result_dtype)
-    epilogue = _epilogue(bias, activation, result)
     name = dtype_name(result)
     p = Problem(
-        n=n, g=g, ic=c, ih=h, iw=w, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=pt, pb=pb, pl=pl, pr=pr,
-        border=_BORDERS[padding_mode], src=dtype_name(dtype), wei=dtype_name(weight_dtype), dst=name, acc=accumulator(name),
-        src_layout=layout, wei_layout="oihw" if layout == "nchw" else "hwio", epilogue=epilogue, precision=precision,
+        n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=pt, pb=pb, pl=pl, pr=pr,
+        border=PADDING_MODES[padding_mode], src=dtype_name(dtype), wei=dtype_name(weight_dtype), dst=name, acc=accumulator(name),
+        src_layout=layout.name, wei_layout=layout.weights_name, epilogue=epilogue_text(bias, activation, result), precision=precision,
     )  # fmt: skip
-    spatial = (p.oh, p.ow)
-    channels = (oc, *spatial) if layout == "nchw" else (*spatial, oc)
-    result_shape = {2: spatial, 3: channels, 4: (n, *channels)}[len(shape)]
-    views = (layout, len(shape)), (layout, len(weight_shape))
-    return _Parsed(p, result_shape, DTYPES[name], _IMAGES[views[0]], _WEIGHTS[views[1]])
-
-
-def _paddings(padding: Any, image: tuple[int, int], span: tuple[int, int], stride: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """((top, bottom), (left, right)) of any spelling."""
-    if isinstance(padding, str):
-        if padding == "valid":
-            return (0, 0), (0, 0)
-        if padding == "full":
-            return (span[0] - 1,) * 2, (span[1] - 1,) * 2
-        if padding in ("same", "same_lower"):
-            # the rule of TensorFlow and ONNX: ceil(i / s) outputs; the odd pixel goes to the end, or to the start
-            total = [max((-(-i // s) - 1) * s + k - i, 0) for i, k, s in zip(image, span, stride, strict=True)]
-            small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-            before, after = (small, large) if padding == "same" else (large, small)
-            return (before[0], after[0]), (before[1], after[1])
-    elif isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
-        (top, bottom), (left, right) = pair("padding", padding[0], 0), pair("padding", padding[1], 0)
-        return (top, bottom), (left, right)
-    else:
-        rows, cols = pair("padding", padding, 0)
-        return (rows, rows), (cols, cols)
-    raise ValueError("padding must be an int, (rows, columns), ((top, bottom), (left, right)), 'valid', 'same', 'same_lower' "
-                     f"or 'full', got {padding!r}")  # fmt: skip
-
-
-def _epilogue(bias: bool, activation: Any, dtype: np.dtype[Any]) -> str:
-    """The problem's epilogue text."""
-    return "+".join(filter(None, ("bias" if bias else "", activation_text(activation, dtype))))
+    return _Parsed(p, layout.shape(n, oc, p.oh, p.ow), DTYPES[name], layout.image, layout.weights)
 
 
 class ConvolutionPlan(Plan):
@@ -282,7 +203,7 @@ class ConvolutionPlan(Plan):
         if weight.shape != self._weight_shape or weight.dtype != self._weight_type:
             raise ValueError(f"weight must have shape {self._weight_shape} and dtype {self._weight_type} as planned, "
                              f"got {weight.shape} and {weight.dtype}")  # fmt: skip
-        bias = _bias(bias, self.problem.oc, weight.ndim, self.problem.acc)
+        bias = bias_array(bias, self.problem.oc, weight.ndim, self.problem.acc)
         if (bias is not None) != self.problem.epilogue.startswith("bias"):
             raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
         return weight, None if bias is None else bias.astype(DTYPES[self.problem.acc])
@@ -299,19 +220,19 @@ class ConvolutionPlan(Plan):
         if input.shape != self._input_shape or input.dtype != self._input_type:
             raise ValueError(f"input must have shape {self._input_shape} and dtype {self._input_type} as planned, "
                              f"got {input.shape} and {input.dtype}")  # fmt: skip
-        parsed, packed, bias_array = self._parsed, self._packed, self._bias
+        parsed, packed, addends = self._parsed, self._packed, self._bias
         if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
-            weight, bias_array = self._checked_weight(weight, bias)
+            weight, addends = self._checked_weight(weight, bias)
             packed = self.pack(parsed.weights(weight))
-        dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias_array)
+        dst = destination(out, parsed.shape, parsed.dtype, input, weight, addends)
         key = (input.strides, packed.strides, dst.strides)
         src_view, dst_view = parsed.image(input), parsed.image(dst)
         launch = self._launches.get(key)
         if launch is None:
             launch = self._launches.keep(key, self.prepare(src_view, packed, dst_view))
-        launch(src_view, packed, bias_array, dst_view)
+        launch(src_view, packed, addends, dst_view)
         return delivered(dst, out)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -148,6 +148,25 @@ def test_bad_arguments_of_conv_transpose2d(change):
         fastconv.conv_transpose2d(**({"input": np.ones((2, 4, 5, 6)), "weight": np.ones((4, 3, 3, 3))} | change))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": 0}, {"stride": 1.5}, {"padding": -1}, {"dilation": (1, "2")}, {"groups": 0}, {"groups": True}, {"data_format": "HWC"},
+        {"bias": np.ones(5)}, {"bias": np.ones(4, "c16")}, {"input": np.ones((1, 2, 4, 5, 6))}, {"input": np.ones((2, 4, 0, 6))},
+        {"weight": np.ones((4, 4, 3))}, {"weight": np.ones((4, 4, 0, 3))}, {"activation": "x"}, {"dtype": "O"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_arguments_are_refused_as_conv2d_refuses_them(change):
+    """In the same words, but for the numbers of dimensions that are allowed."""
+    texts = []
+    for function in (fastconv.conv2d, fastconv.conv_transpose2d):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            function(**({"input": np.ones((2, 4, 5, 6)), "weight": np.ones((4, 4, 3, 3))} | change))
+        texts.append((caught.type, str(caught.value).replace("2, 3 or 4", "3 or 4")))
+    assert texts[0] == texts[1]
+
+
 def test_bad_arguments_of_the_gradients():
     x, w, y = np.ones((1, 2, 5, 6)), np.ones((3, 2, 3, 3)), np.ones((1, 3, 3, 4))
     with pytest.raises(ValueError, match="grad_output must have shape"):
