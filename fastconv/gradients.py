@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from .epilogue import activation_text, epilogue_text
-from .planning.arguments import as_array, check_choices, group_count, pair, result_type
+from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
 from .planning.calls import delivered, destination
 from .planning.layout import arranged, bias_array, check_channels
 from .planning.planner import plan_problem
-from .planning.problem import DTYPES, Problem, accumulator, dtype_name
+from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
 from .planning.thread_count import thread_count
 
@@ -59,7 +59,10 @@ def conv_transpose2d(
     extra_h, extra_w = pair("output_padding", output_padding, 0)
     if extra_h >= max(sh, dh) or extra_w >= max(sw, dw):
         raise ValueError(f"output_padding must be smaller than stride {(sh, sw)} or dilation {(dh, dw)}, got {output_padding!r}")
-    ih, iw = (oh - 1) * sh - 2 * ph + (kh - 1) * dh + 1 + extra_h, (ow - 1) * sw - 2 * pw + (kw - 1) * dw + 1 + extra_w
+    rows, columns = spans((kh, kw), (dh, dw))
+    ih, iw = (oh - 1) * sh - 2 * ph + rows + extra_h, (ow - 1) * sw - 2 * pw + columns + extra_w
+    if max(ih, iw) >= LIMIT:
+        raise ValueError(f"stride and dilation must keep the result's extents below 2**62, got {stride!r} and {dilation!r}")
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
     result = result_type(input.dtype, weight.dtype, dtype)
@@ -126,8 +129,8 @@ def _size(name: str, value: Any) -> tuple[int, ...]:
         size = tuple(extent.__index__() for extent in value)
     except (TypeError, AttributeError):
         raise TypeError(f"{name} must be four ints, got {value!r}") from None
-    if len(size) != 4:
-        raise ValueError(f"{name} must be four ints, got {value!r}")
+    if len(size) != 4 or not all(0 <= extent < LIMIT for extent in size):
+        raise ValueError(f"{name} must be four ints, not negative and below 2**62, got {value!r}")
     return size
 
 

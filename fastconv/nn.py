@@ -8,7 +8,7 @@ import numpy as np
 
 from .epilogue import Epilogue, epilogue_text, finisher
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
-from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type
+from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
 from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
 from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, paddings
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
@@ -148,7 +148,7 @@ def _parse(
     (n, ic, ih, iw), (oc, icg, kh, kw) = layout.extents(shape), layout.filters(weight_shape)
     check_channels(ic, g, oc, icg, weight_shape)
     (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
-    (pt, pb), (pl, pr) = paddings(padding, (ih, iw), ((kh - 1) * dh + 1, (kw - 1) * dw + 1), (sh, sw))
+    (pt, pb), (pl, pr) = paddings(padding, (ih, iw), spans((kh, kw), (dh, dw)), (sh, sw))
     result = result_type(dtype, weight_dtype, result_dtype)
     name = dtype_name(result)
     p = Problem(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .planning.arguments import check_choices, check_out, exact, pair
+from .planning.arguments import check_choices, check_out, exact, pair, spans
 from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
@@ -152,12 +152,12 @@ def _general(
     if mask is not None:
         result_type = np.result_type(result_type, np.float64) if result_type.kind not in "fc" else result_type
     fill = _cast_fill(fillvalue, result_type)
-    spans = tuple((k - 1) * d + 1 if k else 0 for k, d in zip(in2.shape, dilations, strict=True))
-    swapped = _exchanged(mode, in1.shape, spans)
+    span = spans(in2.shape, dilations)
+    swapped = _exchanged(mode, in1.shape, span)
     if swapped and (strides, dilations) != ((1, 1), (1, 1)):
         raise ValueError("stride and dilation must be 1 in mode 'valid' where in2 is larger than in1, "
                          f"got stride={stride!r}, dilation={dilation!r}")  # fmt: skip
-    image, kernel = (spans, in1.shape) if swapped else (in1.shape, spans)
+    image, kernel = (span, in1.shape) if swapped else (in1.shape, span)
     before, after = _paddings(mode, flip, kernel)
     full = [i if mode == "same" else max(i + k - 1 if mode == "full" else i - k + 1, 0) for i, k in zip(image, kernel, strict=True)]
     shape = (-(-full[0] // strides[0]), -(-full[1] // strides[1]))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..planning.problem import LIMIT
 from .initializers import snake
 
 Shape = tuple[int | None, ...]
@@ -41,9 +42,12 @@ def pair(value: Any, name: str) -> tuple[int, int]:
         if not hasattr(element, "__index__"):
             raise ValueError(f"{text}including element {element} of type {type(element)}")
     first, second = (element.__index__() for element in both)
-    if min(first, second) <= 0:
-        refused = {extent for extent in (first, second) if extent <= 0}
-        raise ValueError(f"{text}, including values {refused} that do not satisfy `value > 0`")
+    for rule, refused in (
+        ("value > 0", {extent for extent in (first, second) if extent <= 0}),
+        ("value < 2**62", {extent for extent in (first, second) if extent >= LIMIT}),
+    ):
+        if refused:
+            raise ValueError(f"{text}, including values {refused} that do not satisfy `{rule}`")
     return first, second
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .problem import PRECISIONS
+from .problem import LIMIT, PRECISIONS
 
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
-    """An int, or two of them (rows, columns), as two ints of at least ``least``.
+    """An int, or two of them (rows, columns), as two ints of at least ``least`` and below ``LIMIT``.
 
     Examples
     --------
@@ -26,15 +26,29 @@ def pair(name: str, value: Any, least: int) -> tuple[int, int]:
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}") from None
     if isinstance(first, bool) or isinstance(second, bool):
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
-    if min(result) < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if min(result) < least or max(result) >= LIMIT:
+        raise ValueError(f"{name} must be at least {least} and below 2**62, got {value!r}")
     return result
+
+
+def spans(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns between a kernel's first and last tap, both included; 0 of an empty kernel.
+
+    Examples
+    --------
+    >>> spans((3, 1), (2, 9))
+    (5, 1)
+    """
+    rows, columns = ((k - 1) * d + 1 if k else 0 for k, d in zip(kernel, dilation, strict=True))
+    if max(rows, columns) >= LIMIT:
+        raise ValueError(f"dilation must keep the kernel's span below 2**62, got {dilation} for a kernel of {kernel}")
+    return rows, columns
 
 
 def group_count(groups: Any) -> int:
     """``groups`` as an int of at least 1."""
-    if isinstance(groups, bool) or not hasattr(groups, "__index__") or groups.__index__() < 1:
-        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
+    if isinstance(groups, bool) or not hasattr(groups, "__index__") or not 1 <= groups.__index__() < LIMIT:
+        raise ValueError(f"groups must be an integer of at least 1 and below 2**62, got {groups!r}")
     count: int = groups.__index__()
     return count
 

@@ -37,7 +37,10 @@ _NAMES = {dtype: name for name, dtype in reversed(DTYPES.items())}
 _EXTENTS = ("n", "g", "ic", "ih", "iw", "oc", "kh", "kw", "sh", "sw", "dh", "dw", "pt", "pb", "pl", "pr")
 _BOTH = {"k": ("kh", "kw"), "s": ("sh", "sw"), "d": ("dh", "dw"), "p": ("pt", "pb", "pl", "pr"),
          "ph": ("pt", "pb"), "pw": ("pl", "pr")}  # fmt: skip
-_MAX = 2**62
+LIMIT = 2**62  # of every extent, and of the bytes of every array
+# extent -> the dialects' word for it
+_ARGUMENTS = {"g": " (groups)", "sh": " (stride)", "sw": " (stride)", "dh": " (dilation)", "dw": " (dilation)",
+              "pt": " (padding)", "pb": " (padding)", "pl": " (padding)", "pr": " (padding)"}  # fmt: skip
 
 
 def dtype_name(dtype: Any) -> str:
@@ -142,9 +145,9 @@ class Problem:
         for name in _EXTENTS:
             value, least = getattr(self, name), 0 if name == "n" or name[0] == "p" else 1
             if type(value) is not int:
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not least <= value < _MAX:
-                raise ValueError(f"{name} must be at least {least} and below 2**62, got {value}")
+                raise TypeError(f"{name}{_ARGUMENTS.get(name, '')} must be an int, got {value!r}")
+            if not least <= value < LIMIT:
+                raise ValueError(f"{name}{_ARGUMENTS.get(name, '')} must be at least {least} and below 2**62, got {value}")
         for name, allowed in (("border", BORDERS), ("op", OPS), ("precision", PRECISIONS),
                               ("src_layout", SRC_LAYOUTS), ("wei_layout", WEI_LAYOUTS),
                               ("src", DTYPES), ("wei", DTYPES), ("dst", DTYPES), ("acc", DTYPES)):  # fmt: skip
@@ -160,11 +163,16 @@ class Problem:
                 f"spans {(self.kh_span, self.kw_span)}, padded image is {(self.ih_padded, self.iw_padded)}"
             )
         size = np.dtype(np.complex128).itemsize * 2
-        for what, count in (("source", self.n * self.ic * self.ih * self.iw), ("result", self.n * self.oc * self.oh * self.ow),
-                            ("kernel", self.oc * self.ic * self.kh_span * self.kw_span),
-                            ("padded image", self.ih_padded * self.iw_padded)):  # fmt: skip
-            if count * size >= _MAX:
-                raise ValueError(f"the {what} must stay below 2**62 bytes, got {count} elements")
+        for what, count in (("kernel with its dilation", self.oc * self.ic * self.kh_span * self.kw_span),
+                            ("image with its padding", self.ih_padded * self.iw_padded),
+                            ("source", self.n * self.ic * self.ih * self.iw),
+                            ("result", self.n * self.oc * self.oh * self.ow)):  # fmt: skip
+            if count * size >= LIMIT:
+                raise ValueError(
+                    f"the {what} must stay below 2**62 bytes, got {count} elements of kernel {(self.oc, self.ic, self.kh, self.kw)}, "
+                    f"dilation {(self.dh, self.dw)}, image {(self.n, self.ic, self.ih, self.iw)}, "
+                    f"padding {((self.pt, self.pb), (self.pl, self.pr))}, stride {(self.sh, self.sw)}"
+                )
 
     @property
     def kh_span(self) -> int:
