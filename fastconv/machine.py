@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 from typing import Any
 
-from .planning.planner import plan_problem, run_once
+from .planning.planner import algorithms, compile_kernels, detect, plan_problem
 from .planning.problem import Problem
 from .planning.thread_count import thread_count
 
@@ -36,39 +36,58 @@ def info() -> Info:
     >>> sorted(info())[:3]
     ['cache', 'cache bytes', 'cache kernels']
     """
-    from .cpu import blocked, compile, direct, target, threads
+    from .cpu import compile, threads
 
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "scipy")}
     where, kernels, size = compile.cache_contents()
     return Info({
         "fastconv": importlib.import_module("fastconv").__version__,
         **versions,
-        "target": str(target.detect()),
+        "target": str(detect()),
         "threads": thread_count(),
         "threading layer": threads.layer(),
         "cache": where or "none (kernels are compiled in every process)",
-        "kernels of one type": f"at most {blocked.most_kernels(target.detect()) + direct.most_kernels(target.detect())}",
+        "kernels of one type": f"at most {_most_kernels()}",
         "cache kernels": kernels,
         "cache bytes": size,
         "gpu": "none (this version has no CUDA backend)",
     })  # fmt: skip
 
 
+def _most_kernels() -> int:
+    """Bound on the kernels of one type that all algorithms together can ever compile on this machine."""
+    return sum(algorithm.most_kernels(detect()) for algorithm in algorithms())
+
+
 def warmup(*problems: Problem | str) -> None:
     """Compile, or load from the cache, the kernels of these problems; without any, those that most calls need.
+
+    Nothing is convolved: large problems take no longer than small ones.
 
     Parameters
     ----------
     *problems : Problem or str
         A problem or its text form, as `fastconv explain` prints it.
 
+    Raises
+    ------
+    TypeError
+        Something else.
+    ValueError
+        A text that is no problem, or a problem whose weights are too many to pack.
+
     Examples
     --------
     >>> warmup("ih64_k3_f32")
     """
+    from .cpu import pool
+
     for problem in problems or _USUAL:
         if not isinstance(problem, (str, Problem)):
             raise TypeError(f"problems must be Problem objects or their texts, got {problem!r}")
         p = Problem.parse(problem) if isinstance(problem, str) else problem
-        for count in sorted({1, thread_count()}):
-            run_once(plan_problem(p, threads=count))
+        for count in {1, thread_count()}:
+            compile_kernels(plan_problem(p, threads=count))
+    if thread_count() > 1 and _most_kernels():
+        # what helping threads run; else the first call with several threads would compile it
+        pool._help()

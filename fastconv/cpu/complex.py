@@ -37,6 +37,11 @@ def cost(p: Problem, t: Target) -> float:
     return 8 * p.flops / 2e10 + 4e-9 * p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) + 3e-5
 
 
+def most_kernels(t: Target) -> int:
+    """None of its own: its children's are counted with their algorithms."""
+    return 0
+
+
 def _real_problem(p: Problem, rows: int) -> Problem:
     return band_problem(p.replace(src=_REAL[p.acc], wei=_REAL[p.acc], dst=_REAL[p.acc], acc=_REAL[p.acc],
                                   ic=2 * p.ic, oc=2 * p.oc), rows)  # fmt: skip

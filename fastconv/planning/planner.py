@@ -1,30 +1,40 @@
 """The planner: asks each algorithm of a backend's ordered list, keeps the cheapest, remembers, explains.
 
-It knows no algorithm by name.  Backends are imported when the first plan is made.
+It knows no algorithm by name.  A backend is a subpackage of fastconv with a list ``ALGORITHMS`` and a module ``target`` whose
+``detect()`` returns this machine; it is imported when the first plan is made.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from .calls import Bounded
+from .operands import described, random
 from .plans import Algorithm, Plan
-from .problem import DTYPES, Problem
+from .problem import Problem
 
-BACKENDS = ("cpu",)
 MOST_PLANS = 256  # of the functional calls' cache; a plan holds no weights
 
 _plans: Bounded[Plan] = Bounded(MOST_PLANS)
 
 
+def _backend(name: str) -> Any:
+    return importlib.import_module(f"fastconv.{name}")
+
+
 def algorithms(backend: str = "cpu") -> tuple[Algorithm, ...]:
     """The backend's ordered candidate list; ties go to the earlier."""
-    listed: tuple[Algorithm, ...] = importlib.import_module(f"fastconv.{backend}").ALGORITHMS
+    listed: tuple[Algorithm, ...] = _backend(backend).ALGORITHMS
     return listed
+
+
+def detect(backend: str = "cpu") -> Any:
+    """The machine that the backend found itself on, its ``Target``."""
+    return _backend(backend).target.detect()
 
 
 def short_name(algorithm: Algorithm) -> str:
@@ -63,7 +73,7 @@ def plan_problem(p: Problem, target: Any = None, threads: int = 1, algorithm: st
 def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort: str) -> Plan:
     if effort not in ("estimate", "measure"):
         raise ValueError(f"effort must be 'estimate' or 'measure', got {effort!r}")
-    target = target or _detect()
+    target = target or detect()
     names = [short_name(a) for a in algorithms()]
     if algorithm is not None and algorithm not in names:
         raise ValueError(f"algorithm must be None or one of {', '.join(names)}, got {algorithm!r}")
@@ -89,30 +99,42 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
     return best[1].build(p, target, plan_problem, threads)
 
 
-def run_once(plan: Plan) -> tuple[Any, ...]:
-    """Run a plan on random data, which compiles its kernels; what a further run needs is returned."""
-    p, rng = plan.problem, np.random.default_rng(0)
-    image, kernel, result = (p.n, p.ic, p.ih, p.iw), (p.oc, p.ic // p.g, p.kh, p.kw), (p.n, p.oc, p.oh, p.ow)
-    shapes = {"fwd": (image, kernel, result), "bwd_data": (result, kernel, image), "bwd_weight": (image, result, kernel)}[p.op]
-    src = rng.integers(0, 9, shapes[0]).astype(DTYPES[p.src])
-    wei = rng.integers(0, 9, shapes[1]).astype(DTYPES[p.wei])
-    dst = np.empty(shapes[2], DTYPES[p.dst])
-    bias = np.zeros(p.ic if p.op == "bwd_data" else p.oc, DTYPES[p.acc]) if p.epilogue.startswith("bias") else None
-    if p.src_layout == "nhwc":
-        src, dst = (np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for x in (src, dst))
+def compile_kernels(plan: Plan) -> None:
+    """Compile, or load from the cache, the kernels of a plan for the detected target; no image is made and none is convolved.
+
+    Raises
+    ------
+    ValueError
+        The weights are too many to pack.
+    """
+    p = plan.problem
+    src, wei, dst, _ = described(p)
+    plan.prepare(src, plan.pack(wei), dst)
+    for child in plan.children:
+        compile_kernels(child)
+    if p.op == "fwd" and {p.src, p.dst} != {p.acc}:
+        # arrays of other types go through the kernel in bands, of one row or several, each with a plan made when it runs
+        for rows in {1, min(p.oh, 2)}:
+            band = p.replace(n=1, ih=(rows - 1) * p.sh + p.kh_span, pt=0, pb=0)
+            _launched(plan_problem(band, threads=plan.threads, algorithm=plan.algorithm))
+
+
+def _launched(plan: Plan) -> Callable[[], None]:
+    """Run a plan on random data, which compiles its kernels; what runs it again is returned."""
+    src, wei, dst, bias = random(plan.problem)
     packed = plan.pack(wei)
-    launch = plan.prepare(src, packed, dst)
-    launch(src, packed, bias, dst)
-    return launch, src, packed, bias, dst
+    launch = partial(plan.prepare(src, packed, dst), src, packed, bias, dst)
+    launch()
+    return launch
 
 
 def _seconds(plan: Plan) -> float:
     """Least time of three runs on random data, after one that compiles."""
-    launch, *arrays = run_once(plan)
+    launch = _launched(plan)
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        launch(*arrays)
+        launch()
         best = min(best, time.perf_counter() - start)
     return best
 
@@ -129,7 +151,7 @@ def explain_problem(p: Problem, target: Any = None, threads: int = 1, algorithm:
     ...
     plan: (reference numpy n1_ic1ih9iw9_oc1kh3kw3_fld threads=1)
     """
-    target = target or _detect()
+    target = target or detect()
     chosen = plan_problem(p, target, threads, algorithm)
     image = p.replace(n=1)
     lines = [str(p), f"target: {target}"]
@@ -138,10 +160,6 @@ def explain_problem(p: Problem, target: Any = None, threads: int = 1, algorithm:
         verdict = f"{candidate.cost(image, target) * 1e3:.4g} ms an image predicted" if reason is None else f"no: {reason}"
         lines.append(f"  {short_name(candidate):<10} {verdict}")
     return "\n".join([*lines, f"plan: {chosen}"])
-
-
-def _detect() -> Any:
-    return importlib.import_module("fastconv.cpu.target").detect()
 
 
 def forget() -> None:

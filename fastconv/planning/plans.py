@@ -1,7 +1,8 @@
 """Plan: a built algorithm, and the protocol that every algorithm file follows (the module is the object).
 
 ``reject(p, t)`` says in words why it cannot run, or None; ``cost(p, t)`` predicts the seconds on one thread;
-``build(p, t, plan, threads)`` returns a :class:`Plan`, with ``plan`` the planner's function for child problems.
+``build(p, t, plan, threads)`` returns a :class:`Plan`, with ``plan`` the planner's function for child problems;
+``most_kernels(t)`` bounds how many kernels of one type it compiles.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ class Algorithm(Protocol):
 
     def cost(self, p: Problem, t: Any) -> float:
         """Predicted seconds on one thread."""
+
+    def most_kernels(self, t: Any) -> int:
+        """How many kernels of one type it can ever compile for a target, whatever the problems."""
 
     def build(self, p: Problem, t: Any, plan: PlanFn, threads: int = 1) -> Plan:
         """The plan; ``plan`` is the planner's function for child problems."""
