@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastconv.planning import reference
 from fastconv.planning.problem import (
     ACTIVATIONS,
     BORDERS,
     DTYPES,
     OPS,
     PRECISIONS,
+    STRUCTURES,
     Problem,
     accumulator,
     border_indices,
     dtype_name,
+    not_computed,
     parse_epilogue,
 )
 from tests.problems import CASES
@@ -111,7 +114,8 @@ def test_unreadable_text_raises_naming_it(text):
         ("kw", 3.0, TypeError), ("ih", True, TypeError), ("oc", np.int64(2), TypeError), ("pl", None, TypeError),
         ("border", "mirror", ValueError), ("op", "backward", ValueError), ("precision", "high", ValueError),
         ("src", "float32", ValueError), ("acc", "f33", ValueError), ("src_layout", "chwn", ValueError),
-        ("wei_layout", "ohwi", ValueError), ("epilogue", "relux", ValueError),
+        ("wei_layout", "ohwi", ValueError), ("epilogue", "relux", ValueError), ("structure", "foo", ValueError),
+        ("structure", "lowrank", ValueError), ("structure", "lowrank(0)", ValueError),
     ],
 )  # fmt: skip
 def test_bad_fields_raise_naming_the_field_and_its_value(field, value, error):
@@ -179,6 +183,30 @@ def test_dtype_names():
     for bad in (object, "U3", "M8[s]", [("a", "f4")], "V3"):
         with pytest.raises(TypeError, match="dtype must be"):
             dtype_name(bad)
+
+
+def test_words_of_two_parts_are_read_with_either_joint():
+    for word, field, value in (
+        ("leaky{}relu:0.1", "epilogue", "leaky_relu:0.1"),
+        ("bias+leaky{}relu:2.0", "epilogue", "bias+leaky_relu:2.0"),
+        ("bwd{}data", "op", "bwd_data"),
+        ("bwd{}weight", "op", "bwd_weight"),
+    ):
+        for joint in "-_":
+            p = Problem.parse(f"ih9_{word.format(joint)}_k3")
+            assert getattr(p, field) == value
+            assert Problem.parse(str(p)) == p
+
+
+def test_what_no_algorithm_computes_is_not_computed():
+    p = Problem.parse("ih9_k3")
+    assert not_computed(p, "fwd") is None
+    assert not_computed(p, "bwd_data", "bwd_weight") == "computes op bwd_data or bwd_weight, not fwd"
+    assert "masked" in not_computed(p.replace(masked=True), "fwd")
+    for structure in (*STRUCTURES[1:], "lowrank(2)"):
+        structured = Problem.parse(f"ih9_k3_structure={structure}")
+        assert not_computed(structured, "fwd") == f"computes structure full, not {structure}"
+        assert reference.reject(structured, None) == not_computed(structured, "fwd")
 
 
 def test_epilogue_texts():

@@ -26,7 +26,7 @@ class Algorithm(Protocol):
     CASES: str
 
     def reject(self, p: Problem, t: Any) -> str | None:
-        """None, or one reason in words why it cannot run."""
+        """None, or one reason in words why it cannot run; begins with `not_computed`."""
 
     def cost(self, p: Problem, t: Any) -> float:
         """Predicted seconds on one thread."""

@@ -18,6 +18,8 @@ OPS = ("fwd", "bwd_data", "bwd_weight")
 PRECISIONS = ("strict", "default", "fast")
 SRC_LAYOUTS = ("nchw", "nhwc")
 WEI_LAYOUTS = ("oihw", "hwio")
+STRUCTURES = ("full", "rank1", "box", "identity", "zero")  # and lowrank(r), of rank r
+_LOW_RANK = re.compile(r"lowrank\([1-9]\d*\)")
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
 
 # Problem's short names, in NumPy's kind order; longdouble's width differs by platform, its name does not.
@@ -93,8 +95,12 @@ class Problem:
         ``nchw | nhwc`` (the result has the source's layout) and ``oihw | hwio``.
     epilogue : str
         What follows the sum, joined by ``+``: ``bias``, then an activation (``leaky_relu:0.01`` carries its slope).
-    precision, structure, masked
-        DESIGN: promises 4.1; what is proven about the weights; whether pixels are weighted by a mask.
+    precision : str
+        ``strict`` (direct sums only), ``default`` or ``fast``.
+    structure : str
+        What is proven about the weights, one of ``STRUCTURES`` or ``lowrank(r)``; ``full`` is nothing.
+    masked : bool
+        Whether pixels are weighted by a mask.
 
     Raises
     ------
@@ -153,6 +159,8 @@ class Problem:
                               ("src", DTYPES), ("wei", DTYPES), ("dst", DTYPES), ("acc", DTYPES)):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.structure not in STRUCTURES and not _LOW_RANK.fullmatch(str(self.structure)):
+            raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, lowrank(r), got {self.structure!r}")
         for name in ("ic", "oc"):
             if getattr(self, name) % self.g:
                 raise ValueError(f"{name} must be divisible by groups={self.g}, got {getattr(self, name)}")
@@ -244,6 +252,7 @@ class Problem:
         """The problem that ``str(problem)`` wrote; ``k3``, ``s2``, ``d2``, ``p1``, ``ph1``, ``pw1`` set both axes.
 
         An omitted ``iw`` (or ``ih``, ``kw``, ``kh``) is the other one's value, so ``ih56`` is a square image.
+        Words of two parts are written ``bwd-data``, ``bwd-weight``, ``leaky-relu:0.1``; with ``_`` they are read too.
 
         Raises
         ------
@@ -251,7 +260,10 @@ class Problem:
             Naming the part that cannot be read.
         """
         values: dict[str, Any] = {}
-        for part in text.strip().split("_"):
+        joined = text.strip()
+        for word in _JOINED:
+            joined = joined.replace(word, word.replace("_", "-"))
+        for part in joined.split("_"):
             values.update(_parse_part(part, text))
         for a, b in (("ih", "iw"), ("kh", "kw"), ("sh", "sw"), ("dh", "dw")):
             if (a in values) != (b in values):
@@ -260,10 +272,13 @@ class Problem:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Problem)}
+# What every algorithm reads, or computes alike for all values: all sum directly, whatever the precision, and see weights as views.
+_READ = frozenset((*_EXTENTS, "op", "border", "src", "wei", "dst", "acc", "src_layout", "wei_layout", "epilogue", "precision"))
+_UNREAD = tuple(name for name in _DEFAULTS if name not in _READ)
+_JOINED = tuple(word for word in (*OPS, *ACTIVATIONS) if "_" in word)
 _WORDS = {
     **{word: ("border", word) for word in BORDERS},
     **{word.replace("_", "-"): ("op", word) for word in OPS},
-    **{word: ("op", word) for word in OPS},
     **{word: ("precision", word) for word in PRECISIONS},
     **{word: ("src_layout", word) for word in SRC_LAYOUTS},
     **{word: ("wei_layout", word) for word in WEI_LAYOUTS},
@@ -298,6 +313,26 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
         parse_epilogue(epilogue)
         return {"epilogue": epilogue}
     raise ValueError(f"problem text {text!r}: cannot read {part!r}")
+
+
+def not_computed(p: Problem, *ops: str) -> str | None:
+    """Why an algorithm that computes these ops, and knows no field that was added later, cannot run ``p``; None if it may.
+
+    Every algorithm's ``reject`` begins with it.
+
+    Examples
+    --------
+    >>> not_computed(Problem.parse("ih9_k3_bwd-data"), "fwd"), not_computed(Problem.parse("ih9_k3_structure=box"), "fwd")
+    ('computes op fwd, not bwd_data', 'computes structure full, not box')
+    """
+    if p.op not in ops:
+        return f"computes op {' or '.join(ops)}, not {p.op}"
+    if p.masked:
+        return "masked problems are composed by the dialect"
+    for name in _UNREAD:
+        if getattr(p, name) != _DEFAULTS[name]:
+            return f"computes {name} {_DEFAULTS[name]}, not {getattr(p, name)}"
+    return None
 
 
 def parse_epilogue(epilogue: str) -> tuple[bool, str | None, float]:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from .plans import Plan
-from .problem import DTYPES, Problem, border_indices, parse_epilogue
+from .problem import DTYPES, OPS, Problem, border_indices, not_computed, parse_epilogue
 
 CASES = "every problem"
 
 
 def reject(p: Problem, t: Any) -> str | None:
     """None: nothing is refused except what no algorithm knows."""
-    return "masked problems are composed by the dialect" if p.masked else None
+    return not_computed(p, *OPS)
 
 
 def cost(p: Problem, t: Any) -> float:
