@@ -45,11 +45,12 @@ class Filter:
         Alpha is not filtered: each result takes it from the pixel at its kernel's centre.
         """
         dtype = picture.pixels.dtype.newbyteorder("=")
-        values = self._convolve(picture.pixels, self.kernel.taps, _sum_type(picture.pixels, self.kernel))
-        values /= self.kernel.divisor
-        if self.absolute:
-            np.abs(values, out=values)
-        pixels = saturate(values, dtype) if dtype.kind in "iu" else values.astype(dtype, copy=False)
+        with np.errstate(all="ignore"):  # taps, sums or results beyond a float's range are infinite
+            values = self._convolve(picture.pixels, self.kernel.taps, _sum_type(picture.pixels, self.kernel))
+            values /= self.kernel.divisor
+            if self.absolute:
+                np.abs(values, out=values)
+            pixels = saturate(values, dtype) if dtype.kind in "iu" else values.astype(dtype, copy=False)
         if picture.alpha is None:
             return replace(picture, pixels=pixels)
         axes = zip(picture.alpha.shape, self.kernel.taps.shape, self.stride, self.dilation, pixels.shape[:2], strict=True)
