@@ -32,7 +32,7 @@ def conv_transpose2d(
     bias : array_like of shape (oc,), optional
     stride, padding, dilation : int or (int, int)
     output_padding : int or (int, int)
-        Rows and columns added at the end; smaller than the stride.
+        Rows and columns added at the end; fewer than the stride or the dilation.
     groups, data_format, activation, out, dtype, precision, threads, device, algorithm
         See `conv2d`.
 
@@ -40,6 +40,11 @@ def conv_transpose2d(
     -------
     ndarray
         Of ``(h - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1`` rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed, before anything is written.
 
     Examples
     --------
@@ -93,6 +98,26 @@ def conv2d_input(
 ) -> np.ndarray:
     """The gradient of `conv2d` with respect to its input, as `torch.nn.grad.conv2d_input` (NCHW, zero padding).
 
+    Parameters
+    ----------
+    input_size : (int, int, int, int)
+        ``(n, c, h, w)`` of the input, and of the result.
+    weight : array_like
+        ``(oc, c/groups, kh, kw)``.
+    grad_output : array_like
+        The gradient of `conv2d`'s result, in its shape.
+    stride, padding, dilation : int or (int, int)
+    groups : int
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed.
+
     Examples
     --------
     >>> import numpy as np
@@ -110,6 +135,26 @@ def conv2d_weight(
     input: Any, weight_size: Any, grad_output: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> np.ndarray:
     """The gradient of `conv2d` with respect to its weights, as `torch.nn.grad.conv2d_weight` (NCHW, zero padding).
+
+    Parameters
+    ----------
+    input : array_like
+        ``(n, c, h, w)``.
+    weight_size : (int, int, int, int)
+        ``(oc, c/groups, kh, kw)`` of the weights, and of the result.
+    grad_output : array_like
+        The gradient of `conv2d`'s result, in its shape.
+    stride, padding, dilation : int or (int, int)
+    groups : int
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed.
 
     Examples
     --------

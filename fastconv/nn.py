@@ -288,6 +288,12 @@ def plan(
     ConvolutionPlan
         Call it; print it; ``set_weight`` repacks.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed; among them an ``algorithm`` that cannot run, and an ``effort`` of
+        ``"measure"`` for arrays too large to make.
+
     Examples
     --------
     >>> import numpy as np
@@ -307,7 +313,24 @@ def explain(
     padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
     precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
 ) -> str:  # fmt: skip
-    """What `conv2d` would do and why: every algorithm's predicted cost or reason, and the plan.  `plan`'s arguments.
+    """What `conv2d` would do and why: every algorithm's predicted cost or reason, and the plan.
+
+    Parameters
+    ----------
+    input, weight, bias
+        See `plan`; nothing is computed or packed.
+    stride, padding, dilation, groups, padding_mode, data_format, activation, epilogue, dtype, precision, threads, device, algorithm
+        See `conv2d`.
+
+    Returns
+    -------
+    str
+        The problem, the target, one line for each algorithm (milliseconds of one image on one thread, or why not), the plan.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed.
 
     Examples
     --------

@@ -97,6 +97,11 @@ def convolve2d(
 
     ``full[y, x] = sum_{i, j} in1[y - i, x - j] * in2[i, j]``; all arguments are those of `correlate2d`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        With SciPy's texts where it has one.
+
     Examples
     --------
     >>> convolve2d([[1, 2], [3, 4]], [[1, 10]])

@@ -278,6 +278,12 @@ def test_equal_arguments_of_other_types_are_the_same_call():
         assert fastconv.conv2d(x, x[:3, :3], dtype=dtype).dtype == np.float64
 
 
+def test_every_function_documents_what_it_raises():
+    functions = [getattr(fastconv, name) for name in fastconv.__all__ if name != "info"]
+    for function in (*functions, fastconv.nn.conv2d_input, fastconv.nn.conv2d_weight):
+        assert "    Raises\n    ------\n" in function.__doc__, function.__name__
+
+
 def test_namespace():
     assert fastconv.conv2d is fastconv.nn.conv2d
     assert fastconv.conv_transpose2d is fastconv.nn.conv_transpose2d
