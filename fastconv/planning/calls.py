@@ -33,9 +33,11 @@ class Bounded(dict[Any, V]):
 
     def keep(self, key: Any, value: V) -> V:
         """Remember a value, and return it."""
-        # a list of the keys is taken in one step: another thread's changes do not disturb it, and no lock can stay taken
-        for oldest in list(self)[: max(len(self) - self.most + 1, 0)]:
-            self.pop(oldest, None)
+        while len(self) >= self.most:
+            try:
+                self.pop(next(iter(self)), None)
+            except (RuntimeError, StopIteration):  # another thread changed it meanwhile; a lock could stay taken by a fork or a signal
+                continue
         self[key] = value
         return value
 
