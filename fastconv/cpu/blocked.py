@@ -8,6 +8,7 @@ Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the registe
 
 from __future__ import annotations
 
+from collections import namedtuple
 from functools import partial
 from math import ceil, gcd
 from typing import Any, NamedTuple
@@ -16,13 +17,13 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, parse_epilogue
-from .blocked_tile import blocked_tile
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from .blocked_tile import Shape, blocked_tile
 from .border import border_row, column_maps, row_map, too_far
 from .simd import KINDS, copy, fill_row, integers, peek, poke, split
 from .stage import staged_launch
 from .target import Target
-from .threads import Region
+from .threads import Job, Region
 from .values import finish_values
 
 CASES = (
@@ -61,15 +62,19 @@ TILES = (
 DEPTH = 16  # channels in a channel block
 _MOST_TAPS = 1 << 16
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
-_HEAD = ("planes", "icg", "ocg", "oh", "ow", "taps", "kh_rows", "blocks", "last", "bands", "band_rows", "chunks", "chunk_blocks", "q", "g",
-         "qx", "gx", "columns", "phase", "pl", "iw", "bias", "map_rows", "nleft", "channels_last", "channel", "block", "row",
-         "rows_packed", "step_y", "way", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")  # fmt: skip
-_AT = {name: place for place, name in enumerate(_HEAD)}
-_COUNT = len(_HEAD)
+# The integers that the kernel receives: those of the tile, these, the panel's offset of each tap, the row map, image column and panel
+# place of each packed column, the two column maps.
+Head = namedtuple(
+    "Head",
+    "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks q g qx gx columns phase pl iw bias map_rows nleft "
+    "channels_last row panel_rows way sn sc sy sx dn",
+)
+_HEAD_AT = 8 * len(Shape._fields)
+_TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
 def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: int) -> Any:
-    """The band kernel: units of work are (image, group, chunk of output channels, band of rows).
+    """The band kernel: units of work are (image, group, part of the output channels, band of rows).
 
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
@@ -82,102 +87,89 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     width = mr * lanes
 
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
-        src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
-        (planes, icg, ocg, oh, ow, taps, kh_rows, blocks, last, bands, band_rows, chunks, chunk_blocks, q, g,
-         qx, gx, columns, phase, pl, iw, biased, map_rows, nleft, channels_last, channel, block, row_pitch,
-         rows_packed, step_y, way, sn, sc, sy, sx, dn, dc, dy, dx) = integers(e, 39)  # fmt: skip
-        offsets = e + 312
-        row_at = offsets + taps * 8
-        column_at = row_at + map_rows * 8
-        place_at = column_at + columns * 8
-        maps = place_at + (columns + nleft) * 8
-        fill = peek(kind, values)
-        zero = peek(kind, values + 4 * size)
-        bias_block = workspace + index * slot
+        at = integers(job, Job)
+        s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
+        offsets = at.extents + _TABLES_AT
+        row_at = offsets + s.taps * 8
+        column_at = row_at + e.map_rows * 8
+        place_at = column_at + e.columns * 8
+        maps = place_at + (e.columns + e.nleft) * 8
+        fill = peek(kind, at.values)
+        zero = peek(kind, at.values + 4 * size)
+        bias_block = at.workspace + index * at.scratch
         panel = bias_block + width * size + 64
-        tile_at = (panel + rows_packed * row_pitch * (1 if channels_last else icg) + 63) // 64 * 64
+        tile_at = (panel + e.panel_rows * e.row * (1 if e.channels_last else e.icg) + 63) // 64 * 64
         line_at = tile_at + ny * nx * width * size
-        odd_at = line_at + (columns * gx + 2 * lanes) * size
+        odd_at = line_at + (e.columns * e.gx + 2 * lanes) * size
         for u in range(u0, u1):
-            rest, band = u // bands, u % bands
-            rest, chunk = rest // chunks, rest % chunks
-            n, group = rest // planes, rest % planes
-            y0 = band * band_rows
-            y1 = y0 + band_rows if y0 + band_rows < oh else oh
-            plane = src_at + n * sn + group * icg * sc
-            for r in range((y1 - y0 - 1) * q + kh_rows):
-                row = peek("i64", row_at + (y0 * q + r) * g * 8)
-                line = plane + row * sy
-                if channels_last:
-                    to = panel + r * row_pitch
-                    for x in range(columns):
+            rest, band = u // e.bands, u % e.bands
+            rest, part = rest // e.parts, rest % e.parts
+            n, group = rest // e.planes, rest % e.planes
+            y0 = band * e.band_rows
+            y1 = min(y0 + e.band_rows, e.oh)
+            plane = at.src + n * e.sn + group * e.icg * e.sc
+            for r in range((y1 - y0 - 1) * e.q + e.kh_rows):
+                row = peek("i64", row_at + (y0 * e.q + r) * e.g * 8)
+                line = plane + row * e.sy
+                if e.channels_last:
+                    to = panel + r * e.row
+                    for x in range(e.columns):
                         column = peek("i64", column_at + x * 8)
                         place = to + peek("i64", place_at + x * 8)
                         if row < 0 or column < 0:
-                            for cb in range(blocks):
-                                fill_row(kind, place + cb * block, DEPTH, fill)
+                            for cb in range(s.blocks):
+                                fill_row(kind, lanes, place + cb * s.block, DEPTH, fill)
                         else:
-                            pixel = line + column * sx
-                            for cb in range(blocks - 1):
-                                copy(kind, lanes, place + cb * block, pixel + cb * DEPTH * size, DEPTH)
-                            copy(kind, lanes, place + (blocks - 1) * block, pixel + (blocks - 1) * DEPTH * size, last)
+                            pixel = line + column * e.sx
+                            for cb in range(s.blocks - 1):
+                                copy(kind, lanes, place + cb * s.block, pixel + cb * DEPTH * size, DEPTH)
+                            copy(kind, lanes, place + (s.blocks - 1) * s.block, pixel + (s.blocks - 1) * DEPTH * size, s.last)
                 else:
-                    for c in range(icg):
-                        to = panel + c * channel + r * row_pitch
+                    for c in range(e.icg):
+                        to = panel + c * s.channel + r * e.row
                         if row < 0:
-                            fill_row(kind, to, qx * phase, fill)
-                        elif qx == 1 and gx == 1 and sx == size:
-                            border_row(kind, lanes, to, line + c * sc, -pl, columns, iw, maps, fill)
-                        elif qx * gx == 2 and sx == size:
+                            fill_row(kind, lanes, to, e.qx * e.phase, fill)
+                        elif e.qx == 1 and e.gx == 1 and e.sx == size:
+                            border_row(kind, lanes, to, line + c * e.sc, -e.pl, e.columns, e.iw, maps, fill)
+                        elif e.qx * e.gx == 2 and e.sx == size:
                             # the padded row, then its even and odd columns; the odd ones of gx = 2 are read by no tap
-                            border_row(kind, lanes, line_at, line + c * sc, -pl, (columns - 1) * gx + 1, iw, maps, fill)
-                            split(kind, lanes, to, to + phase * size if qx == 2 else odd_at, line_at, (columns * gx + 1) // 2)
+                            border_row(kind, lanes, line_at, line + c * e.sc, -e.pl, (e.columns - 1) * e.gx + 1, e.iw, maps, fill)
+                            split(kind, lanes, to, to + e.phase * size if e.qx == 2 else odd_at, line_at, (e.columns * e.gx + 1) // 2)
                         else:
-                            for x in range(columns):
+                            for x in range(e.columns):
                                 column = peek("i64", column_at + x * 8)
                                 place = to + peek("i64", place_at + x * 8)
-                                poke(kind, place, fill if column < 0 else peek(kind, line + c * sc + column * sx))
-            o_end = (chunk + 1) * chunk_blocks * width
-            if o_end > ocg:
-                o_end = ocg
-            for o in range(chunk * chunk_blocks * width, o_end, width):
+                                poke(kind, place, fill if column < 0 else peek(kind, line + c * e.sc + column * e.sx))
+            for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
                 for lane in range(width):
-                    poke(
-                        kind,
-                        bias_block + lane * size,
-                        peek(kind, bias_at + (group * ocg + o + lane) * size) if biased and o + lane < ocg else zero,
-                    )
-                wei = wei_at + ((group * ((ocg + width - 1) // width)) * width + o) * icg * taps * size
-                to = dst_at + n * dn + (group * ocg + o) * dc
+                    has = e.bias and o + lane < e.ocg
+                    poke(kind, bias_block + lane * size, peek(kind, at.bias + (group * e.ocg + o + lane) * size) if has else zero)
+                wei = at.wei + ((group * ((e.ocg + width - 1) // width)) * width + o) * e.icg * s.taps * size
+                to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                 for y in range(y0, y1, ny):
-                    yt = y1 - ny if y + ny > y1 else y
-                    if yt < y0:
-                        yt = y0
-                    for x in range(0, ow, nx):
-                        xt = ow - nx if x + nx > ow else x
-                        if xt < 0:
-                            xt = 0
-                        whole = yt + ny <= y1 and xt + nx <= ow and o + width <= ocg
-                        at = to + yt * dy + xt * dx
-                        pixels = panel + (yt - y0) * step_y + xt * step * size
-                        blocked_tile(spec, pixels, wei, offsets, taps, blocks, last, channel, block, step_y, bias_block,
-                                     values + size, at if whole else tile_at, dy, dx, dc, way if whole else 0)  # fmt: skip
-                        if not whole or way == 0:
-                            for jy in range(ny if yt + ny <= y1 else y1 - yt):
-                                for jx in range(nx if xt + nx <= ow else ow - xt):
+                    yt = max(min(y, y1 - ny), y0)
+                    for x in range(0, e.ow, nx):
+                        xt = max(min(x, e.ow - nx), 0)
+                        whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
+                        result = to + yt * s.dy + xt * s.dx
+                        pixels = panel + (yt - y0) * s.step_y + xt * step * size
+                        blocked_tile(spec, at.extents, offsets, pixels, wei, bias_block, at.values + size, result if whole else tile_at,
+                                     e.way if whole else 0)  # fmt: skip
+                        if not whole or e.way == 0:
+                            for jy in range(min(ny, y1 - yt)):
+                                for jx in range(min(nx, e.ow - xt)):
                                     pixel = tile_at + (jy * nx + jx) * width * size
-                                    for lane in range(width if o + width <= ocg else ocg - o):
-                                        poke(kind, at + jy * dy + jx * dx + lane * dc, peek(kind, pixel + lane * size))
+                                    for lane in range(min(width, e.ocg - o)):
+                                        poke(kind, result + jy * s.dy + jx * s.dx + lane * s.dc, peek(kind, pixel + lane * size))
 
     return blocked
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64 sums (or float16, through float32)."""
-    if p.op != "fwd":
-        return f"computes op fwd, not {p.op}"
-    if p.masked:
-        return "masked problems are composed by the dialect"
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
     if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
@@ -218,7 +210,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     spec = (kind, lanes, tile.mr, tile.ny, tile.nx, step, int(t.fma))
     name = f"blocked_{kind}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
     region = Region(name, _factory, spec, kind)
-    extents, slot, units = _extents(p, tile, width, size, step, threads)
+    shape, head, tables, scratch = _layout(p, tile, lanes, size, step, threads)
+    units = p.n * p.g * head.bands * head.parts
     seconds = cost(p, t)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -226,16 +219,17 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         if src.dtype != dtype or dst.dtype != dtype or (step > 1 and src.strides[1] != size):
             # the bands' weights are these: another tile would want them packed otherwise
             return staged_launch(p, own.threads, partial(build, tile=tile), t, src, packed, dst, fill)
-        e = extents.copy()
-        e[_AT["sn"] : _COUNT] = *src.strides, *dst.strides
-        e[_AT["way"]] = 1 if dst.strides[1] == size else 2 if dst.strides[3] == size else 0
-        return region.launcher(e, finish_values(p, fill), slot, units, own.threads, seconds)
+        (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
+        way = 1 if dc == size else 2 if dx == size else 0
+        numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head._replace(way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
+        extents = np.concatenate([np.array(numbers, np.int64), tables])
+        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack(p, wei, width)
 
     return Plan(problem=p, algorithm="blocked", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
-                workspace=slot * threads, threads=threads)  # fmt: skip
+                workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
 def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
@@ -253,8 +247,9 @@ def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
     return packed.reshape(1, 1, 1, -1)
 
 
-def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: int) -> tuple[np.ndarray, int, int]:
-    """The kernel's integers but for the strides, the bytes of workspace of one thread, and the units of work."""
+def _layout(p: Problem, tile: Tile, lanes: int, size: int, step: int, threads: int) -> tuple[Shape, Head, np.ndarray, int]:
+    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
+    width = tile.mr * lanes
     icg, ocg = p.ic // p.g, p.oc // p.g
     # of one row or column of results no stride matters; a kernel of one row or column reads only every stride-th
     sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
@@ -264,40 +259,45 @@ def _extents(p: Problem, tile: Tile, width: int, size: int, step: int, threads: 
     kh_rows = (p.kh - 1) * k + 1
     columns = (p.ow - 1) * qx + (p.kw - 1) * kx + 1
     # the last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond
-    phase = -(-columns // qx) + max(tile.nx, width // tile.mr)
+    phase = -(-columns // qx) + max(tile.nx, lanes)
     blocks = -(-icg // DEPTH)
-    row_elements = phase * qx * (blocks * DEPTH if step > 1 else 1)
-    row_bytes = row_elements * size * (1 if step > 1 else icg)
+    row = phase * qx * (blocks * DEPTH if step > 1 else 1) * size
+    planes = 1 if step > 1 else icg
     oc_blocks = -(-ocg // width)
-    fewest = max(1, -(-(p.oh * q * row_bytes) // _PANEL_BYTES))
-    bands, chunks = fewest, 1
-    if p.n * p.g * fewest < 4 * threads:
-        bands, chunks = min(
-            ((fewest * b, c) for b, c in ((1, 1), (threads, 1), (1, threads))),
-            key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes * q),
-        )
+    bands, parts = _split(p, tile, oc_blocks, threads, q * row * planes)
     band_rows = _band_rows(p, tile, bands)
-    bands = -(-p.oh // band_rows)
-    chunk_blocks = -(-oc_blocks // chunks)
-    chunks = -(-oc_blocks // chunk_blocks)
-    rows_packed = (band_rows + tile.ny - 2) * q + kh_rows
-    row = row_elements * size
-    channel, block = (size, phase * qx * DEPTH * size) if step > 1 else (rows_packed * row, DEPTH * rows_packed * row)
+    part_blocks = -(-oc_blocks // parts)
+    panel_rows = (band_rows + tile.ny - 2) * q + kh_rows
+    channel, block = (size, phase * qx * DEPTH * size) if step > 1 else (panel_rows * row, DEPTH * panel_rows * row)
     offsets = [ky * k * row + ((x % qx) * phase + x // qx) * step * size for ky in range(p.kh) for x in range(0, p.kw * kx, kx)]
     numbers = np.arange(columns, dtype=np.int64)
     inside, places = numbers * gx, ((numbers % qx) * phase + numbers // qx) * step * size
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias, _, _ = parse_epilogue(p.epilogue)
-    rows = row_map(p)
-    head = (p.g, icg, ocg, p.oh, p.ow, p.kh * p.kw, kh_rows, blocks, icg - (blocks - 1) * DEPTH, bands, band_rows, chunks, chunk_blocks,
-            q, g, qx, gx, columns, phase, p.pl, p.iw, int(has_bias), len(rows), p.pl, int(step > 1), channel, block, row,
-            rows_packed, q * row)  # fmt: skip
-    extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), np.array(offsets, np.int64),
-                              rows, every[inside], places, before, after])  # fmt: skip
-    slot = width * size + 192 + rows_packed * row * (1 if step > 1 else icg) + tile.ny * tile.nx * width * size
-    slot += 3 * (columns * gx + 2 * width) * size
-    return extents, -(-slot // 64) * 64, p.n * p.g * bands * chunks
+    shape = Shape(taps=p.kh * p.kw, blocks=blocks, last=icg - (blocks - 1) * DEPTH, channel=channel, block=block, step_y=q * row,
+                  dy=0, dx=0, dc=0)  # fmt: skip
+    head = Head(
+        planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=kh_rows, bands=-(-p.oh // band_rows), band_rows=band_rows,
+        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, q=q, g=g, qx=qx, gx=gx, columns=columns, phase=phase, pl=p.pl,
+        iw=p.iw, bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(step > 1), row=row, panel_rows=panel_rows,
+        way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+    )  # fmt: skip
+    tables = np.concatenate([np.array(offsets, np.int64), row_map(p), every[inside], places, before, after])
+    scratch = width * size + 192 + panel_rows * row * planes + tile.ny * tile.nx * width * size
+    scratch += 3 * (columns * gx + 2 * width) * size
+    return shape, head, tables, -(-scratch // 64) * 64
+
+
+def _split(p: Problem, tile: Tile, oc_blocks: int, threads: int, row_bytes: int) -> tuple[int, int]:
+    """Bands of rows whose panels fit the cache, and parts of the output channels: what gives the busiest thread the least."""
+    fewest = max(1, -(-(p.oh * row_bytes) // _PANEL_BYTES))
+    if p.n * p.g * fewest >= 4 * threads:
+        return fewest, 1
+    return min(
+        ((fewest * bands, parts) for bands, parts in ((1, 1), (threads, 1), (1, threads))),
+        key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes),
+    )
 
 
 def _band_rows(p: Problem, tile: Tile, bands: int) -> int:
@@ -306,14 +306,14 @@ def _band_rows(p: Problem, tile: Tile, bands: int) -> int:
     return ceil(rows / tile.ny) * tile.ny
 
 
-def _longest_share(p: Problem, tile: Tile, bands: int, chunks: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
+def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
     """Work of the busiest thread: tiles of its units, and the packing of a panel for each."""
     band_rows = _band_rows(p, tile, bands)
-    chunk_blocks = -(-oc_blocks // chunks)
+    part_blocks = -(-oc_blocks // parts)
     units = []
-    for chunk in range(0, oc_blocks, chunk_blocks):
+    for part in range(0, oc_blocks, part_blocks):
         for y in range(0, p.oh, band_rows):
-            rows, blocks = min(band_rows, p.oh - y), min(chunk_blocks, oc_blocks - chunk)
+            rows, blocks = min(band_rows, p.oh - y), min(part_blocks, oc_blocks - part)
             tiles = -(-rows // tile.ny) * -(-p.ow // tile.nx) * blocks
             # a tile's sum takes about as long as packing 2 bytes for each of its accumulators and taps
             units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + (rows + p.kh) * row_bytes / 2)

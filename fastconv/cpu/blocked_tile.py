@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 from numba import types
@@ -12,20 +13,24 @@ from .simd import Emitter, literal
 _UNROLL = 4  # channels per turn of the innermost loop
 
 
+# The first of a kernel's integers, which its tile reads: taps; channel blocks, channels of the last one; bytes between channels and
+# between channel blocks of the panel; bytes between the panel's pixels of two output rows; of the result's rows, pixels and channels.
+Shape = namedtuple("Shape", "taps blocks last channel block step_y dy dx dc")
+
+
 @intrinsic(prefer_literal=True)
 def blocked_tile(
-    typing_context: Any, spec: Any, panel: Any, wei: Any, offsets: Any, taps: Any, blocks: Any, last: Any, channel: Any, block: Any,
-    row: Any, bias: Any, finish: Any, dst: Any, dst_y: Any, dst_x: Any, dst_c: Any, way: Any,
+    typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, bias: Any, finish: Any, dst: Any, way: Any
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``ny x nx`` pixels.
 
-    ``acc[jy, jx, o] = bias[o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*row + jx*step] * wei[.., o]``
+    ``acc[jy, jx, o] = bias[o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*step_y + jx*step] * wei[.., o]``
 
     ``spec = (kind, lanes, mr, ny, nx, step, depth, fma)``: ``step`` elements lie between pixels, ``depth`` channels in a channel block.
-    ``wei`` is packed as ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` channels.  Order of
-    accumulation: channel block, tap, channel.  ``offsets`` is the address of a table of bytes; ``channel, block, row, dst_*`` are
-    bytes.  ``finish`` is the address of ``[slope, low, high]``.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]`` at
-    ``dst`` (the driver copies what is valid), 1 channels last (``dst_c`` one element), 2 pixels in a row (``dst_x`` one element).
+    ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is packed as
+    ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` channels.  Order of accumulation: channel block,
+    tap, channel.  ``finish`` is the address of ``[slope, low, high]``.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]``
+    at ``dst`` (the driver copies what is valid), 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element).
     """
     chosen = literal(spec)
 
@@ -33,19 +38,19 @@ def blocked_tile(
         _emit_blocked(builder, chosen, *arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 16), codegen
+    return types.void(spec, *[types.int64] * 8), codegen
 
 
 def _emit_blocked(
-    builder: Any, spec: tuple[Any, ...], panel: Any, wei: Any, offsets: Any, taps: Any, blocks: Any, last: Any, channel: Any,
-    block: Any, row: Any, bias: Any, finish: Any, dst: Any, dst_y: Any, dst_x: Any, dst_c: Any, way: Any,
+    builder: Any, spec: tuple[Any, ...], shape: Any, offsets: Any, panel: Any, wei: Any, bias: Any, finish: Any, dst: Any, way: Any
 ) -> None:  # fmt: skip
     kind, lanes, mr, ny, nx, step, depth, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
+    s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
     pixels = [(jy, jx) for jy in range(ny) for jx in range(nx)]
     first = [emit.load(emit.offset(bias, m * emit.width)) for m in range(mr)]
     acc = [[emit.variable(first[m]) for _ in pixels] for m in range(mr)]
-    weights, blocks_left, base = emit.variable(wei), emit.variable(blocks), emit.variable(panel)
+    weights, blocks_left, base = emit.variable(wei), emit.variable(s.blocks), emit.variable(panel)
 
     def channels(count: Any, unroll: int, at: Any) -> None:
         with emit.loop(count):
@@ -53,31 +58,31 @@ def _emit_blocked(
             here, w = emit.get(at), emit.get(weights)
             for turn in range(unroll):
                 vectors = [emit.load(emit.offset(w, (turn * mr + m) * emit.width)) for m in range(mr)]
-                start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(channel, turn))
+                start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(s.channel, turn))
                 for j, (jy, jx) in enumerate(pixels):
-                    line = emit.offset(start, emit.times(row, jy)) if jy else start
+                    line = emit.offset(start, emit.times(s.step_y, jy)) if jy else start
                     pixel = emit.splat(emit.offset(line, jx * step * emit.itemsize))
                     for m in range(mr):
                         sums[m][j] = emit.multiply_add(vectors[m], pixel, sums[m][j])
             for places, values in zip(acc, sums, strict=True):
                 for place, value in zip(places, values, strict=True):
                     emit.set(place, value)
-            emit.set(at, emit.offset(here, unroll * emit.itemsize if step > 1 else emit.times(channel, unroll)))
+            emit.set(at, emit.offset(here, unroll * emit.itemsize if step > 1 else emit.times(s.channel, unroll)))
             emit.set(weights, emit.offset(w, unroll * mr * emit.width))
 
-    with emit.loop(blocks):
+    with emit.loop(s.blocks):
         left = emit.get(blocks_left)
         is_last = builder.icmp_unsigned("==", left, emit.constant(1))
-        count = builder.select(is_last, last, emit.constant(depth))
+        count = builder.select(is_last, s.last, emit.constant(depth))
         turns, rest = emit.quotient(count, _UNROLL), emit.remainder(count, _UNROLL)
         table = emit.variable(offsets)
-        with emit.loop(taps):
+        with emit.loop(s.taps):
             entry = emit.get(table)
             at = emit.variable(emit.offset(emit.get(base), emit.load_integer(entry)))
             channels(turns, _UNROLL, at)
             channels(rest, 1, at)
             emit.set(table, emit.offset(entry, 8))
-        emit.set(base, emit.offset(emit.get(base), block))
+        emit.set(base, emit.offset(emit.get(base), s.block))
         emit.set(blocks_left, builder.sub(left, emit.constant(1)))
 
     slope, low, high = (emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3))
@@ -88,7 +93,7 @@ def _emit_blocked(
                 emit.store(emit.offset(dst, (j * mr + m) * emit.width), sums[m][j])
     with emit.case(way, 1):
         for j, (jy, jx) in enumerate(pixels):
-            to = emit.offset(dst, emit.times(dst_y, jy), emit.times(dst_x, jx))
+            to = emit.offset(dst, emit.times(s.dy, jy), emit.times(s.dx, jx))
             for m in range(mr):
                 emit.store(emit.offset(to, m * emit.width), sums[m][j])
     with emit.case(way, 2):
@@ -98,5 +103,5 @@ def _emit_blocked(
                     count = min(lanes, nx - x0)
                     square = [sums[m][jy * nx + x0 + jx] if jx < count else emit.undefined() for jx in range(lanes)]
                     for lane, line in enumerate(emit.transpose(square)):
-                        to = emit.offset(dst, emit.times(dst_c, m * lanes + lane), emit.times(dst_y, jy), x0 * emit.itemsize)
+                        to = emit.offset(dst, emit.times(s.dc, m * lanes + lane), emit.times(s.dy, jy), x0 * emit.itemsize)
                         emit.store_first(to, line, count)

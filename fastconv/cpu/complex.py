@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..planning.plans import Launch, Plan, PlanFn
-from ..planning.problem import DTYPES, Problem
-from .stage import band_problem, bands, stage_rows
+from ..planning.problem import DTYPES, Problem, not_computed
+from .stage import band_problem, band_sizes, bands, stage_rows
 from .target import Target
 
 CASES = ("ih64_k3_c64", "ih33_k5_p2_c128", "n2_g2_ic4ih16_oc6k3_s2_p1_symmetric_c64_bias")
@@ -21,10 +21,9 @@ _REAL = {"c64": "f32", "c128": "f64"}
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, accumulator complex64 or complex128."""
-    if p.op != "fwd":
-        return f"computes op fwd, not {p.op}"
-    if p.masked:
-        return "masked problems are composed by the dialect"
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
     if p.acc not in _REAL:
         return f"the accumulator {p.acc} is not complex64 or complex128"
     if p.epilogue not in ("", "bias"):
@@ -49,7 +48,7 @@ def _real_problem(p: Problem, rows: int) -> Problem:
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     """Child plans for the real problem of one band."""
-    sizes = {end - first for _, first, end in bands(p)} or {p.oh}
+    sizes = band_sizes(p)
     children = {rows: plan(_real_problem(p, rows), t, threads) for rows in sizes}
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:

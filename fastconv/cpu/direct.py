@@ -7,6 +7,7 @@ Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it 
 
 from __future__ import annotations
 
+from collections import namedtuple
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -14,13 +15,13 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, parse_epilogue
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import border_row, column_maps, row_map, too_far
 from .simd import KINDS, copy, fill_row, integers, peek, poke
 from .stage import is_native, staged_launch
 from .target import Target
-from .threads import Region
-from .tile import direct_tile
+from .threads import Job, Region
+from .tile import TAPS_AT, Shape, direct_tile
 from .values import finish_values, kernel_kind
 
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
@@ -28,149 +29,153 @@ CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "i
 
 
 class Tile(NamedTuple):
-    """``rows x vecs`` accumulators over groups of ``chunk`` rows of taps."""
+    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
 
     registers: int  # of the target, at least
     rows: int
     vecs: int
-    chunk: int
+    tall: int
+    steps: tuple[int, ...] = (1, 2)  # stride classes of columns that it is for
 
 
 TILES = (
-    Tile(32, rows=8, vecs=2, chunk=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
-    Tile(32, rows=4, vecs=4, chunk=8),  # 16 accumulators, 8 taps, 4 pixels: for tall kernels
-    Tile(32, rows=8, vecs=1, chunk=8),  # for planes narrower than two vectors
-    Tile(32, rows=4, vecs=1, chunk=8),  # for gathered columns, which take long to compile
-    Tile(16, rows=4, vecs=2, chunk=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
-    Tile(16, rows=4, vecs=1, chunk=4),
+    Tile(32, rows=8, vecs=2, tall=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
+    Tile(32, rows=4, vecs=4, tall=8),  # 16 accumulators, 8 taps, 4 pixels: for tall kernels
+    Tile(32, rows=8, vecs=1, tall=8),  # for planes narrower than two vectors
+    Tile(32, rows=4, vecs=1, tall=8, steps=(0,)),  # gathered columns take long to compile
+    Tile(16, rows=4, vecs=2, tall=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
+    Tile(16, rows=4, vecs=1, tall=4, steps=(0, 1, 2)),
 )
 
-# Heights of kernels that at stride 1 get a compiled kernel of their own, of one group of taps; all others share one of all heights.
-HEIGHTS = (3, 5, 7)
+# (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, 0 for any width; all others share one of all heights.
+# A width is for one channel, with all taps in registers and side by side.
+FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
 
 _BAND = 64  # rows of output that one unit of work computes, unless they take longer than this
 _UNIT_SECONDS = 0.1
 
-# The integers that the kernel receives: this head, the row map, the left and the right column map
-_HEAD = (
-    "oc", "ocg", "icg", "iw", "oh", "ow", "kh", "kw", "sw", "dw", "pl", "q", "held", "k", "phases", "g", "band_rows", "bands", "finish",
-    "bias", "rows", "nleft", "left_end", "left_wide", "right_from", "right_wide", "sn", "sc", "sy", "wo", "dn", "dc", "dy",
-)  # fmt: skip
-_AT = {name: place for place, name in enumerate(_HEAD)}
-_COUNT = len(_HEAD)
+# The integers that the kernel receives: those of the tile, these, the runs, the row map, the order of the taps, the two column maps.
+Head = namedtuple(
+    "Head",
+    "oc ocg iw oh ow pl k phases band_rows bands finish bias taps entries runs phase_rows nleft "
+    "left_wide right_wide right_start past sn sc sy wo dn dc dy",
+)
+# Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
+Run = namedtuple("Run", "table xoff first tiles")
+_HEAD_AT, _RUN_BYTES = 8 * len(Shape._fields), 8 * len(Run._fields)
+_TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, chunk: int, only: int, fma: int) -> Any:
-    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, output channel, phase, band of rows).
+def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int) -> Any:
+    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, group, phase, band of rows, output channel of the group).
 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
     k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses, which holds
-    ``held = min(q, kh)`` rows for each output row, the rows between two outputs being left out.
+    ``min(q, kh)`` rows for each output row, the rows between two outputs being left out.
     Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band.
     Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
-    spec = (kind, lanes, rows, vecs, v, h, chunk, only, fma)
+    spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)
     size = KINDS[kind][2]
-    width = lanes * vecs
+    width, vector = lanes * vecs, lanes * size
 
     def direct(job: Any, index: Any, u0: Any, u1: Any) -> None:
-        src_at, wei_at, bias_at, values, dst_at, workspace, e, slot = integers(job, 8)
-        (oc, ocg, icg, iw, oh, ow, kh, kw, sw, dw, pl, q, held, k, phases, g, band_rows, bands, finish, biased, map_rows, nleft,
-         left_end, left_wide, right_from, right_wide, sn, sc, sy, wo, dn, dc, dy) = integers(e, 33)  # fmt: skip
-        row_map = e + 264
-        order = row_map + map_rows * 8
-        maps = order + (icg * kh * kw + nleft) * 8
-        fill = peek(kind, values)
-        finish *= values + size
-        entries = (band_rows + rows) * held + kh
-        table = workspace + index * slot
+        at = integers(job, Job)
+        s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
+        icg, entries, held = s.icg, e.entries, s.step // 8
+        runs = at.extents + _TABLES_AT
+        row_map = runs + e.runs * _RUN_BYTES
+        order = row_map + e.phases * e.phase_rows * 8
+        maps = order + (e.taps + e.nleft) * 8
+        fill = peek(kind, at.values)
+        finish = e.finish * (at.values + size)
+        table = at.workspace + index * at.scratch
         start = table + 3 * icg * entries * 8
-        packed = start + 64
-        fill_at = packed + icg * kh * kw * size
-        left_strip = fill_at + (iw + lanes) * size
-        right_strip = left_strip + icg * entries * (left_wide + lanes) * size
-        tile_at = right_strip + icg * entries * (right_wide + lanes) * size
+        packed = start + TAPS_AT
+        fill_at = packed + e.taps * size
+        left_pitch, right_pitch = e.left_wide * size, e.right_wide * size
+        left_strip = fill_at + (e.iw + lanes) * size
+        right_strip = left_strip + icg * entries * left_pitch
+        tile_at = right_strip + icg * entries * right_pitch
         left_table = table + icg * entries * 8
         right_table = left_table + icg * entries * 8
-        fill_row(kind, fill_at, iw, fill)
+        fill_row(kind, lanes, fill_at, e.iw, fill)
         for r in range(icg * entries):
-            poke("i64", left_table + r * 8, left_strip + r * (left_wide + lanes) * size)
-            poke("i64", right_table + r * 8, right_strip + r * (right_wide + lanes) * size)
-        packed_for = -1
+            poke("i64", left_table + r * 8, left_strip + r * left_pitch)
+            poke("i64", right_table + r * 8, right_strip + r * right_pitch)
+        rows_of = -1
         for u in range(u0, u1):
-            rest, band = u // bands, u % bands
-            rest, phase = rest // phases, rest % phases
-            n, o = rest // oc, rest % oc
-            of_phase = (oh - phase + k - 1) // k
-            j0 = band * band_rows
-            j1 = j0 + band_rows if j0 + band_rows < of_phase else of_phase
+            source, o = u // e.ocg, u % e.ocg
+            rest, band = source // e.bands, source % e.bands
+            rest, phase = rest // e.phases, rest % e.phases
+            n, group = rest // (e.oc // e.ocg), rest % (e.oc // e.ocg)
+            o += group * e.ocg
+            of_phase = (e.oh - phase + e.k - 1) // e.k
+            j0 = band * e.band_rows
+            j1 = min(j0 + e.band_rows, of_phase)
             if j0 >= j1:
                 continue
-            if o != packed_for:
-                poke(kind, start, peek(kind, bias_at + o * size if biased else values + 4 * size))
-                for tap in range(icg * kh * kw):
-                    poke(kind, packed + tap * size, peek(kind, wei_at + o * wo + peek("i64", order + tap * 8)))
-                packed_for = o
-            plane = src_at + n * sn + (o // ocg) * icg * sc
-            used = (j1 - j0 - 1) * held + kh
-            needed = (rows - 1) * held + kh
-            for r in range(used if used > needed else needed):
-                row = peek("i64", row_map + (phase * q + ((j0 + r // held) * q + r % held) * k) * g * 8) if r < used else -1
-                for c in range(icg):
-                    at = c * entries + r
-                    row_at = fill_at if row < 0 else plane + c * sc + row * sy
-                    poke("i64", table + at * 8, row_at)
-                    if row < 0:
-                        fill_row(kind, left_strip + at * (left_wide + lanes) * size, left_wide, fill)
-                        fill_row(kind, right_strip + at * (right_wide + lanes) * size, right_wide, fill)
-                    else:
-                        border_row(kind, lanes, left_strip + at * (left_wide + lanes) * size, row_at, -pl, left_wide, iw, maps, fill)
-                        border_row(kind, lanes, right_strip + at * (right_wide + lanes) * size, row_at, right_from * sw - pl,
-                                   right_wide, iw, maps, fill)  # fmt: skip
-            to = dst_at + n * dn + o * dc + phase * dy
+            poke(kind, start, peek(kind, at.bias + o * size if e.bias else at.values + 4 * size))
+            for tap in range(e.taps):
+                poke(kind, packed + tap * size, peek(kind, at.wei + o * e.wo + peek("i64", order + tap * 8)))
+            if rows_of != source:
+                rows_of = source
+                plane = at.src + n * e.sn + group * icg * e.sc
+                used = (j1 - j0 - 1) * held + s.kh
+                for r in range(max(used, (rows - 1) * held + s.kh)):
+                    row = peek("i64", row_map + (phase * e.phase_rows + j0 * held + r) * 8) if r < used else -1
+                    for c in range(icg):
+                        entry = c * entries + r
+                        row_at = fill_at if row < 0 else plane + c * e.sc + row * e.sy
+                        poke("i64", table + entry * 8, row_at)
+                        left, right = left_strip + entry * left_pitch, right_strip + entry * right_pitch
+                        if row < 0:
+                            fill_row(kind, lanes, left, e.left_wide, fill)
+                            fill_row(kind, lanes, right, e.right_wide, fill)
+                        elif left_pitch + right_pitch:
+                            border_row(kind, lanes, left, row_at, -e.pl, e.left_wide, e.iw, maps, fill)
+                            border_row(kind, lanes, right, row_at, e.right_start, e.right_wide, e.iw, maps, fill)
+            to, pitch = at.dst + n * e.dn + o * e.dc + phase * e.dy, e.k * e.dy
             for j in range(j0, j1, rows):
                 # the last tile overlaps the one before; it writes the same values again
-                jt = j1 - rows if j + rows > j1 else j
-                if jt < j0:
-                    jt = j0
-                here = (jt - j0) * held * 8
-                for x in range(0, ow, width):
-                    xt = ow - width if x + width > ow else x
-                    if xt < 0:
-                        xt = 0
-                    tile_table, column = table, xt * sw - pl
-                    if xt < left_end:
-                        tile_table, column = left_table, xt * sw
-                    elif xt >= right_from:
-                        tile_table, column = right_table, (xt - right_from) * sw
-                    whole = jt + rows <= j1 and xt + width <= ow
-                    tile_dst = to + jt * k * dy + xt * size if whole else tile_at
-                    dst_pitch = k * dy if whole else width * size
-                    direct_tile(spec, tile_table + here, entries * 8, held * 8, column * size, packed, icg, kh, kw, dw * size, sw * size,
-                                start, tile_dst, dst_pitch, finish)  # fmt: skip
-                    if not whole:
-                        valid = width if xt + width <= ow else ow - xt
-                        for r in range(rows if jt + rows <= j1 else j1 - jt):
-                            copy(kind, lanes, to + (jt + r) * k * dy + xt * size, tile_at + r * width * size, valid)
+                jt = max(min(j, j1 - rows), j0)
+                whole = jt + rows <= j1 and width <= e.ow
+                for r in range(e.runs):
+                    run = integers(runs + r * _RUN_BYTES, Run)
+                    line = to + jt * pitch + run.first
+                    past = e.past and whole and run.tiles > 2 and line % size == 0
+                    skew = -line % vector // size if past else 0
+                    for part in range(3 if past else 1 if whole else run.tiles):
+                        x, tiles, low, high = 0, run.tiles, 0, width
+                        if past and part == 1:
+                            x, tiles = skew, run.tiles - 1
+                        elif past:
+                            # the columns that aligned tiles do not reach: a line stored both ways would be fetched and written twice
+                            x, tiles, low, high = part // 2 * (run.tiles - 1) * width, 1, part // 2 * skew, width if part else skew
+                        elif not whole:
+                            x, tiles, high = part * width, 1, min(width, e.ow)
+                        aside = not whole or (past and part != 1)
+                        direct_tile(spec, at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
+                                    tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
+                                    past and not aside)  # fmt: skip
+                        if aside:
+                            for row in range(min(rows, j1 - jt)):
+                                copy(kind, lanes, line + (x + low) * size + row * pitch, tile_at + (row * width + low) * size, high - low)
 
     return direct
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real, of a type with vector arithmetic (or float16, through float32)."""
-    if p.op != "fwd":
-        return f"computes op fwd, not {p.op}"
-    if p.masked:
-        return "masked problems are composed by the dialect"
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
     if kernel_kind(p.acc) is None:
         return f"no vector arithmetic for accumulator {p.acc}"
     if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
     if parse_epilogue(p.epilogue)[1] is not None and p.acc[0] == "u":
         return "activations of unsigned results are left to the reference"
-    width = _tile(p, t).vecs * t.lanes(DTYPES[p.acc].itemsize)
-    if p.sw > 2 and p.ow > 1 and width * p.sw > p.iw_padded + 4096:
-        return "tiles of columns this far apart are wider than the padded image"
     return too_far(p)
 
 
@@ -180,25 +185,13 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """How many kernels of one type can ever be compiled: tiles x stride classes, the heights of stride 1, the gathering tile."""
+    return sum(3 * len(tile.steps) + len(FIXED) * (1 in tile.steps) for tile in _fitting(t))
+
+
+def _fitting(t: Target) -> list[Tile]:
+    """The tiles for as many registers as the target has."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return sum(tile.registers == most for tile in TILES) * (3 * 2 + len(HEIGHTS)) + 3
-
-
-def _tile(p: Problem, t: Target) -> Tile:
-    """The flat tile for tall kernels on wide planes, the narrow one for planes of one vector, else the tall one.
-
-    Flat: 7 rows of taps at 218 against 173 GFLOP/s of the tall tile, whose 14 row addresses do not fit the integer registers;
-    3 rows at 88 against 111 (512x512, one core, Zen 5, 2026-11).  Tiles of one register count share ``chunk``, so the choice
-    never changes a sum.
-    """
-    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    fitting = [tile for tile in TILES if tile.registers == most]
-    lanes = t.lanes(DTYPES[p.acc].itemsize)
-    rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 6 and p.ow >= 4 * lanes else (8, 2)
-    if _steps(p)[1] > 2:
-        rows, vecs = 4, 1
-    return min(fitting, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
+    return [tile for tile in TILES if tile.registers == most]
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -207,44 +200,74 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
 
 
+def _stride_classes(p: Problem) -> tuple[int, int]:
+    """``(v, h)`` of a tile: the stride of rows within a phase, and that of columns; 0 where it is neither 1 nor 2."""
+    sh, sw, dh, _ = _steps(p)
+    v = sh // gcd(sh, dh)
+    return v if v <= 2 else 0, sw if sw <= 2 else 0
+
+
+def _tile(p: Problem, t: Target) -> Tile:
+    """The flat tile for tall kernels on wide planes, the narrow one for planes of one vector, else the tall one.
+
+    Flat: 7 rows of taps at 218 against 173 GFLOP/s of the tall tile, whose 14 row addresses do not fit the integer registers;
+    3 rows at 88 against 111 (512x512, one core, Zen 5, 2026-11).  Tiles of one register count share ``tall``, so the choice
+    never changes a sum.
+    """
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 6 and p.ow >= 4 * lanes else (8, 2)
+    fitting = [tile for tile in _fitting(t) if _stride_classes(p)[1] in tile.steps]
+    return min(fitting, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
+
+
+def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
+    """The row of FIXED that this problem's kernel is compiled for, or zeros."""
+    for kh, kw in FIXED:
+        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
+        dense = kw == p.kw and _steps(p)[3] == 1 and p.ic == p.g and size >= 4 and registers <= tile.registers
+        if _stride_classes(p) == (1, 1) and kh == p.kh <= tile.tall and (dense or not kw):
+            return kh, kw
+    return 0, 0
+
+
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose kernel packs the few taps itself, at every run."""
     kind = kernel_kind(p.acc)
     assert kind is not None
     size = KINDS[kind][2]
     tile, lanes = _tile(p, t), t.lanes(size)
-    sh, sw, dh, _ = _steps(p)
-    g = gcd(sh, dh)
-    v, h = (sh // g if sh // g <= 2 else 0), (sw if sw <= 2 else 0)
-    chunk = tile.chunk if h == 1 else tile.chunk // 2
-    only = p.kh if (v, h) == (1, 1) and p.kh in HEIGHTS and p.kh <= chunk else 0
-    spec = (kind, lanes, tile.rows, tile.vecs, v, h, chunk, only, int(t.fma))
-    name = f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{only}" * bool(only) + f"_s{v}{h}" * ((v, h) != (1, 1))
+    v, h = _stride_classes(p)
+    tall, (kh, kw) = tile.tall if h == 1 else tile.tall // 2, _fixed(p, tile, size)
+    spec = (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma))
+    name = (
+        f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
+    )
     region = Region(name, _factory, spec, kind)
-    extents, slot = _extents(p, tile, lanes, size)
-    units = p.n * p.oc * int(extents[_AT["phases"]] * extents[_AT["bands"]])
+    shape, head, tables, scratch = _layout(p, tile, lanes, size)
+    units = p.n * p.oc * head.phases * head.bands
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
-        wo, *strides = packed.strides
-        e = extents.copy()
-        e[_AT["sn"] : _COUNT] = *src.strides[:3], wo, *dst.strides[:3]
-        order = _COUNT + p.ih_padded
-        e[order : order + p.taps] = _tap_order(p, chunk) @ strides
-        return region.launcher(e, finish_values(p, fill), slot, units, plan.threads, costs.direct_seconds(p, lanes))
+        (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
+        order = _tap_order(p, tall) @ strides
+        # other threads see what went past the caches: the pool's atomic operations, or the interpreter's, order it
+        past = int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
+        e = head._replace(past=past, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
+        return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads, costs.direct_seconds(p, lanes))
 
     return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
-                workspace=slot * threads, threads=threads)  # fmt: skip
+                workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
 def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
 
 
-def _tap_order(p: Problem, chunk: int) -> np.ndarray:
-    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``chunk`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // chunk), 0
+def _tap_order(p: Problem, tall: int) -> np.ndarray:
+    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
+    rows, groups, first = [], -(-p.kh // tall), 0
     while groups:
         end = first + -(-(p.kh - first) // groups)
         rows.append((first, end))
@@ -253,9 +276,8 @@ def _tap_order(p: Problem, chunk: int) -> np.ndarray:
     return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
-def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray, int]:
-    """The kernel's integers but for the strides, and the bytes of workspace of one thread."""
-    width = lanes * tile.vecs
+def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
+    """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread."""
     sh, sw, dh, dw = _steps(p)
     g = gcd(sh, dh)
     q, k = sh // g, dh // g
@@ -265,27 +287,49 @@ def _extents(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[np.ndarray,
     row_seconds = costs.direct_seconds(p, lanes) / (max(p.n, 1) * p.oc * p.oh)
     band = max(min(_BAND, int(_UNIT_SECONDS / row_seconds)) // tile.rows, 1) * tile.rows
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
-    icg, ocg = p.ic // p.g, p.oc // p.g
-    has_bias, activation, _ = parse_epilogue(p.epilogue)
-    # tiles start at multiples of the width, the last one further left so that it ends with the row
-    span = (width - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
-    last = max(p.ow - width, 0)
-    left_end = left_wide = right_wide = 0
-    if p.pl:
-        reach = (p.pl - 1) // sw
-        left_last = last if reach >= last else reach // width * width
-        left_end, left_wide = left_last + 1, left_last * sw + span
-    beyond = max((p.iw + p.pl - span) // sw + 1, left_end)  # the first tile start that reads behind the right edge
-    right_from = min(-(-beyond // width) * width, last) if beyond <= last else p.ow
-    if right_from <= last:
-        right_wide = (last - right_from) * sw + span
-    furthest = max(left_wide - p.pl, right_from * sw - p.pl + right_wide if right_wide else 0)
-    before, after = column_maps(p, max(furthest - p.iw, 0))
-    head = (p.oc, ocg, icg, p.iw, p.oh, p.ow, p.kh, p.kw, sw, dw, p.pl, q, held, k, phases, g, band_rows, -(-of_phase // band_rows),
-            int(activation is not None), int(has_bias), p.ih_padded, p.pl, left_end, left_wide, right_from, right_wide)  # fmt: skip
-    extents = np.concatenate([np.array(head, np.int64), np.zeros(_COUNT - len(head), np.int64), row_map(p), np.zeros(p.taps, np.int64),
-                              before, after])  # fmt: skip
+    icg = p.ic // p.g
     entries = (band_rows + tile.rows) * held + p.kh
-    slot = 8 * 3 * icg * entries + 64
-    slot += size * (icg * p.kh * p.kw + p.iw + lanes + icg * entries * (left_wide + right_wide + 2 * lanes) + tile.rows * width)
-    return extents, -(-slot // 64) * 64
+    span = (lanes * tile.vecs - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
+    runs, left_wide, right_wide, right_start = _runs(p, lanes * tile.vecs, span, icg * entries * 8, size)
+    before, after = column_maps(p, max(left_wide - p.pl, right_start + right_wide * bool(right_wide)) - p.iw)
+    has_bias, activation, _ = parse_epilogue(p.epilogue)
+    # image rows in the order of the table, phase after phase
+    entry = np.arange((of_phase - 1) * held + p.kh)
+    rows = (np.arange(phases)[:, None] * q + (entry // held * q + entry % held) * k) * g
+    rows = row_map(p)[np.minimum(rows.reshape(-1), p.ih_padded - 1)]
+    shape = Shape(icg=icg, pitch=entries * 8, step=held * 8, kh=p.kh, kw=p.kw, tap=dw * size, column=sw * size)
+    head = Head(
+        oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, pl=p.pl, k=k, phases=phases, band_rows=band_rows,
+        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), taps=p.taps, entries=entries,
+        runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide, right_start=right_start,
+        past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+    )  # fmt: skip
+    scratch = 8 * 3 * icg * entries + TAPS_AT
+    scratch += size * (p.taps + p.iw + lanes + icg * entries * (left_wide + right_wide) + tile.rows * lanes * tile.vecs)
+    tables = np.concatenate([np.array(runs, np.int64).reshape(-1), rows]), np.concatenate([before, after])
+    return shape, head, tables, -(-scratch // 64) * 64
+
+
+def _runs(p: Problem, width: int, span: int, table: int, size: int) -> tuple[list[Run], int, int, int]:
+    """The runs of a row of tiles; pixels of the left strip, which starts at -pl, and of the right one, and where that one starts.
+
+    Tiles start at multiples of their width, the last one further left so that it ends with the row; a tile reads ``span`` pixels.
+    """
+    sw = _steps(p)[1]
+    last = max(p.ow - width, 0)
+    starts = sorted({*range(0, last, width), last})
+    left = [x for x in starts if x * sw < p.pl]
+    right = [x for x in starts if x not in left and x * sw - p.pl + span > p.iw]
+    left_wide = left[-1] * sw + span if left else 0
+    right_wide = (right[-1] - right[0]) * sw + span if right else 0
+    right_start = right[0] * sw - p.pl if right else 0
+    runs: list[Run] = []
+    for x in starts:
+        at = Run(table, x * sw * size, x * size, 1) if x in left else Run(0, (x * sw - p.pl) * size, x * size, 1)
+        if x in right:
+            at = Run(2 * table, (x - right[0]) * sw * size, x * size, 1)
+        if runs and runs[-1].table == at.table and runs[-1].first + runs[-1].tiles * width * size == at.first:
+            runs[-1] = runs[-1]._replace(tiles=runs[-1].tiles + 1)
+        else:
+            runs.append(at)
+    return runs, left_wide, right_wide, right_start

@@ -76,9 +76,24 @@ class Emitter:
         """``lanes`` consecutive elements."""
         return self.builder.load(self._pointer(address, self.vector), align=1)
 
+    def load_first(self, address: Any, count: int) -> Any:
+        """``count`` consecutive elements in the first lanes; what the others hold is not defined."""
+        part = ir.VectorType(self.element, count)
+        few = self.builder.load(self._pointer(address, part), align=1)
+        vector = ir.Constant(self.vector, ir.Undefined)
+        for lane in range(count):
+            place = ir.Constant(_I32, lane)
+            vector = self.builder.insert_element(vector, self.builder.extract_element(few, place), place)
+        return vector
+
     def store(self, address: Any, value: Any) -> None:
         """``lanes`` consecutive elements."""
         self.builder.store(value, self._pointer(address, self.vector), align=1)
+
+    def store_past(self, address: Any, value: Any) -> None:
+        """``lanes`` consecutive elements, past the caches; the address is a multiple of the vector's bytes."""
+        store = self.builder.store(value, self._pointer(address, self.vector), align=self.width)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
 
     def store_first(self, address: Any, value: Any, count: int) -> None:
         """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
@@ -143,6 +158,14 @@ class Emitter:
     def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """Lanes of ``a`` (0..) and ``b`` (lanes..)."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+    def bits(self) -> Emitter:
+        """An emitter of integers of the same width."""
+        return Emitter(self.builder, f"i{8 * self.itemsize}", self.lanes, False)
+
+    def values(self, bits: Any) -> Any:
+        """Integers of the same width seen as this kind."""
+        return self.builder.bitcast(bits, self.vector)
 
     def even(self, a: Any, b: Any) -> Any:
         """Elements 0, 2, 4, ... of the two vectors laid end to end."""
@@ -236,6 +259,15 @@ class Emitter:
                 self.set(to, self.offset(self.get(to), vector.width))
                 self.set(place, self.offset(self.get(place), vector.width))
 
+    def fill(self, to: Any, value: Any, count: Any) -> None:
+        """Write ``count`` elements of ``value`` to the address held in a variable, which advances."""
+        for lanes in (self.lanes, 1):
+            vector = Emitter(self.builder, self.kind, lanes, False)
+            many = vector.spread(value)
+            with self.loop(self.quotient(count, lanes) if lanes > 1 else self.remainder(count, self.lanes)):
+                vector.store(self.get(to), many)
+                self.set(to, self.offset(self.get(to), vector.width))
+
     def mapped(self, to: Any, table: Any, row: Any, fill: Any, count: Any) -> None:
         """Write ``count`` elements of a row through a table of its columns, ``fill`` where it holds -1; both variables advance."""
         build = self.builder
@@ -316,36 +348,31 @@ def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: 
     return types.void(kind, lanes, *[types.int64] * 4), codegen
 
 
-@intrinsic(prefer_literal=True)
-def integers(typing_context: Any, at: Any, count: Any) -> Any:
-    """``integers(address, count)``: a tuple of 64-bit integers; one call where single ones would each be typed anew."""
-    number = literal(count)
-    result = types.UniTuple(types.int64, number)
+@intrinsic
+def integers(typing_context: Any, at: Any, names: Any) -> Any:
+    """``integers(address, names)``: consecutive 64-bit integers as the namedtuple class ``names``."""
+    fields = names.instance_class._fields
+    result = types.NamedUniTuple(types.int64, len(fields), names.instance_class)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = [
-            builder.load(builder.inttoptr(builder.add(arguments[0], ir.Constant(_I64, 8 * i)), _I64.as_pointer()), align=8)
-            for i in range(number)
-        ]
+        places = [builder.add(arguments[0], ir.Constant(_I64, 8 * i)) for i in range(len(fields))]
+        values = [builder.load(builder.inttoptr(place, _I64.as_pointer()), align=8) for place in places]
         return context.make_tuple(builder, signature.return_type, values)
 
-    return result(types.int64, count), codegen
+    return result(types.int64, names), codegen
 
 
 @intrinsic(prefer_literal=True)
-def fill_row(typing_context: Any, kind: Any, dst: Any, count: Any, value: Any) -> Any:
-    """``fill_row(kind, dst, count, value)``: ``count`` elements of ``value``."""
-    name = literal(kind)
+def fill_row(typing_context: Any, kind: Any, lanes: Any, dst: Any, count: Any, value: Any) -> Any:
+    """``fill_row(kind, lanes, dst, count, value)``: ``count`` elements of ``value``; vectors, then one by one."""
+    name, width = literal(kind), literal(lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = Emitter(builder, name, 1, False)
-        to = emit.variable(arguments[1])
-        with emit.loop(arguments[2]):
-            builder.store(arguments[3], emit._pointer(emit.get(to), emit.element), align=1)
-            emit.set(to, emit.offset(emit.get(to), emit.itemsize))
+        emit = Emitter(builder, name, width, False)
+        emit.fill(emit.variable(arguments[2]), arguments[4], arguments[3])
         return context.get_dummy_value()
 
-    return types.void(kind, types.int64, types.int64, KINDS[name][1]), codegen
+    return types.void(kind, lanes, types.int64, types.int64, KINDS[name][1]), codegen
 
 
 @intrinsic

@@ -37,6 +37,11 @@ def bands(p: Problem) -> Iterator[tuple[int, int, int]]:
             yield n, y, min(y + step, p.oh)
 
 
+def band_sizes(p: Problem) -> set[int]:
+    """How many rows the bands of one image have: one or two numbers."""
+    return {end - first for _, first, end in bands(p.replace(n=1))}
+
+
 def band_problem(p: Problem, rows: int, **changes: Any) -> Problem:
     """The problem of ``rows`` result rows whose source is staged: no padding, one image, one type."""
     return p.replace(n=1, ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant",
@@ -66,7 +71,12 @@ def staged_launch(
     """A launch that stages every band's source, and its result where ``dst`` is not native."""
     acc = DTYPES[p.acc]
     in_place = is_native(dst, p.acc)
-    plans = {rows: build(band_problem(p, rows), t, None, threads) for rows in {end - first for _, first, end in bands(p)}}
+    plans = {rows: build(band_problem(p, rows), t, None, threads) for rows in band_sizes(p)}
+    launches = {}
+    for rows, plan in plans.items():
+        staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
+        result = dst[:1, :, :rows] if in_place else np.empty((1, p.oc, rows, p.ow), acc)
+        launches[rows] = plan.prepare(staged, packed, result)
 
     def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
         for n, first, end in bands(p):
@@ -75,7 +85,7 @@ def staged_launch(
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
             result = to if in_place else np.empty(to.shape, acc)
-            plan.run(staged, packed, bias, result)
+            launches[end - first](staged, packed, bias, result)
             if not in_place:
                 with np.errstate(all="ignore"):
                     np.copyto(to, result, casting="unsafe")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +61,9 @@ def layer() -> str:
     return "fastconv's own pool"
 
 
-# The job that a kernel receives, as integers: src, wei, bias, values, dst, workspace, extents, slot.
-_JOB_WORDS = 8
+# The job that a kernel receives: addresses, and the bytes of workspace of one thread.
+Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
+_JOB_WORDS = len(Job._fields)
 
 
 def _launch_factory() -> Any:
@@ -69,7 +71,7 @@ def _launch_factory() -> Any:
 
     def launch(
         function: Any, state: Any, src: Any, wei: Any, bias: Any, values: Any, dst: Any, workspace: Any, e: Any, u0: Any, u1: Any,
-        slots: Any, slot: Any, chunks: Any,
+        slots: Any, scratch: Any, chunks: Any,
     ) -> None:  # fmt: skip
         job = (address(workspace) + 63) // 64 * 64
         poke("i64", job, address(src))
@@ -79,7 +81,7 @@ def _launch_factory() -> Any:
         poke("i64", job + 32, address(dst))
         poke("i64", job + 40, job + 8 * _JOB_WORDS)
         poke("i64", job + 48, address(e))
-        poke("i64", job + 56, slot)
+        poke("i64", job + 56, scratch)
         if slots == 1:
             call_kernel(function, job, 0, u0, u1)
         else:
@@ -121,7 +123,7 @@ class Region:
         return kernel(self._name, self._factory, self._spec)
 
     def launcher(
-        self, extents: np.ndarray, values: np.ndarray, slot: int, units: int, threads: int, seconds: float
+        self, extents: np.ndarray, values: np.ndarray, scratch: int, units: int, threads: int, seconds: float
     ) -> Launch:  # fmt: skip
         """A launch for arrays of fixed shapes and strides.
 
@@ -129,7 +131,7 @@ class Region:
         ----------
         extents, values : ndarray
             The kernel's integers and scalars.
-        slot : int
+        scratch : int
             Bytes of workspace of one thread.
         units : int
             Of work; they are spread over ``threads`` threads.
@@ -142,14 +144,14 @@ class Region:
         threads = 1 if seconds < PARALLEL_SECONDS else min(threads, units)
         pieces = min(max(int(seconds / threads / MOST_SECONDS) + 1, 1), -(-units // threads))
         bounds = [units * piece // pieces for piece in range(pieces + 1)]
-        one, many = slot + _HEAD_BYTES, slot * threads + _HEAD_BYTES
+        one, many = scratch + _HEAD_BYTES, scratch * threads + _HEAD_BYTES
         take, give, first = workspaces.take, workspaces.give, _FIRST
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             if bias is None:
                 bias = values
             workspace = take(one)
-            call(function, 0, src[first], packed[first], bias, values, dst[first], workspace, extents, 0, units, 1, slot, 1)
+            call(function, 0, src[first], packed[first], bias, values, dst[first], workspace, extents, 0, units, 1, scratch, 1)
             give(workspace)
 
         def launch_pieces(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
@@ -169,7 +171,7 @@ class Region:
             for u0, u1 in itertools.pairwise(bounds):
                 if slots > 1:
                     pool.wake(slots)
-                call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, slot, min(u1 - u0, _CHUNKS * slots))
+                call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, scratch, min(u1 - u0, _CHUNKS * slots))
             give(workspace)
 
         chosen = launch if threads == 1 and pieces == 1 else launch_pieces

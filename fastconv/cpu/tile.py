@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
@@ -9,136 +11,209 @@ from numba.extending import intrinsic
 
 from .simd import Emitter, literal
 
+# The first of a kernel's integers, which its tile reads: channels of a group; bytes between their tables and between the table
+# entries of two output rows; taps; bytes between two taps and between two outputs of a row.
+Shape = namedtuple("Shape", "icg pitch step kh kw tap column")
+TAPS_AT = 64  # bytes from the first addend to the packed taps
+
 
 @intrinsic(prefer_literal=True)
 def direct_tile(
-    typing_context: Any, spec: Any, table: Any, pitch: Any, step: Any, xoff: Any, wei: Any, nic: Any, kh: Any, kw: Any,
-    tap: Any, sw: Any, start: Any, dst: Any, dst_pitch: Any, finish: Any,
+    typing_context: Any, spec: Any, shape: Any, start: Any, finish: Any, table: Any, xoff: Any, dst: Any, dst_pitch: Any, count: Any,
+    past: Any,
 ) -> Any:  # fmt: skip
-    """``rows x vecs`` vectors of one output plane.
+    """``count`` tiles side by side, each ``rows x vecs`` vectors of one output plane.
 
-    ``dst[i, x] = start + sum_{c, ky, kx} row(c, i, ky)[xoff + x*sw + kx*tap] * wei[c, ky, kx]``
+    ``dst[i, x] = start + sum_{c, ky, kx} row(c, i, ky)[xoff + x*column + kx*tap] * wei[c, ky, kx]``
 
-    ``spec = (kind, lanes, rows, vecs, v, h, chunk, only, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
-    ``only`` is the one kh the code is for, at most ``chunk``, or 0.
+    ``spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
+    ``kh`` and ``kw`` are those that the code is for, or 0 for any: kh at most ``tall``; kw only with kh, v = h = 1,
+    tap = 1 element and icg = 1.
+    ``shape`` is the address of the integers of :data:`Shape`, ``start`` that of the first addend, with ``wei`` at ``start + TAPS_AT``,
+    ``finish`` that of ``[slope, low, high]`` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
-    The kh rows of taps form the fewest groups of at most ``chunk``, as even as can be, taller ones first; ``wei`` is packed as
+    The kh rows of taps form the fewest groups of at most ``tall``, as even as can be, taller ones first; ``wei`` is packed as
     ``[c][group][kx][ky]``.  Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element, kx by pairs: ky, then kx
-    within the pair.
-    ``pitch, step, xoff, tap, sw, dst_pitch`` are bytes; ``start`` is the address of the first addend; ``finish`` that of
-    ``[slope, low, high]`` or 0.  The whole tile is stored; it reads ``(lanes*vecs - 1)*sw + (kw-1)*tap`` elements beyond ``xoff``,
-    one more for h = 2.  No tails, no borders: the driver sees to both.
+    within the pair; where the code is for one kw: ky, kx.
+    Whole tiles are stored, past the caches where ``past`` is not 0 and there is no ``finish``: ``dst`` and ``dst_pitch`` are then
+    multiples of a vector's bytes.  A tile reads ``(lanes*vecs - 1)*column + (kw-1)*tap`` bytes beyond its first pixel, an element more for
+    h = 2.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _emit_direct(builder, chosen, *arguments[1:])
+        _DirectTile(builder, chosen, arguments[1]).emit_tiles(*arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 14), codegen
+    return types.void(spec, *[types.int64] * 9), codegen
 
 
-def _emit_direct(
-    builder: Any, spec: tuple[Any, ...], table: Any, pitch: Any, step: Any, xoff: Any, wei: Any, nic: Any, kh: Any, kw: Any,
-    tap: Any, sw: Any, start: Any, dst: Any, dst_pitch: Any, finish: Any,
-) -> None:  # fmt: skip
-    kind, lanes, rows, vecs, v, h, chunk, only, fma = spec
-    emit = Emitter(builder, kind, lanes, bool(fma))
-    first = emit.splat(start)
-    acc = [[emit.variable(first) for _ in range(vecs)] for _ in range(rows)]
-    entries, weights = emit.variable(table), emit.variable(wei)
+class _DirectTile:
+    """The code of one specialisation, written into ``builder``."""
 
-    def loads(address: Any, odd: bool) -> list[list[Any]]:
-        """Per tap of the step, the vectors of one row; a step is one kx, or a pair for h = 2."""
-        taps: list[list[Any]] = [[], []] if odd else [[]]
-        for vec in range(vecs):
-            if h == 1:
-                taps[0].append(emit.load(emit.offset(address, vec * emit.width)))
-            elif h == 2:
-                low = emit.load(emit.offset(address, 2 * vec * emit.width))
-                high = emit.load(emit.offset(address, (2 * vec + 1) * emit.width))
-                taps[0].append(emit.even(low, high))
-                if odd:
-                    taps[1].append(emit.odd(low, high))
+    def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
+        kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma = spec
+        self.builder, self.lanes = builder, lanes
+        self.emit = emit = Emitter(builder, kind, lanes, bool(fma))
+        self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
+
+    def emit_tiles(self, start: Any, finish: Any, table: Any, xoff: Any, dst: Any, dst_pitch: Any, count: Any, past: Any) -> None:
+        emit = self.emit
+        first = emit.splat(start)
+        left, to = emit.variable(xoff), emit.variable(dst)
+        with emit.loop(count):
+            self.acc = [[emit.variable(first) for _ in range(self.vecs)] for _ in range(self.rows)]
+            self.weights = emit.variable(emit.offset(start, TAPS_AT))
+            if self.only_kw:
+                self.square(table, emit.get(left))
             else:
-                taps[0].append(emit.gather(emit.offset(address, emit.times(sw, vec * lanes)), sw))
-        return taps
+                self.channels(table, emit.get(left))
+            self.store(finish, emit.get(to), dst_pitch, past)
+            emit.set(left, emit.offset(emit.get(left), emit.times(self.shape.column, self.lanes * self.vecs)))
+            emit.set(to, emit.offset(emit.get(to), self.vecs * emit.width))
 
-    def columns(height: int, count: Any, pair: bool, at: Any) -> None:
-        """All kx of one group of ``height`` rows of taps, in steps of one or two."""
+    def channels(self, table: Any, xoff: Any) -> None:
+        """All channels of the group, one after the other."""
+        emit = self.emit
+        channel = emit.variable(table)
+        with emit.loop(self.shape.icg):
+            self.entries = emit.variable(emit.get(channel))
+            if self.only_kh:
+                self.group(self.only_kh, xoff)
+            else:
+                self.groups(xoff)
+            emit.set(channel, emit.offset(emit.get(channel), self.shape.pitch))
+
+    def groups(self, xoff: Any) -> None:
+        """All rows of taps, spread evenly over the fewest groups, the taller ones first."""
+        emit, builder, tall = self.emit, self.builder, self.tall
+        left = emit.variable(self.shape.kh)
+        groups = emit.variable(emit.quotient(emit.offset(self.shape.kh, tall - 1), tall))
+        with emit.loop(emit.get(groups)):
+            rest, many = emit.get(left), emit.get(groups)
+            height = builder.udiv(builder.sub(builder.add(rest, many), emit.constant(1)), many)
+            for candidate in range(1, tall + 1):
+                with emit.case(height, candidate):
+                    self.group(candidate, xoff)
+            emit.set(self.entries, emit.offset(emit.get(self.entries), emit.times(height, 8)))
+            emit.set(left, builder.sub(rest, height))
+            emit.set(groups, builder.sub(many, emit.constant(1)))
+
+    def group(self, height: int, xoff: Any) -> None:
+        """All columns of one group of rows of taps."""
+        emit, kw = self.emit, self.shape.kw
+        at = emit.variable(xoff)
+        if self.h == 2:
+            dense = self.builder.zext(self.builder.icmp_unsigned("==", self.shape.tap, emit.constant(emit.itemsize)), kw.type)
+            pairs = emit.times(emit.quotient(kw, 2), dense)
+            self.columns(height, pairs, True, at)
+            self.columns(height, self.builder.sub(kw, emit.times(pairs, 2)), False, at)
+        else:
+            self.columns(height, kw, False, at)
+
+    def columns(self, height: int, count: Any, pair: bool, at: Any) -> None:
+        """``count`` steps over kx of one group of rows; a step is one kx, or a pair of them."""
+        emit, rows = self.emit, self.rows
         per_step = 2 if pair else 1
-        table = emit.get(entries)
-        used = (rows - 1) * v + height if v else 0
+        table = emit.get(self.entries)
+        used = (rows - 1) * self.v + height if self.v else 0
         lines = [emit.load_integer(emit.offset(table, r * 8)) for r in range(used)]
         with emit.loop(count):
-            here, w = emit.get(at), emit.get(weights)
-            sums = [[emit.get(place) for place in row] for row in acc]
+            here, w = emit.get(at), emit.get(self.weights)
+            sums = self.sums()
             taps = [[emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)]
-            if v:
-                for r in range((rows - 1) * v + height):
-                    uses = [(i, r - i * v) for i in range(rows) if 0 <= r - i * v < height]
-                    if not uses:
-                        continue
-                    multiply(sums, uses, loads(emit.offset(lines[r], here), pair), taps)
-                    done = iter(emit.fence([sums[i][vec] for i, _ in uses for vec in range(vecs)]))
-                    for i, _ in uses:
-                        for vec in range(vecs):
-                            sums[i][vec] = next(done)
+            for r in range(used):
+                uses = [(i, r - i * self.v) for i in range(rows) if 0 <= r - i * self.v < height]
+                if uses:
+                    self.multiply(sums, uses, self.pixels(emit.offset(lines[r], here), pair), taps)
+                    self.fence(sums, uses)
+            for i in range(0 if self.v else rows):
+                base = emit.offset(table, emit.times(self.shape.step, i))
+                for ky in range(height):
+                    row = emit.load_integer(emit.offset(base, ky * 8))
+                    self.multiply(sums, [(i, ky)], self.pixels(emit.offset(row, here), pair), taps)
+            self.keep(sums)
+            emit.set(at, emit.offset(here, emit.times(self.shape.tap, per_step)))
+            emit.set(self.weights, emit.offset(w, per_step * height * emit.itemsize))
+
+    def square(self, table: Any, xoff: Any) -> None:
+        """All taps of a small kernel on one channel: the columns share a row's loads through lane shifts.
+
+        Vectors that straddle two cache lines cost three cycles each on Zen 5: 8 x 2 vectors of 3x3 take 80 cycles so, 168 with a load
+        for every column, and their FMAs 72 (data in the first-level cache, 2026-11).  A loop over channels would cost 10 more.
+        """
+        emit, vecs, kh, kw = self.emit, self.vecs, self.only_kh, self.only_kw
+        bits, w = emit.bits(), emit.get(self.weights)
+        taps = [[emit.splat(emit.offset(w, (kx * kh + ky) * emit.itemsize)) for ky in range(kh)] for kx in range(kw)]
+        sums = self.sums()
+        for r in range(self.rows + kh - 1):
+            line = emit.offset(emit.load_integer(emit.offset(table, r * 8)), xoff)
+            # as integers, whose lane shifts LLVM makes one instruction of
+            vectors = [bits.load(emit.offset(line, vec * emit.width)) for vec in range(vecs)]
+            vectors.append(bits.load_first(emit.offset(line, vecs * emit.width), kw - 1))
+            uses = [(i, r - i) for i in range(self.rows) if 0 <= r - i < kh]
+            for kx in range(kw):
+                shifted = [bits.pick(vectors[vec], vectors[vec + 1], range(kx, kx + self.lanes)) for vec in range(vecs)]
+                self.multiply(sums, uses, [[emit.values(vector) for vector in shifted]], [taps[kx]])
+            self.fence(sums, uses)
+        self.keep(sums)
+
+    def pixels(self, address: Any, pair: bool) -> list[list[Any]]:
+        """For each kx of a step, the vectors of one row."""
+        emit, lanes = self.emit, self.lanes
+        steps: list[list[Any]] = [[], []] if pair else [[]]
+        for vec in range(self.vecs):
+            if self.h == 1:
+                steps[0].append(emit.load(emit.offset(address, vec * emit.width)))
+            elif self.h == 2:
+                low = emit.load(emit.offset(address, 2 * vec * emit.width))
+                high = emit.load(emit.offset(address, (2 * vec + 1) * emit.width))
+                steps[0].append(emit.even(low, high))
+                if pair:
+                    steps[1].append(emit.odd(low, high))
             else:
-                for i in range(rows):
-                    base = emit.offset(table, emit.times(step, i))
-                    for ky in range(height):
-                        row = emit.load_integer(emit.offset(base, ky * 8))
-                        multiply(sums, [(i, ky)], loads(emit.offset(row, here), pair), taps)
-            for places, values in zip(acc, sums, strict=True):
-                for place, value in zip(places, values, strict=True):
-                    emit.set(place, value)
-            emit.set(at, emit.offset(here, emit.times(tap, per_step)))
-            emit.set(weights, emit.offset(w, per_step * height * emit.itemsize))
+                column = self.shape.column
+                steps[0].append(emit.gather(emit.offset(address, emit.times(column, vec * lanes)), column))
+        return steps
 
-    def multiply(sums: list[list[Any]], uses: list[tuple[int, int]], pixels: list[list[Any]], taps: list[list[Any]]) -> None:
-        for t, vectors in enumerate(pixels):
+    def multiply(self, sums: list[list[Any]], uses: list[tuple[int, int]], pixels: list[list[Any]], taps: list[list[Any]]) -> None:
+        """Add one row of pixels, for each kx of a step, to the output rows ``i`` that use it with the tap row ``ky``."""
+        for vectors, weights in zip(pixels, taps, strict=False):
             for i, ky in uses:
-                for vec in range(vecs):
-                    sums[i][vec] = emit.multiply_add(vectors[vec], taps[t][ky], sums[i][vec])
+                for vec in range(self.vecs):
+                    sums[i][vec] = self.emit.multiply_add(vectors[vec], weights[ky], sums[i][vec])
 
-    def group(height: int) -> None:
-        at = emit.variable(xoff)
-        if h == 2:
-            dense = builder.zext(builder.icmp_unsigned("==", tap, emit.constant(emit.itemsize)), kw.type)
-            pairs = emit.times(emit.quotient(kw, 2), dense)
-            columns(height, pairs, True, at)
-            columns(height, builder.sub(kw, emit.times(pairs, 2)), False, at)
-        else:
-            columns(height, kw, False, at)
+    def fence(self, sums: list[list[Any]], uses: list[tuple[int, int]]) -> None:
+        """Keep the next row's loads behind this row's arithmetic."""
+        done = iter(self.emit.fence([sums[i][vec] for i, _ in uses for vec in range(self.vecs)]))
+        for i, _ in uses:
+            sums[i] = [next(done) for _ in range(self.vecs)]
 
-    channel = emit.variable(table)
-    with emit.loop(nic):
-        emit.set(entries, emit.get(channel))
-        if only:
-            group(only)
-        else:
-            left, groups = emit.variable(kh), emit.variable(emit.quotient(emit.offset(kh, chunk - 1), chunk))
-            with emit.loop(emit.get(groups)):
-                # the remaining rows of taps, spread evenly over the remaining groups, the taller ones first
-                rest, many = emit.get(left), emit.get(groups)
-                height = builder.udiv(builder.sub(builder.add(rest, many), emit.constant(1)), many)
-                for candidate in range(1, chunk + 1):
-                    with emit.case(height, candidate):
-                        group(candidate)
-                emit.set(entries, emit.offset(emit.get(entries), emit.times(height, 8)))
-                emit.set(left, builder.sub(rest, height))
-                emit.set(groups, builder.sub(many, emit.constant(1)))
-        emit.set(channel, emit.offset(emit.get(channel), pitch))
+    def sums(self) -> list[list[Any]]:
+        """The accumulators' values."""
+        return [[self.emit.get(place) for place in row] for row in self.acc]
 
-    with emit.either(finish) as (activated, plain):
-        with activated:
-            limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-            for i in range(rows):
-                for vec in range(vecs):
-                    value = emit.activate(emit.get(acc[i][vec]), *limits)
-                    emit.store(emit.offset(dst, emit.times(dst_pitch, i), vec * emit.width), value)
-        with plain:
-            for i in range(rows):
-                for vec in range(vecs):
-                    emit.store(emit.offset(dst, emit.times(dst_pitch, i), vec * emit.width), emit.get(acc[i][vec]))
+    def keep(self, sums: list[list[Any]]) -> None:
+        """Put values into the accumulators."""
+        for places, values in zip(self.acc, sums, strict=True):
+            for place, value in zip(places, values, strict=True):
+                self.emit.set(place, value)
+
+    def store(self, finish: Any, dst: Any, dst_pitch: Any, past: Any) -> None:
+        """The accumulators, through the activation where there is one."""
+        emit = self.emit
+        with emit.either(finish) as (activated, plain):
+            with activated:
+                limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
+                self.store_rows([[emit.activate(value, *limits) for value in row] for row in self.sums()], dst, dst_pitch, emit.store)
+            with plain, emit.either(past) as (streamed, kept):
+                with streamed:
+                    self.store_rows(self.sums(), dst, dst_pitch, emit.store_past)
+                with kept:
+                    self.store_rows(self.sums(), dst, dst_pitch, emit.store)
+
+    def store_rows(self, values: list[list[Any]], dst: Any, dst_pitch: Any, store: Callable[[Any, Any], None]) -> None:
+        """Vectors to the rows of ``dst``."""
+        for i, row in enumerate(values):
+            for vec, value in enumerate(row):
+                store(self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.emit.width), value)

@@ -15,6 +15,7 @@ BLOCKED_SHARE = 0.93
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 BLOCKED_STORE_SECONDS = 1.5e-9
+PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
 BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
 
 

@@ -112,11 +112,6 @@ def compile_kernels(plan: Plan) -> None:
     plan.prepare(src, plan.pack(wei), dst)
     for child in plan.children:
         compile_kernels(child)
-    if p.op == "fwd" and {p.src, p.dst} != {p.acc}:
-        # arrays of other types go through the kernel in bands, of one row or several, each with a plan made when it runs
-        for rows in {1, min(p.oh, 2)}:
-            band = p.replace(n=1, ih=(rows - 1) * p.sh + p.kh_span, pt=0, pb=0)
-            _launched(plan_problem(band, threads=plan.threads, algorithm=plan.algorithm))
 
 
 def _launched(plan: Plan) -> Callable[[], None]:
