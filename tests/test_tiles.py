@@ -17,9 +17,9 @@ BLOCKS = {
     "nx": ("ow", False),
     "vecs": ("ow", True),
     "mr": ("oc", True),
-    "chunk": ("kh", False),
+    "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers"}
+OTHER_FIELDS = {"registers", "steps"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 

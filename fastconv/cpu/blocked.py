@@ -19,7 +19,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .blocked_tile import Shape, blocked_tile
-from .border import border_row, column_maps, row_map, too_far
+from .border import Span, border_row, column_maps, row_map, span, too_far
 from .simd import KINDS, copy, fill_row, integers, peek, poke, split
 from .stage import staged_launch
 from .target import Target
@@ -62,15 +62,15 @@ TILES = (
 DEPTH = 16  # channels in a channel block
 _MOST_TAPS = 1 << 16
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
-# The integers that the kernel receives: those of the tile, these, the panel's offset of each tap, the row map, image column and panel
-# place of each packed column, the two column maps.
+# The integers that the kernel receives: those of the tile, these, the span of a packed row, the panel's offset of each tap, the row map,
+# image column and panel place of each packed column, the two column maps.
 Head = namedtuple(
     "Head",
-    "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks q g qx gx columns phase pl iw bias map_rows nleft "
+    "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks q g qx gx columns phase bias map_rows nleft "
     "channels_last row panel_rows way sn sc sy sx dn",
 )
 _HEAD_AT = 8 * len(Shape._fields)
-_TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
+_TABLES_AT, _SPAN_BYTES = _HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
 
 
 def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: int) -> Any:
@@ -89,7 +89,8 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
-        offsets = at.extents + _TABLES_AT
+        row_span = at.extents + _TABLES_AT
+        offsets = row_span + _SPAN_BYTES
         row_at = offsets + s.taps * 8
         column_at = row_at + e.map_rows * 8
         place_at = column_at + e.columns * 8
@@ -130,10 +131,10 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                         if row < 0:
                             fill_row(kind, lanes, to, e.qx * e.phase, fill)
                         elif e.qx == 1 and e.gx == 1 and e.sx == size:
-                            border_row(kind, lanes, to, line + c * e.sc, -e.pl, e.columns, e.iw, maps, fill)
+                            border_row(kind, lanes, to, line + c * e.sc, row_span, maps, fill)
                         elif e.qx * e.gx == 2 and e.sx == size:
                             # the padded row, then its even and odd columns; the odd ones of gx = 2 are read by no tap
-                            border_row(kind, lanes, line_at, line + c * e.sc, -e.pl, (e.columns - 1) * e.gx + 1, e.iw, maps, fill)
+                            border_row(kind, lanes, line_at, line + c * e.sc, row_span, maps, fill)
                             split(kind, lanes, to, to + e.phase * size if e.qx == 2 else odd_at, line_at, (e.columns * e.gx + 1) // 2)
                         else:
                             for x in range(e.columns):
@@ -279,11 +280,13 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, step: int, threads: i
                   dy=0, dx=0, dc=0)  # fmt: skip
     head = Head(
         planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=kh_rows, bands=-(-p.oh // band_rows), band_rows=band_rows,
-        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, q=q, g=g, qx=qx, gx=gx, columns=columns, phase=phase, pl=p.pl,
-        iw=p.iw, bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(step > 1), row=row, panel_rows=panel_rows,
+        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, q=q, g=g, qx=qx, gx=gx, columns=columns, phase=phase,
+        bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(step > 1), row=row, panel_rows=panel_rows,
         way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
-    tables = np.concatenate([np.array(offsets, np.int64), row_map(p), every[inside], places, before, after])
+    tables = np.concatenate(
+        [np.array([*span(-p.pl, (columns - 1) * gx + 1, p.iw), *offsets]), row_map(p), every[inside], places, before, after]
+    )
     scratch = width * size + 192 + panel_rows * row * planes + tile.ny * tile.nx * width * size
     scratch += 3 * (columns * gx + 2 * width) * size
     return shape, head, tables, -(-scratch // 64) * 64

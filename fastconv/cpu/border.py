@@ -6,6 +6,7 @@ for the columns left and right of the image.  Kernels read the maps and know not
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -35,35 +36,40 @@ def column_maps(p: Problem, right: int) -> tuple[np.ndarray, np.ndarray]:
     return border_indices(-p.pl, p.pl, 1, p.iw, p.border), border_indices(p.iw, right, 1, p.iw, p.border)
 
 
+# Which part of an image row a strip holds: columns outside on the left and the first one's place in the maps, columns inside and the
+# first one, columns outside on the right and the first one's place.
+Span = namedtuple("Span", "before before_at inside first after after_at")
+
+
+def span(start: int, count: int, iw: int) -> Span:
+    """Columns ``start .. start + count - 1`` of rows of ``iw`` pixels.
+
+    Examples
+    --------
+    >>> span(-2, 6, 3)
+    Span(before=2, before_at=-2, inside=3, first=0, after=1, after_at=0)
+    """
+    end = start + count
+    before, after = max(min(end, 0) - start, 0), max(end - max(start, iw), 0)
+    return Span(before, start, count - before - after, max(start, 0), after, max(start - iw, 0))
+
+
 @intrinsic(prefer_literal=True)
-def border_row(
-    typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, start: Any, count: Any, iw: Any, maps: Any, fill: Any
-) -> Any:  # fmt: skip
-    """``border_row(kind, lanes, dst, src, start, count, iw, maps, fill)``: columns ``start ..`` of an image row.
+def border_row(typing_context: Any, kind: Any, lanes: Any, dst: Any, row: Any, span: Any, maps: Any, fill: Any) -> Any:
+    """``border_row(kind, lanes, dst, row, span, maps, fill)``: the columns of the :data:`Span` at an address, of the row at another.
 
     The two column maps lie end to end; ``maps`` is the address between them, so that entry -1 is column -1 and entry 0 is column iw.
     """
     name, width = literal(kind), literal(lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, dst, src, start, count, iw, maps, fill = arguments
+        _, _, dst, row, span, maps, fill = arguments
         emit = Emitter(builder, name, width, False)
-        zero = emit.constant(0)
-
-        def clamp(value: Any) -> Any:
-            value = builder.select(builder.icmp_signed("<", value, zero), zero, value)
-            return builder.select(builder.icmp_signed(">", value, count), count, value)
-
+        at = Span(*(emit.load_integer(emit.offset(span, 8 * n)) for n in range(len(Span._fields))))
         to = emit.variable(dst)
-        # outside on the left, inside, outside on the right
-        before, inside = clamp(builder.neg(start)), clamp(builder.sub(iw, start))
-        place = emit.variable(emit.offset(maps, emit.times(start, 8)))
-        emit.mapped(to, place, src, fill, before)
-        inner = builder.select(builder.icmp_signed(">", inside, before), builder.sub(inside, before), zero)
-        emit.copy(to, emit.variable(emit.offset(src, emit.times(builder.add(start, before), emit.itemsize))), inner)
-        reached = builder.add(before, inner)
-        emit.set(place, emit.offset(maps, emit.times(builder.sub(builder.add(start, reached), iw), 8)))
-        emit.mapped(to, place, src, fill, builder.sub(count, reached))
+        emit.mapped(to, emit.variable(emit.offset(maps, emit.times(at.before_at, 8))), row, fill, at.before)
+        emit.copy(to, emit.variable(emit.offset(row, emit.times(at.first, emit.itemsize))), at.inside)
+        emit.mapped(to, emit.variable(emit.offset(maps, emit.times(at.after_at, 8))), row, fill, at.after)
         return context.get_dummy_value()
 
-    return types.void(kind, lanes, *[types.int64] * 6, KINDS[name][1]), codegen
+    return types.void(kind, lanes, *[types.int64] * 4, KINDS[name][1]), codegen

@@ -7,8 +7,10 @@ Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it 
 
 from __future__ import annotations
 
+import itertools
 from collections import namedtuple
 from math import gcd
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from .border import border_row, column_maps, row_map, too_far
+from .border import Span, border_row, column_maps, row_map, span, too_far
 from .simd import KINDS, copy, fill_row, integers, peek, poke
 from .stage import is_native, staged_launch
 from .target import Target
@@ -54,16 +56,17 @@ FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
 _BAND = 64  # rows of output that one unit of work computes, unless they take longer than this
 _UNIT_SECONDS = 0.1
 
-# The integers that the kernel receives: those of the tile, these, the runs, the row map, the order of the taps, the two column maps.
+# The integers that the kernel receives: those of the tile, these, the spans of both strips, the runs, the row map,
+# the order of the taps, the two column maps.
 Head = namedtuple(
     "Head",
-    "oc ocg iw oh ow pl k phases band_rows bands finish bias taps entries runs phase_rows nleft "
-    "left_wide right_wide right_start past sn sc sy wo dn dc dy",
+    "oc ocg iw oh ow k phases band_rows bands finish bias taps entries runs phase_rows nleft "
+    "left_wide right_wide past sn sc sy wo dn dc dy",
 )
 # Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
 Run = namedtuple("Run", "table xoff first tiles")
 _HEAD_AT, _RUN_BYTES = 8 * len(Shape._fields), 8 * len(Run._fields)
-_TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
+_TABLES_AT, _SPAN_BYTES = _HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
 
 
 def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int) -> Any:
@@ -83,7 +86,9 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
         icg, entries, held = s.icg, e.entries, s.step // 8
-        runs = at.extents + _TABLES_AT
+        left_span = at.extents + _TABLES_AT
+        right_span = left_span + _SPAN_BYTES
+        runs = right_span + _SPAN_BYTES
         row_map = runs + e.runs * _RUN_BYTES
         order = row_map + e.phases * e.phase_rows * 8
         maps = order + (e.taps + e.nleft) * 8
@@ -133,8 +138,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                             fill_row(kind, lanes, left, e.left_wide, fill)
                             fill_row(kind, lanes, right, e.right_wide, fill)
                         elif left_pitch + right_pitch:
-                            border_row(kind, lanes, left, row_at, -e.pl, e.left_wide, e.iw, maps, fill)
-                            border_row(kind, lanes, right, row_at, e.right_start, e.right_wide, e.iw, maps, fill)
+                            border_row(kind, lanes, left, row_at, left_span, maps, fill)
+                            border_row(kind, lanes, right, row_at, right_span, maps, fill)
             to, pitch = at.dst + n * e.dn + o * e.dc + phase * e.dy, e.k * e.dy
             for j in range(j0, j1, rows):
                 # the last tile overlaps the one before; it writes the same values again
@@ -289,9 +294,10 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head,
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
     entries = (band_rows + tile.rows) * held + p.kh
-    span = (lanes * tile.vecs - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
-    runs, left_wide, right_wide, right_start = _runs(p, lanes * tile.vecs, span, icg * entries * 8, size)
-    before, after = column_maps(p, max(left_wide - p.pl, right_start + right_wide * bool(right_wide)) - p.iw)
+    reach = (lanes * tile.vecs - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
+    runs, left, right = _runs(p, lanes * tile.vecs, reach, icg * entries * 8, size)
+    left_wide, right_wide = (strip.before + strip.inside + strip.after for strip in (left, right))
+    before, after = column_maps(p, max(strip.after_at + strip.after for strip in (left, right)))
     has_bias, activation, _ = parse_epilogue(p.epilogue)
     # image rows in the order of the table, phase after phase
     entry = np.arange((of_phase - 1) * held + p.kh)
@@ -299,37 +305,38 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head,
     rows = row_map(p)[np.minimum(rows.reshape(-1), p.ih_padded - 1)]
     shape = Shape(icg=icg, pitch=entries * 8, step=held * 8, kh=p.kh, kw=p.kw, tap=dw * size, column=sw * size)
     head = Head(
-        oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, pl=p.pl, k=k, phases=phases, band_rows=band_rows,
+        oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases, band_rows=band_rows,
         bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), taps=p.taps, entries=entries,
-        runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide, right_start=right_start,
+        runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
         past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     scratch = 8 * 3 * icg * entries + TAPS_AT
     scratch += size * (p.taps + p.iw + lanes + icg * entries * (left_wide + right_wide) + tile.rows * lanes * tile.vecs)
-    tables = np.concatenate([np.array(runs, np.int64).reshape(-1), rows]), np.concatenate([before, after])
+    tables = np.concatenate([np.array([*left, *right, *itertools.chain(*runs)]), rows]), np.concatenate([before, after])
     return shape, head, tables, -(-scratch // 64) * 64
 
 
-def _runs(p: Problem, width: int, span: int, table: int, size: int) -> tuple[list[Run], int, int, int]:
-    """The runs of a row of tiles; pixels of the left strip, which starts at -pl, and of the right one, and where that one starts.
+def _runs(p: Problem, width: int, reach: int, table: int, size: int) -> tuple[list[Run], Span, Span]:
+    """The runs of a row of tiles that read ``reach`` pixels each, and what the left and the right strip hold.
 
-    Tiles start at multiples of their width, the last one further left so that it ends with the row; a tile reads ``span`` pixels.
+    Tiles start at multiples of their width, the last one further left so that it ends with the row.
     """
     sw = _steps(p)[1]
     last = max(p.ow - width, 0)
     starts = sorted({*range(0, last, width), last})
-    left = [x for x in starts if x * sw < p.pl]
-    right = [x for x in starts if x not in left and x * sw - p.pl + span > p.iw]
-    left_wide = left[-1] * sw + span if left else 0
-    right_wide = (right[-1] - right[0]) * sw + span if right else 0
-    right_start = right[0] * sw - p.pl if right else 0
+    strips = [1 if x * sw < p.pl else 2 if x * sw - p.pl + reach > p.iw else 0 for x in starts]
+    columns = [0, 0, 0]  # of the image, where the image, the left and the right strip start
+    spans = [span(0, 0, p.iw)] * 3
     runs: list[Run] = []
-    for x in starts:
-        at = Run(table, x * sw * size, x * size, 1) if x in left else Run(0, (x * sw - p.pl) * size, x * size, 1)
-        if x in right:
-            at = Run(2 * table, (x - right[0]) * sw * size, x * size, 1)
-        if runs and runs[-1].table == at.table and runs[-1].first + runs[-1].tiles * width * size == at.first:
-            runs[-1] = runs[-1]._replace(tiles=runs[-1].tiles + 1)
-        else:
-            runs.append(at)
-    return runs, left_wide, right_wide, right_start
+    for strip, group in itertools.groupby(zip(strips, starts, strict=True), key=itemgetter(0)):
+        places = [x for _, x in group]
+        if strip:
+            columns[strip] = places[0] * sw - p.pl
+            spans[strip] = span(columns[strip], (places[-1] - places[0]) * sw + reach, p.iw)
+        for x in places:
+            at = Run(strip * table, (x * sw - p.pl - columns[strip]) * size, x * size, 1)
+            if runs and runs[-1].table == at.table and runs[-1].first + runs[-1].tiles * width * size == at.first:
+                runs[-1] = runs[-1]._replace(tiles=runs[-1].tiles + 1)
+            else:
+                runs.append(at)
+    return runs, spans[1], spans[2]

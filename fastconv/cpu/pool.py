@@ -20,13 +20,14 @@ from typing import Any
 import numba
 import numpy as np
 
+from ..planning.thread_count import available
 from .compile import compiled, helper
 from .simd import atomic_add, atomic_get, atomic_set, call_kernel, peek, poke, relax
 
-# Byte offsets into the pool's state; each has a cache line of its own.
-_TURN, _NEXT, _JOINED, _ACTIVE, _SLEEPERS, _JOB = 0, 64, 128, 192, 256, 320
+# Byte offsets into the pool's state; each has a cache line of its own.  The last is the first slot's next chunk; the others follow.
+_LINE = 64
+_TURN, _JOINED, _ACTIVE, _SLEEPERS, _JOB, _NEXT = (_LINE * n for n in range(6))
 _FUNCTION, _ARGUMENT, _CHUNKS, _SLOTS, _U0, _U1 = (_JOB + 8 * n for n in range(6))
-_STATE_BYTES = 448
 
 # Turns of the helper's waiting loop before it sleeps: about 0.2 ms, ten times the time between two calls of a tight loop.
 _SPINS = 5000
@@ -41,21 +42,26 @@ def run_job(state: Any, function: Any, job: Any, chunks: Any, slots: Any, u0: An
     poke("i64", state + _SLOTS, slots)
     poke("i64", state + _U0, u0)
     poke("i64", state + _U1, u1)
-    atomic_set(state + _NEXT, 0)
+    for slot in range(slots):
+        atomic_set(state + _NEXT + slot * _LINE, chunks * slot // slots)
     atomic_set(state + _JOINED, 1)
     atomic_add(state + _TURN, 1)  # odd: open
-    _take_chunks(state, function, job, chunks, 0, u0, u1)
+    _take_chunks(state, function, job, chunks, slots, 0, u0, u1)
     atomic_add(state + _TURN, 1)  # even: closed
     while atomic_get(state + _ACTIVE) != 0:
         relax()
 
 
 @helper
-def _take_chunks(state: Any, function: Any, job: Any, chunks: Any, slot: Any, u0: Any, u1: Any) -> None:
-    chunk = atomic_add(state + _NEXT, 1)
-    while chunk < chunks:
-        call_kernel(function, job, slot, u0 + (u1 - u0) * chunk // chunks, u0 + (u1 - u0) * (chunk + 1) // chunks)
-        chunk = atomic_add(state + _NEXT, 1)
+def _take_chunks(state: Any, function: Any, job: Any, chunks: Any, slots: Any, slot: Any, u0: Any, u1: Any) -> None:
+    """The chunks of one's own slot, then what is left of the others': a caller that comes again finds its part in its own cache."""
+    for n in range(slots):
+        owner = (slot + n) % slots
+        end = chunks * (owner + 1) // slots
+        chunk = atomic_add(state + _NEXT + owner * _LINE, 1)
+        while chunk < end:
+            call_kernel(function, job, slot, u0 + (u1 - u0) * chunk // chunks, u0 + (u1 - u0) * (chunk + 1) // chunks)
+            chunk = atomic_add(state + _NEXT + owner * _LINE, 1)
 
 
 def _helper_factory() -> Any:
@@ -71,10 +77,10 @@ def _helper_factory() -> Any:
                 atomic_add(state + _ACTIVE, 1)
                 # a caller closes its job before it looks at _ACTIVE, so a job that is still open now waits for us
                 if atomic_get(state + _TURN) == turn:
-                    slot = atomic_add(state + _JOINED, 1)
-                    if slot < peek("i64", state + _SLOTS):
+                    slot, slots = atomic_add(state + _JOINED, 1), peek("i64", state + _SLOTS)
+                    if slot < slots:
                         _take_chunks(state, peek("i64", state + _FUNCTION), peek("i64", state + _ARGUMENT), peek("i64", state + _CHUNKS),
-                                     slot, peek("i64", state + _U0), peek("i64", state + _U1))  # fmt: skip
+                                     slots, slot, peek("i64", state + _U0), peek("i64", state + _U1))  # fmt: skip
                 atomic_add(state + _ACTIVE, -1)
                 waited = 0
             elif waited < spins:
@@ -97,10 +103,11 @@ class Pool:
     """The helpers of a process; started when first needed."""
 
     def __init__(self) -> None:
-        self._memory = np.zeros(_STATE_BYTES + 64, np.uint8)
-        self.state: int = -(-self._memory.ctypes.data // 64) * 64
+        size = _NEXT + _LINE * available()
+        self._memory = np.zeros(size + _LINE, np.uint8)
+        self.state: int = -(-self._memory.ctypes.data // _LINE) * _LINE
         offset = self.state - self._memory.ctypes.data
-        self._words = self._memory[offset : offset + _STATE_BYTES].view(np.int64)
+        self._words = self._memory[offset : offset + size].view(np.int64)
         # in C, so that a signal's exception cannot leave it half changed, as it can a threading.Semaphore
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._started = 0

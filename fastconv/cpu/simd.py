@@ -251,13 +251,28 @@ class Emitter:
             yield blocks
 
     def copy(self, to: Any, place: Any, count: Any) -> None:
-        """Copy ``count`` elements between two addresses held in variables, which advance: vectors, then one by one."""
-        for lanes in (self.lanes, 1):
-            vector = Emitter(self.builder, self.kind, lanes, False)
-            with self.loop(self.quotient(count, lanes) if lanes > 1 else self.remainder(count, self.lanes)):
-                vector.store(self.get(to), vector.load(self.get(place)))
-                self.set(to, self.offset(self.get(to), vector.width))
-                self.set(place, self.offset(self.get(place), vector.width))
+        """Copy ``count`` elements between two addresses held in variables, which advance.
+
+        Vectors, the last one overlapping the one before; fewer elements than a vector one by one.
+        """
+        build, lanes = self.builder, self.constant(self.lanes)
+        start, source = self.get(to), self.get(place)
+        size = self.times(count, self.itemsize)
+        with build.if_else(build.icmp_signed(">=", count, lanes)) as (many, few):
+            with many:
+                with self.loop(self.quotient(count, self.lanes)):
+                    self.store(self.get(to), self.load(self.get(place)))
+                    self.set(to, self.offset(self.get(to), self.width))
+                    self.set(place, self.offset(self.get(place), self.width))
+                self.store(self.offset(start, size, -self.width), self.load(self.offset(source, size, -self.width)))
+            with few:
+                one = Emitter(build, self.kind, 1, False)
+                with self.loop(count):
+                    one.store(self.get(to), one.load(self.get(place)))
+                    self.set(to, self.offset(self.get(to), self.itemsize))
+                    self.set(place, self.offset(self.get(place), self.itemsize))
+        self.set(to, self.offset(start, size))
+        self.set(place, self.offset(source, size))
 
     def fill(self, to: Any, value: Any, count: Any) -> None:
         """Write ``count`` elements of ``value`` to the address held in a variable, which advances."""

@@ -12,6 +12,7 @@ import numpy as np
 from numba import types
 
 from ..planning.plans import Launch
+from ..planning.thread_count import available
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
 from .pool import run_job
@@ -141,7 +142,7 @@ class Region:
         function, call = self.kernel().address, _launcher(self._kind)
         if not units:  # an empty batch
             return lambda src, packed, bias, dst: None
-        threads = 1 if seconds < PARALLEL_SECONDS else min(threads, units)
+        threads = 1 if seconds < PARALLEL_SECONDS else min(threads, units, available())
         pieces = min(max(int(seconds / threads / MOST_SECONDS) + 1, 1), -(-units // threads))
         bounds = [units * piece // pieces for piece in range(pieces + 1)]
         one, many = scratch + _HEAD_BYTES, scratch * threads + _HEAD_BYTES
