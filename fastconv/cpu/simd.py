@@ -251,14 +251,10 @@ class Emitter:
             yield blocks
 
     def copy(self, to: Any, place: Any, count: Any) -> None:
-        """Copy ``count`` elements between two addresses held in variables, which advance.
-
-        Vectors, the last one overlapping the one before; fewer elements than a vector one by one.
-        """
-        build, lanes = self.builder, self.constant(self.lanes)
+        """Copy ``count`` elements between two addresses held in variables, which advance: the last vector overlaps the one before."""
         start, source = self.get(to), self.get(place)
         size = self.times(count, self.itemsize)
-        with build.if_else(build.icmp_signed(">=", count, lanes)) as (many, few):
+        with self.builder.if_else(self.builder.icmp_signed(">=", count, self.constant(self.lanes))) as (many, few):
             with many:
                 with self.loop(self.quotient(count, self.lanes)):
                     self.store(self.get(to), self.load(self.get(place)))
@@ -266,13 +262,22 @@ class Emitter:
                     self.set(place, self.offset(self.get(place), self.width))
                 self.store(self.offset(start, size, -self.width), self.load(self.offset(source, size, -self.width)))
             with few:
-                one = Emitter(build, self.kind, 1, False)
-                with self.loop(count):
-                    one.store(self.get(to), one.load(self.get(place)))
-                    self.set(to, self.offset(self.get(to), self.itemsize))
-                    self.set(place, self.offset(self.get(place), self.itemsize))
+                self._copy_few(start, source, count, size, self.lanes // 2)
         self.set(to, self.offset(start, size))
         self.set(place, self.offset(source, size))
+
+    def _copy_few(self, to: Any, source: Any, count: Any, size: Any, lanes: int) -> None:
+        """Fewer than ``2 lanes`` elements: the first and the last ``lanes``, or as many as there are of half of them."""
+        if not lanes:
+            return
+        part = Emitter(self.builder, self.kind, lanes, False)
+        with self.builder.if_else(self.builder.icmp_signed(">=", count, self.constant(lanes))) as (enough, fewer):
+            with enough:
+                first, last = part.load(source), part.load(self.offset(source, size, -part.width))
+                part.store(to, first)
+                part.store(self.offset(to, size, -part.width), last)
+            with fewer:
+                self._copy_few(to, source, count, size, lanes // 2)
 
     def fill(self, to: Any, value: Any, count: Any) -> None:
         """Write ``count`` elements of ``value`` to the address held in a variable, which advances."""

@@ -23,7 +23,7 @@ PARALLEL_SECONDS = 8e-6
 # No compiled call runs much longer than this without returning to Python (signals, other threads).
 MOST_SECONDS = 0.3
 # Chunks of work for each thread: a helper that comes late, or is descheduled, leaves the rest to the others.
-_CHUNKS = 4
+_CHUNKS = 8
 _MOST_KEPT = 64 << 20  # bytes of idle workspace
 
 _FIRST = (0, 0, 0, slice(0, 1))
