@@ -19,7 +19,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .blocked_tile import Shape, blocked_tile
-from .border import Span, border_row, column_maps, row_map, span, too_far
+from .border import Span, border_row, column_maps, row_map, span, too_large
 from .simd import KINDS, copy, fill_row, integers, peek, poke, split
 from .stage import staged_launch
 from .target import Target
@@ -60,6 +60,7 @@ TILES = (
 )
 
 DEPTH = 16  # channels in a channel block
+LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
 _MOST_TAPS = 1 << 16
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
 # The integers that the kernel receives: those of the tile, these, the span of a packed row, the panel's offset of each tap, the row map,
@@ -79,7 +80,7 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
     phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
-    Workspace: bias of the block, panel, tile, a padded row, what no tap reads of it.  What panel places beyond the image's width hold is
+    Workspace: bias of the block, panel, tile, padded rows, what no tap reads of one.  What panel places beyond the image's width hold is
     never stored.
     """
     spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
@@ -100,8 +101,9 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
         bias_block = at.workspace + index * at.scratch
         panel = bias_block + width * size + 64
         tile_at = (panel + e.panel_rows * e.row * (1 if e.channels_last else e.icg) + 63) // 64 * 64
-        line_at = tile_at + ny * nx * width * size
-        odd_at = line_at + (e.columns * e.gx + 2 * lanes) * size
+        lines_at = tile_at + ny * nx * width * size
+        line_bytes = (e.columns * e.gx + 2 * lanes) * size
+        unread_at = lines_at + LINES * line_bytes
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             rest, part = rest // e.parts, rest % e.parts
@@ -126,20 +128,28 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                                 copy(kind, lanes, place + cb * s.block, pixel + cb * DEPTH * size, DEPTH)
                             copy(kind, lanes, place + (s.blocks - 1) * s.block, pixel + (s.blocks - 1) * DEPTH * size, s.last)
                 else:
-                    for c in range(e.icg):
-                        to = panel + c * s.channel + r * e.row
-                        if row < 0:
-                            fill_row(kind, lanes, to, e.qx * e.phase, fill)
-                        elif e.qx == 1 and e.gx == 1 and e.sx == size:
-                            border_row(kind, lanes, to, line + c * e.sc, row_span, maps, fill)
-                        elif e.qx * e.gx == 2 and e.sx == size:
-                            # the padded row, then its even and odd columns; the odd ones of gx = 2 are read by no tap
-                            border_row(kind, lanes, line_at, line + c * e.sc, row_span, maps, fill)
-                            split(kind, lanes, to, to + e.phase * size if e.qx == 2 else odd_at, line_at, (e.columns * e.gx + 1) // 2)
-                        else:
+                    to = panel + r * e.row
+                    if row < 0:
+                        for c in range(e.icg):
+                            fill_row(kind, lanes, to + c * s.channel, e.qx * e.phase, fill)
+                    elif e.qx * e.gx == 1 and e.sx == size:
+                        for c in range(e.icg):
+                            border_row(kind, lanes, to + c * s.channel, line + c * e.sc, row_span, maps, fill)
+                    elif e.qx * e.gx == 2 and e.sx == size:
+                        # padded rows, then their even and odd columns; the odd ones of gx = 2 are read by no tap
+                        for c0 in range(0, e.icg, LINES):
+                            many = min(LINES, e.icg - c0)
+                            for c in range(many):
+                                border_row(kind, lanes, lines_at + c * line_bytes, line + (c0 + c) * e.sc, row_span, maps, fill)
+                            for c in range(many):
+                                even = to + (c0 + c) * s.channel
+                                odd = even + e.phase * size if e.qx == 2 else unread_at
+                                split(kind, lanes, even, odd, lines_at + c * line_bytes, (e.columns * e.gx + 1) // 2)
+                    else:
+                        for c in range(e.icg):
                             for x in range(e.columns):
                                 column = peek("i64", column_at + x * 8)
-                                place = to + peek("i64", place_at + x * 8)
+                                place = to + c * s.channel + peek("i64", place_at + x * 8)
                                 poke(kind, place, fill if column < 0 else peek(kind, line + c * e.sc + column * e.sx))
             for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
                 for lane in range(width):
@@ -177,7 +187,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"does not fuse {p.epilogue}"
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
-    return too_far(p)
+    size = DTYPES[p.acc].itemsize
+    tile, lanes = _tile(p, t), t.lanes(size)
+    steps = _steps(p)
+    return too_large(p, _scratch(p, steps, tile, lanes, size, tile.ny))
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -207,11 +220,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     lanes = t.lanes(size)
     width = tile.mr * lanes
 
-    step = DEPTH if p.src_layout == "nhwc" and p.ic > 1 else 1
+    step = _steps(p).step
     spec = (kind, lanes, tile.mr, tile.ny, tile.nx, step, int(t.fma))
     name = f"blocked_{kind}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
     region = Region(name, _factory, spec, kind)
-    shape, head, tables, scratch = _layout(p, tile, lanes, size, step, threads)
+    shape, head, tables, scratch = _layout(p, tile, lanes, size, threads)
     units = p.n * p.g * head.bands * head.parts
     seconds = cost(p, t)
 
@@ -248,48 +261,83 @@ def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
     return packed.reshape(1, 1, 1, -1)
 
 
-def _layout(p: Problem, tile: Tile, lanes: int, size: int, step: int, threads: int) -> tuple[Shape, Head, np.ndarray, int]:
-    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
-    width = tile.mr * lanes
-    icg, ocg = p.ic // p.g, p.oc // p.g
+class _Steps(NamedTuple):
+    """What a panel holds: of the padded image every g-th row and gx-th column, results q rows and qx columns of these apart."""
+
+    g: int
+    gx: int
+    q: int
+    qx: int
+    kh_rows: int  # rows that one output row reads
+    kx: int  # columns between two taps
+    columns: int
+    step: int  # elements between two columns of one phase
+    channels: int  # places of channels in a row of the panel: all of them in blocks, or one
+    planes: int  # of rows: one for each channel, or one
+
+
+def _steps(p: Problem) -> _Steps:
+    icg = p.ic // p.g
     # of one row or column of results no stride matters; a kernel of one row or column reads only every stride-th
     sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
     dh, dw = (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else sw)
     g, gx = gcd(sh, dh), gcd(sw, dw)
-    q, k, qx, kx = sh // g, dh // g, sw // gx, dw // gx
-    kh_rows = (p.kh - 1) * k + 1
-    columns = (p.ow - 1) * qx + (p.kw - 1) * kx + 1
-    # the last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond
-    phase = -(-columns // qx) + max(tile.nx, lanes)
-    blocks = -(-icg // DEPTH)
-    row = phase * qx * (blocks * DEPTH if step > 1 else 1) * size
-    planes = 1 if step > 1 else icg
-    oc_blocks = -(-ocg // width)
-    bands, parts = _split(p, tile, oc_blocks, threads, q * row * planes)
+    columns = (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1
+    interleaved = p.src_layout == "nhwc" and p.ic > 1
+    return _Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1,
+                  -(-icg // DEPTH) * DEPTH if interleaved else 1, 1 if interleaved else icg)  # fmt: skip
+
+
+def _phase(s: _Steps, tile: Tile, lanes: int) -> int:
+    """Columns of one phase of a row.
+
+    The last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond.
+    """
+    return -(-s.columns // s.qx) + max(tile.nx, lanes)
+
+
+def _scratch(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, band_rows: int) -> int:
+    """Bytes of workspace of one thread for bands of so many rows."""
+    row = _phase(s, tile, lanes) * s.qx * s.channels * size
+    lines = (LINES + 1) * (s.columns * s.gx + 2 * lanes) * size
+    scratch = tile.mr * lanes * size * (1 + tile.ny * tile.nx) + 192 + _panel_rows(s, tile, band_rows) * row * s.planes + lines
+    return -(-scratch // 64) * 64
+
+
+def _panel_rows(s: _Steps, tile: Tile, band_rows: int) -> int:
+    return (band_rows + tile.ny - 2) * s.q + s.kh_rows
+
+
+def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Shape, Head, np.ndarray, int]:
+    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
+    s, icg, ocg = _steps(p), p.ic // p.g, p.oc // p.g
+    phase = _phase(s, tile, lanes)
+    row = phase * s.qx * s.channels * size
+    oc_blocks = -(-ocg // (tile.mr * lanes))
+    bands, parts = _split(p, tile, oc_blocks, threads, s.q * row * s.planes)
     band_rows = _band_rows(p, tile, bands)
     part_blocks = -(-oc_blocks // parts)
-    panel_rows = (band_rows + tile.ny - 2) * q + kh_rows
-    channel, block = (size, phase * qx * DEPTH * size) if step > 1 else (panel_rows * row, DEPTH * panel_rows * row)
-    offsets = [ky * k * row + ((x % qx) * phase + x // qx) * step * size for ky in range(p.kh) for x in range(0, p.kw * kx, kx)]
-    numbers = np.arange(columns, dtype=np.int64)
-    inside, places = numbers * gx, ((numbers % qx) * phase + numbers // qx) * step * size
+    panel_rows = _panel_rows(s, tile, band_rows)
+    channel, block = (size, phase * s.qx * DEPTH * size) if s.step > 1 else (panel_rows * row, DEPTH * panel_rows * row)
+    blocks = -(-icg // DEPTH)
+    numbers = np.arange(s.columns, dtype=np.int64)
+    inside, places = numbers * s.gx, ((numbers % s.qx) * phase + numbers // s.qx) * s.step * size
+    down = (s.kh_rows - 1) // max(p.kh - 1, 1)
+    offsets = (np.arange(p.kh)[:, None] * down * row + places[np.arange(p.kw) * s.kx]).reshape(-1)
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias, _, _ = parse_epilogue(p.epilogue)
-    shape = Shape(taps=p.kh * p.kw, blocks=blocks, last=icg - (blocks - 1) * DEPTH, channel=channel, block=block, step_y=q * row,
+    shape = Shape(taps=p.kh * p.kw, blocks=blocks, last=icg - (blocks - 1) * DEPTH, channel=channel, block=block, step_y=s.q * row,
                   dy=0, dx=0, dc=0)  # fmt: skip
     head = Head(
-        planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=kh_rows, bands=-(-p.oh // band_rows), band_rows=band_rows,
-        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, q=q, g=g, qx=qx, gx=gx, columns=columns, phase=phase,
-        bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(step > 1), row=row, panel_rows=panel_rows,
+        planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // band_rows), band_rows=band_rows,
+        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, phase=phase,
+        bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
         way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
-    tables = np.concatenate(
-        [np.array([*span(-p.pl, (columns - 1) * gx + 1, p.iw), *offsets]), row_map(p), every[inside], places, before, after]
-    )
-    scratch = width * size + 192 + panel_rows * row * planes + tile.ny * tile.nx * width * size
-    scratch += 3 * (columns * gx + 2 * width) * size
-    return shape, head, tables, -(-scratch // 64) * 64
+    line = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
+    tables = np.concatenate([np.array(line), offsets, row_map(p), every[inside], places, before, after])
+    return shape, head, tables, _scratch(p, s, tile, lanes, size, band_rows)
 
 
 def _split(p: Problem, tile: Tile, oc_blocks: int, threads: int, row_bytes: int) -> tuple[int, int]:

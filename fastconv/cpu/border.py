@@ -13,16 +13,19 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from ..planning import cost as costs
 from ..planning.problem import Problem, border_indices
 from .simd import KINDS, Emitter, literal
 
-MOST_PADDING = 1 << 22  # pixels on one side; the maps take 8 bytes for each
 
+def too_large(p: Problem, workspace: int) -> str | None:
+    """Why a problem of so many bytes of workspace a thread is left to an algorithm of less, or None.
 
-def too_far(p: Problem) -> str | None:
-    """Why this border is left to the reference, or None."""
-    if max(p.pt, p.pb, p.pl, p.pr) > MOST_PADDING:
-        return f"keeps maps of at most {MOST_PADDING} pixels of padding"
+    The maps of what lies outside the image count too, 8 bytes for each row and column.
+    """
+    needed = workspace + 8 * (p.pt + p.pb + p.pl + p.pr)
+    if needed > costs.MOST_WORKSPACE:
+        return f"needs {needed >> 20} MiB of workspace a thread, more than {costs.MOST_WORKSPACE >> 20}"
     return None
 
 

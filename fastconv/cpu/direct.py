@@ -18,7 +18,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from .border import Span, border_row, column_maps, row_map, span, too_far
+from .border import Span, border_row, column_maps, row_map, span, too_large
 from .simd import KINDS, copy, fill_row, integers, peek, poke
 from .stage import is_native, staged_launch
 from .target import Target
@@ -54,6 +54,7 @@ TILES = (
 FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
 
 _BAND = 64  # rows of output that one unit of work computes at most
+_STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
 
 # The integers that the kernel receives: those of the tile, these, the spans of both strips, the runs, the row map,
 # the order of the taps, the two column maps.
@@ -182,7 +183,9 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"does not fuse {p.epilogue}"
     if parse_epilogue(p.epilogue)[1] is not None and p.acc[0] == "u":
         return "activations of unsigned results are left to the reference"
-    return too_far(p)
+    size = DTYPES[p.acc].itemsize
+    tile, lanes = _tile(p, t), t.lanes(size)
+    return too_large(p, _scratch(p, tile, lanes, size, tile.rows, _widest(p, tile, lanes)))
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -282,6 +285,31 @@ def _tap_order(p: Problem, tall: int) -> np.ndarray:
     return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
+def _reach(p: Problem, tile: Tile, lanes: int) -> int:
+    """Pixels of a row that a tile reads."""
+    _, sw, _, dw = _steps(p)
+    return (lanes * tile.vecs - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
+
+
+def _widest(p: Problem, tile: Tile, lanes: int) -> int:
+    """Pixels of both strips of a row, at most."""
+    reach = _reach(p, tile, lanes)
+    return min(2 * (p.ow * _steps(p)[1] + reach), p.pl + p.pr + 4 * reach)
+
+
+def _entries(p: Problem, tile: Tile, band_rows: int) -> int:
+    """Rows of the table of one band and channel."""
+    sh, _, dh, _ = _steps(p)
+    return (band_rows + tile.rows) * min(sh // gcd(sh, dh), p.kh) + p.kh
+
+
+def _scratch(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int, wide: int) -> int:
+    """Bytes of workspace of one thread for bands of so many rows, with strips of ``wide`` pixels together."""
+    icg, entries = p.ic // p.g, _entries(p, tile, band_rows)
+    pixels = p.taps + p.iw + lanes + icg * entries * wide + tile.rows * lanes * tile.vecs
+    return -(-(8 * 3 * icg * entries + TAPS_AT + size * pixels) // 64) * 64
+
+
 def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
     """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread."""
     sh, sw, dh, dw = _steps(p)
@@ -291,12 +319,12 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head,
     of_phase = -(-p.oh // k)
     # bands of fewer rows cost more than evener shares gain: 5 of 100 at 512x512
     row_seconds = costs.direct_seconds(p, lanes) / (max(p.n, 1) * p.oc * p.oh)
-    band = max(min(_BAND, int(costs.UNIT_SECONDS / row_seconds)) // tile.rows, 1) * tile.rows
+    strip_rows = _STRIP_BYTES // (size * p.ic // p.g * _widest(p, tile, lanes))
+    band = max(min(_BAND, int(costs.UNIT_SECONDS / row_seconds), strip_rows) // tile.rows, 1) * tile.rows
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
-    entries = (band_rows + tile.rows) * held + p.kh
-    reach = (lanes * tile.vecs - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
-    runs, left, right = _runs(p, lanes * tile.vecs, reach, icg * entries * 8, size)
+    entries = _entries(p, tile, band_rows)
+    runs, left, right = _runs(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size)
     left_wide, right_wide = (strip.before + strip.inside + strip.after for strip in (left, right))
     before, after = column_maps(p, max(strip.after_at + strip.after for strip in (left, right)))
     has_bias, activation, _ = parse_epilogue(p.epilogue)
@@ -312,10 +340,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head,
         fills=int(rows.min() < 0),
         past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    scratch = 8 * 3 * icg * entries + TAPS_AT
-    scratch += size * (p.taps + p.iw + lanes + icg * entries * (left_wide + right_wide) + tile.rows * lanes * tile.vecs)
     tables = np.concatenate([np.array([*left, *right, *itertools.chain(*runs)]), rows]), np.concatenate([before, after])
-    return shape, head, tables, -(-scratch // 64) * 64
+    return shape, head, tables, _scratch(p, tile, lanes, size, band_rows, left_wide + right_wide)
 
 
 def _runs(p: Problem, width: int, reach: int, table: int, size: int) -> tuple[list[Run], Span, Span]:

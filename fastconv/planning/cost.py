@@ -10,6 +10,7 @@ from .problem import DTYPES, Problem
 
 FMA_PER_SECOND = 7.5e9  # of one vector register, one core
 CALL_SECONDS = 4e-7
+MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 BLOCKED_SHARE = 0.93
