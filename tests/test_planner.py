@@ -1,5 +1,6 @@
 """Which algorithm is chosen for what, on machines that need not be here; and that the planner tells."""
 
+import ast
 import types
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import planner
 from fastconv.planning.planner import explain_problem, plan_problem
 from fastconv.planning.problem import BORDERS, Problem
-from tests.problems import ALGORITHMS, CASES
+from tests.problems import ALGORITHMS, CASES, ROOT
 
 # Choices that are clear on every target (the next candidate is predicted to take half as long again, or more).
 PINNED = {
@@ -52,6 +53,17 @@ def chosen(p, target):
 def test_choice(target, text):
     p = Problem.parse(text)
     assert chosen(p, target) == PINNED[text], f"\n{explain_problem(p, target)}"
+
+
+def test_calibrated_numbers_have_a_name_in_one_file():
+    """Fractions and powers of ten are in planning/cost.py, each at the start of a line as ``NAME = ...``."""
+    planning = ROOT / "fastconv" / "planning"
+    for path in [*ROOT.glob("fastconv/cpu/*.py"), planning / "reference.py", planning / "cost.py"]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = {node for line in tree.body if isinstance(line, ast.Assign) for node in ast.walk(line)} if path.stem == "cost" else set()
+        numbers = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, float)]
+        bare = [f"{path.name}:{node.lineno}: {node.value}" for node in numbers if node not in named and node.value not in (0, 1)]
+        assert not bare
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed
 from .stage import band_problem, band_sizes, bands, stage_rows
@@ -33,7 +34,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """Four real products each, and NumPy's conversion of the planes."""
-    return 8 * p.flops / 2e10 + 4e-9 * p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) + 3e-5
+    return costs.complex_seconds(p)
 
 
 def most_kernels(t: Target) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from ..planning import cost as costs
 from ..planning.plans import Launch
 from ..planning.thread_count import available
 from . import pool as pools
@@ -18,10 +19,6 @@ from .compile import Kernel, compiled, kernel
 from .pool import run_job
 from .simd import KINDS, address, call_kernel, poke
 
-# Below this much predicted work, half of it does not outweigh the 1-2 us that a second thread costs (Zen 5, 2 cores, 2026-11).
-PARALLEL_SECONDS = 8e-6
-# No compiled call runs much longer than this without returning to Python (signals, other threads).
-MOST_SECONDS = 0.3
 # Chunks of work for each thread: a helper that comes late, or is descheduled, leaves the rest to the others.
 _CHUNKS = 8
 _MOST_KEPT = 64 << 20  # bytes of idle workspace
@@ -142,8 +139,8 @@ class Region:
         function, call = self.kernel().address, _launcher(self._kind)
         if not units:  # an empty batch
             return lambda src, packed, bias, dst: None
-        threads = 1 if seconds < PARALLEL_SECONDS else min(threads, units, available())
-        pieces = min(max(int(seconds / threads / MOST_SECONDS) + 1, 1), -(-units // threads))
+        threads = 1 if seconds < costs.PARALLEL_SECONDS else min(threads, units, available())
+        pieces = min(max(int(seconds / threads / costs.MOST_SECONDS) + 1, 1), -(-units // threads))
         bounds = [units * piece // pieces for piece in range(pieces + 1)]
         one, many = scratch + _HEAD_BYTES, scratch * threads + _HEAD_BYTES
         take, give, first = workspaces.take, workspaces.give, _FIRST

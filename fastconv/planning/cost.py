@@ -8,17 +8,38 @@ from __future__ import annotations
 
 from .problem import DTYPES, Problem
 
+# limits
+MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
+MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees signals and other threads
+UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
+PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
+PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
+
+# any kernel
 FMA_PER_SECOND = 7.5e9  # of one vector register, one core
 CALL_SECONDS = 4e-7
-MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
-UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
+BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
+SEEN_SHARE = 0.25  # of the time that source and result take from memory; arithmetic hides the rest
+
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
-BLOCKED_SHARE = 0.93
+DIRECT_ROWS = 8  # of a tile
+DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, whose vectors are picked out of two
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
+
+BLOCKED_SHARE = 0.93
+BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
+BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
-PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
-BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
+BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
+
+COMPLEX_FLOPS_PER_SECOND = 2e10  # of the real child on any target
+COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
+COMPLEX_CALL_SECONDS = 3e-5
+
+# NumPy's slice arithmetic, within a factor of 3
+REFERENCE_TAP_SECONDS = 2e-5
+REFERENCE_FLOP_SECONDS = 1.5e-9
 
 
 def _padded(extent: int, block: int) -> int:
@@ -30,16 +51,20 @@ def bytes_moved(p: Problem) -> int:
     return p.n * (p.ic * p.ih * p.iw * DTYPES[p.src].itemsize + p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize)
 
 
+def _moving_seconds(p: Problem) -> float:
+    return SEEN_SHARE * bytes_moved(p) / BYTES_PER_SECOND
+
+
 def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row; strides of 3 and more gather one element at a time."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
-    gathered = 1.0 if p.sw == 1 else 1.6 if p.sw == 2 else 1.0 + lanes / 2
-    # 8 rows of h taps read 8 + h - 1 rows of pixels, two loads each since most cross a cache line; two loads per two FMAs are free
-    rows = min(p.kh, 8)
-    share = DIRECT_SHARE * min(1.0, 8 * rows / (2 * (7 + rows)))
+    gathered = 1.0 if p.sw == 1 else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0 + lanes / 2
+    # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
+    taps = min(p.kh, DIRECT_ROWS)
+    share = DIRECT_SHARE * min(1.0, DIRECT_ROWS * taps / (2 * (DIRECT_ROWS - 1 + taps)))
     sums = vectors * p.taps * gathered / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
-    return CALL_SECONDS + sums + tiles + bytes_moved(p) / (4 * BYTES_PER_SECOND)
+    return CALL_SECONDS + sums + tiles + _moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
@@ -48,7 +73,18 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     # overlapping tiles compute some pixels twice; a tile of few accumulators or many loads runs below the peak
     vectors = p.n * p.g * _padded(oc, mr * lanes) / lanes * _padded(p.oh, ny) * _padded(p.ow, nx)
     loads = (mr + ny * nx) / (mr * ny * nx)
-    share = BLOCKED_SHARE if loads < 0.7 else 0.8 * BLOCKED_SHARE
-    packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * (0.25e-9 if p.src_layout == "nchw" else 0.15e-9)
+    share = BLOCKED_SHARE if loads < BLOCKED_MOST_LOADS else BLOCKED_LOADING_SHARE
+    packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * BLOCKED_PACK_SECONDS[p.src_layout]
     sums = vectors * p.taps / (FMA_PER_SECOND * share)
-    return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + bytes_moved(p) / (4 * BYTES_PER_SECOND)
+    return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
+
+
+def complex_seconds(p: Problem) -> float:
+    """Four real products for each, and NumPy's conversion of the planes."""
+    values = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
+    return COMPLEX_CALL_SECONDS + 8 * p.flops / COMPLEX_FLOPS_PER_SECOND + COMPLEX_VALUE_SECONDS * values
+
+
+def reference_seconds(p: Problem) -> float:
+    """Passes over all results, one for each tap."""
+    return REFERENCE_TAP_SECONDS * p.kh * p.kw + REFERENCE_FLOP_SECONDS * p.flops
