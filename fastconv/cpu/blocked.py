@@ -67,7 +67,7 @@ _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache wit
 # image column and panel place of each packed column, the two column maps.
 Head = namedtuple(
     "Head",
-    "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks q g qx gx columns phase bias map_rows nleft "
+    "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns phase bias map_rows nleft "
     "channels_last row panel_rows way sn sc sy sx dn",
 )
 _HEAD_AT = 8 * len(Shape._fields)
@@ -80,8 +80,9 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
     phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
-    Workspace: bias of the block, panel, tile, padded rows, what no tap reads of one.  What panel places beyond the image's width hold is
-    never stored.
+    The panel holds the channels of one pass; between passes the sums of all the unit's tiles wait in the workspace.
+    Workspace: bias of the block, panel, tile, padded rows, what no tap reads of one, sums.  What panel places beyond the image's width
+    hold is never stored.
     """
     spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
     size = KINDS[kind][2]
@@ -98,80 +99,90 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
         maps = place_at + (e.columns + e.nleft) * 8
         fill = peek(kind, at.values)
         zero = peek(kind, at.values + 4 * size)
+        tile_bytes = ny * nx * width * size
         bias_block = at.workspace + index * at.scratch
         panel = bias_block + width * size + 64
-        tile_at = (panel + e.panel_rows * e.row * (1 if e.channels_last else e.icg) + 63) // 64 * 64
-        lines_at = tile_at + ny * nx * width * size
+        tile_at = (panel + e.panel_rows * e.row * (1 if e.channels_last else e.pass_blocks * DEPTH) + 63) // 64 * 64
+        lines_at = tile_at + tile_bytes
         line_bytes = (e.columns * e.gx + 2 * lanes) * size
         unread_at = lines_at + LINES * line_bytes
+        partial_at = (unread_at + line_bytes + 63) // 64 * 64
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             rest, part = rest // e.parts, rest % e.parts
             n, group = rest // e.planes, rest % e.planes
             y0 = band * e.band_rows
             y1 = min(y0 + e.band_rows, e.oh)
-            plane = at.src + n * e.sn + group * e.icg * e.sc
-            for r in range((y1 - y0 - 1) * e.q + e.kh_rows):
-                row = peek("i64", row_at + (y0 * e.q + r) * e.g * 8)
-                line = plane + row * e.sy
-                if e.channels_last:
+            for turn in range(e.passes):
+                first = turn * e.pass_blocks * DEPTH
+                many = min(e.pass_blocks * DEPTH, e.icg - first)
+                blocks = (many + DEPTH - 1) // DEPTH
+                last = many - (blocks - 1) * DEPTH
+                final = turn == e.passes - 1
+                plane = at.src + n * e.sn + (group * e.icg + first) * e.sc
+                for r in range((y1 - y0 - 1) * e.q + e.kh_rows):
+                    row = peek("i64", row_at + (y0 * e.q + r) * e.g * 8)
+                    line = plane + row * e.sy
                     to = panel + r * e.row
-                    for x in range(e.columns):
-                        column = peek("i64", column_at + x * 8)
-                        place = to + peek("i64", place_at + x * 8)
-                        if row < 0 or column < 0:
-                            for cb in range(s.blocks):
-                                fill_row(kind, lanes, place + cb * s.block, DEPTH, fill)
-                        else:
-                            pixel = line + column * e.sx
-                            for cb in range(s.blocks - 1):
-                                copy(kind, lanes, place + cb * s.block, pixel + cb * DEPTH * size, DEPTH)
-                            copy(kind, lanes, place + (s.blocks - 1) * s.block, pixel + (s.blocks - 1) * DEPTH * size, s.last)
-                else:
-                    to = panel + r * e.row
-                    if row < 0:
-                        for c in range(e.icg):
+                    if e.channels_last:
+                        for x in range(e.columns):
+                            column = peek("i64", column_at + x * 8)
+                            place = to + peek("i64", place_at + x * 8)
+                            if row < 0 or column < 0:
+                                for cb in range(blocks):
+                                    fill_row(kind, lanes, place + cb * s.block, DEPTH, fill)
+                            else:
+                                pixel = line + column * e.sx
+                                for cb in range(blocks - 1):
+                                    copy(kind, lanes, place + cb * s.block, pixel + cb * DEPTH * size, DEPTH)
+                                copy(kind, lanes, place + (blocks - 1) * s.block, pixel + (blocks - 1) * DEPTH * size, last)
+                    elif row < 0:
+                        for c in range(many):
                             fill_row(kind, lanes, to + c * s.channel, e.qx * e.phase, fill)
                     elif e.qx * e.gx == 1 and e.sx == size:
-                        for c in range(e.icg):
+                        for c in range(many):
                             border_row(kind, lanes, to + c * s.channel, line + c * e.sc, row_span, maps, fill)
                     elif e.qx * e.gx == 2 and e.sx == size:
                         # padded rows, then their even and odd columns; the odd ones of gx = 2 are read by no tap
-                        for c0 in range(0, e.icg, LINES):
-                            many = min(LINES, e.icg - c0)
-                            for c in range(many):
-                                border_row(kind, lanes, lines_at + c * line_bytes, line + (c0 + c) * e.sc, row_span, maps, fill)
-                            for c in range(many):
-                                even = to + (c0 + c) * s.channel
+                        for c0 in range(0, many, LINES):
+                            for c in range(c0, min(c0 + LINES, many)):
+                                border_row(kind, lanes, lines_at + (c - c0) * line_bytes, line + c * e.sc, row_span, maps, fill)
+                            for c in range(c0, min(c0 + LINES, many)):
+                                even = to + c * s.channel
                                 odd = even + e.phase * size if e.qx == 2 else unread_at
-                                split(kind, lanes, even, odd, lines_at + c * line_bytes, (e.columns * e.gx + 1) // 2)
+                                split(kind, lanes, even, odd, lines_at + (c - c0) * line_bytes, (e.columns * e.gx + 1) // 2)
                     else:
-                        for c in range(e.icg):
+                        for c in range(many):
                             for x in range(e.columns):
                                 column = peek("i64", column_at + x * 8)
                                 place = to + c * s.channel + peek("i64", place_at + x * 8)
                                 poke(kind, place, fill if column < 0 else peek(kind, line + c * e.sc + column * e.sx))
-            for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
-                for lane in range(width):
-                    has = e.bias and o + lane < e.ocg
-                    poke(kind, bias_block + lane * size, peek(kind, at.bias + (group * e.ocg + o + lane) * size) if has else zero)
-                wei = at.wei + ((group * ((e.ocg + width - 1) // width)) * width + o) * e.icg * s.taps * size
-                to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
-                for y in range(y0, y1, ny):
-                    yt = max(min(y, y1 - ny), y0)
-                    for x in range(0, e.ow, nx):
-                        xt = max(min(x, e.ow - nx), 0)
-                        whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
-                        result = to + yt * s.dy + xt * s.dx
-                        pixels = panel + (yt - y0) * s.step_y + xt * step * size
-                        blocked_tile(spec, at.extents, offsets, pixels, wei, bias_block, at.values + size, result if whole else tile_at,
-                                     e.way if whole else 0)  # fmt: skip
-                        if not whole or e.way == 0:
-                            for jy in range(min(ny, y1 - yt)):
-                                for jx in range(min(nx, e.ow - xt)):
-                                    pixel = tile_at + (jy * nx + jx) * width * size
-                                    for lane in range(min(width, e.ocg - o)):
-                                        poke(kind, result + jy * s.dy + jx * s.dx + lane * s.dc, peek(kind, pixel + lane * size))
+                partial = partial_at
+                for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
+                    for lane in range(width):
+                        has = e.bias and o + lane < e.ocg
+                        poke(kind, bias_block + lane * size, peek(kind, at.bias + (group * e.ocg + o + lane) * size) if has else zero)
+                    block = group * ((e.ocg + width - 1) // width) * width + o
+                    wei = at.wei + (block * e.icg + first * width) * s.taps * size
+                    to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
+                    for y in range(y0, y1, ny):
+                        yt = max(min(y, y1 - ny), y0)
+                        for x in range(0, e.ow, nx):
+                            xt = max(min(x, e.ow - nx), 0)
+                            whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
+                            stored = final and whole and e.way != 0
+                            result = to + yt * s.dy + xt * s.dx
+                            blocked_tile(spec, at.extents, offsets, panel + (yt - y0) * s.step_y + xt * step * size, wei, blocks, last,
+                                         partial if turn else bias_block, width * size if turn else 0,
+                                         at.values + (size if final else 5 * size),
+                                         result if stored else tile_at if final else partial, e.way if stored else 0)  # fmt: skip
+                            partial += tile_bytes
+                            if final and not stored:
+                                for jy in range(min(ny, y1 - yt)):
+                                    for jx in range(min(nx, e.ow - xt)):
+                                        pixel = tile_at + (jy * nx + jx) * width * size
+                                        for lane in range(min(width, e.ocg - o)):
+                                            poke(kind, result + jy * s.dy + jx * s.dx + lane * s.dc, peek(kind, pixel + lane * size))
 
     return blocked
 
@@ -190,7 +201,8 @@ def reject(p: Problem, t: Target) -> str | None:
     size = DTYPES[p.acc].itemsize
     tile, lanes = _tile(p, t), t.lanes(size)
     steps = _steps(p)
-    return too_large(p, _scratch(p, steps, tile, lanes, size, tile.ny))
+    # bands of one tile, one block of channels: nothing smaller is tried
+    return too_large(p, _scratch(p, steps, tile, lanes, size, _Split(tile.ny, 1, 1)))
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -272,8 +284,7 @@ class _Steps(NamedTuple):
     kx: int  # columns between two taps
     columns: int
     step: int  # elements between two columns of one phase
-    channels: int  # places of channels in a row of the panel: all of them in blocks, or one
-    planes: int  # of rows: one for each channel, or one
+    blocks: int  # of channels
 
 
 def _steps(p: Problem) -> _Steps:
@@ -284,8 +295,7 @@ def _steps(p: Problem) -> _Steps:
     g, gx = gcd(sh, dh), gcd(sw, dw)
     columns = (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1
     interleaved = p.src_layout == "nhwc" and p.ic > 1
-    return _Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1,
-                  -(-icg // DEPTH) * DEPTH if interleaved else 1, 1 if interleaved else icg)  # fmt: skip
+    return _Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1, -(-icg // DEPTH))
 
 
 def _phase(s: _Steps, tile: Tile, lanes: int) -> int:
@@ -296,30 +306,35 @@ def _phase(s: _Steps, tile: Tile, lanes: int) -> int:
     return -(-s.columns // s.qx) + max(tile.nx, lanes)
 
 
-def _scratch(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, band_rows: int) -> int:
-    """Bytes of workspace of one thread for bands of so many rows."""
-    row = _phase(s, tile, lanes) * s.qx * s.channels * size
-    lines = (LINES + 1) * (s.columns * s.gx + 2 * lanes) * size
-    scratch = tile.mr * lanes * size * (1 + tile.ny * tile.nx) + 192 + _panel_rows(s, tile, band_rows) * row * s.planes + lines
-    return -(-scratch // 64) * 64
-
-
 def _panel_rows(s: _Steps, tile: Tile, band_rows: int) -> int:
     return (band_rows + tile.ny - 2) * s.q + s.kh_rows
+
+
+def _panel_bytes(s: _Steps, tile: Tile, lanes: int, size: int, band_rows: int, blocks: int) -> int:
+    """Of a panel of so many rows of results and blocks of channels."""
+    return _panel_rows(s, tile, band_rows) * _phase(s, tile, lanes) * s.qx * blocks * DEPTH * size
+
+
+def _scratch(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, split: _Split) -> int:
+    """Bytes of workspace of one thread."""
+    tile_bytes = tile.mr * lanes * size * tile.ny * tile.nx
+    oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
+    tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
+    scratch = _panel_bytes(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + tile.mr * lanes * size
+    scratch += (LINES + 1) * (s.columns * s.gx + 2 * lanes) * size + tile_bytes * (1 + tiles * (split.pass_blocks < s.blocks))
+    return -(-scratch // 64) * 64
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Shape, Head, np.ndarray, int]:
     """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
     s, icg, ocg = _steps(p), p.ic // p.g, p.oc // p.g
     phase = _phase(s, tile, lanes)
-    row = phase * s.qx * s.channels * size
     oc_blocks = -(-ocg // (tile.mr * lanes))
-    bands, parts = _split(p, tile, oc_blocks, threads, s.q * row * s.planes)
-    band_rows = _band_rows(p, tile, bands)
-    part_blocks = -(-oc_blocks // parts)
-    panel_rows = _panel_rows(s, tile, band_rows)
+    split = _split(p, s, tile, lanes, size, threads)
+    part_blocks = -(-oc_blocks // split.parts)
+    panel_rows = _panel_rows(s, tile, split.band_rows)
+    row = phase * s.qx * size * (split.pass_blocks * DEPTH if s.step > 1 else 1)
     channel, block = (size, phase * s.qx * DEPTH * size) if s.step > 1 else (panel_rows * row, DEPTH * panel_rows * row)
-    blocks = -(-icg // DEPTH)
     numbers = np.arange(s.columns, dtype=np.int64)
     inside, places = numbers * s.gx, ((numbers % s.qx) * phase + numbers // s.qx) * s.step * size
     down = (s.kh_rows - 1) // max(p.kh - 1, 1)
@@ -327,28 +342,54 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias, _, _ = parse_epilogue(p.epilogue)
-    shape = Shape(taps=p.kh * p.kw, blocks=blocks, last=icg - (blocks - 1) * DEPTH, channel=channel, block=block, step_y=s.q * row,
-                  dy=0, dx=0, dc=0)  # fmt: skip
+    shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, dy=0, dx=0, dc=0)
     head = Head(
-        planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // band_rows), band_rows=band_rows,
-        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, phase=phase,
+        planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows), band_rows=split.band_rows,
+        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
+        pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
         way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     line = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(line), offsets, row_map(p), every[inside], places, before, after])
-    return shape, head, tables, _scratch(p, s, tile, lanes, size, band_rows)
+    return shape, head, tables, _scratch(p, s, tile, lanes, size, split)
 
 
-def _split(p: Problem, tile: Tile, oc_blocks: int, threads: int, row_bytes: int) -> tuple[int, int]:
-    """Bands of rows whose panels fit the cache, and parts of the output channels: what gives the busiest thread the least."""
-    fewest = max(1, -(-(p.oh * row_bytes) // _PANEL_BYTES))
-    if p.n * p.g * fewest >= 4 * threads:
-        return fewest, 1
-    return min(
-        ((fewest * bands, parts) for bands, parts in ((1, 1), (threads, 1), (1, threads))),
-        key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes),
-    )
+class _Split(NamedTuple):
+    """How the work is cut: rows of a band, parts of the output channels, channel blocks of one pass."""
+
+    band_rows: int
+    parts: int
+    pass_blocks: int
+
+
+def _split(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
+    """Panels that fit the cache with the least traffic, then the threads' shares.
+
+    Every further band reads the weights once more, every further pass over the channels writes and reads all sums.
+    """
+    oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
+    weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
+    whole = _panel_bytes(s, tile, lanes, size, tile.ny, s.blocks) // _panel_rows(s, tile, tile.ny) * p.oh * s.q
+    fewest = min(max(1, -(-whole // _PANEL_BYTES)), p.oh)
+    found = []
+    for bands in {1, 2, 3, 4, fewest} if fewest > 4 else range(1, fewest + 1):
+        rows = _band_rows(p, tile, bands)
+        blocks = min(max(_PANEL_BYTES // _panel_bytes(s, tile, lanes, size, rows, 1), 1), s.blocks)
+        if sums // (2 * bands) > _PANEL_BYTES or bands == fewest:
+            blocks = s.blocks
+        passes = -(-s.blocks // blocks)
+        too_long = blocks == s.blocks and bands < fewest
+        found.append((too_long, (bands - 1) * weights + (passes - 1) * sums, bands, -(-s.blocks // passes)))
+    *_, bands, pass_blocks = min(found)
+    parts = 1
+    if p.n * p.g * bands < 4 * threads:
+        row_bytes = _panel_bytes(s, tile, lanes, size, tile.ny, s.blocks) // _panel_rows(s, tile, tile.ny) * s.q
+        bands, parts = min(
+            ((bands * more, parts) for more, parts in ((1, 1), (threads, 1), (1, threads))),
+            key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes),
+        )
+    return _Split(_band_rows(p, tile, bands), parts, pass_blocks)
 
 
 def _band_rows(p: Problem, tile: Tile, bands: int) -> int:
@@ -366,8 +407,7 @@ def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: in
         for y in range(0, p.oh, band_rows):
             rows, blocks = min(band_rows, p.oh - y), min(part_blocks, oc_blocks - part)
             tiles = -(-rows // tile.ny) * -(-p.ow // tile.nx) * blocks
-            # a tile's sum takes about as long as packing 2 bytes for each of its accumulators and taps
-            units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + (rows + p.kh) * row_bytes / 2)
+            units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + (rows + p.kh) * row_bytes / costs.PACKED_BYTES)
     units *= min(p.n * p.g, 2 * threads)
     shares = [units[len(units) * i // threads : len(units) * (i + 1) // threads] for i in range(threads)]
     return max(map(sum, shares))

@@ -13,24 +13,26 @@ from .simd import Emitter, literal
 _UNROLL = 4  # channels per turn of the innermost loop
 
 
-# The first of a kernel's integers, which its tile reads: taps; channel blocks, channels of the last one; bytes between channels and
-# between channel blocks of the panel; bytes between the panel's pixels of two output rows; of the result's rows, pixels and channels.
-Shape = namedtuple("Shape", "taps blocks last channel block step_y dy dx dc")
+# The first of a kernel's integers, which its tile reads: taps; bytes between channels and between channel blocks of the panel; bytes
+# between the panel's pixels of two output rows; of the result's rows, pixels and channels.
+Shape = namedtuple("Shape", "taps channel block step_y dy dx dc")
 
 
 @intrinsic(prefer_literal=True)
 def blocked_tile(
-    typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, bias: Any, finish: Any, dst: Any, way: Any
+    typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any,
+    finish: Any, dst: Any, way: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``ny x nx`` pixels.
 
-    ``acc[jy, jx, o] = bias[o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*step_y + jx*step] * wei[.., o]``
+    ``acc[jy, jx, o] = start[jy, jx, o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*step_y + jx*step] * wei[.., o]``
 
     ``spec = (kind, lanes, mr, ny, nx, step, depth, fma)``: ``step`` elements lie between pixels, ``depth`` channels in a channel block.
     ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is packed as
     ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` channels.  Order of accumulation: channel block,
-    tap, channel.  ``finish`` is the address of ``[slope, low, high]``.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]``
-    at ``dst`` (the driver copies what is valid), 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element).
+    tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the same
+    for all).  ``finish`` is the address of ``[slope, low, high]``.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]`` at
+    ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element).
     """
     chosen = literal(spec)
 
@@ -38,19 +40,20 @@ def blocked_tile(
         _emit_blocked(builder, chosen, *arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 8), codegen
+    return types.void(spec, *[types.int64] * 11), codegen
 
 
 def _emit_blocked(
-    builder: Any, spec: tuple[Any, ...], shape: Any, offsets: Any, panel: Any, wei: Any, bias: Any, finish: Any, dst: Any, way: Any
+    builder: Any, spec: tuple[Any, ...], shape: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any,
+    start_step: Any, finish: Any, dst: Any, way: Any,
 ) -> None:  # fmt: skip
     kind, lanes, mr, ny, nx, step, depth, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
     pixels = [(jy, jx) for jy in range(ny) for jx in range(nx)]
-    first = [emit.load(emit.offset(bias, m * emit.width)) for m in range(mr)]
-    acc = [[emit.variable(first[m]) for _ in pixels] for m in range(mr)]
-    weights, blocks_left, base = emit.variable(wei), emit.variable(s.blocks), emit.variable(panel)
+    firsts = [emit.offset(start, emit.times(start_step, j)) for j in range(len(pixels))]
+    acc = [[emit.variable(emit.load(emit.offset(first, m * emit.width))) for first in firsts] for m in range(mr)]
+    weights, base = emit.variable(wei), emit.variable(panel)
 
     def channels(count: Any, unroll: int, at: Any) -> None:
         with emit.loop(count):
@@ -70,20 +73,20 @@ def _emit_blocked(
             emit.set(at, emit.offset(here, unroll * emit.itemsize if step > 1 else emit.times(s.channel, unroll)))
             emit.set(weights, emit.offset(w, unroll * mr * emit.width))
 
-    with emit.loop(s.blocks):
-        left = emit.get(blocks_left)
-        is_last = builder.icmp_unsigned("==", left, emit.constant(1))
-        count = builder.select(is_last, s.last, emit.constant(depth))
-        turns, rest = emit.quotient(count, _UNROLL), emit.remainder(count, _UNROLL)
+    def all_taps(turns: Any, unroll: int) -> None:
         table = emit.variable(offsets)
         with emit.loop(s.taps):
             entry = emit.get(table)
-            at = emit.variable(emit.offset(emit.get(base), emit.load_integer(entry)))
-            channels(turns, _UNROLL, at)
-            channels(rest, 1, at)
+            channels(turns, unroll, emit.variable(emit.offset(emit.get(base), emit.load_integer(entry))))
             emit.set(table, emit.offset(entry, 8))
+
+    # whole channel blocks, then one of fewer channels: a remainder within the innermost loop costs spilled accumulators
+    rest = builder.zext(builder.icmp_signed("<", last, emit.constant(depth)), blocks.type)
+    with emit.loop(builder.sub(blocks, rest)):
+        all_taps(emit.constant(depth // _UNROLL), _UNROLL)
         emit.set(base, emit.offset(emit.get(base), s.block))
-        emit.set(blocks_left, builder.sub(left, emit.constant(1)))
+    with emit.loop(rest):
+        all_taps(last, 1)
 
     slope, low, high = (emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3))
     sums = [[emit.activate(emit.get(place), slope, low, high) for place in places] for places in acc]

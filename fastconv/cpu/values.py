@@ -18,9 +18,9 @@ def kernel_kind(acc: str) -> str | None:
 
 
 def finish_values(p: Problem, fill: Any) -> np.ndarray:
-    """``[fill, slope, low, high, 0]`` in the accumulator's type, seen as the kernel's kind.
+    """``[fill, slope, low, high, 0, 1, least, most]`` in the accumulator's type, seen as the kernel's kind.
 
-    ``min(max(x < 0 ? slope x : x, low), high)`` is the fused activation.
+    ``min(max(x < 0 ? slope x : x, low), high)`` is the fused activation; the last three are that of none.
     """
     dtype = DTYPES[p.acc]
     _, name, slope = parse_epilogue(p.epilogue)
@@ -28,6 +28,6 @@ def finish_values(p: Problem, fill: Any) -> np.ndarray:
     low = 0 if name in ("relu", "relu6") else least
     high = 6 if name == "relu6" else most
     with np.errstate(over="ignore"):  # a slope beyond float32 is infinite in it
-        values = np.array([0, slope if name == "leaky_relu" else 1, low, high, 0], dtype)
+        values = np.array([0, slope if name == "leaky_relu" else 1, low, high, 0, 1, least, most], dtype)
     values[0] = fill
     return values.view(f"i{dtype.itemsize}") if dtype.kind == "u" else values
