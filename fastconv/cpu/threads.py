@@ -93,13 +93,14 @@ _HEAD_BYTES = 8 * _JOB_WORDS + 64  # of a workspace, before its slots
 
 @functools.cache
 def _launcher(kind: str) -> Any:
-    """The compiled launch function for arrays of one kind."""
+    """The compiled launch function for arrays of one kind: its entry point, without the dispatcher's look at every argument (0.2 us)."""
     number = KINDS[kind][1]
     given = types.Array(number, 1, "C", readonly=True)
     integer = types.int64
     arrays = given, given, given, given, types.Array(number, 1, "C"), types.Array(types.uint8, 1, "C"), types.Array(integer, 1, "C")
     signature = types.void(integer, integer, *arrays, integer, integer, integer, integer, integer)
-    return compiled(f"launch_{kind}", _launch_factory, (), signature)
+    (result,) = compiled(f"launch_{kind}", _launch_factory, (), signature).overloads.values()
+    return result.entry_point
 
 
 class Region:

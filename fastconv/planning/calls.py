@@ -75,7 +75,10 @@ def prepared(
 
 def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:
     """Whether the result must be computed aside: ``out`` may share memory with an input."""
-    return any(array is not None and np.may_share_memory(out, array) for array in inputs)
+    for array in inputs:  # a generator costs more than the looks
+        if array is not None and np.may_share_memory(out, array):
+            return True
+    return False
 
 
 def destination(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: np.ndarray | None) -> np.ndarray:
