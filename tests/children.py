@@ -14,10 +14,11 @@ def child(code, *arguments, timeout=240, check=True, root=ROOT, **environment):
 
 
 def command(line, timeout=240, check=True, root=ROOT, **environment):
-    """Run a command line in the parent's environment with changes; ``root``'s packages come first."""
+    """Run a command line in the parent's environment with changes; the packages in ``root``, a folder or an archive, come first."""
     env = os.environ | environment
     env["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, cwd=root, env=env, check=False)
+    folder = root if root.is_dir() else root.parent
+    done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, cwd=folder, env=env, check=False)
     assert not check or done.returncode == 0, f"{ending(done)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done
 

@@ -1,13 +1,18 @@
 """The disk cache of kernels: compiled once per machine, never trusted blindly, never in the way."""
 
+import compileall
 import os
+import py_compile
 import shutil
 import stat
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 
+from fastconv.cpu import compile
 from tests.children import child
 from tests.problems import ROOT
 
@@ -156,7 +161,36 @@ def test_an_edited_source_is_compiled_anew(filled, tmp_path):
         assert compiled > 0, f"{name} was edited"
         assert loaded == 0
     assert run(directory, root=root)[0] == 0
+    init = root / "fastconv" / "__init__.py"
+    init.write_text(init.read_text(encoding="utf-8").replace('__version__ = "', '__version__ = "1'), encoding="utf-8")
+    compiled, loaded, _ = run(directory, root=root)
+    assert compiled > 0, "the version is another"
+    assert loaded == 0
     assert run(directory)[0] == 0, "the original's kernels are still there"
+
+
+def test_an_installation_without_sources(tmp_path):
+    """Compiled files alone tell builds apart; what is imported from an archive has no disk cache."""
+    code = "from fastconv.cpu import compile; print(compile.__file__, compile.build_id(), compile.cache_directory(), sep='\\n')"
+    root, directory = tmp_path / "root", str(tmp_path / "kernels")
+    folder = root / "fastconv"
+    shutil.copytree(ROOT / "fastconv", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    archive = Path(shutil.make_archive(str(tmp_path / "archive"), "zip", root))
+    place, _, cache = child(code, root=archive, FASTCONV_CACHE_DIR=directory).stdout.split()
+    assert place.startswith(str(archive))
+    assert cache == "None"
+    compileall.compile_dir(folder, quiet=1, legacy=True)
+    tile = folder / "cpu" / "tile.py"
+    edited = tile.read_bytes() + b"\nEDITED = True\n"
+    for path in folder.rglob("*.py"):
+        path.unlink()
+    place, first, cache = child(code, root=root, FASTCONV_CACHE_DIR=directory).stdout.split()
+    assert place == str(folder / "cpu" / "compile.pyc")
+    assert cache == directory
+    tile.write_bytes(edited)
+    py_compile.compile(str(tile), str(tile.with_suffix(".pyc")), doraise=True)
+    tile.unlink()
+    assert child(code, root=root, FASTCONV_CACHE_DIR=directory).stdout.split()[1] != first
 
 
 def test_another_processor_is_compiled_anew(filled, tmp_path):
@@ -164,3 +198,18 @@ def test_another_processor_is_compiled_anew(filled, tmp_path):
     compiled, loaded, _ = run(directory, NUMBA_CPU_NAME="x86-64" if os.uname().machine == "x86_64" else "generic", NUMBA_CPU_FEATURES="")
     assert compiled > 0
     assert loaded == 0
+
+
+def test_no_fork_comes_between_a_kernel_and_its_address(monkeypatch):
+    """LLVM's lock, taken while the address is asked for, would stay taken in the child: the lock that forks wait for is held."""
+    held = []
+
+    class Library:
+        def get_pointer_to_function(self, name):
+            held.append(compile._compiling._is_owned())
+            return 8
+
+    overload = types.SimpleNamespace(library=Library(), fndesc=types.SimpleNamespace(llvm_cfunc_wrapper_name="x"))
+    monkeypatch.setattr(compile, "compiled", lambda *arguments: types.SimpleNamespace(overloads={(): overload}))
+    assert compile.Kernel("x", None, ()).address == 8
+    assert held == [True]

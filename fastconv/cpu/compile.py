@@ -1,8 +1,8 @@
 """The one place that compiles: all of Numba's options, and the disk cache of what was compiled.
 
 A kernel is compiled once per machine.  Its cache entry is named by a digest of everything that it depends on: the sources of this
-package that kernels are made of, the kernel's name and specialisation, the versions of Numba, llvmlite and Python, the processor
-and its features.  So an edited source finds no stale entry, and unlike Numba's own cache the key does not depend on closures.
+package that kernels are made of, the kernel's name and specialisation, the versions of fastconv, Numba, llvmlite and Python, the
+processor and its features.  So an edited source finds no stale entry, and unlike Numba's own cache the key does not depend on closures.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ from typing import Any
 
 import numba
 
+from .. import __version__
+
 _log = logging.getLogger("fastconv")
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 _MAGIC = b"fastconv kernel 1\n"
 _DIGEST_BYTES = 32
 MOST_CACHE_BYTES = 256 << 20
+# This package's files: compiled ones where it is installed so, none where it is imported from an archive.  They are read as the
+# modules are imported, since an upgrade may replace them before the first kernel is compiled.
+_SOURCES = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py*")) if path.suffix in (".py", ".pyc")}
 
 # how many kernels this process compiled, and how many it loaded
 counts = {"compiled": 0, "loaded": 0}
@@ -91,9 +96,10 @@ class Kernel:
 
     def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> None:
         integer = numba.int64
-        self.dispatcher = compiled(name, factory, spec, numba.void(integer, integer, integer, integer))
-        (result,) = self.dispatcher.overloads.values()
-        self.address: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+        with _compiling:
+            self.dispatcher = compiled(name, factory, spec, numba.void(integer, integer, integer, integer))
+            (result,) = self.dispatcher.overloads.values()
+            self.address: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
     def assembly(self) -> str:
         """The machine code's text; only where it was compiled in this process."""
@@ -111,10 +117,11 @@ def kernel(name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> Ker
 def build_id() -> str:
     """Digest of what every kernel depends on: sources, versions, processor."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, content in _SOURCES.items():
+        digest.update(name.encode() + b"\0" + content + b"\0")
     for part in (
         *magic(),
+        __version__,
         numba.__version__,
         importlib.metadata.version("llvmlite"),
         sys.version,
@@ -137,7 +144,12 @@ def _private(path: Path) -> bool:
 
 @functools.cache
 def cache_directory() -> Path | None:
-    """Where kernels are kept: ``FASTCONV_CACHE_DIR`` or the user's cache directory; None if that place cannot be trusted."""
+    """Where kernels are kept: ``FASTCONV_CACHE_DIR`` or the user's cache directory.
+
+    None if that place cannot be trusted, or if no sources are found that tell one build's kernels from another's.
+    """
+    if not _SOURCES:
+        return None
     named = os.environ.get("FASTCONV_CACHE_DIR")
     try:
         path = (Path(named) if named else _user_cache() / "fastconv").absolute()
