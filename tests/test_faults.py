@@ -193,6 +193,100 @@ print("fine")
     assert child(code, timeout=120).stdout.strip() == "fine"
 
 
+# What a process runs whose signal handlers fork: the child goes on in the midst of the call, and must end it with the same bits.
+FORKING = """
+import os, signal, sys, numpy as np, fastconv
+from fastconv.cpu import pool as pools, threads
+from fastconv.planning import cost, thread_count
+for module in (pools, threads, thread_count):
+    module.available = lambda: 2
+cost.MOST_SECONDS = 1e-5  # calls of many pieces, between which signals are seen
+rng = np.random.default_rng(1)
+x, w = rng.standard_normal((900, 1000)).astype("f4"), rng.standard_normal((5, 5)).astype("f4")
+expected = fastconv.correlate2d(x, w, threads=1)
+children, inside = [], []
+forked = False
+def handler(*_):
+    global forked
+    before()
+    pid = os.fork()
+    if pid:
+        after()
+        children.append(pid)
+        inside.append("run_pieces" in names())
+    else:
+        forked = True
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # kills a child that hangs
+def names():
+    frame, found = sys._getframe(1), []
+    while frame:
+        found.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return found
+def call():
+    right = np.array_equal(fastconv.correlate2d(x, w, threads=2), expected)
+    if forked:
+        os._exit(not (right and np.array_equal(fastconv.correlate2d(x, w, threads=2), expected)))
+    assert right
+def ends():
+    for pid in children:
+        status = os.waitpid(pid, 0)[1]
+        assert status == 0, status
+before = after = lambda: None
+signal.signal(signal.SIGALRM, handler)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_signals_handler_forks_while_a_helper_comes_late():
+    """The child's copy of the pool counts a helper that never was in the child."""
+    code = (
+        FORKING
+        + """
+pools.Pool.ready = lambda pool, threads: None  # the count is changed by no one else
+def before():
+    pools.pool._words[pools._ACTIVE // 8] = 1
+def after():
+    pools.pool._words[pools._ACTIVE // 8] = 0
+plain = pools.Pool.wake
+def wake(pool, threads):
+    plain(pool, threads)
+    if len(children) < 2 and not forked:
+        signal.raise_signal(signal.SIGALRM)
+pools.Pool.wake = wake
+call()
+assert inside == [True, True]
+ends()
+print("fine")
+"""
+    )
+    assert child(code).stdout.strip() == "fine"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_signals_handler_forks_at_any_moment():
+    """Also while a call starts its helper: each call here has a new pool."""
+    code = (
+        FORKING
+        + """
+call()
+for number in range(100):
+    pools.pool = pools.Pool()
+    signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(1e-5, 1e-3)))
+    call()
+    while len(children) == number and not forked:
+        pass
+    if forked:
+        os._exit(0)
+assert any(inside)
+ends()
+print("fine")
+"""
+    )
+    assert child(code).stdout.strip() == "fine"
+
+
 def test_exit_right_after_a_call_on_threads():
     """Helpers that still wait for work must not disturb the end of the process, nor keep it alive."""
     code = CHECK + "import sys\nresults(2)\nif sys.argv[1] == '1': raise SystemExit(0)"

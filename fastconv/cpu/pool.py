@@ -11,6 +11,7 @@ instant between the look and the taking waits for the other's job.
 
 from __future__ import annotations
 
+import _thread
 import functools
 import os
 import queue
@@ -120,7 +121,8 @@ class Pool:
         """
         while self._started < threads - 1:
             try:
-                threading.Thread(target=self._serve, name=f"fastconv-{self._started + 1}", daemon=True).start()
+                # threading.Thread waits for the thread to begin: a child forked meanwhile by a signal's handler would wait for ever
+                _thread.start_new_thread(self._serve, ())
             except RuntimeError:  # the machine or a finalizing interpreter gives no more threads: the caller does the work alone
                 return
             self._started += 1
@@ -143,8 +145,13 @@ pool = Pool()
 
 
 def _after_fork() -> None:
-    """A child has none of its parent's threads: it starts with a pool of its own."""
+    """A child has none of its parent's threads: it starts with a pool of its own.
+
+    A signal's handler may fork in the midst of a call, but only between compiled calls: that call ends in the child on the parent's
+    pool with no job open, no helper left, and so nothing to count; a helper that came late at the fork may have been counted.
+    """
     global pool
+    pool._words[:] = 0
     pool = Pool()
 
 

@@ -186,15 +186,14 @@ class Region:
             arrays = src[first], packed[first], values if bias is None else bias, values, dst[first]
             pool = pools.pool
             if threads == 1 or pool.lock.locked():
-                run_pieces(arrays, 1)
+                run_pieces(pool, arrays, 1)
             else:
                 # `with`, since a signal's exception may arrive after any call; another caller that came first is waited for
                 with pool.lock:
                     pool.ready(threads)
-                    run_pieces(arrays, threads)
+                    run_pieces(pool, arrays, threads)
 
-        def run_pieces(arrays: tuple[Any, ...], slots: int) -> None:
-            pool = pools.pool
+        def run_pieces(pool: pools.Pool, arrays: tuple[Any, ...], slots: int) -> None:
             workspace = take(one if slots == 1 else many)
             for u0, u1 in itertools.pairwise(bounds):
                 if slots > 1:
