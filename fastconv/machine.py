@@ -36,7 +36,7 @@ def info() -> Info:
     >>> sorted(info())[:3]
     ['cache', 'cache bytes', 'cache kernels']
     """
-    from .cpu import compile, threads
+    from .cpu import compile
 
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "scipy")}
     where, kernels, size = compile.cache_contents()
@@ -45,7 +45,7 @@ def info() -> Info:
         **versions,
         "target": str(detect()),
         "threads": thread_count(),
-        "threading layer": threads.layer(),
+        "threading layer": "none of Numba's: fastconv's own pool",
         "cache": where or "none (kernels are compiled in every process)",
         "kernels of one type": f"at most {_most_kernels()}",
         "cache kernels": kernels,

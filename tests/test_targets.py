@@ -92,6 +92,7 @@ def test_more_kernels_use_the_targets_registers_only(name, tmp_path):
         ("x86_64-unknown-linux-gnu", "+sse2,+avx2,+fma,+f16c,+avx512f,+avx512dq,+avx512bw,+avx512vl", AVX512),
         ("x86_64-unknown-linux-gnu", "+sse2,+avx2,+fma,+f16c,+avx512f,-avx512dq,-avx512bw,-avx512vl", AVX2),
         ("x86_64-pc-windows-msvc", "+avx2,+fma,+f16c", AVX2),
+        ("x86_64-unknown-linux-gnu", "+avx2,+fma,-f16c", AVX2),
         ("x86_64-unknown-linux-gnu", "+avx2,-fma,+f16c", SSE2),
         ("x86_64-unknown-linux-gnu", "+avx,+sse4.2,-avx2", SSE2),
         ("x86_64-unknown-linux-gnu", "", SSE2),

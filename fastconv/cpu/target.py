@@ -16,8 +16,8 @@ class Target:
     name : str
     bits, registers : int
         Width of a vector register, and how many there are.
-    fma, f16c : bool
-        Fused multiply-add and half conversion in hardware; without them the emitter uses other instructions.
+    fma : bool
+        Fused multiply-add in hardware; without it the emitter multiplies and adds.
     l1, l2, l3 : int
         Cache bytes: per core, per core, shared.
     """
@@ -26,7 +26,6 @@ class Target:
     bits: int
     registers: int
     fma: bool
-    f16c: bool
     l1: int = 32 << 10
     l2: int = 1 << 20
     l3: int = 8 << 20
@@ -40,10 +39,10 @@ class Target:
         return f"{self.name} ({self.registers} x {self.bits} bits, {fma}, L1 {self.l1 >> 10}K, L2 {self.l2 >> 10}K, L3 {self.l3 >> 10}K)"
 
 
-AVX512 = Target("avx512", 512, 32, fma=True, f16c=True, l1=48 << 10)
-AVX2 = Target("avx2", 256, 16, fma=True, f16c=True)
-SSE2 = Target("sse2", 128, 16, fma=False, f16c=False)
-NEON = Target("neon", 128, 32, fma=True, f16c=True)
+AVX512 = Target("avx512", 512, 32, fma=True, l1=48 << 10)
+AVX2 = Target("avx2", 256, 16, fma=True)
+SSE2 = Target("sse2", 128, 16, fma=False)
+NEON = Target("neon", 128, 32, fma=True)
 TARGETS = (AVX512, AVX2, SSE2, NEON)
 
 
@@ -52,7 +51,7 @@ def classify(triple: str, features: str, caches: tuple[int, int, int] | None = N
 
     Examples
     --------
-    >>> classify("x86_64-unknown-linux-gnu", "+avx2,+fma,+f16c,-avx512f").name
+    >>> classify("x86_64-unknown-linux-gnu", "+avx2,+fma,-avx512f").name
     'avx2'
     """
     on = {name[1:] for name in features.split(",") if name.startswith("+")}
@@ -60,12 +59,12 @@ def classify(triple: str, features: str, caches: tuple[int, int, int] | None = N
         base = NEON
     elif {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= on:
         base = AVX512
-    elif {"avx2", "fma", "f16c"} <= on:
+    elif {"avx2", "fma"} <= on:
         base = AVX2
     else:
         base = SSE2
     l1, l2, l3 = caches or (base.l1, base.l2, base.l3)
-    return Target(base.name, base.bits, base.registers, base.fma, base.f16c, l1, l2, l3)
+    return Target(base.name, base.bits, base.registers, base.fma, l1, l2, l3)
 
 
 @functools.cache

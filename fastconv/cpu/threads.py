@@ -83,11 +83,6 @@ class Workspaces:
 workspaces = Workspaces()
 
 
-def layer() -> str:
-    """What runs parallel work in this process."""
-    return "fastconv's own pool"
-
-
 # The job that a kernel receives: addresses, and the bytes of workspace of one thread.
 Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
 _JOB_WORDS = len(Job._fields)
