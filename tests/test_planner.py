@@ -31,6 +31,7 @@ PINNED = {
     "ic64ih56_oc64k3_p1": "blocked",
     "ic64ih56_oc64k3_p1_nhwc_hwio": "blocked",
     "ic64ih56_oc64k3_p1_bias+relu": "blocked",
+    "ic64ih56_oc64k3_p1_bias+gelu": "activated",
     "ic64ih56_oc64k3_p1_f64": "blocked",
     "ic256ih56_oc64k1": "blocked",
     "ic512ih7_oc512k3_p1": "blocked",

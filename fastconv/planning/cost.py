@@ -34,9 +34,10 @@ BLOCKED_STORE_SECONDS = 1.5e-9
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
-COMPLEX_FLOPS_PER_SECOND = 2e10  # of the real child on any target
+CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
+ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
-COMPLEX_CALL_SECONDS = 3e-5
+CHILD_CALL_SECONDS = 3e-5
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -80,10 +81,15 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
 
 
+def activated_seconds(p: Problem) -> float:
+    """A child's sums, and an activation by NumPy."""
+    return p.flops / CHILD_FLOPS_PER_SECOND + ACTIVATION_SECONDS * p.n * p.oc * p.oh * p.ow + CHILD_CALL_SECONDS
+
+
 def complex_seconds(p: Problem) -> float:
     """Four real products for each, and NumPy's conversion of the planes."""
     values = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
-    return COMPLEX_CALL_SECONDS + 8 * p.flops / COMPLEX_FLOPS_PER_SECOND + COMPLEX_VALUE_SECONDS * values
+    return CHILD_CALL_SECONDS + 8 * p.flops / CHILD_FLOPS_PER_SECOND + COMPLEX_VALUE_SECONDS * values
 
 
 def reference_seconds(p: Problem) -> float:
