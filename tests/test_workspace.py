@@ -1,13 +1,22 @@
 """Scratch memory: what is kept between calls, and that no plan asks for much."""
 
 import concurrent.futures
+import itertools
 import sys
+import time
+import tracemalloc
 import weakref
 
 import numpy as np
 import pytest
 
+from fastconv.cpu.target import TARGETS
 from fastconv.cpu.threads import MOST_SIZES, Workspaces
+from fastconv.planning import cost
+from fastconv.planning.planner import explain_problem, plan_problem
+from fastconv.planning.problem import Problem
+from tests.oracles import assert_close
+from tests.problems import ALGORITHMS, operands, run
 
 
 def alive(references):
@@ -108,3 +117,55 @@ def test_no_array_has_two_users(monkeypatch):
     workspaces.give(np.empty(400, np.uint8))
     workspaces.give(np.empty(450, np.uint8))
     assert alive(references) <= 1000
+
+
+# far taps, few results, many channels, long rows: extents of which some table or panel could be a multiple
+ODD = ("ih8_k3_d100000_p100000", "ic64ih8_oc64k3_d100000_p100000", "ih8_kh1kw3_dh1dw1000000_pl1000000pr1000000",
+       "ic20ih8_oc20kh1kw3_dh1dw1000000_pl1000000pr1000000", "ih8_k3_d100000_p100000_reflect", "ih8_k3_s100000_p100000",
+       "ic32ih8_oc32k3_s100000_p100000", "ih8iw1000000_k3_sh1sw100000",
+       "ih8_k3_s99999_d100000_p100000", "ic4096ih8_oc4096k3_p1", "ic4096ih224_oc8k3_p1", "g4096_ic4096ih20_oc4096k3_p1",
+       "ic4096ih8_oc3k3_p1", "ic4096ih8_oc20k1", "ih8iw1000000_k3_p1", "ih1iw1000000_kh1kw31", "ic64ih8iw1000000_oc64k3_p1",
+       "ih1000000iw8_k3_p1_reflect", "ih300_k201_p100", "ic16ih40iw3000_oc16k3_d500_p500", "ih4000_k3_d1000_p1000_wrap")  # fmt: skip
+TOO_MUCH = [pytest.param(text, marks=pytest.mark.xfail(reason="blocked.reject counts one block of channels, build takes more"))
+            for text in ("ic4096ih64iw2000_oc1k3", "ic64ih8iw100000_oc64k3_p1_nhwc_hwio", "ic20ih8iw100000_oc20k3_sh1sw10000")]  # fmt: skip
+
+
+def most_stated(plan):
+    return max([plan.workspace / plan.threads, *map(most_stated, plan.children)])
+
+
+@pytest.mark.parametrize("text", [*ODD, *TOO_MUCH])
+def test_plans_ask_for_little(text):
+    """Every algorithm that takes a problem, not only the one that is chosen; told within a second."""
+    for dtype, target in itertools.product(("f32", "u8", "c64"), TARGETS):
+        p = Problem.parse(f"{text}_{dtype}")
+        start = time.process_time()
+        explain_problem(p, target)
+        assert time.process_time() - start < 1
+        for algorithm in ALGORITHMS.values():
+            if algorithm.reject(p, target) is None:
+                for threads in (1, 7):
+                    plan = algorithm.build(p, target, plan_problem, threads)
+                    assert most_stated(plan) <= cost.MOST_WORKSPACE, plan
+
+
+@pytest.fixture
+def traced():
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "u8", "c64", "u8:f32:f32:f32", "swapped"])
+@pytest.mark.parametrize("text", [text for text in ODD if Problem.parse(text).flops < 2e6])
+def test_odd_problems_are_computed(text, dtype, traced):
+    """Converted images and complex ones too, in little more memory than they have."""
+    p = Problem.parse(text if dtype == "swapped" else f"{text}_{dtype}")
+    src, wei, bias = operands(p, True)
+    expected = run(p, src, wei, bias, "reference", fill=3)
+    if dtype == "swapped":
+        src = src.astype(src.dtype.newbyteorder())
+    tracemalloc.reset_peak()
+    result = run(p, src, wei, bias, threads=2, fill=3)
+    assert_close(result, expected, 0, p)
+    assert tracemalloc.get_traced_memory()[1] < 4 * cost.MOST_WORKSPACE

@@ -13,7 +13,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed
-from .stage import band_problem, band_sizes, bands, stage_rows
+from .stage import band_bytes, band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
 
 CASES = ("ih64_k3_c64", "ih33_k5_p2_c128", "n2_g2_ic4ih16_oc6k3_s2_p1_symmetric_c64_bias")
@@ -29,6 +29,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"the accumulator {p.acc} is not complex64 or complex128"
     if p.epilogue not in ("", "bias"):
         return f"does not fuse {p.epilogue}"
+    if bands_are_vast(p):
+        return f"needs bands of {band_bytes(p) >> 20} MiB"
     return None
 
 

@@ -1,7 +1,8 @@
 """stage: arrays that a kernel cannot read or write in place go through it in bands of rows, converted by NumPy.
 
 Byte-swapped, other types, inner strides: a band of the image is converted with its border resolved, the same algorithm runs on it
-as a problem without padding, and its result is converted into place.  Never the whole image.
+as a problem without padding, and its result is converted into place.  Never the whole image, unless extreme paddings, strides and
+dilations would make a band larger than it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices
 
@@ -28,10 +30,25 @@ def is_native(array: np.ndarray, name: str) -> bool:
     return array.dtype == DTYPES[name] and (array.strides[-1] == array.itemsize or array.shape[-1] == 1)
 
 
-def bands(p: Problem) -> Iterator[tuple[int, int, int]]:
-    """(image, first row, end row) of the result, in bands whose source rows take about ``_BAND_BYTES``."""
+def _band_rows(p: Problem) -> int:
+    """Rows of the result whose source rows take about ``_BAND_BYTES``."""
     row_bytes = p.ic * p.iw_padded * DTYPES[p.acc].itemsize * p.sh
-    step = max(_BAND_BYTES // row_bytes, 1)
+    return min(max(_BAND_BYTES // row_bytes, 1), p.oh)
+
+
+def band_bytes(p: Problem) -> int:
+    """Of the source of one band, its border resolved."""
+    return p.ic * ((_band_rows(p) - 1) * p.sh + p.kh_span) * p.iw_padded * DTYPES[p.acc].itemsize
+
+
+def bands_are_vast(p: Problem) -> bool:
+    """Whether a band takes more than a thread's workspace may, and more than a whole image does."""
+    return band_bytes(p) > max(costs.MOST_WORKSPACE, p.ic * p.ih * p.iw * DTYPES[p.acc].itemsize)
+
+
+def bands(p: Problem) -> Iterator[tuple[int, int, int]]:
+    """(image, first row, end row) of the result, in bands; whole images where bands are vast."""
+    step = p.oh if bands_are_vast(p) else _band_rows(p)
     for n in range(p.n):
         for y in range(0, p.oh, step):
             yield n, y, min(y + step, p.oh)
@@ -42,14 +59,23 @@ def band_sizes(p: Problem) -> set[int]:
     return {end - first for _, first, end in bands(p.replace(n=1))}
 
 
-def band_problem(p: Problem, rows: int, **changes: Any) -> Problem:
-    """The problem of ``rows`` result rows whose source is staged: no padding, one image, one type."""
-    return p.replace(n=1, ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant",
-                     src=p.acc, wei=p.acc, dst=p.acc, src_layout="nchw", **changes)  # fmt: skip
+def band_problem(p: Problem, rows: int) -> Problem:
+    """The problem of ``rows`` result rows whose source is staged: one image, one type, and no padding unless bands are vast."""
+    image = p.replace(n=1, src=p.acc, wei=p.acc, dst=p.acc, src_layout="nchw")
+    if bands_are_vast(p):
+        return image
+    return image.replace(ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant")
 
 
 def stage_rows(p: Problem, src: np.ndarray, n: int, first: int, end: int, fill: Any, dst: np.ndarray) -> None:
-    """Write ``dst[c, row, column]``: image n's pixels, borders resolved, under result rows ``first .. end - 1``."""
+    """Write ``dst[c, row, column]``: image n's pixels, borders resolved, under result rows ``first .. end - 1``.
+
+    Where bands are vast, the image.
+    """
+    if bands_are_vast(p):
+        with np.errstate(all="ignore"):
+            dst[...] = src[n]
+        return
     rows = border_indices(first * p.sh - p.pt, (end - first - 1) * p.sh + p.kh_span, 1, p.ih, p.border)
     inside = slice(p.pl, p.pl + p.iw)
     with np.errstate(all="ignore"):
@@ -76,7 +102,7 @@ def staged_launch(
     for rows, plan in plans.items():
         staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
         result = dst[:1, :, :rows] if in_place else np.empty((1, p.oc, rows, p.ow), acc)
-        launches[rows] = plan.prepare(staged, packed, result)
+        launches[rows] = plan.prepare(staged, packed, result, fill if bands_are_vast(p) else 0)
 
     def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
         for n, first, end in bands(p):
