@@ -20,7 +20,7 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .blocked_tile import Shape, blocked_tile
 from .border import Span, border_row, column_maps, row_map, span, too_large
-from .simd import KINDS, copy, fill_row, integers, peek, poke, split
+from .simd import KINDS, copy, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
@@ -89,6 +89,7 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
     width = mr * lanes
 
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
         row_span = at.extents + _TABLES_AT

@@ -19,7 +19,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import Span, border_row, column_maps, row_map, span, too_large
-from .simd import KINDS, copy, fill_row, integers, peek, poke
+from .simd import KINDS, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
@@ -83,6 +83,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
     width, vector = lanes * vecs, lanes * size
 
     def direct(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
         icg, entries, held = s.icg, e.entries, s.step // 8
