@@ -1,0 +1,90 @@
+"""Large results go past the caches: whole aligned vectors in the middle of a row, its ends in another way, and nothing outside it."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from fastconv.cpu import direct
+from fastconv.cpu.target import detect
+from fastconv.planning import cost, planner
+from fastconv.planning.problem import BORDERS, DTYPES, Problem
+from tests.children import command, ending
+from tests.oracles import assert_close
+from tests.problems import operands, run
+
+LINE = 64  # bytes of a cache line, and of the widest vector
+
+
+def problems(dtype):
+    """Rows of 3 to 5 tiles, some with a rest, over two bands' ends; each border, and the tile of tall kernels."""
+    lanes = detect().lanes(DTYPES[dtype].itemsize)
+    for vecs, kernel in ((2, "k3"), (4, "kh7kw2")):
+        width = vecs * lanes
+        for ow, oh in ((3 * width, 8), (3 * width - 1, 13), (3 * width + 1, 9), (4 * width + lanes // 2, 66), (5 * width, 21)):
+            p = Problem.parse(f"g2_ic2ih9_oc2{kernel}_{dtype}")
+            p = p.replace(ih=oh + p.kh - 1, iw=ow + p.kw - 1)
+            yield p
+            if vecs == 2:
+                yield from (p.replace(ih=oh, iw=ow, pt=1, pb=1, pl=1, pr=1, border=border) for border in BORDERS)
+
+
+def guarded(p, offset, pitch):
+    """A poisoned array for the result, ``offset`` elements behind a multiple of `LINE`, and the memory around it."""
+    dtype = DTYPES[p.dst]
+    plane = (p.oh + 1) * pitch
+    memory = np.full(4 * LINE + offset * dtype.itemsize + p.oc * plane, 0xFF, np.uint8)  # NaN
+    start = -memory.ctypes.data % LINE + LINE + offset * dtype.itemsize
+    dst = np.ndarray((1, p.oc, p.oh, p.ow), dtype, memory, start, (p.oc * plane, plane, pitch, dtype.itemsize))
+    return memory, dst
+
+
+def check(dtype):
+    """Every address of a result within a cache line, rows that are multiples of one and others, 1 and 2 threads."""
+    cost.PAST_SHARE = cost.PARALLEL_SECONDS = 0
+    planner.forget()
+    size = DTYPES[dtype].itemsize
+    for p in problems(dtype):
+        src, wei, bias = operands(p, True)
+        expected = run(p, src, wei, bias, "reference", fill=2)
+        for offset, wider, threads in itertools.product(range(16), (0, LINE, size), (1, 2)):
+            pitch = -(-p.ow * size // LINE) * LINE + wider
+            memory, dst = guarded(p, offset, pitch)
+            print(f"{p} offset={offset} pitch={pitch} threads={threads}", flush=True)
+            run(p, src, wei, bias, "direct", threads, 2, dst)
+            assert_close(dst, expected, 0, p)
+            dst.view(np.uint8)[...] = 0xFF
+            assert (memory == 0xFF).all(), "something was written outside the result"
+    print("done")
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "u8"])
+def test_every_address_and_pitch(dtype):
+    """In a process of its own: a vector at an odd address would end it."""
+    done = command([sys.executable, "-c", f"from tests.test_past import check; check({dtype!r})"], check=False)
+    last = (done.stdout.splitlines() or ["nothing was run"])[-1]
+    assert done.returncode == 0, f"{ending(done)} in {last}\n{done.stderr[-3000:]}"
+    assert last == "done"
+
+
+def test_only_large_results_with_even_rows(monkeypatch):
+    """Which results the kernel is told to store so; otherwise the test above would test nothing."""
+    told = []
+    place = len(direct.Shape._fields) + direct.Head._fields.index("past")
+    launcher = direct.Region.launcher
+
+    def spy(region, extents, *arguments):
+        told.append(int(extents[place]))
+        return launcher(region, extents, *arguments)
+
+    monkeypatch.setattr(direct.Region, "launcher", spy)
+    p = Problem.parse("ih12iw256_k3_p1_f32")
+    src, wei, bias = operands(p)
+    for share, wider in ((1e9, 0), (0, 0), (0, LINE), (0, 4)):
+        monkeypatch.setattr(cost, "PAST_SHARE", share)
+        planner.forget()
+        _, dst = guarded(p, 3, 1024 + wider)
+        run(p, src, wei, bias, "direct", dst=dst)
+    planner.forget()
+    assert told == [0, 1, 1, 0]
