@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.cpu import pool as pools
+from fastconv.planning import cost
 from fastconv.planning.problem import Problem
+from fastconv.planning.thread_count import available
 from tests.children import child
 from tests.oracles import assert_same_bits
+from tests.problems import operands, run
 
 LARGE = (200, 300)  # enough work for two threads to be used
 
@@ -78,6 +82,26 @@ def test_eight_threads_at_once():
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for job in [pool.submit(call, number) for number in range(160)]:
             job.result()
+
+
+def test_more_threads_than_the_machine_has(monkeypatch):
+    """A plan of another machine, or of a caller who asks for many: the pool has a slot for each that may run here, and no more."""
+    pool = pools.Pool()
+    words = pool._words.size
+    pool._memory = np.full(words + 1000, 7, np.int64)  # behind the pool's state, what must stay
+    start = -pool._memory.ctypes.data % 64 // 8
+    pool._words = pool._memory[start : start + words]
+    pool._words[:] = 0
+    pool.state = pool._words.ctypes.data
+    monkeypatch.setattr(pools, "pool", pool)
+    monkeypatch.setattr(cost, "PARALLEL_SECONDS", 0)
+    p = Problem.parse("ih200iw300_k5_f32")
+    src, wei, _ = operands(p)
+    expected = run(p, src, wei, algorithm="direct")
+    for _ in range(3):
+        assert_same_bits(run(p, src, wei, algorithm="direct", threads=64), expected)
+    assert pool._words.any() == (available() > 1), "the pool was not used"
+    assert (pool._memory[start + words :] == 7).all()
 
 
 def test_nested_in_pools_of_threads():

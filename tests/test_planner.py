@@ -202,3 +202,46 @@ def test_few_kernels_serve_all_problems(target, dtype):
     assert len(found) <= MOST_KERNELS, sorted(found)
     if target == detect() or dtype == "f32":
         assert any(name != "numpy" for name in found)
+
+
+def any_problem(rng, dtype):
+    """Extents of which every kernel has a fair share: common heights and strides, wide and narrow planes, few and many channels."""
+    g = int(rng.choice([1, 1, 1, 4, 30]))
+    kh, kw = (int(rng.choice([1, 3, 5, 7, rng.integers(1, 40)])) for _ in "hw")
+    sh, sw, dh, dw = (int(rng.choice([1, 1, 2, rng.integers(1, 6)])) for _ in "abcd")
+    layouts = [("nchw", "oihw"), ("nhwc", "hwio")][rng.integers(2)]
+    return Problem.parse(f"ih99_{dtype}").replace(
+        g=g, ic=g * int(rng.choice([1, rng.integers(1, 70)])), oc=g * int(rng.integers(1, 140)), kh=kh, kw=kw, sh=sh, sw=sw, dh=dh,
+        dw=dw, ih=(kh - 1) * dh + 1 + int(rng.choice([0, rng.integers(90)])), pt=int(rng.integers(3)), pl=int(rng.integers(3)),
+        iw=(kw - 1) * dw + 1 + int(rng.choice([0, rng.integers(20), rng.integers(400)])), src_layout=layouts[0],
+        wei_layout=layouts[1])  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "u8", "f16:f16:f16:f32"])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_bound_of_kernels_holds_and_is_near(name, target, dtype, monkeypatch):
+    """An algorithm compiles at most as many as it says, each of its own name, and not many fewer."""
+    module = ALGORITHMS[name]
+    if not module.most_kernels(target):
+        assert not hasattr(module, "Region"), "an algorithm that compiles nothing of its own needs no region"
+        return
+    found = set()
+
+    class Region(module.Region):
+        def __init__(self, kernel, factory, spec, kind):
+            found.add((kernel, factory, spec))
+            super().__init__(kernel, factory, spec, kind)
+
+    monkeypatch.setattr(module, "Region", Region)
+    rng = np.random.default_rng(31)
+    for _ in range(1500):
+        p = any_problem(rng, dtype)
+        if module.reject(p, target) is None:
+            plan = module.build(p, target, plan_problem)
+            assert plan.kernel in {kernel for kernel, _, _ in found}
+    names = {kernel for kernel, _, _ in found}
+    assert len(names) == len(found), "two kernels have one name"
+    if not found:
+        pytest.skip(f"{name} does not sum in {dtype}")
+    assert module.most_kernels(target) / 1.5 <= len(found) <= module.most_kernels(target), sorted(names)
