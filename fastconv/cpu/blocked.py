@@ -202,8 +202,8 @@ def reject(p: Problem, t: Target) -> str | None:
     size = DTYPES[p.acc].itemsize
     tile, lanes = _tile(p, t), t.lanes(size)
     steps = _steps(p)
-    # bands of one tile, one block of channels: nothing smaller is tried
-    return too_large(p, _scratch(p, steps, tile, lanes, size, _Split(tile.ny, 1, 1)))
+    # more threads share shorter bands
+    return too_large(p, _scratch(p, steps, tile, lanes, size, _split(p, steps, tile, lanes, size, 1)))
 
 
 def cost(p: Problem, t: Target) -> float:

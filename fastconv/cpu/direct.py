@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections import namedtuple
 from math import gcd
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -352,20 +351,19 @@ def _runs(p: Problem, width: int, reach: int, table: int, size: int) -> tuple[li
     """
     sw = _steps(p)[1]
     last = max(p.ow - width, 0)
-    starts = sorted({*range(0, last, width), last})
-    strips = [1 if x * sw < p.pl else 2 if x * sw - p.pl + reach > p.iw else 0 for x in starts]
-    columns = [0, 0, 0]  # of the image, where the image, the left and the right strip start
+    many = -(-last // width)  # tiles before the last one
+    left = min(-(-p.pl // (width * sw)), many)
+    right = max(min((p.iw + p.pl - reach) // (width * sw) + 1, many), left)
+    strip = 1 if last * sw < p.pl else 2 if last * sw - p.pl + reach > p.iw else 0
+    groups = ((1, 0, left), (0, left * width, right - left), (2, right * width, many - right), (strip, last, 1))
+    columns: dict[int, int] = {0: 0}  # of the image, where the image and the strips start
     spans = [span(0, 0, p.iw)] * 3
     runs: list[Run] = []
-    for strip, group in itertools.groupby(zip(strips, starts, strict=True), key=itemgetter(0)):
-        places = [x for _, x in group]
+    for strip, x, tiles in groups:
+        if not tiles:
+            continue
+        start = columns.setdefault(strip, x * sw - p.pl)
         if strip:
-            columns[strip] = places[0] * sw - p.pl
-            spans[strip] = span(columns[strip], (places[-1] - places[0]) * sw + reach, p.iw)
-        for x in places:
-            at = Run(strip * table, (x * sw - p.pl - columns[strip]) * size, x * size, 1)
-            if runs and runs[-1].table == at.table and runs[-1].first + runs[-1].tiles * width * size == at.first:
-                runs[-1] = runs[-1]._replace(tiles=runs[-1].tiles + 1)
-            else:
-                runs.append(at)
+            spans[strip] = span(start, (x + (tiles - 1) * width) * sw - p.pl - start + reach, p.iw)
+        runs.append(Run(strip * table, (x * sw - p.pl - start) * size, x * size, tiles))
     return runs, spans[1], spans[2]
