@@ -340,7 +340,7 @@ PEERS = (
     Peer("fastconv.plan", "fastconv", _any, _fastconv(planned=True)),
     Peer("fastconv.plan NHWC", "fastconv", _several_channels, _fastconv("NHWC", planned=True)),
     Peer("fastconv.correlate2d", "fastconv", _reject_correlate2d, _setup_correlate2d),
-    Peer("fastconv direct", "fastconv", _any, _fastconv(algorithm="direct"), algorithm="direct"),
+    Peer("fastconv direct", "fastconv", _any, _fastconv(algorithm="direct", planned=True), algorithm="direct"),
     Peer("fastconv blocked", "fastconv", _any, _fastconv(algorithm="blocked", planned=True), algorithm="blocked"),
     Peer("fastconv blocked NHWC", "fastconv", _several_channels, _fastconv("NHWC", "blocked", planned=True), algorithm="blocked"),
     Peer("scipy.signal.correlate2d", "scipy", _reject_scipy, _setup_scipy, takes_out=False),
