@@ -217,8 +217,9 @@ class ConvolutionPlan(Plan):
             Another shape or type; weights where the plan holds some, or none where it does not.
         """
         held, parsed = self._held, self._parsed
-        place = None if out is None else (out.shape, out.strides, out.dtype) if type(out) is np.ndarray else ()
-        if held is not None and weight is None and bias is None and type(input) is np.ndarray:
+        plain = type(input) is np.ndarray and (out is None or type(out) is np.ndarray)
+        if plain and held is not None and weight is None and bias is None:
+            place = None if out is None else (out.shape, out.strides, out.dtype)
             known = self._launches.get((place, input.shape, input.strides, input.dtype))
             if known is not None and (out is None or (out.flags.writeable and not aside(out, input))):
                 dst = np.empty(parsed.shape, parsed.dtype) if out is None else out
@@ -235,8 +236,9 @@ class ConvolutionPlan(Plan):
             held = self.pack(parsed.weights(weight)), addends
         dst = destination(out, parsed.shape, parsed.dtype, input, weight, held[1])
         src_view, dst_view = parsed.image(input), parsed.image(dst)
-        # a result computed aside has strides that `out` has not
-        key = (place if dst is out else None, input.shape, input.strides, input.dtype, *(() if weight is None else held[0].strides))
+        # checked by now; a result computed aside has strides that `out` has not
+        place = (dst.shape, dst.strides, dst.dtype) if dst is out else None
+        key = (place, input.shape, input.strides, input.dtype, *(() if weight is None else held[0].strides))
         launch = self._launches.get(key)
         if launch is None:
             launch = self._launches.keep(key, self.prepare(src_view, held[0], dst_view))

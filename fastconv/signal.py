@@ -118,8 +118,8 @@ def _lookup(
 ) -> np.ndarray:  # fmt: skip
     count = thread_count(threads)
     key: tuple[Any, ...] | None = None
-    if mask is None and type(in1) is np.ndarray and type(in2) is np.ndarray:
-        place = out is None or (out.shape, out.strides, out.dtype) if out is None or type(out) is np.ndarray else None
+    if mask is None and type(in1) is np.ndarray and type(in2) is np.ndarray and (out is None or type(out) is np.ndarray):
+        place = None if out is None else (out.shape, out.strides, out.dtype)
         key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
                stride, dilation, exact(fillvalue, stride, dilation), dtype, precision, count, device, algorithm)  # fmt: skip
         try:

@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 
+import fastconv
 from fastconv import nn, signal
 from fastconv.layers import Conv2D
 from fastconv.planning import planner
@@ -72,3 +74,36 @@ def test_exchanged_valid_calls_write_into_out(flip):
     for _ in range(2):
         assert function(small, large, "valid", out=out) is out
         np.testing.assert_array_equal(out, expected)
+
+
+def _matrix(shape, dtype):
+    return np.zeros(shape, dtype).view(np.matrix)
+
+
+def _on_disk(shape, dtype):
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+@pytest.mark.parametrize("make", [np.zeros, np.ma.zeros, _matrix, _on_disk], ids=["ndarray", "masked", "matrix", "memmap"])
+@pytest.mark.parametrize("call", ["plan", "conv2d", "correlate2d"])
+def test_another_out_of_any_class_is_checked_again(call, make):
+    """What one call learned of ``out`` says nothing of the next one's: another shape or type is refused, other strides are seen."""
+    x, k = np.arange(81.0, dtype="f4").reshape(9, 9), np.arange(9.0, dtype="f4").reshape(3, 3)
+    planned = fastconv.plan(x, k)
+    run = {"plan": lambda out: planned(x, out=out), "conv2d": lambda out: fastconv.conv2d(x, k, out=out),
+           "correlate2d": lambda out: fastconv.correlate2d(x, k, "valid", out=out)}[call]  # fmt: skip
+    expected = fastconv.conv2d(x, k)
+    for _ in range(2):
+        out = make((7, 7), "f4")
+        assert run(out) is out
+        assert np.array_equal(np.asarray(out), expected)
+        for shape, dtype in (((1, 1), "f4"), ((7, 7), "f8")):
+            with pytest.raises(ValueError, match="out must have"):
+                run(make(shape, dtype))
+        with pytest.raises(TypeError, match="out must be"):
+            run([1])
+    wide = make((7, 14), "f4")
+    run(wide[:, ::2])
+    assert np.array_equal(np.asarray(wide)[:, ::2], expected)
+    assert not np.asarray(wide)[:, 1::2].any()

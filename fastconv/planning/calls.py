@@ -82,7 +82,9 @@ def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:
 
 
 def destination(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: np.ndarray | None) -> np.ndarray:
-    """Where to compute a result: in ``out``, or aside where there is none or it may share memory with an input.
+    """Where to compute a result: in ``out``, or aside where there is none, or it may share memory with an input.
+
+    Aside too for subclasses with an indexing of their own, as `numpy.matrix` and masked arrays have.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def destination(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs:
     """
     if out is not None:
         check_out(out, shape, dtype)
-        if not aside(out, *inputs):
+        if type(out) in (np.ndarray, np.memmap) and not aside(out, *inputs):
             result: np.ndarray = out
             return result
     return np.empty(shape, dtype)
