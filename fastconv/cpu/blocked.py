@@ -390,6 +390,10 @@ def _split(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, threads: in
             ((bands * more, parts) for more, parts in ((1, 1), (threads, 1), (1, threads))),
             key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes),
         )
+    # a unit is not interrupted
+    seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
+    bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))
+    parts = max(parts, min(ceil(seconds / (bands * costs.UNIT_SECONDS)), oc_blocks))
     return _Split(_band_rows(p, tile, bands), parts, pass_blocks)
 
 
