@@ -98,13 +98,13 @@ class Patience:
 
 def setting(contender):
     """Context manager that puts the contender's library into its number of threads."""
-    return LIBRARIES[contender.peer.library].limit(contender.threads) if contender.threads else nullcontext()
+    return LIBRARIES[contender.peer.module].limit(contender.threads) if contender.threads else nullcontext()
 
 
 def judge(result, problem, peer):
     """Check a peer's answer: ours by the class of the algorithm that computes it."""
     algorithm = None
-    if peer.library == "fastconv":
+    if peer.module == "fastconv":
         algorithm = peer.algorithm or plan_problem(problem).algorithm
     return truth.check(result, problem, algorithm, peer.transform)
 
@@ -133,7 +133,7 @@ def prepare(problem, contender):
             prepared = peer.setup(problem, truth.operands(problem), contender.threads, out)
             result = prepared.call()
         except ValueError as reason:  # "a named algorithm that cannot run raises ValueError with its reason"
-            if peer.library != "fastconv":
+            if peer.module != "fastconv":
                 raise
             return refusal(str(reason))
         begin = time.perf_counter()
@@ -223,7 +223,7 @@ def _timing(problem, contender, rounds, worst_error):
     return Timing(
         problem=str(problem),
         peer=peer.name,
-        threads=threads or LIBRARIES[peer.library].threads(),
+        threads=threads or LIBRARIES[peer.module].threads(),
         default_threads=threads is None,
         out=out,
         calls=len(samples),
@@ -249,5 +249,5 @@ def settings_of(peers, threads=(None, 1), outs=(False, True)):
         for peer in peers
         for n in threads
         for out in outs
-        if (peer.takes_out or not out) and (n is None or peer.library not in single)
+        if (peer.takes_out or not out) and (n is None or peer.module not in single)
     ]

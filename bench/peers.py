@@ -36,7 +36,7 @@ class Peer(NamedTuple):
     """One row; ``transform`` marks peers that may use a DFT or Winograd, ``algorithm`` is the one of ours that is named."""
 
     name: str
-    library: str
+    module: str
     reject: Callable
     setup: Callable
     takes_out: bool = True

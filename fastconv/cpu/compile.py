@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ class Kernel:
         with _compiling:
             self.dispatcher = compiled(name, factory, spec, numba.void(integer, integer, integer, integer))
             (result,) = self.dispatcher.overloads.values()
-            self.address: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+            code, names = attrgetter("library", "fndesc")(result)
+            self.address: int = code.get_pointer_to_function(names.llvm_cfunc_wrapper_name)
 
     def assembly(self) -> str:
         """The machine code's text; only where it was compiled in this process."""
