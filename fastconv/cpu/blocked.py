@@ -79,7 +79,8 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
 
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
     ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
-    phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows that no tap reads are left out.
+    phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows between those that are
+    multiples of g = gcd(sh, dh) are left out.
     The panel holds the channels of one pass; between passes the sums of all the unit's tiles wait in the workspace.
     Workspace: bias of the block, panel, tile, padded rows, what no tap reads of one, sums.  What panel places beyond the image's width
     hold is never stored.
