@@ -11,7 +11,7 @@ import numpy as np
 from .planning.arguments import as_array, check_out
 from .planning.calls import delivered
 from .planning.problem import ACTIVATIONS, dtype_name
-from .planning.reference import activate
+from .planning.reference import activate, rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +78,12 @@ def saturate(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     >>> saturate(np.array([-3.0, 0.5, 1.5, 254.5, 999.0]), np.dtype("u1"))
     array([  0,   0,   2, 254, 255], dtype=uint8)
     """
-    limits = np.iinfo(dtype)
-    if values.dtype.kind in "iub":
-        if values.dtype.kind == "b" or np.can_cast(values.dtype, dtype):
-            return values.astype(dtype)
-        own = np.iinfo(values.dtype)
-        return np.clip(values, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
-    rounded = np.rint(values)
-    above = rounded >= float(limits.max)  # as a float, the largest of 64 bits is one too large to convert
-    inside = np.where(above | np.isnan(rounded), 0, np.maximum(rounded, float(limits.min)))
-    result: np.ndarray = inside.astype(dtype)
-    result[above] = limits.max
-    return result
+    if values.dtype.kind not in "iub":
+        return rounded("saturate", values, dtype)
+    if values.dtype.kind == "b" or np.can_cast(values.dtype, dtype):
+        return values.astype(dtype)
+    limits, own = np.iinfo(dtype), np.iinfo(values.dtype)
+    return np.clip(values, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
 
 
 def finisher(

@@ -117,7 +117,7 @@ def terms(p):
 
 def activation(epilogue, x):
     """The epilogue's activation in the type of ``x``, written differently from fastconv's."""
-    _, name, slope = parse_epilogue(epilogue)
+    _, name, slope, _ = parse_epilogue(epilogue)
     if name is None:
         return x
     with np.errstate(over="ignore"):
@@ -171,19 +171,29 @@ def bound(p, exact, algorithm=None):
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     allowed = allowed + terms(p) * float(np.finfo(acc).smallest_subnormal)
-    _, name, slope = parse_epilogue(p.epilogue)
+    _, name, slope, _ = parse_epilogue(p.epilogue)
     if name is not None:
         value = activation(p.epilogue, exact.value).astype(np.float64)
         own = ACTIVATION_ULPS * u * (np.abs(value) + np.minimum(np.abs(exact.value.astype(np.float64)), 1))
         allowed = allowed * max(STEEPNESS[name], slope) + own
+    if parse_epilogue(p.epilogue).rounding:
+        # sums on either side of a half round apart; where the bound is 0, sums are exact
+        value = activation(p.epilogue, exact.value)
+        near = np.abs(value + 0.5 - np.rint(value + 0.5)) <= allowed
+        return np.where(allowed > 0, np.floor(allowed) + near, 0)
     if dst != acc and dst.kind in "fc":
         allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + float(np.finfo(dst).smallest_subnormal)
     return allowed
 
 
 def stored(p, exact):
-    """The exact result as the problem stores it: activated, integers wrapped before."""
+    """The exact result as the problem stores it: activated, integers wrapped before, floats rounded into integers where it says so."""
     dst = DTYPES[p.dst]
+    rounding = parse_epilogue(p.epilogue).rounding
+    if rounding:
+        value = activation(p.epilogue, exact.value)
+        whole = np.rint(value) if rounding == "saturate" else np.floor(value + 0.5)
+        return np.nan_to_num(np.clip(whole, np.iinfo(dst).min, np.iinfo(dst).max))
     return activation(p.epilogue, exact.value.astype(dst) if dst.kind in "iu" else exact.value)
 
 

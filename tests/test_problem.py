@@ -14,7 +14,9 @@ from fastconv.planning.problem import (
     BORDERS,
     DTYPES,
     OPS,
+    ORDERS,
     PRECISIONS,
+    ROUNDINGS,
     STRUCTURES,
     Problem,
     accumulator,
@@ -37,6 +39,8 @@ def problems(draw):
     types = {name: draw(st.sampled_from(sorted(DTYPES))) for name in ("src", "wei", "dst", "acc")}
     if draw(st.booleans()):
         types = dict.fromkeys(types, draw(st.sampled_from(sorted(DTYPES))))
+    if DTYPES[types["dst"]].kind in "iu" and DTYPES[types["acc"]].kind == "f":
+        epilogue = "+".join(filter(None, [epilogue, draw(st.sampled_from(["", *ROUNDINGS]))]))
     kh, kw, dh, dw = (draw(small) for _ in range(4))
     return Problem(
         n=draw(st.integers(0, 3)), g=g, ic=g * draw(small), oc=g * draw(small), ih=(kh - 1) * dh + draw(small),
@@ -45,7 +49,8 @@ def problems(draw):
         op=draw(st.sampled_from(OPS)),
         src_layout=draw(st.sampled_from(["nchw", "nhwc"])), wei_layout=draw(st.sampled_from(["oihw", "hwio"])),
         epilogue=epilogue, precision=draw(st.sampled_from(PRECISIONS)),
-        structure=draw(st.sampled_from(["full", "rank1", "lowrank(2)", "box"])), masked=draw(st.booleans()), **types,
+        structure=draw(st.sampled_from(["full", "rank1", "lowrank(2)", "box"])), masked=draw(st.booleans()),
+        shared=draw(st.booleans()), order=draw(st.sampled_from(["any", "raster"])), **types,
     )  # fmt: skip
 
 
@@ -61,7 +66,7 @@ def test_text_round_trip(p):
 @pytest.mark.parametrize("slope", [1e-05, 1e-300, 0.1, -0.5])
 def test_slopes_round_trip(slope):
     p = Problem(ih=9, iw=9, epilogue=f"bias+leaky_relu:{slope!r}")
-    assert parse_epilogue(Problem.parse(str(p)).epilogue) == (True, "leaky_relu", slope)
+    assert parse_epilogue(Problem.parse(str(p)).epilogue) == (True, "leaky_relu", slope, None)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -115,7 +120,8 @@ def test_unreadable_text_raises_naming_it(text):
         ("border", "mirror", ValueError), ("op", "backward", ValueError), ("precision", "high", ValueError),
         ("src", "float32", ValueError), ("acc", "f33", ValueError), ("src_layout", "chwn", ValueError),
         ("wei_layout", "ohwi", ValueError), ("epilogue", "relux", ValueError), ("structure", "foo", ValueError),
-        ("structure", "lowrank", ValueError), ("structure", "lowrank(0)", ValueError),
+        ("structure", "lowrank", ValueError), ("structure", "lowrank(0)", ValueError), ("order", "random", ValueError),
+        ("epilogue", "saturate", ValueError),
     ],
 )  # fmt: skip
 def test_bad_fields_raise_naming_the_field_and_its_value(field, value, error):
@@ -203,18 +209,37 @@ def test_what_no_algorithm_computes_is_not_computed():
     assert not_computed(p, "fwd") is None
     assert not_computed(p, "bwd_data", "bwd_weight") == "computes op bwd_data or bwd_weight, not fwd"
     assert "masked" in not_computed(p.replace(masked=True), "fwd")
-    for structure in (*STRUCTURES[1:], "lowrank(2)"):
-        structured = Problem.parse(f"ih9_k3_structure={structure}")
-        assert not_computed(structured, "fwd") == f"computes structure full, not {structure}"
-        assert reference.reject(structured, None) == not_computed(structured, "fwd")
+    for structure in (*STRUCTURES[1:], "lowrank(2)"):  # what is known of the weights binds no one
+        assert not_computed(Problem.parse(f"ih9_k3_structure={structure}_shared"), "fwd") is None
+    for order in ORDERS[1:]:
+        ordered = Problem.parse(f"ih9_kh1kw3_order={order}")
+        assert not_computed(ordered, "fwd") == f"sums in its own order, not {order}"
+        assert not_computed(ordered, "fwd", orders=ORDERS) is reference.reject(ordered, None) is None
+    for rounding in ROUNDINGS:
+        whole = Problem.parse(f"ih9_k3_u8:f32:u8:f32_{rounding}")
+        assert not_computed(whole, "fwd") == f"does not round as {rounding}"
+        assert not_computed(whole, "fwd", roundings=ROUNDINGS) is reference.reject(whole, None) is None
 
 
 def test_epilogue_texts():
-    assert parse_epilogue("") == (False, None, 0.0)
-    assert parse_epilogue("bias") == (True, None, 0.0)
-    assert parse_epilogue("leaky_relu:0.25") == (False, "leaky_relu", 0.25)
-    assert parse_epilogue("bias+gelu") == (True, "gelu", 0.0)
-    for bad in ("relu+bias", "bias+bias", "leaky_relu", "leaky_relu:x", "relu:0.1", "+", "bias+"):
+    assert parse_epilogue("") == (False, None, 0.0, None)
+    assert parse_epilogue("bias") == (True, None, 0.0, None)
+    assert parse_epilogue("leaky_relu:0.25") == (False, "leaky_relu", 0.25, None)
+    assert parse_epilogue("bias+gelu") == (True, "gelu", 0.0, None)
+    assert parse_epilogue("saturate") == (False, None, 0.0, "saturate")
+    assert parse_epilogue("bias+relu6+half_up") == (True, "relu6", 0.0, "half_up")
+    for bad in (
+        "relu+bias",
+        "bias+bias",
+        "leaky_relu",
+        "leaky_relu:x",
+        "relu:0.1",
+        "+",
+        "bias+",
+        "saturate+bias",
+        "saturate+relu",
+        "relu+relu",
+    ):
         with pytest.raises(ValueError):
             parse_epilogue(bad)
 

@@ -26,7 +26,7 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_computed(p, "fwd")
     if reason is not None:
         return reason
-    if parse_epilogue(p.epilogue)[1] in _FUSED:
+    if parse_epilogue(p.epilogue).activation in _FUSED:
         return "the activation is one that kernels fuse, or none"
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
@@ -43,7 +43,7 @@ def most_kernels(t: Target) -> int:
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     """A child plan of one image without the activation, whose weights are these."""
-    has_bias, _, _ = parse_epilogue(p.epilogue)
+    has_bias = parse_epilogue(p.epilogue).bias
     child = plan(p.replace(n=1, dst=p.acc, epilogue="bias" if has_bias else ""), t, threads)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:

@@ -196,7 +196,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return reason
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
-    if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
@@ -343,7 +343,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     offsets = (np.arange(p.kh)[:, None] * down * row + places[np.arange(p.kw) * s.kx]).reshape(-1)
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
-    has_bias, _, _ = parse_epilogue(p.epilogue)
+    has_bias = parse_epilogue(p.epilogue).bias
     shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, dy=0, dx=0, dc=0)
     head = Head(
         planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows), band_rows=split.band_rows,

@@ -179,9 +179,9 @@ def reject(p: Problem, t: Target) -> str | None:
         return reason
     if kernel_kind(p.acc) is None:
         return f"no vector arithmetic for accumulator {p.acc}"
-    if parse_epilogue(p.epilogue)[1] not in (None, "relu", "relu6", "leaky_relu"):
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
-    if parse_epilogue(p.epilogue)[1] is not None and p.acc[0] == "u":
+    if parse_epilogue(p.epilogue).activation is not None and p.acc[0] == "u":
         return "activations of unsigned results are left to the reference"
     size = DTYPES[p.acc].itemsize
     tile, lanes = _tile(p, t), t.lanes(size)
@@ -327,7 +327,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int) -> tuple[Shape, Head,
     runs, left, right = _runs(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size)
     left_wide, right_wide = (strip.before + strip.inside + strip.after for strip in (left, right))
     before, after = column_maps(p, max(strip.after_at + strip.after for strip in (left, right)))
-    has_bias, activation, _ = parse_epilogue(p.epilogue)
+    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     # image rows in the order of the table, phase after phase
     entry = np.arange((of_phase - 1) * held + p.kh)
     rows = (np.arange(phases)[:, None] * q + (entry // held * q + entry % held) * k) * g

@@ -23,7 +23,7 @@ def finish_values(p: Problem, fill: Any) -> np.ndarray:
     ``min(max(x < 0 ? slope x : x, low), high)`` is the fused activation; the last three are that of none.
     """
     dtype = DTYPES[p.acc]
-    _, name, slope = parse_epilogue(p.epilogue)
+    _, name, slope, _ = parse_epilogue(p.epilogue)
     least, most = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     low = 0 if name in ("relu", "relu6") else least
     high = 6 if name == "relu6" else most

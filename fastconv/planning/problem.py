@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ WEI_LAYOUTS = ("oihw", "hwio")
 STRUCTURES = ("full", "rank1", "box", "identity", "zero")  # and lowrank(r), of rank r
 _LOW_RANK = re.compile(r"lowrank\([1-9]\d*\)")
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
+ROUNDINGS = ("saturate", "half_up")  # of float sums in an integer result; without one they are converted as C converts
+ORDERS = ("any", "raster", "symmetric", "antisymmetric")
 
 # Problem's short names, in NumPy's kind order; longdouble's width differs by platform, its name does not.
 DTYPES = {
@@ -94,11 +96,18 @@ class Problem:
     src_layout, wei_layout : str
         ``nchw | nhwc`` (the result has the source's layout) and ``oihw | hwio``.
     epilogue : str
-        What follows the sum, joined by ``+``: ``bias``, then an activation (``leaky_relu:0.01`` carries its slope).
+        What follows the sum, joined by ``+``: ``bias``, an activation (``leaky_relu:0.01`` carries its slope), a rounding: in an
+        integer result ``saturate`` rounds half to even and ``half_up`` takes floor(x + 1/2), both clip and make NaN 0.
     precision : str
         ``strict`` (direct sums only), ``default`` or ``fast``.
+    order : str
+        Of the products in a sum of one channel. ``raster``: ky, then kx, each product rounded before it is added. ``symmetric`` and
+        ``antisymmetric``, of an odd number of taps in one row or column: the middle one, then ``(x[c-j] +- x[c+j]) w[c-j]`` from the
+        ends inward, rounded likewise. ``any`` leaves it to the algorithm, and lets it fuse.
     structure : str
-        What is proven about the weights, one of ``STRUCTURES`` or ``lowrank(r)``; ``full`` is nothing.
+        What is proven about the weights, one of ``STRUCTURES`` or ``lowrank(r)``; ``full`` is nothing. No algorithm has to use it.
+    shared : bool
+        Whether it is known that every group has the same weights. No algorithm has to use it.
     masked : bool
         Whether pixels are weighted by a mask.
 
@@ -144,7 +153,9 @@ class Problem:
     wei_layout: str = "oihw"
     epilogue: str = ""
     precision: str = "default"
+    order: str = "any"
     structure: str = "full"
+    shared: bool = False
     masked: bool = False
 
     def __post_init__(self) -> None:
@@ -155,7 +166,7 @@ class Problem:
             if not least <= value < LIMIT:
                 raise ValueError(f"{name}{_ARGUMENTS.get(name, '')} must be at least {least} and below 2**62, got {value}")
         for name, allowed in (("border", BORDERS), ("op", OPS), ("precision", PRECISIONS),
-                              ("src_layout", SRC_LAYOUTS), ("wei_layout", WEI_LAYOUTS),
+                              ("order", ORDERS), ("src_layout", SRC_LAYOUTS), ("wei_layout", WEI_LAYOUTS),
                               ("src", DTYPES), ("wei", DTYPES), ("dst", DTYPES), ("acc", DTYPES)):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -164,7 +175,11 @@ class Problem:
         for name in ("ic", "oc"):
             if getattr(self, name) % self.g:
                 raise ValueError(f"{name} must be divisible by groups={self.g}, got {getattr(self, name)}")
-        parse_epilogue(self.epilogue)
+        rounding = parse_epilogue(self.epilogue).rounding
+        if rounding is not None and not (DTYPES[self.dst].kind in "iu" and DTYPES[self.acc].kind == "f"):
+            raise ValueError(f"epilogue {rounding} is for float sums in an integer result, got acc {self.acc} and dst {self.dst}")
+        if self.order.endswith("symmetric") and (min(self.kh, self.kw) > 1 or self.taps % 2 == 0):
+            raise ValueError(f"order {self.order} is for an odd number of taps in one row or column, got {(self.kh, self.kw)}")
         if self.oh < 1 or self.ow < 1:
             raise ValueError(
                 f"kernel must fit into the padded image: kernel {(self.kh, self.kw)} with dilation {(self.dh, self.dw)} "
@@ -241,10 +256,11 @@ class Problem:
         for name in ("src_layout", "wei_layout", "epilogue", "precision"):
             if getattr(self, name) != _DEFAULTS[name]:
                 parts.append(getattr(self, name).replace("_", "-"))
+        if self.order != "any":
+            parts.append(f"order={self.order}")
         if self.structure != "full":
             parts.append(f"structure={self.structure}")
-        if self.masked:
-            parts.append("masked")
+        parts += [name for name in ("shared", "masked") if getattr(self, name)]
         return "_".join(parts)
 
     @classmethod
@@ -272,10 +288,27 @@ class Problem:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Problem)}
-# What every algorithm reads, or computes alike for all values: all sum directly, whatever the precision, and see weights as views.
-_READ = frozenset((*_EXTENTS, "op", "border", "src", "wei", "dst", "acc", "src_layout", "wei_layout", "epilogue", "precision"))
+# What every algorithm reads, or computes alike for all values: weights are seen as views, and what is known of them may go unused.
+_READ = frozenset(
+    (
+        *_EXTENTS,
+        "op",
+        "border",
+        "src",
+        "wei",
+        "dst",
+        "acc",
+        "src_layout",
+        "wei_layout",
+        "epilogue",
+        "precision",
+        "order",
+        "structure",
+        "shared",
+    )
+)
 _UNREAD = tuple(name for name in _DEFAULTS if name not in _READ)
-_JOINED = tuple(word for word in (*OPS, *ACTIVATIONS) if "_" in word)
+_JOINED = tuple(word for word in (*OPS, *ACTIVATIONS, *ROUNDINGS) if "_" in word)
 _WORDS = {
     **{word: ("border", word) for word in BORDERS},
     **{word.replace("_", "-"): ("op", word) for word in OPS},
@@ -288,10 +321,11 @@ _WORDS = {
 def _parse_part(part: str, text: str) -> dict[str, Any]:
     if part in _WORDS:
         return dict([_WORDS[part]])
-    if part == "masked":
-        return {"masked": True}
-    if part.startswith("structure="):
-        return {"structure": part.removeprefix("structure=")}
+    if part in ("shared", "masked"):
+        return {part: True}
+    name, given, value = part.partition("=")
+    if given and name in ("order", "structure"):
+        return {name: value}
     types = part.split(":")
     if all(name in DTYPES for name in types):
         if len(types) == 1:
@@ -308,52 +342,65 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
             values.update(dict.fromkeys(names, int(digits)))
         else:
             return values
-    epilogue = part.replace("leaky-relu", "leaky_relu")
-    if epilogue.split("+")[0].split(":")[0] in ("bias", *ACTIVATIONS):
+    epilogue = part.replace("leaky-relu", "leaky_relu").replace("half-up", "half_up")
+    if epilogue.split("+")[0].split(":")[0] in ("bias", *ACTIVATIONS, *ROUNDINGS):
         parse_epilogue(epilogue)
         return {"epilogue": epilogue}
     raise ValueError(f"problem text {text!r}: cannot read {part!r}")
 
 
-def not_computed(p: Problem, *ops: str) -> str | None:
-    """Why an algorithm that computes these ops, and knows no field that was added later, cannot run ``p``; None if it may.
+def not_computed(p: Problem, *ops: str, orders: tuple[str, ...] = ("any",), roundings: tuple[str | None, ...] = (None,)) -> str | None:
+    """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
     Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
-    >>> not_computed(Problem.parse("ih9_k3_bwd-data"), "fwd"), not_computed(Problem.parse("ih9_k3_structure=box"), "fwd")
-    ('computes op fwd, not bwd_data', 'computes structure full, not box')
+    >>> not_computed(Problem.parse("ih9_k3_bwd-data"), "fwd"), not_computed(Problem.parse("ih9_k3_order=raster"), "fwd")
+    ('computes op fwd, not bwd_data', 'sums in its own order, not raster')
     """
     if p.op not in ops:
         return f"computes op {' or '.join(ops)}, not {p.op}"
     if p.masked:
         return "masked problems are composed by the dialect"
+    if p.order not in orders:
+        return f"sums in its own order, not {p.order}"
+    rounding = parse_epilogue(p.epilogue).rounding
+    if rounding not in roundings:
+        return f"does not round as {rounding}"
     for name in _UNREAD:
         if getattr(p, name) != _DEFAULTS[name]:
             return f"computes {name} {_DEFAULTS[name]}, not {getattr(p, name)}"
     return None
 
 
-def parse_epilogue(epilogue: str) -> tuple[bool, str | None, float]:
-    """``(has a bias, activation or None, slope)`` of a problem's ``epilogue`` text.
+class Finish(NamedTuple):
+    """What follows a sum: an addend of its own for each output channel, an activation with its slope, a rounding."""
+
+    bias: bool = False
+    activation: str | None = None
+    slope: float = 0.0
+    rounding: str | None = None
+
+
+def parse_epilogue(epilogue: str) -> Finish:
+    """A problem's ``epilogue`` text, taken apart.
 
     Examples
     --------
     >>> parse_epilogue("bias+leaky_relu:0.2")
-    (True, 'leaky_relu', 0.2)
+    Finish(bias=True, activation='leaky_relu', slope=0.2, rounding=None)
     """
     parts = epilogue.split("+") if epilogue else []
     bias = parts[:1] == ["bias"]
-    if bias:
-        parts = parts[1:]
-    if not parts:
-        return bias, None, 0.0
-    name, _, slope = parts[0].partition(":")
-    if len(parts) > 1 or name not in ACTIVATIONS or bool(slope) != (name == "leaky_relu"):
-        raise ValueError(f"epilogue must be 'bias', one of {', '.join(ACTIVATIONS)} "
-                         f"(leaky_relu:SLOPE), or both joined by '+', got {epilogue!r}")  # fmt: skip
-    return bias, name, float(slope) if slope else 0.0
+    rounding = parts.pop() if len(parts) > bias and parts[-1] in ROUNDINGS else None
+    if len(parts) == bias:
+        return Finish(bias, rounding=rounding)
+    name, _, slope = parts[-1].partition(":")
+    if len(parts) > bias + 1 or name not in ACTIVATIONS or bool(slope) != (name == "leaky_relu"):
+        raise ValueError(f"epilogue must be any of 'bias', one of {', '.join(ACTIVATIONS)} (leaky_relu:SLOPE), "
+                         f"one of {', '.join(ROUNDINGS)}, in this order and joined by '+', got {epilogue!r}")  # fmt: skip
+    return Finish(bias, name, float(slope) if slope else 0.0, rounding)
 
 
 def border_indices(first: int, count: int, step: int, extent: int, border: str) -> np.ndarray:

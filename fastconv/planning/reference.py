@@ -1,25 +1,26 @@
 """reference: the formula of :class:`Problem` in NumPy alone, a loop over taps that adds shifted slices.
 
-Any dtype, layout, border and op; the last candidate on every list, and slow.  Order of accumulation per output:
-``ky``, then ``kx``, then NumPy's order over the channels of a group.
+Any dtype, layout, border, op and order; the last candidate on every list, and slow.  Order of accumulation per output where the
+problem leaves it open: ``ky``, then ``kx``, then NumPy's order over the channels of a group.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from . import cost as costs
 from .plans import Plan
-from .problem import DTYPES, OPS, Problem, border_indices, not_computed, parse_epilogue
+from .problem import DTYPES, OPS, ORDERS, ROUNDINGS, Problem, border_indices, not_computed, parse_epilogue
 
 CASES = "every problem"
 
 
 def reject(p: Problem, t: Any) -> str | None:
     """None: nothing is refused except what no algorithm knows."""
-    return not_computed(p, *OPS)
+    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS))
 
 
 def cost(p: Problem, t: Any) -> float:
@@ -64,13 +65,29 @@ def _forward(p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | No
     wei = wei.astype(acc_type, copy=False).reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw)
     acc = np.zeros((p.n, p.g, p.oc // p.g, p.oh, p.ow), acc_type)
     with np.errstate(all="ignore"):
-        for ky in range(p.kh):
-            for kx in range(p.kw):
-                acc += _sum_channels(wei[..., ky, kx], _slices(p, src, fill, ky, kx))
+        for ky, kx, pixels in _terms(p, src, fill):
+            acc += _sum_channels(wei[..., ky, kx], pixels)
         result = acc.reshape(p.n, p.oc, p.oh, p.ow)
         if bias is not None:
             result += bias.astype(acc_type, copy=False)[:, None, None]
-        np.copyto(dst, activate(p.epilogue, result), casting="unsafe")
+        result = activate(p.epilogue, result)
+        rounding = parse_epilogue(p.epilogue).rounding
+        np.copyto(dst, rounded(rounding, result, dst.dtype) if rounding else result, casting="unsafe")
+
+
+def _terms(p: Problem, src: np.ndarray, fill: Any) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(ky, kx, what the tap is multiplied with) in the problem's order."""
+    if not p.order.endswith("symmetric"):
+        for ky, kx in np.ndindex(p.kh, p.kw):
+            yield ky, kx, _slices(p, src, fill, ky, kx)
+        return
+    last = p.kh - 1, p.kw - 1
+    middle = last[0] // 2, last[1] // 2
+    yield *middle, _slices(p, src, fill, *middle)
+    for ky, kx in np.ndindex(p.kh, p.kw):
+        if (ky, kx) < middle:
+            before, after = _slices(p, src, fill, ky, kx), _slices(p, src, fill, last[0] - ky, last[1] - kx)
+            yield ky, kx, before + after if p.order == "symmetric" else before - after
 
 
 def activate(epilogue: str, x: np.ndarray) -> np.ndarray:
@@ -78,7 +95,7 @@ def activate(epilogue: str, x: np.ndarray) -> np.ndarray:
 
     gelu is the exact form x Phi(x), as torch's default.
     """
-    _, name, slope = parse_epilogue(epilogue)
+    _, name, slope, _ = parse_epilogue(epilogue)
     one = x.dtype.type(1)
     if name is None:
         return x
@@ -96,6 +113,24 @@ def activate(epilogue: str, x: np.ndarray) -> np.ndarray:
         wide = np.result_type(x.dtype, np.float32)  # special.ndtr has no longdouble; its error is float64's there
         return x * special.ndtr(x.astype(np.float64) if wide.itemsize > 8 else x)
     return special.expit(x) * (x if name == "silu" else one)
+
+
+def rounded(rounding: str, values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Floats in an integer type: rounded half to even (``saturate``) or half up (``half_up``), then clipped; NaN becomes 0.
+
+    Examples
+    --------
+    >>> x = np.array([-3.0, 0.5, 1.5, 254.5, 999.0])
+    >>> rounded("saturate", x, np.dtype("u1")), rounded("half_up", x, np.dtype("u1"))
+    (array([  0,   0,   2, 254, 255], dtype=uint8), array([  0,   1,   2, 255, 255], dtype=uint8))
+    """
+    limits = np.iinfo(dtype)
+    whole = np.rint(values) if rounding == "saturate" else np.floor(values + values.dtype.type(0.5))
+    above = whole >= float(limits.max)  # as a float, the largest of 64 bits is one too large to convert
+    inside = np.where(above | np.isnan(whole), 0, np.maximum(whole, float(limits.min)))
+    result: np.ndarray = inside.astype(dtype)
+    result[above] = limits.max
+    return result
 
 
 def _backward_data(p: Problem, src: np.ndarray, wei: np.ndarray, bias: Any, dst: np.ndarray, fill: Any) -> None:
