@@ -18,7 +18,8 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import Span, border_row, column_maps, row_map, span, too_large
-from .simd import KINDS, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region

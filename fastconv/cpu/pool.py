@@ -23,7 +23,7 @@ import numpy as np
 
 from ..planning.thread_count import available
 from .compile import compiled, helper
-from .simd import atomic_add, atomic_get, atomic_set, call_kernel, peek, poke, relax
+from .memory import atomic_add, atomic_get, atomic_set, call_kernel, peek, poke, relax
 
 # Byte offsets into the pool's state; each has a cache line of its own.  The last is the first slot's next chunk; the others follow.
 _LINE = 64

@@ -1,8 +1,8 @@
-"""simd: ISA-neutral LLVM vectors for kernels; the only CPU file that imports llvmlite.
+"""simd: ISA-neutral LLVM vectors for kernels; this file and memory.py alone import llvmlite.
 
 An :class:`Emitter` writes vector instructions of one element kind into the function that Numba is building; tiles are emitted
 with ordinary Python loops over it.  Addresses are 64-bit integers in bytes; every access is unaligned (align 1), so arrays of any
-alignment are read in place.  Below it, the scalar intrinsics that kernel drivers use on such addresses.
+alignment are read in place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 KINDS: dict[str, tuple[Any, Any, int]] = {
     "f32": (ir.FloatType(), types.float32, 4),
@@ -24,7 +23,7 @@ KINDS: dict[str, tuple[Any, Any, int]] = {
     "i32": (ir.IntType(32), types.int32, 4),
     "i64": (ir.IntType(64), types.int64, 8),
 }
-_I64 = ir.IntType(64)
+I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 
 
@@ -53,7 +52,7 @@ class Emitter:
 
     def constant(self, value: int) -> Any:
         """A 64-bit integer constant."""
-        return ir.Constant(_I64, value)
+        return ir.Constant(I64, value)
 
     def offset(self, address: Any, *terms: Any) -> Any:
         """``address`` plus integers and values, in bytes."""
@@ -127,7 +126,7 @@ class Emitter:
 
     def load_integer(self, address: Any) -> Any:
         """One 64-bit integer: an entry of an address table."""
-        return self.builder.load(self._pointer(address, _I64), align=8)
+        return self.builder.load(self._pointer(address, I64), align=8)
 
     def load_scalar(self, address: Any) -> Any:
         """One element."""
@@ -146,7 +145,7 @@ class Emitter:
     def gather(self, address: Any, step: Any) -> Any:
         """Elements ``step`` bytes apart (strides of 3 and more): a loop through memory, since unrolled it takes seconds to compile."""
         buffer = cgutils.alloca_once(self.builder, self.vector)
-        to = self.variable(self.builder.ptrtoint(buffer, _I64))
+        to = self.variable(self.builder.ptrtoint(buffer, I64))
         place = self.variable(address)
         with self.loop(self.constant(self.lanes)):
             value = self.load_scalar(self.get(place))
@@ -306,170 +305,3 @@ def literal(argument: Any) -> Any:
     if isinstance(argument, types.BaseTuple):
         return tuple(literal(part) for part in argument.types)  # type: ignore[attr-defined]
     return argument.literal_value
-
-
-@intrinsic(prefer_literal=True)
-def peek(typing_context: Any, kind: Any, address: Any) -> Any:
-    """``peek(kind, address)``: the element at an address."""
-    element, numba_type, _ = KINDS[literal(kind)]
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[1], element.as_pointer()), align=1)
-
-    return numba_type(kind, types.int64), codegen
-
-
-@intrinsic(prefer_literal=True)
-def poke(typing_context: Any, kind: Any, address: Any, value: Any) -> Any:
-    """``poke(kind, address, value)``: store an element."""
-    element, numba_type, _ = KINDS[literal(kind)]
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], builder.inttoptr(arguments[1], element.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.void(kind, types.int64, numba_type), codegen
-
-
-@intrinsic(prefer_literal=True)
-def copy(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, count: Any) -> Any:
-    """``copy(kind, lanes, dst, src, count)``: ``count`` elements; vectors, then one by one."""
-    name, width = literal(kind), literal(lanes)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = Emitter(builder, name, width, False)
-        emit.copy(emit.variable(arguments[2]), emit.variable(arguments[3]), arguments[4])
-        return context.get_dummy_value()
-
-    return types.void(kind, lanes, types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic(prefer_literal=True)
-def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: Any, count: Any) -> Any:
-    """``split(kind, lanes, even, odd, src, count)``: elements 0, 2, ... and 1, 3, ... of a row, ``count`` of each.
-
-    Whole vectors: reads up to ``2 lanes`` elements and writes up to ``lanes`` elements beyond the end.
-    """
-    name, width = literal(kind), literal(lanes)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = Emitter(builder, name, width, False)
-        first, second, place = (emit.variable(argument) for argument in arguments[2:5])
-        with emit.loop(emit.quotient(emit.offset(arguments[5], width - 1), width)):
-            low = emit.load(emit.get(place))
-            high = emit.load(emit.offset(emit.get(place), emit.width))
-            emit.store(emit.get(first), emit.even(low, high))
-            emit.store(emit.get(second), emit.odd(low, high))
-            emit.set(first, emit.offset(emit.get(first), emit.width))
-            emit.set(second, emit.offset(emit.get(second), emit.width))
-            emit.set(place, emit.offset(emit.get(place), 2 * emit.width))
-        return context.get_dummy_value()
-
-    return types.void(kind, lanes, *[types.int64] * 4), codegen
-
-
-@intrinsic
-def unrolled_by_hand(typing_context: Any) -> Any:
-    """Tell LLVM to leave this function's loops as they are: kernels compile in 1.1 s instead of 1.5, and run as fast."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.function.attributes.add("optsize")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def integers(typing_context: Any, at: Any, names: Any) -> Any:
-    """``integers(address, names)``: consecutive 64-bit integers as the namedtuple class ``names``."""
-    fields = names.instance_class._fields
-    result = types.NamedUniTuple(types.int64, len(fields), names.instance_class)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        places = [builder.add(arguments[0], ir.Constant(_I64, 8 * i)) for i in range(len(fields))]
-        values = [builder.load(builder.inttoptr(place, _I64.as_pointer()), align=8) for place in places]
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return result(types.int64, names), codegen
-
-
-@intrinsic(prefer_literal=True)
-def fill_row(typing_context: Any, kind: Any, lanes: Any, dst: Any, count: Any, value: Any) -> Any:
-    """``fill_row(kind, lanes, dst, count, value)``: ``count`` elements of ``value``; vectors, then one by one."""
-    name, width = literal(kind), literal(lanes)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = Emitter(builder, name, width, False)
-        emit.fill(emit.variable(arguments[2]), arguments[4], arguments[3])
-        return context.get_dummy_value()
-
-    return types.void(kind, lanes, types.int64, types.int64, KINDS[name][1]), codegen
-
-
-@intrinsic
-def address(typing_context: Any, array: Any) -> Any:
-    """``address(array)``: where its first element lies."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.ptrtoint(array.data, _I64)
-
-    return types.int64(array), codegen
-
-
-@intrinsic
-def call_kernel(typing_context: Any, function: Any, job: Any, index: Any, u0: Any, u1: Any) -> Any:
-    """Call the kernel at an address, ``void (job, index, u0, u1)``, all 64-bit integers."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.FunctionType(ir.VoidType(), [_I64] * 4).as_pointer())
-        builder.call(pointer, arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 5), codegen
-
-
-@intrinsic
-def atomic_add(typing_context: Any, at: Any, value: Any) -> Any:
-    """Add to the 64-bit integer at an address; what it was before.  Sequentially consistent, as all three."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _I64.as_pointer()), arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def atomic_set(typing_context: Any, at: Any, value: Any) -> Any:
-    """Replace the 64-bit integer at an address; what it was before."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("xchg", builder.inttoptr(arguments[0], _I64.as_pointer()), arguments[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def atomic_get(typing_context: Any, at: Any) -> Any:
-    """The 64-bit integer at an address."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load_atomic(builder.inttoptr(arguments[0], _I64.as_pointer()), "seq_cst", 8)
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def relax(typing_context: Any) -> Any:
-    """Tell the processor that this is a waiting loop."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        triple = builder.module.triple
-        if triple.startswith(("x86_64", "i686")):
-            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
-        elif triple.startswith(("aarch64", "arm64")):
-            hint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [_I32]), "llvm.aarch64.hint")
-            builder.call(hint, [ir.Constant(_I32, 1)])
-        return context.get_dummy_value()
-
-    return types.void(), codegen

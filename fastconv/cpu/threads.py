@@ -16,8 +16,9 @@ from ..planning.plans import Launch
 from ..planning.thread_count import available
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
+from .memory import address, call_kernel, poke
 from .pool import run_job
-from .simd import KINDS, address, call_kernel, poke
+from .simd import KINDS
 
 # Chunks of work for each thread: a helper that comes late, or is descheduled, leaves the rest to the others.
 _CHUNKS = 8
