@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.cpu import direct
 from fastconv.cpu.target import detect
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
@@ -56,6 +57,26 @@ def test_for_any_address(algorithm, p):
         dst = _displaced(result_array(p), three)
         run(p, _displaced(src, one), _displaced(wei, two), bias, algorithm, dst=dst)
         assert_same_bits(dst, expected, f"{one} {two} {three}")
+
+
+@pytest.mark.parametrize(
+    "text", ["n2_ih70iw90_k5_p2_reflect", "ih45iw70_kh9kw4_s2_pt3pb4pl1pr2_wrap", "ih60iw200_k7_d3_p9_symmetric", "ih12iw9_k5_p4_edge"]
+)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_for_any_pitch(text, dtype, monkeypatch):
+    """Rows a power of two apart are read from a copy."""
+    p = typed(Problem.parse(text), dtype)
+    if dtype == "f64" and not dense(p):
+        pytest.skip("strided and dilated kernels are compiled for float32 only")
+    crowded, told = direct._crowded, []
+    monkeypatch.setattr(direct, "_crowded", lambda *arguments: told.append(crowded(*arguments)) or told[-1])
+    src, wei, bias = operands(p)
+    expected = run(p, src, wei, bias, "direct")
+    for pitch in (1 << 12, 1 << 13, 1 << 14):
+        apart = np.zeros((*src.shape[:3], pitch // src.itemsize), src.dtype)[..., : p.iw]
+        apart[...] = src
+        assert_same_bits(run(p, apart, wei, bias, "direct", 2), expected, f"{pitch}")
+    assert told == [False, True, True, True]
 
 
 @pytest.mark.parametrize(("algorithm", "p"), list(accepted()))
