@@ -9,6 +9,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from .convert import store_as, stored_bytes
 from .simd import Emitter, literal
 
 # The first of a kernel's integers, which its tile reads: channels of a group; bytes between their tables and between the table
@@ -28,7 +29,7 @@ def direct_tile(
 
     ``spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
     ``kh`` and ``kw`` are those that the code is for, or 0 for any: kh at most ``tall``; kw only with kh, v = h = 1,
-    tap = 1 element and icg = 1.
+    tap = 1 element and icg = 1.  ``(..., fma, stored, rounding)`` stores elements of type ``stored`` as `convert.store_as` does.
     ``shape`` is the address of the integers of :data:`Shape`, ``start`` that of the first addend, with ``wei`` at ``start + TAPS_AT``,
     ``finish`` that of ``[slope, low, high]`` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
@@ -52,9 +53,11 @@ class _DirectTile:
     """The code of one specialisation, written into ``builder``."""
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
-        kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma = spec
+        kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma, *stored = spec
         self.builder, self.lanes = builder, lanes
         self.emit = emit = Emitter(builder, kind, lanes, bool(fma))
+        self.stored = tuple(stored)
+        self.stored_width = lanes * stored_bytes(stored[0]) if stored else emit.width
         self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
 
     def emit_tiles(self, start: Any, finish: Any, table: Any, xoff: Any, dst: Any, dst_pitch: Any, count: Any, past: Any) -> None:
@@ -70,7 +73,7 @@ class _DirectTile:
                 self.channels(table, emit.get(left))
             self.store(finish, emit.get(to), dst_pitch, past)
             emit.set(left, emit.offset(emit.get(left), emit.times(self.shape.column, self.lanes * self.vecs)))
-            emit.set(to, emit.offset(emit.get(to), self.vecs * emit.width))
+            emit.set(to, emit.offset(emit.get(to), self.vecs * self.stored_width))
 
     def channels(self, table: Any, xoff: Any) -> None:
         """All channels of the group, one after the other."""
@@ -205,15 +208,26 @@ class _DirectTile:
         with emit.either(finish) as (activated, plain):
             with activated:
                 limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-                self.store_rows([[emit.activate(value, *limits) for value in row] for row in self.sums()], dst, dst_pitch, emit.store)
-            with plain, emit.either(past) as (streamed, kept):
-                with streamed:
-                    self.store_rows(self.sums(), dst, dst_pitch, emit.store_past)
-                with kept:
-                    self.store_rows(self.sums(), dst, dst_pitch, emit.store)
+                self.store_rows([[emit.activate(value, *limits) for value in row] for row in self.sums()], dst, dst_pitch, self.place)
+            with plain:
+                if self.stored:
+                    self.store_rows(self.sums(), dst, dst_pitch, self.place)
+                    return
+                with emit.either(past) as (streamed, kept):
+                    with streamed:
+                        self.store_rows(self.sums(), dst, dst_pitch, emit.store_past)
+                    with kept:
+                        self.store_rows(self.sums(), dst, dst_pitch, emit.store)
+
+    def place(self, address: Any, value: Any) -> None:
+        """One vector, in the type of the results."""
+        if self.stored:
+            store_as(self.emit, *self.stored, address, value)
+        else:
+            self.emit.store(address, value)
 
     def store_rows(self, values: list[list[Any]], dst: Any, dst_pitch: Any, store: Callable[[Any, Any], None]) -> None:
         """Vectors to the rows of ``dst``."""
         for i, row in enumerate(values):
             for vec, value in enumerate(row):
-                store(self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.emit.width), value)
+                store(self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.stored_width), value)
