@@ -107,7 +107,7 @@ def _truncated(emit: Emitter, name: str, value: Any) -> Any:
     low = build.fptosi(value, wide.vector)
     if name != "u32":
         return low
-    half = emit.number(2.0**31)
+    half = emit.number(2**31)
     high = build.xor(build.fptosi(build.fsub(value, half), wide.vector), wide.number(-(2**31)))
     return build.select(build.fcmp_ordered(">=", value, half), high, low)
 
@@ -119,10 +119,10 @@ def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
     assert most < 2**31, f"no rounding into {name}"
     signed, exact = least < 0, most < 2**24 or emit.kind == "f64"
     if signed:
-        value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0.0))
+        value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0))
     if rounding == "half_up":
-        value = build.fadd(value, emit.number(0.5))
-    low, high = emit.number(float(least)), emit.number(float(most) if exact else 2.0**31 - 2**7)
+        value = build.fadd(value, emit.number(1 / 2))
+    low, high = emit.number(least), emit.number(most if exact else 2**31 - 2**7)
     inside = build.select(build.fcmp_ordered(">", value, low), value, low)  # NaN becomes the least of an unsigned type
     inside = build.select(build.fcmp_ordered("<", inside, high), inside, high)
     if rounding == "saturate":
@@ -134,7 +134,7 @@ def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
             whole = build.add(whole, build.sext(above, wide.vector))
     if exact:
         return whole
-    return build.select(build.fcmp_ordered(">=", value, emit.number(2.0**31)), wide.number(most), whole)
+    return build.select(build.fcmp_ordered(">=", value, emit.number(2**31)), wide.number(most), whole)
 
 
 def _widened(single: Emitter, address: Any) -> Any:
@@ -142,7 +142,7 @@ def _widened(single: Emitter, address: Any) -> Any:
     build, wide = single.builder, single.of("i32")
     bits = build.zext(single.of("i16").load(address), wide.vector)
     magnitude = build.and_(bits, wide.number(0x7FFF))
-    scaled = build.fmul(single.values(build.shl(magnitude, wide.number(13))), single.number(2.0**112))
+    scaled = build.fmul(single.values(build.shl(magnitude, wide.number(13))), single.number(2**112))
     special = build.icmp_unsigned(">=", magnitude, wide.number(_HALF_INFINITY))
     exponent = build.select(special, wide.number(0x7F800000), wide.number(0))
     sign = build.shl(build.and_(bits, wide.number(0x8000)), wide.number(16))

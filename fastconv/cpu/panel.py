@@ -3,8 +3,8 @@
 A unit of work is a block of columns by a band of rows of one image and group.  Its rows are converted, their borders resolved, just
 before the tile that needs them, into a ring of as many rows as one tile reads, which stays in the cache; the sums are converted as they
 are stored.  Channels that lie interleaved and have the same weights are one plane whose taps are ``ic`` elements apart.
-Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; for ``order=raster`` ky, kx, each product rounded before it
-is added.
+Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; in an exact order (`Problem.order`) each product is rounded
+before it is added.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, ORDERS, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, span, stage_row, too_large
 from .convert import LOADED, STORED, stored_bytes
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -50,6 +50,8 @@ TILES = (
 # (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, for taps side by side (Zen 5: see `tile`); others gain nothing
 FIXED = ((3, 3),)
 
+EXACT = 5  # kernels of a tile in exact orders: raster, and pairs with two signs in rows and columns
+
 _BAND = 64  # rows of output that one unit of work computes at most
 _RING_BYTES = 128 << 10  # of the strip of one block of columns, where that leaves the columns of a tile
 
@@ -65,14 +67,14 @@ _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
 def _factory(
-    kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int, src: str, dst: str, rounding: str
+    kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int, src: str, dst: str, rounding: str, order: str
 ) -> Any:  # fmt: skip
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, group, block of columns, band of rows).
 
     Output row j of a band reads rows ``j*step + ky`` of the padded image; row r lies in place ``r % held`` of the ring.
     Workspace: row table, for each output channel of the group the first addend and the packed taps, fill row, ring, tile.
     """
-    spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma, dst, rounding)
+    spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma, dst, rounding, order)
     size, dsize = KINDS[kind][2], stored_bytes(dst)
     bits = f"i{8 * dsize}"
     width = lanes * vecs
@@ -89,7 +91,7 @@ def _factory(
         fill = peek(kind, at.values)
         finish = e.finish * (at.values + size)
         table = at.workspace + index * at.scratch
-        starts = table + icg * entries * 8
+        starts = table + (icg * entries + 7) // 8 * 64
         fill_at = starts + e.ocg * e.taps_pitch
         ring = fill_at + e.pitch
         tile_at = ring + e.held * icg * e.pitch
@@ -156,10 +158,14 @@ def interleaved(p: Problem) -> int:
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, of types that rows are converted from and to; dense rows, strides of at most 2."""
     rounding = parse_epilogue(p.epilogue).rounding
-    reason = not_computed(p, "fwd", orders=("any", "raster"), roundings=(None, "saturate", "half_up")) or _refused_types(p, rounding)
+    reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up")) or _refused_types(p, rounding)
     if reason is not None:
         return reason
     sh, sw, dh = _steps(p)
+    if p.order != "any" and (sh, sw) != (1, 1):
+        return f"its sums in exact orders have stride 1, not {(sh, sw)}"
+    if p.order.endswith("symmetric") and p.ic > p.g:
+        return "sums pairs of one channel"
     if sh > 2 or sw > 2:
         return f"its tiles have strides 1 and 2, not {(sh, sw)}"
     if dh > 1:
@@ -191,7 +197,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) for tile in _fitting(t))
+    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT for tile in _fitting(t))
 
 
 def _fitting(t: Target) -> list[Tile]:
@@ -213,7 +219,9 @@ def _tile(p: Problem, t: Target) -> Tile:
 
 
 def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
-    """The row of FIXED that this problem's kernel is compiled for, or zeros."""
+    """The row of FIXED that this problem's kernel is compiled for, or zeros; of pairs, 1 across the row or column."""
+    if p.order != "any":
+        return (0, 0) if p.order == "raster" else (1, 0) if p.kh == 1 else (0, 1)
     for kh, kw in FIXED:
         registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
         dense = kw == p.kw and p.dw == 1 and p.ic == p.g and interleaved(p) == 1 and registers <= tile.registers
@@ -223,7 +231,7 @@ def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
 
 
 def _tall(p: Problem, tile: Tile) -> int:
-    return 1 if p.order == "raster" else tile.tall if _steps(p)[1] == 1 else tile.tall // 2
+    return 1 if p.order != "any" else tile.tall if _steps(p)[1] == 1 else tile.tall // 2
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -232,13 +240,27 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     assert kind is not None
     tile, lanes = _tile(p, t), t.lanes(KINDS[kind][2])
     v, h, _ = _steps(p)
-    raster = p.order == "raster"
-    kh, kw = (0, 0) if raster else _fixed(p, tile)
+    kh, kw = _fixed(p, tile)
     rounding = parse_epilogue(p.epilogue).rounding or ""
-    spec = (kind, lanes, tile.rows, tile.vecs, v, h, _tall(p, tile), kh, kw, int(t.fma and not raster), p.src, p.dst, rounding)
+    spec = (
+        kind,
+        lanes,
+        tile.rows,
+        tile.vecs,
+        v,
+        h,
+        _tall(p, tile),
+        kh,
+        kw,
+        int(t.fma and p.order == "any"),
+        p.src,
+        p.dst,
+        rounding,
+        p.order,
+    )
     name = (
         f"panel_{p.src}_{kind}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
-        + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1)) + "_raster" * raster
+        + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1)) + f"_{p.order}" * (p.order != "any")
     )  # fmt: skip
     region = Region(name, _factory, spec, "i8")
     shape, head, tables, scratch = _layout(p, tile, lanes)
@@ -348,7 +370,7 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
         ow=ow, step=sh, held=held, entries=entries, pitch=pitch, finish=int(finish.activation is not None), bias=int(finish.bias),
         taps=p.taps, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    scratch = icg * entries * 8 + ocg * taps_pitch + (1 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
+    scratch = -(-icg * entries // 8) * 64 + ocg * taps_pitch + (1 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
     before, after = (_by_element(columns, channels) for columns in column_maps(p, p.pr))
     tables = np.concatenate([np.array(made, np.int64).reshape(-1), row_map(p)]), np.concatenate([before, after])
     return shape, head, tables, -(-scratch // 64) * 64

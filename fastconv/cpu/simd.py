@@ -57,7 +57,7 @@ class Emitter:
 
     def number(self, value: int | float) -> Any:
         """A constant of the emitter's kind in every lane."""
-        return ir.Constant(self.vector, [value] * self.lanes)
+        return ir.Constant(self.vector, [float(value) if self.floating else value] * self.lanes)
 
     def of(self, kind: str, lanes: int = 0) -> Emitter:
         """An emitter of vectors of another kind, with as many lanes unless told."""

@@ -29,7 +29,7 @@ DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other 
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
-STAGED_CALL_SECONDS = 2e-5
+STAGED_CALL_SECONDS = 1.5e-5
 
 BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
