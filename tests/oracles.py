@@ -179,8 +179,9 @@ def bound(p, exact, algorithm=None):
     if parse_epilogue(p.epilogue).rounding:
         # sums on either side of a half round apart; where the bound is 0, sums are exact
         value = activation(p.epilogue, exact.value)
-        near = np.abs(value + 0.5 - np.rint(value + 0.5)) <= allowed
-        return np.where(allowed > 0, np.floor(allowed) + near, 0)
+        with np.errstate(invalid="ignore"):
+            near = np.abs(value + 0.5 - np.rint(value + 0.5)) <= allowed
+        return np.where((allowed > 0) & np.isfinite(allowed), np.floor(allowed) + near, 0)
     if dst != acc and dst.kind in "fc":
         allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + float(np.finfo(dst).smallest_subnormal)
     return allowed

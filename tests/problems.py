@@ -74,6 +74,8 @@ def operands(p, integers=False, seed=0):
     src_shape, wei_shape, bias_shape, _ = shapes(p)
     src = random_array(rng, src_shape, DTYPES[p.src], integers)
     wei = random_array(rng, wei_shape, DTYPES[p.wei], integers)
+    if p.shared:
+        wei = np.tile(wei[: p.oc // p.g], (p.g, 1, 1, 1))
     bias = random_array(rng, bias_shape, DTYPES[p.acc], integers) if p.epilogue.startswith("bias") else None
     if p.src_layout == "nhwc":
         src = np.ascontiguousarray(src.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

@@ -10,7 +10,7 @@ from bench.cases import NAMES, load
 from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import planner
 from fastconv.planning.planner import explain_problem, plan_problem
-from fastconv.planning.problem import BORDERS, Problem
+from fastconv.planning.problem import BORDERS, ORDERS, Problem
 from tests.problems import ALGORITHMS, CASES, ROOT
 
 # Choices that are clear on every target (the next candidate is predicted to take half as long again, or more).
@@ -26,7 +26,7 @@ PINNED = {
     "ih512_k3_c64": "complex",
     "ih512_k5_fld": "reference",
     "ih64_k3_b8": "reference",
-    "ih64_k3_f16:f16:f16:f32": "direct",
+    "ih64_k3_f16:f16:f16:f32": "panel",
     "ic3ih224_oc64k7_s2_p3": "blocked",
     "ic64ih56_oc64k3_p1": "blocked",
     "ic64ih56_oc64k3_p1_nhwc_hwio": "blocked",
@@ -210,6 +210,12 @@ def any_problem(rng, dtype):
     kh, kw = (int(rng.choice([1, 3, 5, 7, rng.integers(1, 40)])) for _ in "hw")
     sh, sw, dh, dw = (int(rng.choice([1, 1, 2, rng.integers(1, 6)])) for _ in "abcd")
     layouts = [("nchw", "oihw"), ("nhwc", "hwio")][rng.integers(2)]
+    if dtype[0] == "f" and not rng.integers(4):
+        order = str(rng.choice([order for order in ORDERS if order != "any"]))
+        kh, kw = [(kh, kw), (1, kw | 1), (kh | 1, 1)][0 if order == "raster" else rng.integers(1, 3)]
+        return Problem.parse(f"ih99_{dtype}_order={order}").replace(
+            kh=kh, kw=kw, ih=kh + int(rng.integers(90)), iw=kw + int(rng.integers(400))
+        )
     return Problem.parse(f"ih99_{dtype}").replace(
         g=g, ic=g * int(rng.choice([1, rng.integers(1, 70)])), oc=g * int(rng.integers(1, 140)), kh=kh, kw=kw, sh=sh, sw=sw, dh=dh,
         dw=dw, ih=(kh - 1) * dh + 1 + int(rng.choice([0, rng.integers(90)])), pt=int(rng.integers(3)), pl=int(rng.integers(3)),

@@ -211,7 +211,8 @@ def reject(p: Problem, t: Target) -> str | None:
 def cost(p: Problem, t: Target) -> float:
     """FMAs in padded blocks of the best tile, and the packing of the panel."""
     tile = _tile(p, t)
-    return costs.blocked_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.ny, tile.nx)
+    seconds = costs.blocked_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.ny, tile.nx)
+    return seconds + costs.staged_seconds(p, channels_last=True)
 
 
 def most_kernels(t: Target) -> int:
@@ -241,7 +242,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     region = Region(name, _factory, spec, kind)
     shape, head, tables, scratch = _layout(p, tile, lanes, size, threads)
     units = p.n * p.g * head.bands * head.parts
-    seconds = cost(p, t)
+    seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         dtype = DTYPES[p.acc]
@@ -257,7 +258,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack(p, wei, width)
 
-    return Plan(problem=p, algorithm="blocked", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
+    return Plan(problem=p, algorithm="blocked", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
 
 

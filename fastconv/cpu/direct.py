@@ -196,7 +196,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """FMAs at the share of the peak that planes of this width reach, times the passes over strided columns."""
-    return costs.direct_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
+    return costs.direct_seconds(p, t.lanes(DTYPES[p.acc].itemsize)) + costs.staged_seconds(p)
 
 
 def most_kernels(t: Target) -> int:

@@ -59,9 +59,12 @@ def band_sizes(p: Problem) -> set[int]:
     return {end - first for _, first, end in bands(p.replace(n=1))}
 
 
-def band_problem(p: Problem, rows: int) -> Problem:
-    """The problem of ``rows`` result rows whose source is staged: one image, one type, and no padding unless bands are vast."""
-    image = p.replace(n=1, src=p.acc, wei=p.acc, dst=p.acc, src_layout="nchw")
+def band_problem(p: Problem, rows: int, converted: bool = True) -> Problem:
+    """The problem of ``rows`` result rows whose source is staged: one image, no padding unless bands are vast.
+
+    It is of one type, and its channels are planes, where the source is ``converted``.
+    """
+    image = p.replace(n=1, src=p.acc, wei=p.acc, dst=p.acc, src_layout="nchw") if converted else p.replace(n=1)
     if bands_are_vast(p):
         return image
     return image.replace(ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant")

@@ -244,10 +244,14 @@ class Region:
                 call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, scratch, min(u1 - u0, _CHUNKS * slots))
             give(workspace)
 
-        if threads > 1 or pieces > 1:
-            return launch_pieces if values.dtype.kind == "f" else _signed(launch_pieces, values.dtype)
+        serial = threads == 1 and pieces == 1
+        chosen = launch if serial else launch_pieces
+        if values.dtype.itemsize == 1:
+            return _bytes(chosen)
         if values.dtype.kind != "f":
-            return _signed(launch, values.dtype)
+            return _signed(chosen, values.dtype)
+        if not serial:
+            return chosen
         limits = Bounds(function, units, *_reach(src), *_reach(wei), _reach(dst)[1])
         return SerialLaunch(launch, functools.partial(self._quick_for, extents, values, scratch, limits))
 
@@ -277,6 +281,19 @@ class Region:
             return done
 
         return quick
+
+
+_ONE = (slice(0, 1),) * 4
+
+
+def _bytes(launch: Launch) -> Launch:
+    """Arrays of any types, whose first elements are seen as bytes: a kernel reads no more of them than where they lie."""
+
+    def seen(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        byte = np.int8
+        launch(src[_ONE].view(byte), packed[_ONE].view(byte), None if bias is None else bias.view(byte), dst[_ONE].view(byte))
+
+    return seen
 
 
 def _signed(launch: Launch, dtype: np.dtype[Any]) -> Launch:

@@ -9,6 +9,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from .convert import store_as, stored_bytes
 from .simd import Emitter, literal
 
 # The first of a kernel's integers, which its tile reads: channels of a group; bytes between their tables and between the table
@@ -28,7 +29,8 @@ def direct_tile(
 
     ``spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
     ``kh`` and ``kw`` are those that the code is for, or 0 for any: kh at most ``tall``; kw only with kh, v = h = 1,
-    tap = 1 element and icg = 1.
+    tap = 1 element and icg = 1.  ``(..., fma, stored, rounding)`` stores elements of type ``stored`` as `convert.store_as` does;
+    ``(..., order)`` after that, ``symmetric`` or ``antisymmetric``, sums pairs of the taps of one row (kh = 1) or column (kw = 1).
     ``shape`` is the address of the integers of :data:`Shape`, ``start`` that of the first addend, with ``wei`` at ``start + TAPS_AT``,
     ``finish`` that of ``[slope, low, high]`` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
@@ -42,7 +44,8 @@ def direct_tile(
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _DirectTile(builder, chosen, arguments[1]).emit_tiles(*arguments[2:])
+        made = _PairTile if len(chosen) > 12 and chosen[12].endswith("symmetric") else _DirectTile
+        made(builder, chosen, arguments[1]).emit_tiles(*arguments[2:])
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 9), codegen
@@ -52,9 +55,11 @@ class _DirectTile:
     """The code of one specialisation, written into ``builder``."""
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
-        kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma = spec
+        kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma, *stored = spec
         self.builder, self.lanes = builder, lanes
         self.emit = emit = Emitter(builder, kind, lanes, bool(fma))
+        self.stored, self.order = tuple(stored[:2]), stored[2] if len(stored) > 2 else "any"
+        self.stored_width = lanes * stored_bytes(stored[0]) if stored else emit.width
         self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
 
     def emit_tiles(self, start: Any, finish: Any, table: Any, xoff: Any, dst: Any, dst_pitch: Any, count: Any, past: Any) -> None:
@@ -70,7 +75,7 @@ class _DirectTile:
                 self.channels(table, emit.get(left))
             self.store(finish, emit.get(to), dst_pitch, past)
             emit.set(left, emit.offset(emit.get(left), emit.times(self.shape.column, self.lanes * self.vecs)))
-            emit.set(to, emit.offset(emit.get(to), self.vecs * emit.width))
+            emit.set(to, emit.offset(emit.get(to), self.vecs * self.stored_width))
 
     def channels(self, table: Any, xoff: Any) -> None:
         """All channels of the group, one after the other."""
@@ -205,15 +210,66 @@ class _DirectTile:
         with emit.either(finish) as (activated, plain):
             with activated:
                 limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-                self.store_rows([[emit.activate(value, *limits) for value in row] for row in self.sums()], dst, dst_pitch, emit.store)
-            with plain, emit.either(past) as (streamed, kept):
-                with streamed:
-                    self.store_rows(self.sums(), dst, dst_pitch, emit.store_past)
-                with kept:
-                    self.store_rows(self.sums(), dst, dst_pitch, emit.store)
+                self.store_rows([[emit.activate(value, *limits) for value in row] for row in self.sums()], dst, dst_pitch, self.place)
+            with plain:
+                if self.stored:
+                    self.store_rows(self.sums(), dst, dst_pitch, self.place)
+                    return
+                with emit.either(past) as (streamed, kept):
+                    with streamed:
+                        self.store_rows(self.sums(), dst, dst_pitch, emit.store_past)
+                    with kept:
+                        self.store_rows(self.sums(), dst, dst_pitch, emit.store)
+
+    def place(self, address: Any, value: Any) -> None:
+        """One vector, in the type of the results."""
+        if self.stored:
+            store_as(self.emit, *self.stored, address, value)
+        else:
+            self.emit.store(address, value)
 
     def store_rows(self, values: list[list[Any]], dst: Any, dst_pitch: Any, store: Callable[[Any, Any], None]) -> None:
         """Vectors to the rows of ``dst``."""
         for i, row in enumerate(values):
             for vec, value in enumerate(row):
-                store(self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.emit.width), value)
+                store(self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.stored_width), value)
+
+
+class _PairTile(_DirectTile):
+    """The exact order of symmetric weights: ``x[c] w[c]``, then ``(x[c-j] +- x[c+j]) w[c-j]`` from the ends inward, one channel."""
+
+    def channels(self, table: Any, xoff: Any) -> None:
+        self.square(table, xoff)
+
+    def square(self, table: Any, xoff: Any) -> None:
+        emit, build = self.emit, self.builder
+        taps, step = (self.shape.kh, emit.constant(8)) if self.only_kw else (self.shape.kw, self.shape.tap)
+        half = emit.quotient(taps, 2)
+        add = build.fadd if self.order == "symmetric" else build.fsub
+
+        def multiply(tap: Any, sums: list[list[Any]], place: Any, partner: Any = None) -> None:
+            w = emit.splat(emit.offset(emit.get(self.weights), emit.times(tap, emit.itemsize)))
+            for i in range(self.rows):
+                (vectors,) = self.pixels(self.pixel(table, xoff, i, place), False)
+                if partner is not None:
+                    (others,) = self.pixels(self.pixel(table, xoff, i, partner), False)
+                    vectors = [add(a, b) for a, b in zip(vectors, others, strict=True)]
+                self.multiply(sums, [(i, 0)], [vectors], [[w]])
+
+        sums = self.sums()
+        multiply(half, sums, emit.times(step, half))
+        self.keep(sums)
+        first, last = emit.variable(emit.constant(0)), emit.variable(emit.offset(taps, -1))
+        with emit.loop(half):
+            sums, tap, other = self.sums(), emit.get(first), emit.get(last)
+            multiply(tap, sums, emit.times(step, tap), emit.times(step, other))
+            self.keep(sums)
+            emit.set(first, emit.offset(tap, 1))
+            emit.set(last, emit.offset(other, -1))
+
+    def pixel(self, table: Any, xoff: Any, i: int, place: Any) -> Any:
+        """Where the pixels of output row ``i`` lie under the tap at a place: bytes into the table of a column, or into a row."""
+        emit = self.emit
+        entry = emit.offset(table, i * self.v * 8)
+        row = emit.load_integer(emit.offset(entry, place) if self.only_kw else entry)
+        return emit.offset(row, xoff) if self.only_kw else emit.offset(row, xoff, place)

@@ -27,6 +27,10 @@ DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, whose vectors are picked 
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
+PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
+STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
+STAGED_CALL_SECONDS = 1.5e-5
+
 BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
 BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
@@ -67,6 +71,21 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     sums = vectors * p.taps * gathered / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     return CALL_SECONDS + sums + tiles + _moving_seconds(p)
+
+
+def panel_seconds(p: Problem, lanes: int) -> float:
+    """The tiles of `direct`, and the conversion of each row that they read."""
+    rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
+    return direct_seconds(p, lanes) + PANEL_STAGE_SECONDS * rows * _padded(p.iw_padded, lanes) / lanes
+
+
+def staged_seconds(p: Problem, converts: bool = False, channels_last: bool = False) -> float:
+    """NumPy's conversion of images and results for an algorithm that reads no others than ``acc`` and no channels side by side."""
+    moved = p.src_layout == "nhwc" and not channels_last
+    pixels = (moved and p.ic > 1) or (p.src != p.acc and not converts)
+    results = (moved and p.oc > 1) or (p.dst != p.acc and not converts)
+    values = p.n * (pixels * p.ic * p.ih * p.iw + results * p.oc * p.oh * p.ow)
+    return STAGED_CALL_SECONDS + STAGED_VALUE_SECONDS * values if values else 0.0
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:

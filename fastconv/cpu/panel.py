@@ -1,0 +1,394 @@
+"""panel: images of other types than their sums, exact orders, interleaved channels: rows converted into a strip, tiles on the strip.
+
+A unit of work is a block of columns by a band of rows of one image and group.  Its rows are converted, their borders resolved, just
+before the tile that needs them, into a ring of as many rows as one tile reads, which stays in the cache; the sums are converted as they
+are stored.  Channels that lie interleaved and have the same weights are one plane whose taps are ``ic`` elements apart.
+Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; in an exact order (`Problem.order`) each product is rounded
+before it is added.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, ORDERS, Problem, not_computed, parse_epilogue
+from .border import column_maps, row_map, span, stage_row, too_large
+from .convert import LOADED, STORED, stored_bytes
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .simd import KINDS
+from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
+from .target import Target
+from .threads import Job, Region
+from .tile import TAPS_AT, Shape, direct_tile
+from .values import finish_values
+
+CASES = ("ih64_k3_p1_reflect_u8:f32:u8:f32_saturate", "ih64_k5_p2_u8:f32:u8:f32_bias+saturate", "ih40_k7_p3_edge_f16:f16:f16:f32",
+         "ih40_k3_u8:f64:u8:f64_order=raster", "g3_ic3ih40_oc3k5_p2_wrap_u8:f32:u8:f32_nhwc_saturate_shared",
+         "g3_ic3ih40_oc3k3_p1_f32_nhwc_shared", "ic3ih30_oc4k3_s2_p1_i16:f32:f32:f32_bias+relu")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
+
+    registers: int  # of the target, at least
+    rows: int
+    vecs: int
+    tall: int
+
+
+TILES = (
+    Tile(32, rows=8, vecs=2, tall=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
+    Tile(32, rows=4, vecs=4, tall=8),  # for tall kernels, as in direct
+    Tile(16, rows=4, vecs=2, tall=4),
+)
+
+# (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, for taps side by side (Zen 5: see `tile`); others gain nothing
+FIXED = ((3, 3),)
+
+EXACT = 5  # kernels of a tile in exact orders: raster, and pairs with two signs in rows and columns
+
+_BAND = 64  # rows of output that one unit of work computes at most
+_RING_BYTES = 128 << 10  # of the strip of one block of columns, where that leaves the columns of a tile
+
+# The integers that the kernel receives: those of the tile, these, the blocks, the row map, the order of the taps, the two column maps.
+Head = namedtuple(
+    "Head",
+    "ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias taps taps_pitch nleft wide sn sc sy wo dn dc dy",
+)
+# A block of columns: its span of the image, bytes to its first result, its whole tiles, where one more starts that ends with it, or 0.
+Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
+_HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
+_BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
+
+
+def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int,
+             src: str, dst: str, rounding: str, order: str) -> Any:  # fmt: skip
+    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, group, block of columns, band of rows).
+
+    Output row j of a band reads rows ``j*step + ky`` of the padded image; row r lies in place ``r % held`` of the ring.
+    Workspace: row table, for each output channel of the group the first addend and the packed taps, fill row, ring, tile.
+    """
+    spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma, dst, rounding, order)
+    size, dsize = KINDS[kind][2], stored_bytes(dst)
+    bits = f"i{8 * dsize}"
+    width = lanes * vecs
+
+    def panel(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
+        icg, entries = s.icg, e.entries
+        blocks = at.extents + _BLOCKS_AT
+        row_map = blocks + e.blocks * _BLOCK_BYTES
+        order = row_map + e.padded * 8
+        maps = order + (e.taps + e.nleft) * 8
+        fill = peek(kind, at.values)
+        finish = e.finish * (at.values + size)
+        table = at.workspace + index * at.scratch
+        starts = table + (icg * entries + 7) // 8 * 64
+        fill_at = starts + e.ocg * e.taps_pitch
+        ring = fill_at + e.pitch
+        tile_at = ring + e.held * icg * e.pitch
+        fill_row(kind, lanes, fill_at, e.wide, fill)
+        packed_group = -1
+        for u in range(u0, u1):
+            rest, band = u // e.bands, u % e.bands
+            rest, number = rest // e.blocks, rest % e.blocks
+            n, group = rest // e.groups, rest % e.groups
+            if packed_group != group:
+                packed_group = group
+                for i in range(e.ocg):
+                    start, o = starts + i * e.taps_pitch, group * e.ocg + i
+                    poke(kind, start, peek(kind, at.bias + o * size if e.bias else at.values + 4 * size))
+                    for tap in range(e.taps):
+                        poke(kind, start + TAPS_AT + tap * size, peek(kind, at.wei + o * e.wo + peek("i64", order + tap * 8)))
+            block_at = blocks + number * _BLOCK_BYTES
+            block = integers(block_at, Block)
+            j0 = band * e.band_rows
+            j1 = min(j0 + e.band_rows, e.oh)
+            used = (j1 - j0 - 1) * e.step + s.kh
+            staged = 0
+            plane = at.src + n * e.sn + group * icg * e.sc
+            to = at.dst + n * e.dn + group * e.ocg * e.dc + block.to
+            for j in range(j0, j1, rows):
+                # the last tile overlaps the one before; it writes the same values again
+                jt = max(min(j, j1 - rows), j0)
+                needed = (jt - j0) * e.step + e.held
+                for r in range(staged, needed):
+                    row = peek("i64", row_map + (j0 * e.step + r) * 8) if r < used else -1
+                    for c in range(icg):
+                        line = ring + (r % e.held * icg + c) * e.pitch if row >= 0 else fill_at
+                        poke("i64", table + (c * entries + r) * 8, line)
+                        if row >= 0:
+                            stage_row(kind, lanes, src, line, plane + c * e.sc + row * e.sy, block_at, maps, fill)
+                staged = needed
+                rows_at, whole = table + (jt - j0) * s.step, jt + rows <= j1 and width <= e.ow
+                for i in range(e.ocg):
+                    start, line = starts + i * e.taps_pitch, to + i * e.dc + jt * e.dy
+                    for run in range(2 if block.last else 1):
+                        tiles = 1 if run else block.tiles
+                        for part in range(1 if whole else tiles):
+                            x = run * block.last + part * width
+                            result = line + x * dsize
+                            made, pitch, many = (result, e.dy, tiles) if whole else (tile_at, width * dsize, 1)
+                            direct_tile(spec, at.extents, start, finish, rows_at, x * s.column, made, pitch, many, 0)
+                            if not whole:
+                                for row in range(min(rows, j1 - jt)):
+                                    copy(bits, lanes, result + row * e.dy, tile_at + row * width * dsize, min(width, e.ow))
+
+    return panel
+
+
+def sum_kind(p: Problem) -> str | None:
+    """The element kind of the sums, or None."""
+    return p.acc if p.acc in ("f32", "f64") else None
+
+
+def interleaved(p: Problem) -> int:
+    """How many channels lie side by side and have the same weights, or 1."""
+    return p.ic if p.shared and p.src_layout == "nhwc" and p.ic == p.oc == p.g else 1
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, of types that rows are converted from and to; dense rows, strides of at most 2."""
+    rounding = parse_epilogue(p.epilogue).rounding
+    reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up")) or _refused_types(p, rounding)
+    if reason is not None:
+        return reason
+    sh, sw, dh = _steps(p)
+    if p.order != "any" and (sh, sw) != (1, 1):
+        return f"its sums in exact orders have stride 1, not {(sh, sw)}"
+    if p.order.endswith("symmetric") and p.ic > p.g:
+        return "sums pairs of one channel"
+    if sh > 2 or sw > 2:
+        return f"its tiles have strides 1 and 2, not {(sh, sw)}"
+    if dh > 1:
+        return f"its rows of taps are dense, not {dh} apart"
+    if interleaved(p) > 1 and (sw > 1 or parse_epilogue(p.epilogue).bias):
+        return "interleaved channels have no column stride and no bias"
+    tile, lanes = _tile(p, t), t.lanes(KINDS[sum_kind(p) or "f32"][2])
+    return too_large(p, _layout(p, tile, lanes)[3])
+
+
+def _refused_types(p: Problem, rounding: str | None) -> str | None:
+    kind = sum_kind(p)
+    if kind is None:
+        return f"sums in f32 or f64, not {p.acc}"
+    if p.src not in LOADED:
+        return f"does not load {p.src}"
+    if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst == "u32" and rounding):
+        return f"does not store {p.dst} from {p.acc}, rounded as {rounding}"
+    activation = parse_epilogue(p.epilogue).activation
+    if activation not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    return None
+
+
+def cost(p: Problem, t: Target) -> float:
+    """The tiles, and the conversion of the rows."""
+    lanes = t.lanes(KINDS[sum_kind(p) or "f32"][2])
+    return costs.panel_seconds(p, lanes) + costs.staged_seconds(p, converts=True, channels_last=interleaved(p) > 1)
+
+
+def most_kernels(t: Target) -> int:
+    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT for tile in _fitting(t))
+
+
+def _fitting(t: Target) -> list[Tile]:
+    """The tiles for as many registers as the target has."""
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    return [tile for tile in TILES if tile.registers == most]
+
+
+def _steps(p: Problem) -> tuple[int, int, int]:
+    """Row and column stride and row dilation that matter: of one row or column of results no stride does, of one tap no dilation."""
+    return p.sh if p.oh > 1 else 1, p.sw if p.ow > 1 else 1, p.dh if p.kh > 1 else 1
+
+
+def _tile(p: Problem, t: Target) -> Tile:
+    """The flat tile for tall kernels on wide planes, else the tall one: see `direct`."""
+    lanes, ow = t.lanes(KINDS[sum_kind(p) or "f32"][2]), p.ow * interleaved(p)
+    rows, vecs = (4, 4) if p.kh >= 6 and ow >= 4 * lanes else (8, 2)
+    return min(_fitting(t), key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
+
+
+def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
+    """The row of FIXED that this problem's kernel is compiled for, or zeros; of pairs, 1 across the row or column."""
+    if p.order != "any":
+        return (0, 0) if p.order == "raster" else (1, 0) if p.kh == 1 else (0, 1)
+    for kh, kw in FIXED:
+        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
+        dense = kw == p.kw and p.dw == 1 and p.ic == p.g and interleaved(p) == 1 and registers <= tile.registers
+        if _steps(p)[:2] == (1, 1) and kh == p.kh <= tile.tall and dense:
+            return kh, kw
+    return 0, 0
+
+
+def _tall(p: Problem, tile: Tile) -> int:
+    return 1 if p.order != "any" else tile.tall if _steps(p)[1] == 1 else tile.tall // 2
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan whose kernel packs the few taps itself, at every run."""
+    kind = sum_kind(p)
+    assert kind is not None
+    tile, lanes = _tile(p, t), t.lanes(KINDS[kind][2])
+    v, h, _ = _steps(p)
+    kh, kw = _fixed(p, tile)
+    rounding = parse_epilogue(p.epilogue).rounding or ""
+    spec = (
+        kind,
+        lanes,
+        tile.rows,
+        tile.vecs,
+        v,
+        h,
+        _tall(p, tile),
+        kh,
+        kw,
+        int(t.fma and p.order == "any"),
+        p.src,
+        p.dst,
+        rounding,
+        p.order,
+    )
+    name = (
+        f"panel_{p.src}_{kind}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
+        + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1)) + f"_{p.order}" * (p.order != "any")
+    )  # fmt: skip
+    region = Region(name, _factory, spec, "i8")
+    shape, head, tables, scratch = _layout(p, tile, lanes)
+    units = p.n * head.groups * head.blocks * head.bands
+
+    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not (_in_place(p, src, p.src) and _in_place(p, dst, p.dst)):
+            return _staged_launch(p, plan.threads, t, src, packed, dst, fill)
+        (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
+        order = _tap_order(p, _tall(p, tile)) @ strides
+        e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
+        values = finish_values(p, fill).view(np.int8)
+        return region.launcher(extents, values, scratch, units, plan.threads, costs.panel_seconds(p, lanes),
+                               src, packed, dst)  # fmt: skip
+
+    return Plan(problem=p, algorithm="panel", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+    return wei.astype(DTYPES[p.acc], copy=False)
+
+
+def _in_place(p: Problem, array: np.ndarray, name: str) -> bool:
+    """Whether the kernel reads or writes an array where it is: native order, its elements side by side along the rows."""
+    channels = interleaved(p)
+    columns = array.strides[-1] == channels * array.itemsize or array.shape[-1] == 1
+    return array.dtype == DTYPES[name] and columns and (channels == 1 or array.strides[1] == array.itemsize)
+
+
+def _staged_launch(
+    p: Problem, threads: int, t: Target, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any
+) -> Launch:  # fmt: skip
+    """A launch that copies bands of an image of any strides and byte order, and their results where ``dst`` is not written in place."""
+    in_place = _in_place(p, dst, p.dst)
+
+    def empty(channels: int, rows: int, columns: int, name: str) -> np.ndarray:
+        if interleaved(p) == 1:
+            return np.empty((1, channels, rows, columns), DTYPES[name])
+        return np.empty((1, rows, columns, channels), DTYPES[name]).transpose(0, 3, 1, 2)
+
+    def result(to: np.ndarray) -> np.ndarray:
+        return to if in_place else empty(*to.shape[1:], p.dst)
+
+    plans, launches = {}, {}
+    for rows in band_sizes(p):
+        band = band_problem(p, rows, converted=False)
+        plans[rows] = build(band, t, None, threads)
+        staged = empty(p.ic, band.ih, band.iw, p.src)
+        launches[rows] = plans[rows].prepare(staged, packed, result(dst[:1, :, :rows]), fill if bands_are_vast(p) else 0)
+
+    def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        for n, first, end in bands(p):
+            band = plans[end - first].problem
+            staged = empty(p.ic, band.ih, band.iw, p.src)
+            stage_rows(p, src, n, first, end, fill, staged[0])
+            to = dst[n : n + 1, :, first:end]
+            made = result(to)
+            launches[end - first](staged, packed, bias, made)
+            if not in_place:
+                np.copyto(to, made)
+
+    return launch
+
+
+def _tap_order(p: Problem, tall: int) -> np.ndarray:
+    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
+    rows, groups, first = [], -(-p.kh // tall), 0
+    while groups:
+        end = first + -(-(p.kh - first) // groups)
+        rows.append((first, end))
+        first, groups = end, groups - 1
+    one = [(ky, kx) for first, end in rows for kx in range(p.kw) for ky in range(first, end)]
+    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
+
+
+def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
+    """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread."""
+    kind = sum_kind(p)
+    assert kind is not None
+    size, channels = KINDS[kind][2], interleaved(p)
+    sh, sw, _ = _steps(p)
+    icg, ocg, groups = (1, 1, 1) if channels > 1 else (p.ic // p.g, p.oc // p.g, p.g)
+    width, ow = lanes * tile.vecs, p.ow * channels
+    held = (tile.rows - 1) * sh + p.kh
+    most = max(_RING_BYTES // (held * icg * size * sw * width), 1)  # tiles of a block
+    blocks = -(-ow // (most * width))
+    tiles = -(-ow // (blocks * width))
+    reach = (tiles * width - 1) * sw + (p.kw - 1) * p.dw * channels + 1 + (sw == 2)
+    wide = -(-reach // lanes) * lanes
+    made = []
+    for first in range(0, ow, tiles * width):
+        # the last block is at least a tile wide, if the row is
+        first = min(first, max(ow - width, 0))
+        columns = min(tiles * width, ow - first)
+        inside = span(first * sw - p.pl * channels, (columns - 1) * sw + (p.kw - 1) * p.dw * channels + 1, p.iw * channels)
+        last = columns - width if columns > width and columns % width else 0
+        made.append(Block(*inside, first * stored_bytes(p.dst), max(columns // width, 1), last))
+    band_rows = min(max(_band_rows(p, lanes, len(made)) // tile.rows, 1) * tile.rows, -(-p.oh // tile.rows) * tile.rows)
+    entries = (band_rows - 1) * sh + p.kh
+    finish = parse_epilogue(p.epilogue)
+    taps_pitch = -(-(TAPS_AT + p.taps * size) // 64) * 64
+    pitch = wide * size + 64  # rows one line apart from a power of two
+    shape = Shape(icg=icg, pitch=entries * 8, step=sh * 8, kh=p.kh, kw=p.kw, tap=p.dw * channels * size, column=sw * size)
+    head = Head(
+        ocg=ocg, groups=groups, blocks=len(made), bands=-(-p.oh // band_rows), band_rows=band_rows, padded=p.ih_padded, oh=p.oh,
+        ow=ow, step=sh, held=held, entries=entries, pitch=pitch, finish=int(finish.activation is not None), bias=int(finish.bias),
+        taps=p.taps, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+    )  # fmt: skip
+    scratch = -(-icg * entries // 8) * 64 + ocg * taps_pitch + (1 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
+    before, after = (_by_element(columns, channels) for columns in column_maps(p, p.pr))
+    tables = np.concatenate([np.array(made, np.int64).reshape(-1), row_map(p)]), np.concatenate([before, after])
+    return shape, head, tables, -(-scratch // 64) * 64
+
+
+def _band_rows(p: Problem, lanes: int, blocks: int) -> int:
+    """Rows of a unit of work, which takes `cost.UNIT_SECONDS` at most."""
+    row_seconds = costs.panel_seconds(p, lanes) / (max(p.n, 1) * p.g * blocks * p.oh)
+    return min(_BAND, int(costs.UNIT_SECONDS / row_seconds))
+
+
+def _by_element(columns: np.ndarray, channels: int) -> np.ndarray:
+    """A column map of pixels as one of their elements.
+
+    Examples
+    --------
+    >>> _by_element(np.array([2, -1]), 3).tolist()
+    [6, 7, 8, -1, -1, -1]
+    """
+    elements = columns[:, None] * channels + np.arange(channels)
+    return np.where(columns[:, None] < 0, -1, elements).reshape(-1)
