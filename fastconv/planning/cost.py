@@ -27,6 +27,9 @@ DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, whose vectors are picked 
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
+SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
+SEPARABLE_STORE_SECONDS = 2e-9  # per result vector: both passes' tiles, the sums between them
+
 BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
 BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
@@ -67,6 +70,16 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     sums = vectors * p.taps * gathered / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     return CALL_SECONDS + sums + tiles + _moving_seconds(p)
+
+
+def separable_seconds(p: Problem, lanes: int) -> float:
+    """Tiles of vectors down the columns of the image, then along the rows of the result."""
+    down = p.n * p.oc * p.oh * _padded(p.iw, lanes) / lanes
+    along = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    # images narrower than a tile are summed one by one
+    down *= 1 if p.iw >= 2 * lanes else lanes
+    taps = down * p.kh / FMA_PER_SECOND + along * p.kw * SEPARABLE_TAP_SECONDS
+    return CALL_SECONDS + taps + along * SEPARABLE_STORE_SECONDS + _moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
