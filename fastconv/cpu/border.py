@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from ..planning import cost as costs
 from ..planning.problem import Problem, border_indices
+from .convert import copy_as, mapped_as, stored_bytes
 from .simd import KINDS, Emitter, literal
 
 
@@ -76,3 +77,22 @@ def border_row(typing_context: Any, kind: Any, lanes: Any, dst: Any, row: Any, s
         return context.get_dummy_value()
 
     return types.void(kind, lanes, *[types.int64] * 4, KINDS[name][1]), codegen
+
+
+@intrinsic(prefer_literal=True)
+def stage_row(typing_context: Any, kind: Any, lanes: Any, stored: Any, dst: Any, row: Any, span: Any, maps: Any, fill: Any) -> Any:
+    """``stage_row(kind, lanes, stored, dst, row, span, maps, fill)``: as `border_row`, of a row of type ``stored`` made ``kind``."""
+    name, width, source = literal(kind), literal(lanes), literal(stored)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, row, span, maps, fill = arguments[3:]
+        emit = Emitter(builder, name, width, False)
+        at = Span(*(emit.load_integer(emit.offset(span, 8 * n)) for n in range(len(Span._fields))))
+        inside = emit.offset(dst, emit.times(at.before, emit.itemsize))
+        after = emit.offset(inside, emit.times(at.inside, emit.itemsize))
+        mapped_as(emit, source, dst, emit.offset(maps, emit.times(at.before_at, 8)), row, fill, at.before)
+        copy_as(emit, source, inside, emit.offset(row, emit.times(at.first, stored_bytes(source))), at.inside)
+        mapped_as(emit, source, after, emit.offset(maps, emit.times(at.after_at, 8)), row, fill, at.after)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, stored, *[types.int64] * 4, KINDS[name][1]), codegen

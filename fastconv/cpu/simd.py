@@ -16,6 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 KINDS: dict[str, tuple[Any, Any, int]] = {
+    "f16": (ir.HalfType(), types.float16, 2),  # loaded and stored, never computed with
     "f32": (ir.FloatType(), types.float32, 4),
     "f64": (ir.DoubleType(), types.float64, 8),
     "i8": (ir.IntType(8), types.int8, 1),
@@ -53,6 +54,20 @@ class Emitter:
     def constant(self, value: int) -> Any:
         """A 64-bit integer constant."""
         return ir.Constant(I64, value)
+
+    def number(self, value: int | float) -> Any:
+        """A constant of the emitter's kind in every lane."""
+        return ir.Constant(self.vector, [value] * self.lanes)
+
+    def of(self, kind: str, lanes: int = 0) -> Emitter:
+        """An emitter of vectors of another kind, with as many lanes unless told."""
+        return Emitter(self.builder, kind, lanes or self.lanes, False)
+
+    def call(self, name: str, value: Any, result: Emitter) -> Any:
+        """LLVM's intrinsic of one vector, which gives a vector of the kind of ``result``."""
+        suffix = "".join(f".v{part.lanes}{part.kind}" for part in (result, self))
+        function = ir.FunctionType(result.vector, [self.vector])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name + suffix), [value])
 
     def offset(self, address: Any, *terms: Any) -> Any:
         """``address`` plus integers and values, in bytes."""

@@ -1,0 +1,232 @@
+"""convert: elements of other types, loaded as a kernel's own floats or integers and stored from them.
+
+Conversions are NumPy's: to float exactly or rounded to nearest; to integers as C converts (whole part; beyond the type the low bits
+of a 32-bit integer, 0x80000000 where that does not hold it), or rounded as the problem says.  No conversion calls a library.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from .compile import magic
+from .simd import KINDS, Emitter, literal
+
+# name of an integer type -> kind of its bits, whether it has a sign
+INTEGERS = {
+    "b8": ("i8", False),
+    **{f"{sign}{bits}": (f"i{bits}", sign == "i") for sign in "iu" for bits in (8, 16, 32)},
+}
+LOADED = (*INTEGERS, "f16", "f32", "f64")  # as f32 or f64
+STORED = tuple(name for name in LOADED if name != "b8")  # from f32 or f64; float16 from f32 only
+_HALF_INFINITY, _HALF_NAN = 0x7C00, 0x7E00
+
+
+@functools.cache
+def converts_half() -> bool:
+    """Whether the processor converts float16; elsewhere LLVM would call a library."""
+    triple, _, features = magic()
+    return triple.startswith(("aarch64", "arm64")) or "+f16c" in features.split(",")
+
+
+def stored_bytes(name: str) -> int:
+    """Bytes of one element of a stored type."""
+    return KINDS[INTEGERS[name][0] if name in INTEGERS else name][2]
+
+
+def load_as(emit: Emitter, name: str, address: Any) -> Any:
+    """``lanes`` consecutive elements of type ``name``, one of ``LOADED``, as the emitter's kind; to integers only from integers."""
+    build = emit.builder
+    if name in INTEGERS:
+        kind, signed = INTEGERS[name]
+        bits = emit.of(kind).load(address)
+        if not emit.floating:
+            return _resized(emit, bits, signed)
+        if kind != "i32":
+            bits, signed = _resized(emit.of("i32"), bits, signed), True
+        return build.sitofp(bits, emit.vector) if signed else build.uitofp(bits, emit.vector)
+    if name == emit.kind:
+        return emit.load(address)
+    if name != "f16":
+        value = emit.of(name).load(address)
+        return build.fpext(value, emit.vector) if emit.itemsize == 8 else build.fptrunc(value, emit.vector)
+    single = emit.of("f32")
+    value = build.fpext(emit.of("f16").load(address), single.vector) if converts_half() else _widened(single, address)
+    return value if emit.kind == "f32" else build.fpext(value, emit.vector)
+
+
+def store_as(emit: Emitter, name: str, rounding: str, address: Any, value: Any) -> None:
+    """``lanes`` consecutive elements of type ``name``, one of ``STORED``, from the emitter's kind.
+
+    ``rounding`` into an integer is ``saturate``, ``half_up`` or "" (as C converts); integers wrap.
+    """
+    build = emit.builder
+    if name in INTEGERS:
+        part = emit.of(INTEGERS[name][0])
+        if emit.floating:
+            value = _rounded(emit, name, rounding, value) if rounding else _truncated(emit, name, value)
+            part.store(address, _resized(part, value, True))
+        else:
+            part.store(address, _resized(part, value, INTEGERS[name][1]))
+    elif name == emit.kind:
+        emit.store(address, value)
+    elif name == "f16":
+        assert emit.kind == "f32", "float64 to float16 would round twice"
+        half = emit.of("f16")
+        if converts_half():
+            half.store(address, build.fptrunc(value, half.vector))
+        else:
+            _store_narrowed(emit, address, value)
+    else:
+        part = emit.of(name)
+        part.store(address, build.fpext(value, part.vector) if part.itemsize == 8 else build.fptrunc(value, part.vector))
+
+
+def _resized(to: Emitter, bits: Any, signed: bool) -> Any:
+    """Integers in an integer kind: extended, or the low bits."""
+    width = bits.type.element.width
+    if width == 8 * to.itemsize:
+        return bits
+    if width > 8 * to.itemsize:
+        return to.builder.trunc(bits, to.vector)
+    return to.builder.sext(bits, to.vector) if signed else to.builder.zext(bits, to.vector)
+
+
+def _limits(name: str) -> tuple[int, int]:
+    kind, signed = INTEGERS[name]
+    bits = 8 * KINDS[kind][2]
+    return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def _truncated(emit: Emitter, name: str, value: Any) -> Any:
+    """The whole part as 32-bit integers."""
+    build, wide = emit.builder, emit.of("i32")
+    low = build.fptosi(value, wide.vector)
+    if name != "u32":
+        return low
+    half = emit.number(2.0**31)
+    high = build.xor(build.fptosi(build.fsub(value, half), wide.vector), wide.number(-(2**31)))
+    return build.select(build.fcmp_ordered(">=", value, half), high, low)
+
+
+def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
+    """Rounded, clipped, NaN made 0: as 32-bit integers."""
+    build, wide = emit.builder, emit.of("i32")
+    least, most = _limits(name)
+    assert most < 2**31, f"no rounding into {name}"
+    signed, exact = least < 0, most < 2**24 or emit.kind == "f64"
+    if signed:
+        value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0.0))
+    if rounding == "half_up":
+        value = build.fadd(value, emit.number(0.5))
+    low, high = emit.number(float(least)), emit.number(float(most) if exact else 2.0**31 - 2**7)
+    inside = build.select(build.fcmp_ordered(">", value, low), value, low)  # NaN becomes the least of an unsigned type
+    inside = build.select(build.fcmp_ordered("<", inside, high), inside, high)
+    if rounding == "saturate":
+        whole = emit.call("llvm.lrint", inside, result=wide)
+    else:
+        whole = build.fptosi(inside, wide.vector)
+        if signed:  # down, where that went up
+            above = build.fcmp_ordered(">", build.sitofp(whole, emit.vector), inside)
+            whole = build.add(whole, build.sext(above, wide.vector))
+    if exact:
+        return whole
+    return build.select(build.fcmp_ordered(">=", value, emit.number(2.0**31)), wide.number(most), whole)
+
+
+def _widened(single: Emitter, address: Any) -> Any:
+    """float16 to float32 with integer operations: the exponent is adjusted by a product, which is exact for subnormals too."""
+    build, wide = single.builder, single.of("i32")
+    bits = build.zext(single.of("i16").load(address), wide.vector)
+    magnitude = build.and_(bits, wide.number(0x7FFF))
+    scaled = build.fmul(single.values(build.shl(magnitude, wide.number(13))), single.number(2.0**112))
+    special = build.icmp_unsigned(">=", magnitude, wide.number(_HALF_INFINITY))
+    exponent = build.select(special, wide.number(0x7F800000), wide.number(0))
+    sign = build.shl(build.and_(bits, wide.number(0x8000)), wide.number(16))
+    return single.values(build.or_(build.or_(build.bitcast(scaled, wide.vector), exponent), sign))
+
+
+def _store_narrowed(single: Emitter, address: Any, value: Any) -> None:
+    """float32 to float16, to nearest even, with integer operations; subnormals are rounded by an addition that shifts them into place."""
+    build, wide, half = single.builder, single.of("i32"), single.of("i16")
+    bits = build.bitcast(value, wide.vector)
+    sign = build.and_(bits, wide.number(-(2**31)))
+    magnitude = build.xor(bits, sign)
+    shift = wide.number(126 << 23)  # 0.5, whose last bit is worth the least subnormal
+    small = build.sub(build.bitcast(build.fadd(single.values(magnitude), single.values(shift)), wide.vector), shift)
+    odd = build.and_(build.lshr(magnitude, wide.number(13)), wide.number(1))
+    normal = build.lshr(build.add(build.add(magnitude, wide.number(((15 - 127) << 23) + 0xFFF)), odd), wide.number(13))
+    nan = build.icmp_unsigned(">", magnitude, wide.number(0x7F800000))
+    special = build.select(nan, wide.number(_HALF_NAN), wide.number(_HALF_INFINITY))
+    result = build.select(build.icmp_unsigned("<", magnitude, wide.number(113 << 23)), small, normal)
+    result = build.select(build.icmp_unsigned(">=", magnitude, wide.number(143 << 23)), special, result)
+    half.store(address, build.trunc(build.or_(result, build.lshr(sign, wide.number(16))), half.vector))
+
+
+def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any, Any], move: Any) -> None:
+    """``move(part, to, source)`` for every ``part.lanes`` of ``count`` elements; the last vector overlaps the one before.
+
+    Fewer elements than one vector's go in the largest halves that they fill, overlapped likewise.
+    """
+    lanes = emit.lanes
+    if not lanes:
+        return
+    build = emit.builder
+
+    def places(element: Any) -> list[Any]:
+        return [emit.offset(start, emit.times(element, size)) for start, size in zip(starts, sizes, strict=True)]
+
+    with build.if_else(build.icmp_signed(">=", count, emit.constant(lanes))) as (enough, fewer):
+        with enough:
+            at = emit.variable(emit.constant(0))
+            with emit.loop(emit.quotient(count, lanes)):
+                move(emit, *places(emit.get(at)))
+                emit.set(at, emit.offset(emit.get(at), lanes))
+            if lanes > 1:
+                move(emit, *places(emit.offset(count, -lanes)))
+        with fewer:
+            if lanes > 1:
+                _spread(emit.of(emit.kind, lanes // 2), count, sizes, starts, move)
+
+
+def copy_as(emit: Emitter, name: str, to: Any, source: Any, count: Any) -> None:
+    """``count`` elements of type ``name`` to elements of the emitter's kind; reads and writes nothing else."""
+
+    def move(part: Emitter, to: Any, source: Any) -> None:
+        part.store(to, load_as(part, name, source))
+
+    _spread(emit, count, (emit.itemsize, stored_bytes(name)), (to, source), move)
+
+
+def mapped_as(emit: Emitter, name: str, to: Any, table: Any, row: Any, fill: Any, count: Any) -> None:
+    """``count`` elements of a row of type ``name`` through a table of its columns, ``fill`` where it holds -1, to the emitter's kind."""
+    build, one = emit.builder, emit.of(emit.kind, 1)
+    to, table, outer = emit.variable(to), emit.variable(table), one.spread(fill)
+    with emit.loop(count):
+        column = emit.load_integer(emit.get(table))
+        outside = build.icmp_signed("<", column, emit.constant(0))
+        at = build.select(outside, emit.constant(0), column)
+        value = load_as(one, name, emit.offset(row, emit.times(at, stored_bytes(name))))
+        one.store(emit.get(to), build.select(outside, outer, value))
+        emit.set(to, emit.offset(emit.get(to), emit.itemsize))
+        emit.set(table, emit.offset(emit.get(table), 8))
+
+
+@intrinsic(prefer_literal=True)
+def store_row(typing_context: Any, kind: Any, lanes: Any, name: Any, rounding: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``store_row(kind, lanes, name, rounding, dst, src, count)``: ``count`` elements of ``kind`` stored as `store_as` does."""
+    chosen, width, stored, rule = literal(kind), literal(lanes), literal(name), literal(rounding)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, chosen, width, False)
+
+        def move(part: Emitter, to: Any, source: Any) -> None:
+            store_as(part, stored, rule, to, part.load(source))
+
+        _spread(emit, arguments[6], (stored_bytes(stored), emit.itemsize), (arguments[4], arguments[5]), move)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, name, rounding, *[types.int64] * 3), codegen
