@@ -19,21 +19,21 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, ROUNDINGS, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, too_large
+from .convert import LOADED, STORED, stored_bytes
 from .factor import factor
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
-from .separable_tile import column_sum, row_tile
+from .separable_tile import column_sum, column_tile, row_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile
 from .values import finish_values
 
 CASES = ("ih64_k5_p2_reflect_f32_structure=rank1", "n2_g3_ic3ih40iw90_oc3kh4kw7_s2_p3_wrap_f64_structure=rank1",
          "ih33iw1500_kh9kw3_sh1sw2_f32_bias_structure=rank1", "ih300_k31_p15_f32_structure=box",
-         "ih70iw20_kh3kw2_sh3sw1_f32_structure=rank1")  # fmt: skip
+         "ih70iw20_kh3kw2_sh3sw1_f32_structure=rank1", "ih70iw90_k3_p1_u8:f32:u8:f32_saturate_structure=rank1")  # fmt: skip
 
 
 class Tile(NamedTuple):
@@ -54,17 +54,18 @@ TILES = (
 _BAND = 32  # rows of output of one unit of work
 _COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
 
-# The integers that the kernel receives: those of the vertical tile, these, the parts of a row, the row map, the two column maps.
+# The integers that the kernel receives: these, the parts of a row, the row map, the two column maps.  ``fill`` are the bits of a pixel.
 Head = namedtuple(
     "Head",
-    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half many nleft past sn sc sy dn dc dy",
+    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half many nleft past fill sn sc sy dn dc dy",
 )
-_HEAD_AT = 8 * len(Shape._fields)
-_PARTS_AT = _HEAD_AT + 8 * len(Head._fields)
+_PARTS_AT = 8 * len(Head._fields)
 _TABLES_AT = _PARTS_AT + 4 * 8
 
 
-def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, fma: int) -> Any:
+def _factory(
+    kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, fma: int
+) -> Any:  # fmt: skip
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, channel, band of rows).
 
     A band is computed in columns of at most ``cols`` outputs, ``rows`` rows at a time: the vertical tile reads the image in place
@@ -73,30 +74,28 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, 
     in this band's, and of images narrower than a tile, are made one by one.
     Workspace: row table, a table of fill rows, first addend and vertical taps, fill row, rows of sums, their even and odd columns, tile.
     """
-    vertical = (kind, lanes, rows, vecs, v, 1, tall, 0, 0, fma)
-    horizontal = (kind, lanes, wide, min(8, lanes), fma)
-    size = KINDS[kind][2]
+    vertical = (kind, src, lanes, rows, vecs, v, tall, fma)
+    horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), fma)
+    size, pixel, result = KINDS[kind][2], stored_bytes(src), stored_bytes(dst)
+    pixel_bits, result_bits = f"i{8 * pixel}", f"i{8 * result}"
     width, across, vector = lanes * vecs, lanes * wide, lanes * size
 
     def separable(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
-        e = integers(at.extents + _HEAD_AT, Head)
+        e = integers(at.extents, Head)
         parts, row_map = at.extents + _PARTS_AT, at.extents + _TABLES_AT
         maps = row_map + (e.oh * e.held + e.kh) * 8 + e.nleft * 8
-        fill = peek(kind, at.values)
         table = at.workspace + index * at.scratch
         fill_table = table + e.entries * 8
         start = fill_table + e.kh * 8
-        packed = start + TAPS_AT
+        packed = start + 64
         fill_at = packed + e.kh * size
-        sums = (fill_at + e.iw * size + 63) // 64 * 64
+        sums = (fill_at + e.iw * pixel + 63) // 64 * 64
         halves = sums + rows * e.pitch
         tile_at = halves + rows * 2 * e.half
         poke(kind, start, peek(kind, at.values + 4 * size))
-        poke(kind, fill_at, fill)
-        if e.fills:
-            fill_row(kind, lanes, fill_at, e.iw, fill)
+        fill_row(pixel_bits, lanes, fill_at, e.iw if e.fills else 1, e.fill)
         for ky in range(e.kh):
             poke("i64", fill_table + ky * 8, fill_at)
         for u in range(u0, u1):
@@ -114,7 +113,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, 
                 # a tile's rows beyond the last one are computed from any row, and not used
                 row = peek("i64", row_map + (j0 * e.held + r) * 8) if r < used else 0
                 poke("i64", table + r * 8, fill_at if row < 0 else image + row * e.sy)
-            outside = column_sum(kind, fma, start, packed, fill_table, 0, e.kh)
+            outside = column_sum(kind, src, fma, start, packed, fill_table, 0, e.kh)
             for x0 in range(0, e.ow, e.cols):
                 wanted = min(e.cols, e.ow - x0)
                 c0 = x0 * e.sw - e.pl
@@ -131,11 +130,11 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, 
                             x = max(b - width, 0) if part else a
                             tiles = (a + many * width < b) if part else many
                             if tiles:
-                                direct_tile(vertical, at.extents, start, 0, entry, x * size, zero + x * size, e.pitch, tiles, 0)
+                                column_tile(vertical, start, packed, e.kh, entry, e.held * 8, x * pixel, zero + x * size, e.pitch, tiles)
                     else:
                         for r in range(height):
                             for x in range(a, b):
-                                value = column_sum(kind, fma, start, packed, entry + r * e.held * 8, x * size, e.kh)
+                                value = column_sum(kind, src, fma, start, packed, entry + r * e.held * 8, x * pixel, e.kh)
                                 poke(kind, zero + r * e.pitch + x * size, value)
                     for side in range(2):
                         low, high = (max(c0, e.iw), c1) if side else (c0, min(c1, 0))
@@ -149,7 +148,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, 
                                 elif a <= column < b:
                                     poke(kind, to + line, peek(kind, zero + line + column * size))
                                 else:
-                                    value = column_sum(kind, fma, start, packed, entry + r * e.held * 8, column * size, e.kh)
+                                    value = column_sum(kind, src, fma, start, packed, entry + r * e.held * 8, column * pixel, e.kh)
                                     poke(kind, to + line, value)
                     for r in range(height):
                         row = zero + r * e.pitch + c0 * size
@@ -157,7 +156,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, 
                             even = halves + 2 * r * e.half
                             split(kind, lanes, even, even + e.half, row, (c1 - c0 + 1) // 2)
                             row = even
-                        line = at.dst + n * e.dn + o * e.dc + (j + r) * e.dy + x0 * size
+                        line = at.dst + n * e.dn + o * e.dc + (j + r) * e.dy + x0 * result
                         past = e.past and wanted > 2 * across and line % size == 0
                         skew = -line % vector // size if past else 0
                         full = (wanted - skew) // across
@@ -173,16 +172,16 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, 
                                 low, high = done - x, min(wanted, across)
                             if tiles:
                                 row_tile(horizontal, first, taps + e.kh * size, parts, e.many, row + x * size,
-                                         tile_at if aside else line + x * size, tiles, past and part == 1)  # fmt: skip
+                                         tile_at if aside else line + x * result, tiles, past and part == 1)  # fmt: skip
                             if tiles and aside:
-                                copy(kind, lanes, line + (x + low) * size, tile_at + low * size, high - low)
+                                copy(result_bits, lanes, line + (x + low) * result, tile_at + low * result, high - low)
 
     return separable
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward float sums of filters of rank 1, one channel each, side by side or two columns apart."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", roundings=(None, *ROUNDINGS))
     if reason is not None:
         return reason
     if p.structure not in ("rank1", "box"):
@@ -195,6 +194,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"sums in f32 or f64, not {p.acc}"
     if parse_epilogue(p.epilogue).activation is not None:
         return f"does not fuse {p.epilogue}"
+    if parse_epilogue(p.epilogue).rounding and (p.dst not in STORED or p.dst == "u32"):
+        return f"does not round into {p.dst}"
     if (p.dh > 1 and p.kh > 1) or (p.dw > 1 and p.kw > 1):
         return "does not spread taps"
     if _steps(p)[1] > 2:
@@ -225,23 +226,39 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     lanes = t.lanes(size)
     v = _row_stride(p)
     v = v if v <= 2 else 0
-    spec = (p.acc, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, int(t.fma))
-    name = f"separable_{p.acc}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1)
-    region = Region(name, _factory, spec, p.acc)
-    shape, head, tables, scratch = _layout(p, t)
+    converts = p.src in LOADED and p.dst in STORED and (p.dst, p.acc) != ("f16", "f64")
+    src_type, dst_type, rounding = (p.src, p.dst, parse_epilogue(p.epilogue).rounding or "") if converts else (p.acc, p.acc, "")
+    spec = (p.acc, src_type, dst_type, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, int(t.fma))
+    types = f"_{src_type}_{dst_type}" * ((src_type, dst_type) != (p.acc, p.acc)) + f"_{rounding}" * bool(rounding)
+    name = f"separable_{p.acc}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1)
+    own = (src_type, dst_type) == (p.acc, p.acc)
+    region = Region(name, _factory, spec, p.acc if own else "i8")
+    head, tables, scratch = _layout(p, t)
     units, seconds = p.n * p.oc * head.bands, costs.separable_seconds(p, lanes)
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        if not (is_native(src, p.acc) and is_native(dst, p.acc)):
+        pixel = _pixel(fill, src_type)
+        if pixel is None or not (is_native(src, src_type) and is_native(dst, dst_type)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-        past = int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
-        e = head._replace(past=past, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
-        extents = np.concatenate([np.array((*shape, *e), np.int64), tables])
-        return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads, seconds)
+        past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
+        e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array(e, np.int64), tables])
+        values = finish_values(p, fill)
+        return region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds)
 
     return Plan(problem=p, algorithm="separable", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _pixel(fill: Any, name: str) -> int | None:
+    """The bits of the fill value as a pixel, or None where a pixel cannot hold it."""
+    dtype = DTYPES[name]
+    with np.errstate(all="ignore"):
+        pixel = np.asarray(fill).astype(dtype)
+        if not (pixel == fill or (pixel != pixel and fill != fill)):
+            return None
+    return int(pixel.view(f"i{dtype.itemsize}"))
 
 
 def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
@@ -261,7 +278,7 @@ def _row_stride(p: Problem) -> int:
     return _steps(p)[0] if p.kh > 1 else 1
 
 
-def _layout(p: Problem, t: Target) -> tuple[Shape, Head, np.ndarray, int]:
+def _layout(p: Problem, t: Target) -> tuple[Head, np.ndarray, int]:
     """The kernel's integers but for the strides; its tables; bytes of workspace of one thread."""
     tile, size = _tile(t), DTYPES[p.acc].itemsize
     lanes = t.lanes(size)
@@ -282,12 +299,11 @@ def _layout(p: Problem, t: Target) -> tuple[Shape, Head, np.ndarray, int]:
     rows = row_map(p)[np.minimum(rows, p.ih_padded - 1)]
     before, after = column_maps(p, p.pr)
     even = -(-p.kw // sw)
-    shape = Shape(icg=1, pitch=0, step=held * 8, kh=p.kh, kw=1, tap=size, column=size)
     head = Head(
         oc=p.oc, iw=p.iw, oh=p.oh, ow=p.ow, kh=p.kh, kw=p.kw, sw=sw, pl=p.pl, held=held, bands=-(-p.oh // band_rows), band_rows=band_rows,
         cols=cols, entries=entries, fills=int(rows.min() < 0), bias=int(parse_epilogue(p.epilogue).bias), pitch=pitch, half=half,
-        many=1 + (p.kw > even), nleft=p.pl, past=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        many=1 + (p.kw > even), nleft=p.pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     tables = np.concatenate([np.array([even, 0, p.kw - even, half]), rows, before, after])
-    scratch = 8 * (entries + p.kh) + TAPS_AT + size * (p.kh + p.iw + across) + tile.rows * (pitch + 2 * half) + 128
-    return shape, head, tables, -(-scratch // 64) * 64
+    scratch = 8 * (entries + p.kh) + 64 + size * (p.kh + across) + 8 * p.iw + tile.rows * (pitch + 2 * half) + 128
+    return head, tables, -(-scratch // 64) * 64

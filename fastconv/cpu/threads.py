@@ -198,7 +198,22 @@ class Region:
             give(workspace)
 
         chosen = launch if threads == 1 and pieces == 1 else launch_pieces
+        if values.dtype.itemsize == 1:
+            return _bytes(chosen)
         return chosen if values.dtype.kind == "f" else _signed(chosen, values.dtype)
+
+
+_ONE = (slice(0, 1),) * 4
+
+
+def _bytes(launch: Launch) -> Launch:
+    """Arrays of any types, whose first elements are seen as bytes: a kernel reads no more of them than where they lie."""
+
+    def seen(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        byte = np.int8
+        launch(src[_ONE].view(byte), packed[_ONE].view(byte), None if bias is None else bias.view(byte), dst[_ONE].view(byte))
+
+    return seen
 
 
 def _signed(launch: Launch, dtype: np.dtype[Any]) -> Launch:
