@@ -19,6 +19,7 @@ def _load():
 
 
 CASES = _load()
+STRUCTURED = {"separable": "rank1"}  # algorithms for weights of which something is known
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 
@@ -57,6 +58,24 @@ def random_array(rng, shape, dtype, integers=False):
     return (parts[0] + 1j * parts[1]).astype(dtype) if dtype.kind == "c" else parts[0].astype(dtype)
 
 
+def structured(rng, p, integers=False):
+    """Random weights with the structure that the problem promises."""
+    shape, dtype = shapes(p)[1], DTYPES[p.wei]
+    if p.structure == "full":
+        return random_array(rng, shape, dtype, integers)
+    if p.structure == "box":
+        return np.full(shape, random_array(rng, (), dtype, integers))
+    assert p.structure == "rank1"
+    return random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
+
+
+def fitted(name, p):
+    """The problem as an algorithm for structured weights takes it; others take any."""
+    if name not in STRUCTURED:
+        return p
+    return p.replace(g=p.oc, ic=p.oc, dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
+
+
 def shapes(p):
     """Shapes of what Plan.run reads and writes: src, wei, bias, dst."""
     image, result = (p.n, p.ic, p.ih, p.iw), (p.n, p.oc, p.oh, p.ow)
@@ -71,9 +90,9 @@ def shapes(p):
 def operands(p, integers=False, seed=0):
     """src, wei and bias (or None) of a problem, the same in every run, laid out in memory as the problem says."""
     rng = np.random.default_rng([crc32(str(p.replace(n=1, src_layout="nchw", wei_layout="oihw")).encode()), seed])
-    src_shape, wei_shape, bias_shape, _ = shapes(p)
+    src_shape, _, bias_shape, _ = shapes(p)
     src = random_array(rng, src_shape, DTYPES[p.src], integers)
-    wei = random_array(rng, wei_shape, DTYPES[p.wei], integers)
+    wei = structured(rng, p, integers)
     if p.shared:
         wei = np.tile(wei[: p.oc // p.g], (p.g, 1, 1, 1))
     bias = random_array(rng, bias_shape, DTYPES[p.acc], integers) if p.epilogue.startswith("bias") else None

@@ -12,7 +12,21 @@ from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import DTYPES, Problem
 from tests.oracles import TRANSFORM, assert_close, assert_same_bits, assert_within, stored, truth
-from tests.problems import ALGORITHMS, CASES, ROOT, declared, dense, operands, random_array, result_array, run, runs, shapes, typed
+from tests.problems import (
+    ALGORITHMS,
+    CASES,
+    ROOT,
+    declared,
+    dense,
+    operands,
+    random_array,
+    result_array,
+    run,
+    runs,
+    shapes,
+    structured,
+    typed,
+)
 
 LAYOUTS = (("nchw", "oihw"), ("nhwc", "hwio"))
 # float32 is run on every case, float64 on every dense one, the others on a few (with --slow, all on every case)
@@ -184,7 +198,7 @@ def test_a_plan_runs_again_with_other_arrays_and_weights(algorithm):
     plan = plan_problem(p, algorithm=algorithm)
     rng = np.random.default_rng(0)
     for _ in range(3):
-        src, wei = (random_array(rng, shape, DTYPES[p.src]) for shape in shapes(p)[:2])
+        src, wei = random_array(rng, shapes(p)[0], DTYPES[p.src]), structured(rng, p)
         dst = result_array(p)
         packed = plan.pack(wei)
         launch = plan.prepare(src, packed, dst)

@@ -11,7 +11,7 @@ from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import planner
 from fastconv.planning.planner import explain_problem, plan_problem
 from fastconv.planning.problem import BORDERS, ORDERS, Problem
-from tests.problems import ALGORITHMS, CASES, ROOT
+from tests.problems import ALGORITHMS, CASES, ROOT, fitted
 
 # Choices that are clear on every target (the next candidate is predicted to take half as long again, or more).
 PINNED = {
@@ -242,7 +242,7 @@ def test_the_bound_of_kernels_holds_and_is_near(name, target, dtype, monkeypatch
     monkeypatch.setattr(module, "Region", Region)
     rng = np.random.default_rng(31)
     for _ in range(1500):
-        p = any_problem(rng, dtype)
+        p = fitted(name, any_problem(rng, dtype))
         if module.reject(p, target) is None:
             plan = module.build(p, target, plan_problem)
             assert plan.kernel in {kernel for kernel, _, _ in found}

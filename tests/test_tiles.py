@@ -8,7 +8,7 @@ from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
 from tests.oracles import TRANSFORM, assert_close, assert_within, stored, truth
-from tests.problems import ALGORITHMS, operands, result_array, typed
+from tests.problems import ALGORITHMS, fitted, operands, result_array, typed
 
 # a tile's fields -> the extent that they cut into blocks, and whether they count vectors of it
 BLOCKS = {
@@ -16,6 +16,7 @@ BLOCKS = {
     "ny": ("oh", False),
     "nx": ("ow", False),
     "vecs": ("ow", True),
+    "wide": ("ow", True),
     "mr": ("oc", True),
     "tall": ("kh", False),
 }
@@ -54,7 +55,7 @@ def problems(tile, lanes):
 
 def run_tile(name, tile, p, target, monkeypatch):
     """Build with this tile alone on the list, and compare whole numbers exactly and random floats within their bound."""
-    module = ALGORITHMS[name]
+    module, p = ALGORITHMS[name], fitted(name, p)
     monkeypatch.setattr(module, "TILES", (tile,) * len(module.TILES))
     if module.reject(p, target) is not None:
         return 0

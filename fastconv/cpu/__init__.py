@@ -3,7 +3,7 @@
 import numba
 
 from ..planning import reference
-from . import activated, blocked, complex, direct, panel
+from . import activated, blocked, complex, direct, panel, separable
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
-ALGORITHMS = (reference,) if numba.config.DISABLE_JIT else (complex, activated, blocked, direct, panel, reference)  # type: ignore[attr-defined]
+ALGORITHMS = (reference,) if numba.config.DISABLE_JIT else (complex, activated, blocked, separable, direct, panel, reference)  # type: ignore[attr-defined]

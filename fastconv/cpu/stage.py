@@ -14,7 +14,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices
+from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 
 _BAND_BYTES = 1 << 20  # of converted source: about the second-level cache
 
@@ -59,12 +59,17 @@ def band_sizes(p: Problem) -> set[int]:
     return {end - first for _, first, end in bands(p.replace(n=1))}
 
 
+def _result_type(p: Problem) -> str:
+    """What the kernel itself writes: integers where it rounds into them."""
+    return p.dst if parse_epilogue(p.epilogue).rounding else p.acc
+
+
 def band_problem(p: Problem, rows: int, converted: bool = True) -> Problem:
     """The problem of ``rows`` result rows whose source is staged: one image, no padding unless bands are vast.
 
     It is of one type, and its channels are planes, where the source is ``converted``.
     """
-    image = p.replace(n=1, src=p.acc, wei=p.acc, dst=p.acc, src_layout="nchw") if converted else p.replace(n=1)
+    image = p.replace(n=1, src=p.acc, wei=p.acc, dst=_result_type(p), src_layout="nchw") if converted else p.replace(n=1)
     if bands_are_vast(p):
         return image
     return image.replace(ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant")
@@ -98,13 +103,13 @@ def staged_launch(
     p: Problem, threads: int, build: Callable[..., Plan], t: Any, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any
 ) -> Launch:  # fmt: skip
     """A launch that stages every band's source, and its result where ``dst`` is not native."""
-    acc = DTYPES[p.acc]
-    in_place = is_native(dst, p.acc)
+    acc, own = DTYPES[p.acc], DTYPES[_result_type(p)]
+    in_place = is_native(dst, _result_type(p))
     plans = {rows: build(band_problem(p, rows), t, None, threads) for rows in band_sizes(p)}
     launches = {}
     for rows, plan in plans.items():
         staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
-        result = dst[:1, :, :rows] if in_place else np.empty((1, p.oc, rows, p.ow), acc)
+        result = dst[:1, :, :rows] if in_place else np.empty((1, p.oc, rows, p.ow), own)
         launches[rows] = plan.prepare(staged, packed, result, fill if bands_are_vast(p) else 0)
 
     def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
@@ -113,7 +118,7 @@ def staged_launch(
             staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
-            result = to if in_place else np.empty(to.shape, acc)
+            result = to if in_place else np.empty(to.shape, own)
             launches[end - first](staged, packed, bias, result)
             if not in_place:
                 with np.errstate(all="ignore"):

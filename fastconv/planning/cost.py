@@ -30,6 +30,8 @@ DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
+SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
+SEPARABLE_STORE_SECONDS = 2e-9  # per result vector: both passes' tiles, the sums between them
 
 BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
@@ -86,6 +88,16 @@ def staged_seconds(p: Problem, converts: bool = False, channels_last: bool = Fal
     results = (moved and p.oc > 1) or (p.dst != p.acc and not converts)
     values = p.n * (pixels * p.ic * p.ih * p.iw + results * p.oc * p.oh * p.ow)
     return STAGED_CALL_SECONDS + STAGED_VALUE_SECONDS * values if values else 0.0
+
+
+def separable_seconds(p: Problem, lanes: int) -> float:
+    """Tiles of vectors down the columns of the image, then along the rows of the result."""
+    down = p.n * p.oc * p.oh * _padded(p.iw, lanes) / lanes
+    along = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    # images narrower than a tile are summed one by one
+    down *= 1 if p.iw >= 2 * lanes else lanes
+    taps = down * p.kh / FMA_PER_SECOND + along * p.kw * SEPARABLE_TAP_SECONDS
+    return CALL_SECONDS + taps + along * SEPARABLE_STORE_SECONDS + _moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:

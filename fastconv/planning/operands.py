@@ -78,4 +78,7 @@ def random(p: Problem) -> Operands:
         n, c, h, w = shape
         return np.resize(pattern, shape) if layout == "nchw" else np.resize(pattern, (n, h, w, c)).transpose(0, 3, 1, 2)
 
-    return Operands(array(src, p.src, p.src_layout), array(wei, p.wei, "nchw"), array(dst, p.dst, p.src_layout), _bias(p))
+    weights = array(wei, p.wei, "nchw")
+    if p.op == "fwd" and p.structure != "full":
+        weights[...] = 1  # of every structure that is worth a measurement
+    return Operands(array(src, p.src, p.src_layout), weights, array(dst, p.dst, p.src_layout), _bias(p))

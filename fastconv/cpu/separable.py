@@ -1,0 +1,309 @@
+"""separable: filters of rank 1 as two passes in one sweep: down the columns into rows that stay in the cache, then along them.
+
+``wei[ky, kx] = v[ky] * u[kx]``, found and proven by :mod:`fastconv.cpu.factor`.  Order of accumulation per output: for each column
+``ky``, from zero; then ``kx``, from the bias (for column stride 2 the even ``kx``, then the odd ones).  It depends on the stride alone.
+
+Sum class.  Let u be half the accumulator's epsilon.  The vertical sums have kh roundings, the horizontal ones kw, and one for the bias;
+``v u`` differs from the weight by 8 u and its own product's rounding: |error| <= (kh + kw + 10) u sum|w x| to first order, which is within
+2 (T + 4) u sum|w x| for T = kh kw taps where kh, kw >= 2.  With one row or column the factors are the weights times a power of two.
+The largest ``|u|`` is in [1, 2), so a column's sum is finite where the direct formula's own sums over that column are, at its largest
+column.  Weights that are whole numbers times a power of two have factors that are, too: sums below 2^24 units are then exact in float32.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, ROUNDINGS, Problem, not_computed, parse_epilogue
+from .border import column_maps, row_map, too_large
+from .convert import LOADED, STORED, stored_bytes
+from .factor import factor
+from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .separable_tile import column_sum, column_tile, row_tile
+from .simd import KINDS
+from .stage import is_native, staged_launch
+from .target import Target
+from .threads import Job, Region
+from .values import finish_values
+
+CASES = ("ih64_k5_p2_reflect_f32_structure=rank1", "n2_g3_ic3ih40iw90_oc3kh4kw7_s2_p3_wrap_f64_structure=rank1",
+         "ih33iw1500_kh9kw3_sh1sw2_f32_bias_structure=rank1", "ih300_k31_p15_f32_structure=box",
+         "ih70iw20_kh3kw2_sh3sw1_f32_structure=rank1", "ih70iw90_k3_p1_u8:f32:u8:f32_saturate_structure=rank1")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``rows x vecs`` accumulators of column sums over groups of at most ``tall`` rows; ``wide`` vectors of a row of results."""
+
+    registers: int  # of the target, at least
+    rows: int
+    vecs: int
+    tall: int
+    wide: int
+
+
+TILES = (
+    Tile(32, rows=8, vecs=2, tall=8, wide=4),
+    Tile(16, rows=4, vecs=2, tall=4, wide=4),
+)
+
+_BAND = 32  # rows of output of one unit of work
+_COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
+
+# The integers that the kernel receives: these, the parts of a row, the row map, the two column maps.  ``fill`` are the bits of a pixel.
+Head = namedtuple(
+    "Head",
+    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half many nleft past fill sn sc sy dn dc dy",
+)
+_PARTS_AT = 8 * len(Head._fields)
+_TABLES_AT = _PARTS_AT + 4 * 8
+
+
+def _factory(
+    kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, fma: int
+) -> Any:  # fmt: skip
+    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, channel, band of rows).
+
+    A band is computed in columns of at most ``cols`` outputs, ``rows`` rows at a time: the vertical tile reads the image in place
+    through a table of row addresses, every column once; the border's columns are copies of the sums of the image's columns behind them
+    (or one sum of the fill value); then each row goes through the horizontal tile.  Sums of columns that are behind the border but not
+    in this band's, and of images narrower than a tile, are made one by one.
+    Workspace: row table, a table of fill rows, first addend and vertical taps, fill row, rows of sums, their even and odd columns, tile.
+    """
+    vertical = (kind, src, lanes, rows, vecs, v, tall, fma)
+    horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), fma)
+    size, pixel, result = KINDS[kind][2], stored_bytes(src), stored_bytes(dst)
+    pixel_bits, result_bits = f"i{8 * pixel}", f"i{8 * result}"
+    width, across, vector = lanes * vecs, lanes * wide, lanes * size
+
+    def separable(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Head)
+        parts, row_map = at.extents + _PARTS_AT, at.extents + _TABLES_AT
+        maps = row_map + (e.oh * e.held + e.kh) * 8 + e.nleft * 8
+        table = at.workspace + index * at.scratch
+        fill_table = table + e.entries * 8
+        start = fill_table + e.kh * 8
+        packed = start + 64
+        fill_at = packed + e.kh * size
+        sums = (fill_at + e.iw * pixel + 63) // 64 * 64
+        halves = sums + rows * e.pitch
+        tile_at = halves + rows * 2 * e.half
+        poke(kind, start, peek(kind, at.values + 4 * size))
+        fill_row(pixel_bits, lanes, fill_at, e.iw if e.fills else 1, e.fill)
+        for ky in range(e.kh):
+            poke("i64", fill_table + ky * 8, fill_at)
+        for u in range(u0, u1):
+            plane, band = u // e.bands, u % e.bands
+            n, o = plane // e.oc, plane % e.oc
+            j0 = band * e.band_rows
+            j1 = min(j0 + e.band_rows, e.oh)
+            taps = at.wei + o * (e.kh + e.kw) * size
+            first = at.bias + o * size if e.bias else at.values + 4 * size
+            for ky in range(e.kh):
+                poke(kind, packed + ky * size, peek(kind, taps + ky * size))
+            image = at.src + n * e.sn + o * e.sc
+            used = (j1 - j0 - 1) * e.held + e.kh
+            for r in range(e.entries):
+                # a tile's rows beyond the last one are computed from any row, and not used
+                row = peek("i64", row_map + (j0 * e.held + r) * 8) if r < used else 0
+                poke("i64", table + r * 8, fill_at if row < 0 else image + row * e.sy)
+            outside = column_sum(kind, src, fma, start, packed, fill_table, 0, e.kh)
+            for x0 in range(0, e.ow, e.cols):
+                wanted = min(e.cols, e.ow - x0)
+                c0 = x0 * e.sw - e.pl
+                c1 = c0 + (wanted - 1) * e.sw + e.kw
+                a, b = max(c0, 0), min(c1, e.iw)
+                zero = sums + (width - c0) * size  # of column 0
+                for j in range(j0, j1, rows):
+                    entry = table + (j - j0) * e.held * 8
+                    height = min(rows, j1 - j)
+                    if e.iw >= width:
+                        many = max(b - a, 0) // width
+                        for part in range(2):
+                            # the last tile overlaps the one before, or columns that nobody reads
+                            x = max(b - width, 0) if part else a
+                            tiles = (a + many * width < b) if part else many
+                            if tiles:
+                                column_tile(vertical, start, packed, e.kh, entry, e.held * 8, x * pixel, zero + x * size, e.pitch, tiles)
+                    else:
+                        for r in range(height):
+                            for x in range(a, b):
+                                value = column_sum(kind, src, fma, start, packed, entry + r * e.held * 8, x * pixel, e.kh)
+                                poke(kind, zero + r * e.pitch + x * size, value)
+                    for side in range(2):
+                        low, high = (max(c0, e.iw), c1) if side else (c0, min(c1, 0))
+                        for x in range(low, high):
+                            column = peek("i64", maps + (x - e.iw if side else x) * 8)
+                            to = zero + x * size
+                            for r in range(height):
+                                line = r * e.pitch
+                                if column < 0:
+                                    poke(kind, to + line, outside)
+                                elif a <= column < b:
+                                    poke(kind, to + line, peek(kind, zero + line + column * size))
+                                else:
+                                    value = column_sum(kind, src, fma, start, packed, entry + r * e.held * 8, column * pixel, e.kh)
+                                    poke(kind, to + line, value)
+                    for r in range(height):
+                        row = zero + r * e.pitch + c0 * size
+                        if e.sw == 2:
+                            even = halves + 2 * r * e.half
+                            split(kind, lanes, even, even + e.half, row, (c1 - c0 + 1) // 2)
+                            row = even
+                        line = at.dst + n * e.dn + o * e.dc + (j + r) * e.dy + x0 * result
+                        past = e.past and wanted > 2 * across and line % size == 0
+                        skew = -line % vector // size if past else 0
+                        full = (wanted - skew) // across
+                        done = skew + full * across
+                        for part in range(3):
+                            x, tiles, low, high, aside = skew, full, 0, across, False
+                            if part == 0:
+                                # columns that aligned tiles do not reach: a line stored both ways would be fetched and written twice
+                                x, tiles, high, aside = 0, skew > 0, skew, True
+                            elif part == 2:
+                                tiles, aside = done < wanted, past or wanted < across
+                                x = max(wanted - across, 0)
+                                low, high = done - x, min(wanted, across)
+                            if tiles:
+                                row_tile(horizontal, first, taps + e.kh * size, parts, e.many, row + x * size,
+                                         tile_at if aside else line + x * result, tiles, past and part == 1)  # fmt: skip
+                            if tiles and aside:
+                                copy(result_bits, lanes, line + (x + low) * result, tile_at + low * result, high - low)
+
+    return separable
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward float sums of filters of rank 1, one channel each, side by side or two columns apart."""
+    reason = not_computed(p, "fwd", roundings=(None, *ROUNDINGS))
+    if reason is not None:
+        return reason
+    if p.structure not in ("rank1", "box"):
+        return f"for weights of rank 1, not {p.structure}"
+    if p.precision == "strict":
+        return "precision strict asks for direct sums"
+    if not p.g == p.ic == p.oc:
+        return "for filters of one channel each"
+    if p.acc not in ("f32", "f64"):
+        return f"sums in f32 or f64, not {p.acc}"
+    if parse_epilogue(p.epilogue).activation is not None:
+        return f"does not fuse {p.epilogue}"
+    if parse_epilogue(p.epilogue).rounding and (p.dst not in STORED or p.dst == "u32"):
+        return f"does not round into {p.dst}"
+    if (p.dh > 1 and p.kh > 1) or (p.dw > 1 and p.kw > 1):
+        return "does not spread taps"
+    if _steps(p)[1] > 2:
+        return "for column strides 1 and 2"
+    return too_large(p, _layout(p, t)[-1])
+
+
+def cost(p: Problem, t: Target) -> float:
+    return costs.separable_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
+
+
+def most_kernels(t: Target) -> int:
+    return 3
+
+
+def _tile(t: Target) -> Tile:
+    return next(tile for tile in TILES if tile.registers <= t.registers)
+
+
+def _steps(p: Problem) -> tuple[int, int]:
+    """The strides that matter."""
+    return (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan that holds the two vectors of each filter."""
+    size, tile = DTYPES[p.acc].itemsize, _tile(t)
+    lanes = t.lanes(size)
+    v = _row_stride(p)
+    v = v if v <= 2 else 0
+    converts = p.src in LOADED and p.dst in STORED and (p.dst, p.acc) != ("f16", "f64")
+    src_type, dst_type, rounding = (p.src, p.dst, parse_epilogue(p.epilogue).rounding or "") if converts else (p.acc, p.acc, "")
+    spec = (p.acc, src_type, dst_type, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, int(t.fma))
+    types = f"_{src_type}_{dst_type}" * ((src_type, dst_type) != (p.acc, p.acc)) + f"_{rounding}" * bool(rounding)
+    name = f"separable_{p.acc}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1)
+    own = (src_type, dst_type) == (p.acc, p.acc)
+    region = Region(name, _factory, spec, p.acc if own else "i8")
+    head, tables, scratch = _layout(p, t)
+    units, seconds = p.n * p.oc * head.bands, costs.separable_seconds(p, lanes)
+
+    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        pixel = _pixel(fill, src_type)
+        if pixel is None or not (is_native(src, src_type) and is_native(dst, dst_type)):
+            return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
+        (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
+        past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
+        e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array(e, np.int64), tables])
+        values = finish_values(p, fill)
+        return region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst)
+
+    return Plan(problem=p, algorithm="separable", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _pixel(fill: Any, name: str) -> int | None:
+    """The bits of the fill value as a pixel, or None where a pixel cannot hold it."""
+    dtype = DTYPES[name]
+    with np.errstate(all="ignore"):
+        pixel = np.asarray(fill).astype(dtype)
+        if not (pixel == fill or (pixel != pixel and fill != fill)):
+            return None
+    return int(pixel.view(f"i{dtype.itemsize}"))
+
+
+def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+    """``(oc, 1, 1, kh + kw)``: the factors of the rows, then those of the columns, for stride 2 the even ones first."""
+    packed = np.empty((p.oc, 1, 1, p.kh + p.kw), DTYPES[p.acc])
+    kind = "f4" if wei.dtype == np.float32 and wei.dtype.isnative else "f8"
+    if not factor(wei if wei.dtype == kind else wei.astype(kind), packed):
+        raise ValueError(f"weights must be finite and of rank 1 as planned ({p}), or the plan made without their structure")
+    if _steps(p)[1] == 2:
+        columns = packed[..., p.kh :]
+        columns[...] = np.concatenate([columns[..., ::2], columns[..., 1::2]], axis=-1)
+    return packed
+
+
+def _row_stride(p: Problem) -> int:
+    """Entries of the row table between the rows of two outputs; of kernels of one row, every row is its own entry."""
+    return _steps(p)[0] if p.kh > 1 else 1
+
+
+def _layout(p: Problem, t: Target) -> tuple[Head, np.ndarray, int]:
+    """The kernel's integers but for the strides; its tables; bytes of workspace of one thread."""
+    tile, size = _tile(t), DTYPES[p.acc].itemsize
+    lanes = t.lanes(size)
+    width, across = lanes * tile.vecs, lanes * tile.wide
+    sh, sw = _steps(p)
+    step = _row_stride(p)
+    held = min(step, p.kh)
+    band_rows = min(_BAND, -(-p.oh // tile.rows) * tile.rows)
+    cols = max(_COLUMN_BYTES // size // sw // across, 1) * across
+    cols = min(cols, -(-p.ow // across) * across)
+    columns = 2 * width + cols * sw + p.kw + 2 * lanes
+    # an odd multiple of a cache line, so that the rows of a tile lie in different sets
+    pitch = (columns * size // 128 * 2 + 3) * 64
+    half = (columns * size // 256 * 2 + 3) * 64 if sw == 2 else 0
+    entries = band_rows * held + p.kh
+    entry = np.arange(p.oh * held + p.kh)
+    rows = (entry // held * step + entry % held) * (sh if p.kh == 1 else 1)
+    rows = row_map(p)[np.minimum(rows, p.ih_padded - 1)]
+    before, after = column_maps(p, p.pr)
+    even = -(-p.kw // sw)
+    head = Head(
+        oc=p.oc, iw=p.iw, oh=p.oh, ow=p.ow, kh=p.kh, kw=p.kw, sw=sw, pl=p.pl, held=held, bands=-(-p.oh // band_rows), band_rows=band_rows,
+        cols=cols, entries=entries, fills=int(rows.min() < 0), bias=int(parse_epilogue(p.epilogue).bias), pitch=pitch, half=half,
+        many=1 + (p.kw > even), nleft=p.pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+    )  # fmt: skip
+    tables = np.concatenate([np.array([even, 0, p.kw - even, half]), rows, before, after])
+    scratch = 8 * (entries + p.kh) + 64 + size * (p.kh + across) + 8 * p.iw + tile.rows * (pitch + 2 * half) + 128
+    return head, tables, -(-scratch // 64) * 64
