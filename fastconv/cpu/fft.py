@@ -20,7 +20,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import border_row
 from .fft_frame import Frame, choose, passes, twist
 from .fft_repair import repair
-from .fft_tile import Pass, fft_load, fft_multiply, fft_pass, fft_store, fft_turn
+from .fft_tile import Pass, fft_load, fft_middle, fft_pass, fft_store, fft_turn
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import is_native
@@ -155,11 +155,11 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
                         list_at = e.column_passes + 2 * e.row_passes
                         fft_turn(spec, column, turned, spectrum + s * turned, e.group, groups)
                     for turn in range(e.turns if phase == _ROWS else 1):
+                        entry = at.extents + _PASSES_AT + (list_at + turn * (many + 1)) * _PASS_BYTES
                         if turn:
-                            fft_multiply(spec, data, wei + HEAD * size + i * e.group, e.nx)
+                            fft_middle(spec, data, wei + HEAD * size + i * e.group, entry - 2 * _PASS_BYTES)
                         inverse = 1 if turn or phase == _BACK else 0
-                        entry = at.extents + _PASSES_AT + (list_at + turn * many) * _PASS_BYTES
-                        for number in range(many):
+                        for number in range(many - (1 if phase == _ROWS and e.turns > 1 else 0)):
                             fft_pass(spec, data, inverse, entry + number * _PASS_BYTES, tables)
                     if phase == _COLUMNS:
                         fft_turn(spec, spectrum + s * turned, e.group, column, turned, groups)

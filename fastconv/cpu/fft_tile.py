@@ -205,7 +205,9 @@ def fft_load(typing_context: Any, spec: Any, column: Any, count: Any, rows: Any,
         to, table, w = emit.variable(column), emit.variable(rows), emit.variable(twist)
 
         def pixels(entry: Any) -> Any:
-            value = emit.load(emit.offset(emit.load_integer(entry), xoff))
+            place = emit.offset(emit.load_integer(entry), xoff)
+            value = emit.load(place)
+            emit.prefetch(emit.offset(place, emit.width))  # of the next column
             absolute = builder.and_(builder.bitcast(value, bits.vector), magnitude)
             before = emit.get(largest)
             emit.set(largest, builder.select(builder.icmp_signed(">", absolute, before), absolute, before))
@@ -299,20 +301,30 @@ def fft_turn(typing_context: Any, spec: Any, to: Any, to_step: Any, source: Any,
 
 
 @intrinsic(prefer_literal=True)
-def fft_multiply(typing_context: Any, spec: Any, column: Any, wei: Any, count: Any) -> Any:
-    """``column[j] = column[j] conj(wei[j])`` for ``count`` points."""
+def fft_middle(typing_context: Any, spec: Any, column: Any, wei: Any, entry: Any) -> Any:
+    """The last pass of a transform, ``column[j] = column[j] conj(wei[j])``, and the first pass of the inverse, without a store between.
+
+    ``entry`` is the address of the last :data:`Pass`, whose butterflies are plain and of neighbouring points.
+    """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, column, wei, count = arguments
+        _, column, wei, entry = arguments
         m = _Arithmetic(builder, *chosen)
         emit = m.emit
-        place, factor = emit.variable(column), emit.variable(wei)
-        with emit.loop(count):
-            here, w = emit.get(place), emit.get(factor)
-            m.store(here, m.times_conjugate(m.load(here), m.load(w)))
-            emit.set(place, emit.offset(here, m.pitch))
-            emit.set(factor, emit.offset(w, m.pitch))
+        one = Pass(*(emit.load_integer(emit.offset(entry, 8 * n)) for n in range(len(Pass._fields))))
+        for radix in RADICES:
+            with emit.case(one.code, code(radix, PLAIN)):
+                place, factor = emit.variable(column), emit.variable(wei)
+                with emit.loop(one.groups):
+                    here, w = emit.get(place), emit.get(factor)
+                    places = [emit.offset(here, q * m.pitch) for q in range(radix)]
+                    points = m.butterfly([m.load(at) for at in places])
+                    products = [m.times_conjugate(point, m.load(emit.offset(w, q * m.pitch))) for q, point in enumerate(points)]
+                    for at, point in zip(places, m.butterfly([product[::-1] for product in products]), strict=True):
+                        m.store(at, point[::-1])
+                    emit.set(place, emit.offset(here, radix * m.pitch))
+                    emit.set(factor, emit.offset(w, radix * m.pitch))
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 3), codegen

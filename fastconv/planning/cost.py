@@ -35,10 +35,10 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
-FFT_POINT = 12e-9  # per vector of points, there and back: loads, transposes, product, stores
-FFT_PASS = 4e-9  # per vector of points: a pass there and one back
+FFT_POINT = 16e-9  # per vector of points, there and back: loads, transposes, product, stores
+FFT_PASS = 3e-9  # per vector of points: a pass there and one back
 FFT_CACHED_BYTES = 1 << 20  # of a spectrum; of a larger one each vector of points takes longer by
-FFT_MEMORY = 10e-9
+FFT_MEMORY = 8e-9
 FFT_CALL_SECONDS = 3e-5
 MOST_SPECTRUM = 2 << 30  # bytes
 FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; larger ones are shared by all
