@@ -29,7 +29,7 @@ from .threads import Job, Region, workspaces
 from .values import finish_values
 
 CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc2k17_reflect_p8_f32_bias+relu")
-MOST_ERROR = 16
+MOST_ERROR = 32  # 11 is the largest seen, of constant images and kernels; of random ones, 1.5
 
 HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), sum|w|
 # The integers that the kernel receives: these, the passes there and back of columns, of rows, the row map, the two column maps, and
@@ -211,7 +211,7 @@ def cost(p: Problem, t: Target) -> float:
     """Frames there and back."""
     chosen = _chosen(p, t)
     assert chosen is not None
-    return costs.fft_seconds(p, chosen[0])
+    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks)
 
 
 def most_kernels(t: Target) -> int:

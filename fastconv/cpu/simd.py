@@ -205,24 +205,24 @@ class Emitter:
         """``lanes`` vectors as the columns of a square.
 
         Elements are interleaved within 128 bits, then pieces of 128 bits gathered from pairs of vectors: log2(lanes) rounds of shuffles
-        that need no table of places (16 vectors of float32 in half the time of two-vector shuffles over the whole width, Zen 4, 2026-11).
+        that need no table of places.
         """
         lanes, few = self.lanes, min(16 // self.itemsize, self.lanes)
-        pieces, half = lanes // few, few // 2
+        pieces, half, sides = lanes // few, few // 2, (0, lanes)
         done = []
         for first in range(0, lanes, few):
             vectors = list(rows[first : first + few])
             for _ in range(few.bit_length() - 1):
-                vectors = [self.pick(vectors[n // 2], vectors[n // 2 + half],
-                                     [side + piece + n % 2 * half + at for piece in range(0, lanes, few) for at in range(half) for side in (0, lanes)])
-                           for n in range(few)]  # fmt: skip
+                halves = [[side + piece + start + at for piece in range(0, lanes, few) for at in range(half) for side in sides]
+                          for start in (0, half)]  # fmt: skip
+                vectors = [self.pick(vectors[n // 2], vectors[n // 2 + half], halves[n % 2]) for n in range(few)]
             done.append(vectors)
         columns = []
-        for vectors in zip(*done, strict=True):
+        for vectors in map(list, zip(*done, strict=True)):
             for _ in range(pieces.bit_length() - 1):
-                vectors = [self.pick(vectors[n], vectors[n + 1],
-                                     [side + piece + at for side in (0, lanes) for piece in range(odd * few, lanes, 2 * few) for at in range(few)])
-                           for odd in range(2) for n in range(0, pieces, 2)]  # fmt: skip
+                others = [[side + piece + at for side in sides for piece in range(odd * few, lanes, 2 * few) for at in range(few)]
+                          for odd in range(2)]  # fmt: skip
+                vectors = [self.pick(vectors[n], vectors[n + 1], lanes_of) for lanes_of in others for n in range(0, pieces, 2)]
             columns.append(vectors)
         return [columns[n % few][n // few] for n in range(lanes)]
 

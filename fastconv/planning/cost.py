@@ -35,8 +35,8 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
-FFT_POINT = 16e-9  # per vector of points, there and back: loads, transposes, product, stores
-FFT_PASS = 3e-9  # per vector of points: a pass there and one back
+FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
+FFT_PASS = 3.5e-9  # per vector of points: a pass there and one back
 FFT_CACHED_BYTES = 1 << 20  # of a spectrum; of a larger one each vector of points takes longer by
 FFT_MEMORY = 8e-9
 FFT_CALL_SECONDS = 3e-5
@@ -122,6 +122,6 @@ def fft_block_seconds(ny: int, nx: int, lanes: int, size: int, y_passes: int, x_
     return points * nanoseconds
 
 
-def fft_seconds(p: Problem, plane: float) -> float:
-    """All planes, of ``plane`` seconds each, and the kernel's transform, half as long as a frame's, which a functional call makes."""
-    return FFT_CALL_SECONDS + p.n * p.oc * plane
+def fft_seconds(p: Problem, plane: float, block: float) -> float:
+    """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
+    return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2)
