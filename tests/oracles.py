@@ -13,10 +13,11 @@ import numpy as np
 import scipy.signal
 from scipy import special
 
+from fastconv.cpu import fft
 from fastconv.planning.problem import DTYPES, parse_epilogue
 
 # C of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {}
+TRANSFORM = {"fft": fft.MOST_ERROR}
 # largest |slope| of each activation
 STEEPNESS = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "silu": 1.1, "gelu": 1.13, "leaky_relu": 1.0}
 ACTIVATION_ULPS = 8  # of an activation's own evaluation, in units of u (|y| + min(|x|, 1))
@@ -152,7 +153,7 @@ def truth(p, src, wei, bias=None, fill=0):
         else:
             absolute = [np.abs(x.astype(kind)).astype(np.float64) for x in (src, wei)]
             magnitude = sums(p, *absolute, abs(fill))
-            largest = max([float(x.max(initial=0)) for x in absolute[:1]] + [abs(fill)])
+            largest = max(float(absolute[0].max(initial=0, where=np.isfinite(absolute[0]))), abs(fill) if np.isfinite(fill) else 0)
             scale = largest * absolute[1].sum((1, 2, 3))[:, None, None]
         if bias is not None:
             value = value + bias.astype(kind)[:, None, None]

@@ -17,7 +17,10 @@ from tests.problems import ALGORITHMS, CASES, ROOT, fitted
 PINNED = {
     "ih512_k3_p1": "direct",
     "ih8_k3_p1_reflect": "direct",
-    "ih512_k15_p7": "direct",
+    "ih512_k9_p4": "direct",
+    "ih512_k31_p15": "fft",
+    "ih512_k31_p15_f64": "fft",
+    "ih64_k15_p7": "direct",
     "ih512_k3_s2": "direct",
     "ih512_sh2sw1_k3": "direct",
     "ih512_k3_f64": "direct",

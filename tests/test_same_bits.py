@@ -10,7 +10,7 @@ from fastconv.cpu import direct
 from fastconv.cpu.target import detect
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
-from tests.oracles import assert_same_bits
+from tests.oracles import TRANSFORM, assert_same_bits
 from tests.problems import ALGORITHMS, dense, operands, result_array, run, shapes, typed
 
 # a random image repeated with this period, coprime to every block
@@ -79,9 +79,9 @@ def test_for_any_pitch(text, dtype, monkeypatch):
     assert told == [False, True, True, True]
 
 
-@pytest.mark.parametrize(("algorithm", "p"), list(accepted()))
+@pytest.mark.parametrize(("algorithm", "p"), [case for case in accepted() if case.values[0] not in TRANSFORM])
 def test_for_any_position(algorithm, p):
-    """A periodic image gives a periodic result, bit by bit, and equal filters equal channels."""
+    """A periodic image gives a periodic result, bit by bit, and equal filters equal channels; a transform's rounding has places."""
     rng = np.random.default_rng(6)
     src_shape, wei_shape, bias_shape, _ = shapes(p)
     dtype = {"f32": "f4", "f64": "f8"}[p.dst]

@@ -90,6 +90,12 @@ class Emitter:
         """``lanes`` consecutive elements."""
         return self.builder.load(self._pointer(address, self.vector), align=1)
 
+    def prefetch(self, address: Any) -> None:
+        """Ask for the cache line at an address, which need not be valid, in the second-level cache."""
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, [self._pointer(address, ir.IntType(8)), *(ir.Constant(_I32, n) for n in (0, 2, 1))])
+
     def load_first(self, address: Any, count: int) -> Any:
         """``count`` consecutive elements in the first lanes; what the others hold is not defined."""
         part = ir.VectorType(self.element, count)
@@ -211,18 +217,29 @@ class Emitter:
         return build.select(build.icmp_signed(">", x, high), high, x)
 
     def transpose(self, rows: Sequence[Any]) -> list[Any]:
-        """``lanes`` vectors as the columns of a square: log2(lanes) rounds of two-vector shuffles."""
-        vectors, half = list(rows), self.lanes // 2
-        while half:
-            for i in range(self.lanes):
-                if i & half:
-                    continue
-                a, b = vectors[i], vectors[i + half]
-                low = [lane if not lane & half else self.lanes + lane - half for lane in range(self.lanes)]
-                high = [lane + half if not lane & half else self.lanes + lane for lane in range(self.lanes)]
-                vectors[i], vectors[i + half] = self.pick(a, b, low), self.pick(a, b, high)
-            half //= 2
-        return vectors
+        """``lanes`` vectors as the columns of a square.
+
+        Elements are interleaved within 128 bits, then pieces of 128 bits gathered from pairs of vectors: log2(lanes) rounds of shuffles
+        that need no table of places.
+        """
+        lanes, few = self.lanes, min(16 // self.itemsize, self.lanes)
+        pieces, half, sides = lanes // few, few // 2, (0, lanes)
+        done = []
+        for first in range(0, lanes, few):
+            vectors = list(rows[first : first + few])
+            for _ in range(few.bit_length() - 1):
+                halves = [[side + piece + start + at for piece in range(0, lanes, few) for at in range(half) for side in sides]
+                          for start in (0, half)]  # fmt: skip
+                vectors = [self.pick(vectors[n // 2], vectors[n // 2 + half], halves[n % 2]) for n in range(few)]
+            done.append(vectors)
+        columns = []
+        for vectors in map(list, zip(*done, strict=True)):
+            for _ in range(pieces.bit_length() - 1):
+                others = [[side + piece + at for side in sides for piece in range(odd * few, lanes, 2 * few) for at in range(few)]
+                          for odd in range(2)]  # fmt: skip
+                vectors = [self.pick(vectors[n], vectors[n + 1], lanes_of) for lanes_of in others for n in range(0, pieces, 2)]
+            columns.append(vectors)
+        return [columns[n % few][n // few] for n in range(lanes)]
 
     def variable(self, value: Any) -> Any:
         """A place for a value that changes in a loop; promoted to a register."""

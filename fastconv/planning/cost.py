@@ -40,6 +40,21 @@ BLOCKED_STORE_SECONDS = 1.5e-9
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
+FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
+FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
+FFT_PASS = 3.5e-9  # per vector of points: a pass there and one back
+FFT_CACHED_BYTES = 1 << 20  # of a spectrum; of a larger one each vector of points takes longer by
+FFT_MEMORY = 8e-9
+FFT_CALL_SECONDS = 3e-5
+MOST_SPECTRUM = 2 << 30  # bytes
+FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; larger ones are shared by all
+FFT_LEAST_SHARED = 1 << 16
+FFT_BLOCKS_A_THREAD = 4  # of fewer, frames are shared
+FFT_UNITS_A_THREAD = 4
+FFT_SPARE_BITS = 27  # of exponents: the sums of a frame grow no further
+REPAIR_SECONDS = 1e-5  # of a window that holds a pixel that is not finite
+REPAIR_TAP_SECONDS = 1e-9
+
 CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
@@ -126,3 +141,18 @@ def complex_seconds(p: Problem) -> float:
 def reference_seconds(p: Problem) -> float:
     """Passes over all results, one for each tap."""
     return REFERENCE_TAP_SECONDS * p.kh * p.kw + REFERENCE_FLOP_SECONDS * p.flops
+
+
+def fft_block_seconds(ny: int, nx: int, lanes: int, size: int, y_passes: int, x_passes: int) -> float:
+    """One frame there and back: the passes over vectors of points, their transposes, the product with the kernel's spectrum."""
+    points = ny // 2 * nx / lanes
+    spectrum = ny * nx * size
+    nanoseconds = FFT_POINT + FFT_PASS * (y_passes + x_passes)
+    if spectrum > FFT_CACHED_BYTES:
+        nanoseconds += FFT_MEMORY
+    return points * nanoseconds
+
+
+def fft_seconds(p: Problem, plane: float, block: float) -> float:
+    """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
+    return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2)

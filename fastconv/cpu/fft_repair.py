@@ -1,0 +1,93 @@
+"""fft_repair: results of a transform where the direct formula says something else: windows that hold NaN or inf, magnitudes out of range.
+
+A transform counts pixels that are not finite as 0.  Adding ``x w`` for each of them to the results whose windows hold it gives NaN and inf
+where the sums of the formula have them: what is finite in such a sum does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Plan
+from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
+from .fft_frame import Frame
+
+
+def repair(
+    p: Problem, frame: Frame, child: Plan, seen: np.ndarray, src: np.ndarray, weights: tuple[np.ndarray, np.ndarray],
+    bias: np.ndarray | None, dst: np.ndarray, fill: Any,
+) -> None:  # fmt: skip
+    """Correct the planes of ``dst`` that need it, and repeat what a wrapped image repeats.
+
+    Parameters
+    ----------
+    child : Plan
+        Of one plane, by direct sums.
+    seen : ndarray
+        The largest bits of an absolute value in each plane ``(n, oc)``.
+    weights : tuple of ndarray
+        ``sum|w|`` of each filter, NaN where one is not finite, and the filters.
+    """
+    totals, filters = weights
+    dtype = DTYPES[p.acc]
+    largest = seen.astype(f"i{dtype.itemsize}").view(dtype).reshape(p.n, p.oc)
+    padded = p.border == "constant" and max(p.pt, p.pb, p.pl, p.pr) > 0
+    constant = abs(dtype.type(fill)) if padded else dtype.type(0)
+    for n, o in np.ndindex(p.n, p.oc):
+        plane, to = src[n, o], dst[n, o]
+        found, most = np.isfinite(largest[n, o]), largest[n, o]
+        wrong = None
+        if not found:
+            finite = np.isfinite(plane)
+            most = np.abs(plane[finite]).max(initial=0)
+            wrong = np.argwhere(~finite)
+        if _in_range(np.maximum(most, constant), totals[o]) and (wrong is None or _add(p, frame, child, wrong, plane, filters[o, 0], to)):
+            _repeat(frame, to)
+        else:
+            one = None if bias is None else bias[o : o + 1]
+            child.run(src[n : n + 1, o : o + 1], child.pack(filters[o : o + 1]), one, dst[n : n + 1, o : o + 1], fill)
+
+
+def _in_range(most: Any, total: Any) -> bool:
+    """Whether no intermediate value of a transform of pixels of at most this magnitude overflows, or loses bits by being too small."""
+    limits = np.finfo(total.dtype)
+    small = np.ldexp(total.dtype.type(1), limits.minexp + costs.FFT_SPARE_BITS)
+    large = np.ldexp(total.dtype.type(1), limits.maxexp - costs.FFT_SPARE_BITS)
+    fits = [value == 0 or small <= value <= large for value in (most, total)]  # NaN does not
+    return all(fits) and bool(most * total <= limits.max / 4)
+
+
+def _add(p: Problem, frame: Frame, child: Plan, wrong: np.ndarray, plane: np.ndarray, wei: np.ndarray, to: np.ndarray) -> bool:
+    """Add the products of the pixels at ``wrong``; False where direct sums are simpler, or quicker."""
+    if parse_epilogue(p.epilogue).activation is not None or to.dtype.kind != "f":
+        return False
+    rows, columns = (
+        border_indices(-before, axis.out + taps - 1, 1, extent, p.border)
+        for before, axis, taps, extent in ((p.pt, frame.y, p.kh, p.ih), (p.pl, frame.x, p.kw, p.iw))
+    )
+    down, across = (np.bincount(places[places >= 0], minlength=extent) for places, extent in ((rows, p.ih), (columns, p.iw)))
+    windows = int((down[wrong[:, 0]] * across[wrong[:, 1]]).sum())
+    if windows * (costs.REPAIR_SECONDS + costs.REPAIR_TAP_SECONDS * p.taps) > child.cost:
+        return False
+    for y, x in wrong:
+        products = (wei * plane[y, x].astype(wei.dtype))[::-1, ::-1]
+        for row in map(int, np.flatnonzero(rows == y)):
+            y0, y1 = max(row - p.kh + 1, 0), min(row + 1, frame.y.out)
+            for column in map(int, np.flatnonzero(columns == x)):
+                x0, x1 = max(column - p.kw + 1, 0), min(column + 1, frame.x.out)
+                part = products[y0 - row + p.kh - 1 : y1 - row + p.kh - 1, x0 - column + p.kw - 1 : x1 - column + p.kw - 1]
+                to[y0:y1, x0:x1] += part
+    return True
+
+
+def _repeat(frame: Frame, to: np.ndarray) -> None:
+    """The results of a wrapped image repeat with its period."""
+    for first in range(frame.x.out, to.shape[1], frame.x.out):
+        part = to[: frame.y.out, first : first + frame.x.out]
+        part[...] = to[: frame.y.out, : part.shape[1]]
+    for first in range(frame.y.out, to.shape[0], frame.y.out):
+        part = to[first : first + frame.y.out]
+        part[...] = to[: part.shape[0]]
