@@ -1,0 +1,210 @@
+"""fastconv.opencv against cv2: function x type x ksize x border x ddepth x channels; integers are equal."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from fastconv import opencv
+from fastconv.opencv.taps import derivative, scharr
+from tests.oracles import assert_close
+from tests.oracles import opencv as peer
+from tests.problems import random_array
+
+TYPES = ("u1", "u2", "i2", "f4", "f8")
+BORDERS = (0, 1, 2, 4, 4 | cv2.BORDER_ISOLATED)
+SHAPES = ((17, 35), (12, 13, 3), (9, 40, 1), (1, 21), (8, 1), (2, 3, 5))  # with channels; one row, one column; smaller than kernels
+KERNELS = ((3, 3), (5, 4), (1, 7), (6, 1), (2, 2), (9, 9))
+DIRECT = {"u1": (-1, 0, 2, 3, 5, 6), "u2": (-1, 2, 5, 6), "i2": (-1, 3, 5, 6), "f4": (-1, 5), "f8": (-1, 6)}
+SEPARABLE = {**dict.fromkeys(("u1", "u2", "i2", "f4"), (-1, 0, 2, 3, 5, 6)), "f8": (-1, 0, 2, 3, 6)}
+BOX = {**dict.fromkeys(("u1", "u2", "i2"), (-1, 0, 2, 3, 4, 5, 6)), **dict.fromkeys(("f4", "f8"), (-1, 0, 2, 3, 5, 6))}
+LAPLACIAN = dict.fromkeys(TYPES, (-1, 0, 2, 3, 4, 5, 6))
+
+
+def image(shape, dtype, seed=0):
+    return random_array(np.random.default_rng([seed, *shape]), shape, dtype)
+
+
+def kernel(shape, whole, seed=0):
+    rng = np.random.default_rng([seed, *np.atleast_1d(shape)])
+    if whole:
+        return rng.integers(-5, 6, shape).astype(np.float32)
+    w = rng.standard_normal(shape).astype(np.float32)
+    return w / np.abs(w).sum()
+
+
+def summed(src, ddepth, taps):
+    """Taps in the type of OpenCV's sums, in float64."""
+    return np.asarray(taps, np.float64 if src.dtype == np.float64 or ddepth == cv2.CV_64F else np.float32).astype(np.float64)
+
+
+def check(name, src, *arguments, weights, **keywords):
+    expected, allowed = peer(name, src, *arguments, weights=weights, **keywords)
+    result = getattr(opencv, name)(src, *arguments, **keywords)
+    assert result.dtype == expected.dtype
+    assert result.flags.c_contiguous
+    what = f"{name} {src.dtype} {src.shape} {[a for a in arguments if np.ndim(a) < 1]} {keywords}"
+    assert_close(result.astype(np.float64), expected.astype(np.float64), allowed, what)
+
+
+def borders():
+    return itertools.cycle(BORDERS)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_filter2d(dtype, whole):
+    for border, (shape, k, ddepth) in zip(borders(), itertools.product(SHAPES, KERNELS, DIRECT[dtype]), strict=False):
+        src, w = image(shape, dtype), kernel(k, whole)
+        check("filter2D", src, ddepth, w, weights=summed(src, ddepth, w), borderType=border)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_sepfilter2d(dtype, whole):
+    for border, (shape, k, ddepth) in zip(borders(), itertools.product(SHAPES, KERNELS, SEPARABLE[dtype]), strict=False):
+        src, y, x = image(shape, dtype), kernel(k[0], whole), kernel(k[1], whole, 1)
+        check("sepFilter2D", src, ddepth, x, y, weights=np.outer(summed(src, ddepth, y), summed(src, ddepth, x)), borderType=border)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_border_and_delta(dtype):
+    for border, shape, delta in itertools.product(BORDERS, SHAPES, (0, 7, -2.5)):
+        src, w = image(shape, dtype), summed(image(shape, dtype), -1, kernel((4, 5), False))
+        check("filter2D", src, -1, w, weights=w, borderType=border, delta=delta)
+        check("sepFilter2D", src, -1, w[0], w[1], weights=np.outer(w[1], w[0]), borderType=border, delta=delta)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_anchor(dtype):
+    src, w = image((7, 9, 3), dtype), kernel((3, 4), True).astype(np.float64)
+    for anchor in itertools.product((-1, 0, 1, 2, 3), (-1, 0, 1, 2)):
+        check("filter2D", src, -1, w, weights=w, anchor=anchor, borderType=1)
+        check("sepFilter2D", src, -1, w[0], w[:, 0], weights=np.outer(w[:, 0], w[0]), anchor=anchor)
+        check("boxFilter", src, -1, (4, 3), weights=np.ones((3, 4)), anchor=anchor, normalize=False)
+
+
+def test_zeros_at_the_edges_of_a_kernel_beside_any_anchor():
+    w = np.zeros((5, 5), np.float32)
+    src = image((8, 9), "u1")
+    for taps in ([(2, 2)], [(0, 0)], [(4, 4), (3, 1)], [(1, 2), (2, 2)], []):
+        w[:] = 0
+        w[tuple(np.transpose(taps)) if taps else ([], [])] = 3
+        for anchor in ((-1, -1), (0, 0), (4, 4), (1, 3)):
+            check("filter2D", src, 3, w, weights=w.astype(np.float64), anchor=anchor, borderType=0)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_sobel_and_scharr(dtype):
+    orders = ((1, 0), (0, 1), (1, 1), (2, 0), (2, 1))
+    scalings = itertools.cycle(((1, 0), (0.5, 0), (-2, 3.5), (1 / 3, 1)))
+    for border, (shape, k, (dx, dy), ddepth) in zip(borders(), itertools.product(SHAPES[:4], (1, 3, 5, 7, -1), orders, SEPARABLE[dtype]),
+                                                    strict=False):  # fmt: skip
+        if k == -1 and dx + dy != 1:
+            continue
+        src, (scale, delta) = image(shape, dtype), next(scalings)
+        x, y = (scharr(o) if k == -1 else derivative(o, k) for o in (dx, dy))
+        x, y = (x * scale, y) if dx == 0 else (x, y * scale)
+        weights = np.outer(summed(src, ddepth, y), summed(src, ddepth, x))
+        keywords = {"scale": scale, "delta": delta, "borderType": border}
+        check("Sobel", src, ddepth, dx, dy, weights=weights, ksize=k, **keywords)
+        if k == -1:
+            check("Scharr", src, ddepth, dx, dy, weights=weights, **keywords)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_laplacian(dtype):
+    small = {1: [[0, 1, 0], [1, -4, 1], [0, 1, 0]], 3: [[2, 0, 2], [0, -8, 0], [2, 0, 2]]}
+    for k in (1, 3, 5, 7):
+        depths = DIRECT[dtype] if k < 5 else LAPLACIAN[dtype]
+        for border, (shape, ddepth, (scale, delta)) in zip(borders(), itertools.product(SHAPES, depths, ((1, 0), (0.5, 3))), strict=False):
+            weights = np.array(small[k], float) if k < 5 else np.outer(derivative(0, k), derivative(2, k))
+            weights = weights if k < 5 else weights + weights.T
+            check("Laplacian", image(shape, dtype), ddepth, weights=weights * scale, ksize=k, scale=scale, delta=delta, borderType=border)
+
+
+def negative(src, ddepth):
+    """OpenCV's sums of int16 that are negative become the largest CV_8U and CV_16U, not 0."""
+    return src.dtype == np.int16 and ddepth in (cv2.CV_8U, cv2.CV_16U)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_boxfilter(dtype, normalize):
+    for border, (shape, k, ddepth) in zip(borders(), itertools.product(SHAPES, KERNELS, BOX[dtype]), strict=False):
+        src = image(shape, dtype)
+        src = np.abs(src) if negative(src, ddepth) else src
+        weights = np.full(k, 1 / (k[0] * k[1]) if normalize else 1.0)
+        check("boxFilter", src, ddepth, k[::-1], weights=weights, normalize=normalize, borderType=border)
+
+
+def levels(count, size):
+    """An image whose windows have sums spread over all that ``count`` pixels of uint8 can have."""
+    rng = np.random.default_rng([count, size])
+    ramp = np.arange(size * size).reshape(size, size) * 256 // (size * size)
+    return np.clip(ramp + rng.integers(-9, 10, ramp.shape), 0, 255).astype(np.uint8)
+
+
+def test_uint8_means_are_opencvs_for_every_window():
+    """floor((sum + whole) / count) up to 256 pixels, where a half is one more for powers of two; half to even above."""
+    sizes = [(k, k) for k in range(1, 32)] + [(5, 4), (6, 3), (1, 2), (2, 1), (1, 8), (15, 17), (16, 17), (31, 2), (3, 30), (64, 4)]
+    for width, height in sizes:
+        src = levels(width * height, 96)
+        expected = cv2.blur(src, (width, height))
+        result = opencv.blur(src, (width, height))
+        if width * height <= 256:
+            assert np.array_equal(result, expected), (width, height)
+        else:
+            check("blur", src, (width, height), weights=np.full((height, width), 1 / (width * height)))
+
+
+def test_the_sum_of_two_white_pixels_is_white():
+    """OpenCV's last columns wrap to black: (510 + 2) // 2 is not saturated there."""
+    src = np.full((4, 37), 255, np.uint8)
+    assert (opencv.blur(src, (2, 1)) == 255).all()
+    assert np.isin(cv2.blur(src, (2, 1)), (0, 255)).all()
+
+
+def test_negative_means_of_int16_are_no_large_unsigned_ones():
+    src = np.full((5, 40), -7, np.int16)
+    for ddepth, normalize in itertools.product((cv2.CV_8U, cv2.CV_16U), (True, False)):
+        assert not opencv.boxFilter(src, ddepth, (3, 3), normalize=normalize).any()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_gaussian_blur_of_integers_is_equal(dtype):
+    sigmas = (0, 0.3, 0.8, 1, 1.5, 2, 3, 5, 10, 50)
+    for border, (k, sigma) in zip(itertools.cycle((0, 1, 2, 3, 4, 18)), itertools.product(range(1, 32, 2), sigmas), strict=False):
+        src = image((21, 34), dtype, k)
+        result = opencv.GaussianBlur(src, (k, k), sigma, borderType=border)
+        assert np.array_equal(result, cv2.GaussianBlur(src, (k, k), sigma, borderType=border)), (k, sigma, border)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_gaussian_blur_of_rectangles_channels_and_sigmas(dtype):
+    calls = (
+        ((3, 5), 0, 0),
+        ((9, 1), 1.2, 0),
+        ((1, 7), 1, 2),
+        ((0, 0), 1.5, 0),
+        ((0, 5), 0.7, 2.2),
+        ((7, 7), 0, 3),
+        ((1, 1), 3, 3),
+        ((31, 3), 0, 0),
+    )
+    for shape, border, (k, sx, sy) in itertools.product(SHAPES, BORDERS, calls):
+        src = image(shape, dtype)
+        if dtype in ("u1", "u2"):
+            result, expected = (m.GaussianBlur(src, k, sx, sigmaY=sy, borderType=border) for m in (opencv, cv2))
+            assert np.array_equal(result, expected), (shape, border, k, sx, sy)
+            continue
+        reach, sigmas = 4, (sx, sy if sy > 0 else sx)
+        kw, kh = (n if n else round(s * reach * 2 + 1) | 1 for n, s in zip(k, sigmas, strict=True))
+        if border & 15:
+            kw, kh = 1 if src.shape[1] == 1 else kw, 1 if src.shape[0] == 1 else kh
+        x, y = (
+            cv2.getGaussianKernel(n, s, cv2.CV_64F if dtype == "f8" else cv2.CV_32F).ravel().astype(float)
+            for n, s in ((kw, sigmas[0]), (kh, sigmas[1]))
+        )
+        check("GaussianBlur", src, k, sx, weights=np.outer(y, x), sigmaY=sy, borderType=border)
