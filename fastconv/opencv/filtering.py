@@ -11,11 +11,11 @@ from ..planning.arguments import check_choices, exact
 from ..planning.calls import Bounded, View, aside, delivered, destination
 from ..planning.planner import MOST_PLANS, plan_problem
 from ..planning.plans import Launch
-from ..planning.problem import DTYPES, Problem, dtype_name
-from ..planning.reference import forward
+from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
 from ..planning.thread_count import thread_count
 from .arguments import F64, I32, Image, image
 
+_REPAIRED = 1 << 16  # outputs that are repaired at a time
 MOST_TAPS = 1024  # of a kernel whose values are part of a remembered call's key; larger ones are packed at each call
 
 
@@ -44,14 +44,13 @@ class Call(NamedTuple):
     packed: np.ndarray
     bias: np.ndarray | None
     launch: Launch
-    dropped: tuple[Problem, np.ndarray] | None  # where zero taps may meet NaN or inf
+    repaired: tuple[Problem, np.ndarray, float] | None  # problem, weights, delta where zero taps may meet NaN or inf
 
     def run(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
         """Write the result into ``dst``, which shares no memory with ``src``, and return it."""
         self.launch(self.source(src), self.packed, self.bias, self.result(dst))
-        if self.dropped is not None and not _all_finite(dst):
-            p, weights = self.dropped
-            forward(p, self.source(src), weights, self.bias, self.result(dst), 0, dropped=True)
+        if self.repaired is not None:
+            _repair(*self.repaired, self.source(src), self.result(dst), dst)
         return dst
 
 
@@ -64,12 +63,26 @@ _VIEWS: dict[int, View] = {  # dimensions of the caller's image -> (1, c, h, w)
 }
 
 
-def _all_finite(x: np.ndarray) -> bool:
+def _repair(p: Problem, weights: np.ndarray, delta: float, src: np.ndarray, dst: np.ndarray, flat: np.ndarray) -> None:
+    """Outputs that are not finite, from the taps that are not zero; where one is finite, so is every pixel under its taps.
+
+    ``src`` and ``dst`` are (1, c, h, w); ``flat`` is dst as the caller has it.
+    """
     with np.errstate(all="ignore"):
-        flat = x.reshape(-1) if x.flags.c_contiguous else None
-        if flat is not None and np.isfinite(np.dot(flat, flat)):  # one pass without a temporary array
-            return True
-    return bool(np.isfinite(x).all())
+        if flat.flags.c_contiguous and np.isfinite(np.dot(flat.reshape(-1), flat.reshape(-1))):  # one pass, no temporary array
+            return
+        wrong = np.nonzero(~np.isfinite(dst))
+        rows = border_indices(-p.pt, p.ih_padded, 1, p.ih, p.border)
+        cols = border_indices(-p.pl, p.iw_padded, 1, p.iw, p.border)
+        for first in range(0, len(wrong[0]), _REPAIRED):
+            n, c, y, x = (index[first : first + _REPAIRED] for index in wrong)
+            sums = np.full(len(n), delta, DTYPES[p.acc])
+            for ky, kx in np.argwhere(weights):
+                row, col = rows[y + ky], cols[x + kx]
+                pixels = src[n, c, row, col].astype(DTYPES[p.acc])
+                pixels[(row < 0) | (col < 0)] = 0
+                sums += weights[ky, kx] * pixels
+            dst[n, c, y, x] = sums
 
 
 def _held(kernels: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -124,9 +137,9 @@ def _general(
     into = destination(out, shape if out is None else out.shape, f.dtype, array)
     source, result = _VIEWS[array.ndim], _VIEWS[into.ndim]
     packed = plan.pack(wei)
-    dropped = (p, wei) if f.drops and known.dtype.kind == "f" and not weights.all() else None
+    repaired = (p, weights, f.delta) if f.drops and known.dtype.kind == "f" and not weights.all() else None
     call = Call(shape, f.dtype, out is not None, source, result, packed, bias,
-                plan.prepare(source(array), packed, result(into)), dropped)  # fmt: skip
+                plan.prepare(source(array), packed, result(into)), repaired)  # fmt: skip
     call.run(array, into)
     if key is not None and (out is None or into is out):
         _calls.keep(key, call._replace(source=_VIEWS[np.ndim(src)]))

@@ -60,17 +60,13 @@ def _sum_channels(wei: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.einsum("goc,ngchw->ngohw", wei, pixels)
 
 
-def forward(
-    p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, fill: Any, dropped: bool = False
-) -> None:  # fmt: skip
-    """Write the result of a forward problem; with ``dropped`` a tap that is zero in all filters multiplies nothing, NaN included."""
+def _forward(p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, fill: Any) -> None:
     acc_type = DTYPES[p.acc]
     wei = wei.astype(acc_type, copy=False).reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw)
     acc = np.zeros((p.n, p.g, p.oc // p.g, p.oh, p.ow), acc_type)
     with np.errstate(all="ignore"):
         for ky, kx, pixels in _terms(p, src, fill):
-            if not dropped or wei[..., ky, kx].any():
-                acc += _sum_channels(wei[..., ky, kx], pixels)
+            acc += _sum_channels(wei[..., ky, kx], pixels)
         result = acc.reshape(p.n, p.oc, p.oh, p.ow)
         if bias is not None:
             result += bias.astype(acc_type, copy=False)[:, None, None]
@@ -168,4 +164,4 @@ def _backward_weight(p: Problem, src: np.ndarray, wei: np.ndarray, bias: Any, ds
                 dst[:, :, ky, kx] = part.reshape(p.oc, p.ic // p.g)
 
 
-_RUNS = {"fwd": forward, "bwd_data": _backward_data, "bwd_weight": _backward_weight}
+_RUNS = {"fwd": _forward, "bwd_data": _backward_data, "bwd_weight": _backward_weight}
