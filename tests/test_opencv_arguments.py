@@ -106,7 +106,7 @@ def test_in_place_and_overlapping(name):
 @pytest.mark.parametrize("name", FILTERS)
 def test_any_layout_of_the_image(name):
     function = getattr(opencv, name)
-    for src in (image((9, 12, 3), "u2"), image((9, 12), "f4")):
+    for src in (image((9, 12, 3)), image((9, 12), "f4")):
         expected = function(src, *CALLS[name])
         for other in (
             np.asfortranarray(src),
@@ -216,7 +216,7 @@ def test_any_shape(h, w, c, kh, kw, border, data):
     anchor = data.draw(st.tuples(st.integers(-1, kw - 1), st.integers(-1, kh - 1)))
     src = image((h, w, c))
     weights = np.random.default_rng([kh, kw]).integers(-3, 4, (kh, kw)).astype(np.float32)
-    for name, arguments in (("filter2D", (3, weights)), ("sepFilter2D", (3, weights[0], weights[:, 0])), ("boxFilter", (4, (kw, kh)))):
+    for name, arguments in (("filter2D", (3, weights)), ("sepFilter2D", (3, weights[0], weights[:, 0])), ("boxFilter", (3, (kw, kh)))):
         keywords = {"anchor": anchor, "borderType": border} | ({"normalize": False} if name == "boxFilter" else {})
         assert_same_bits(getattr(opencv, name)(src, *arguments, **keywords), getattr(cv2, name)(src, *arguments, **keywords), name)
 
