@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..planning.arguments import check_choices, exact
 from ..planning.calls import Bounded, View, aside, delivered, destination
 from ..planning.planner import MOST_PLANS, plan_problem
-from ..planning.plans import Launch
+from ..planning.plans import Launch, Quick, SerialLaunch
 from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
 from ..planning.thread_count import thread_count
 from .arguments import F64, I32, Image, image
@@ -33,7 +34,8 @@ class Filter(NamedTuple):
     drops: bool = False  # zero taps are no taps: NaN under them is not seen
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)
+class Call:
     """A parsed and planned call: what is left to do for arrays of the same shapes, strides and types, and the same taps."""
 
     shape: tuple[int, ...]
@@ -45,13 +47,33 @@ class Call(NamedTuple):
     bias: np.ndarray | None
     launch: Launch
     repaired: tuple[Problem, np.ndarray, float] | None  # problem, weights, delta where zero taps may meet NaN or inf
+    quick: Quick | None = None
+    first: tuple[np.ndarray, int] | None = None  # packed weights of two dimensions where they have more, address of the bias
 
     def run(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
         """Write the result into ``dst``, which shares no memory with ``src``, and return it."""
         self.launch(self.source(src), self.packed, self.bias, self.result(dst))
+        return self._repaired(src, dst)
+
+    def _repaired(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
         if self.repaired is not None:
             _repair(*self.repaired, self.source(src), self.result(dst), dst)
         return dst
+
+    def again(self, src: np.ndarray, dst: np.ndarray | None) -> np.ndarray | None:
+        """`run` for a call that has come before; None where the result must be computed aside."""
+        given = dst is not None and self.fits
+        if dst is None or not given:
+            dst = np.empty(self.shape, self.dtype)
+        elif not dst.flags.writeable:
+            return None
+        if self.first is None and isinstance(self.launch, SerialLaunch) and src.ndim == dst.ndim:
+            taps = self.packed[0, 0] if self.packed.ndim == 4 else self.packed
+            self.quick, self.first = self.launch.quick(src.ndim, taps.ndim), (taps, 0 if self.bias is None else self.bias.ctypes.data)
+        quick, first = self.quick, self.first
+        if quick is not None and first is not None and quick(src, first[0], first[1], dst):
+            return self._repaired(src, dst)
+        return None if given and aside(dst, src) else self.run(src, dst)
 
 
 _calls: Bounded[Call] = Bounded(MOST_PLANS)
@@ -87,12 +109,12 @@ def _repair(p: Problem, weights: np.ndarray, delta: float, src: np.ndarray, dst:
 
 def _held(kernels: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """What distinguishes kernels, or None where that is too much to be part of a key."""
-    held: list[Any] = []
+    held: tuple[Any, ...] = ()
     for kernel in kernels:
-        if type(kernel) is not np.ndarray or kernel.size > MOST_TAPS or kernel.dtype.hasobject:
+        if type(kernel) is not np.ndarray or kernel.size > MOST_TAPS:
             return None
         held += (kernel.shape, kernel.dtype, kernel.tobytes())
-    return tuple(held)
+    return held
 
 
 def filtered(
@@ -106,18 +128,19 @@ def filtered(
         held = _held(kernels) if kernels else ()
         if held is not None:
             place = None if dst is None else (dst.shape, dst.strides, dst.dtype)
-            key = (describe, place, src.shape, src.strides, src.dtype, held, arguments, exact(*arguments), precision, count,
-                   device, algorithm)  # fmt: skip
+            kinds = tuple(map(type, arguments))
+            if tuple in kinds:
+                kinds = exact(*arguments)
+            key = (describe, place, src.shape, src.strides, src.dtype, held, arguments, kinds, precision, count, device, algorithm)
             try:
                 call = _calls.get(key)
             except TypeError:  # a list as ksize or anchor
                 key = None
             else:
                 if call is not None:
-                    if dst is None or not call.fits:
-                        return call.run(src, np.empty(call.shape, call.dtype))
-                    if dst.flags.writeable and not aside(dst, src):
-                        return call.run(src, dst)
+                    result = call.again(src, dst)
+                    if result is not None:
+                        return result
     return _general(key, describe, src, dst, kernels, arguments, precision, count, device, algorithm)
 
 
@@ -142,7 +165,8 @@ def _general(
                 plan.prepare(source(array), packed, result(into)), repaired)  # fmt: skip
     call.run(array, into)
     if key is not None and (out is None or into is out):
-        _calls.keep(key, call._replace(source=_VIEWS[np.ndim(src)]))
+        call.source = _VIEWS[src.ndim]  # of an image of fewer than two dimensions, which `image` made two
+        _calls.keep(key, call)
     return delivered(into, out)
 
 

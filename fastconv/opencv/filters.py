@@ -11,9 +11,11 @@ from .constants import BORDER_CONSTANT, BORDER_DEFAULT, BORDER_ISOLATED
 from .filtering import Filter, filtered
 from .taps import fixed_point, gaussian
 
+MIDDLE = (-1, -1)  # the anchor, where none is given
+
 
 def filter2D(
-    src: Any, ddepth: int, kernel: Any, dst: np.ndarray | None = None, anchor: Any = (-1, -1), delta: float = 0.0,
+    src: Any, ddepth: int, kernel: Any, dst: np.ndarray | None = None, anchor: Any = MIDDLE, delta: float = 0.0,
     borderType: int = BORDER_DEFAULT, *, precision: str = "default", threads: int | None = None, device: str | None = None,
     algorithm: str | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -70,7 +72,17 @@ def filter2D(
     >>> filter2D(x, 5, np.ones((1, 3)) / 3).dtype
     dtype('float32')
     """
-    return filtered(_filter2d, src, dst, (kernel,), (ddepth, anchor, delta, borderType), precision, threads, device, algorithm)
+    return filtered(
+        _filter2d,
+        src,
+        dst,
+        (kernel,),
+        (ddepth, None if anchor is MIDDLE else anchor, delta, borderType),
+        precision,
+        threads,
+        device,
+        algorithm,
+    )
 
 
 def _filter2d(src: Image, kernel2d: Any, ddepth: Any, anchor: Any, delta: Any, border_type: Any) -> Filter:
@@ -80,7 +92,7 @@ def _filter2d(src: Image, kernel2d: Any, ddepth: Any, anchor: Any, delta: Any, b
 
 
 def sepFilter2D(
-    src: Any, ddepth: int, kernelX: Any, kernelY: Any, dst: np.ndarray | None = None, anchor: Any = (-1, -1), delta: float = 0.0,
+    src: Any, ddepth: int, kernelX: Any, kernelY: Any, dst: np.ndarray | None = None, anchor: Any = MIDDLE, delta: float = 0.0,
     borderType: int = BORDER_DEFAULT, *, precision: str = "default", threads: int | None = None, device: str | None = None,
     algorithm: str | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -122,7 +134,17 @@ def sepFilter2D(
            [0, 6, 6, 0],
            [0, 6, 6, 0]], dtype=uint8)
     """
-    return filtered(_separable, src, dst, (kernelX, kernelY), (ddepth, anchor, delta, borderType), precision, threads, device, algorithm)
+    return filtered(
+        _separable,
+        src,
+        dst,
+        (kernelX, kernelY),
+        (ddepth, None if anchor is MIDDLE else anchor, delta, borderType),
+        precision,
+        threads,
+        device,
+        algorithm,
+    )
 
 
 def _separable(src: Image, kernel_x: Any, kernel_y: Any, ddepth: Any, anchor: Any, delta: Any, border_type: Any) -> Filter:
@@ -140,7 +162,7 @@ def outer(y: np.ndarray, x: np.ndarray, src: Image, dtype: np.dtype[Any]) -> np.
 
 
 def boxFilter(
-    src: Any, ddepth: int, ksize: Any, dst: np.ndarray | None = None, anchor: Any = (-1, -1), normalize: bool = True,
+    src: Any, ddepth: int, ksize: Any, dst: np.ndarray | None = None, anchor: Any = MIDDLE, normalize: bool = True,
     borderType: int = BORDER_DEFAULT, *, precision: str = "default", threads: int | None = None, device: str | None = None,
     algorithm: str | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -185,11 +207,21 @@ def boxFilter(
     >>> boxFilter(x, 4, (3, 1), normalize=False)[0]
     array([2, 3, 6, 7], dtype=int32)
     """
-    return filtered(_box, src, dst, (), (ksize, ddepth, anchor, normalize, borderType), precision, threads, device, algorithm)
+    return filtered(
+        _box,
+        src,
+        dst,
+        (),
+        (ksize, ddepth, None if anchor is MIDDLE else anchor, normalize, borderType),
+        precision,
+        threads,
+        device,
+        algorithm,
+    )
 
 
 def blur(
-    src: Any, ksize: Any, dst: np.ndarray | None = None, anchor: Any = (-1, -1), borderType: int = BORDER_DEFAULT, *,
+    src: Any, ksize: Any, dst: np.ndarray | None = None, anchor: Any = MIDDLE, borderType: int = BORDER_DEFAULT, *,
     precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The mean of the pixels in a window, as `cv2.blur`: `boxFilter` in the image's own type.
@@ -214,7 +246,9 @@ def blur(
     >>> blur(np.arange(12, dtype=np.float32).reshape(3, 4), (2, 2), anchor=(0, 0))[1]
     array([6.5, 7.5, 8.5, 8.5], dtype=float32)
     """
-    return filtered(_box, src, dst, (), (ksize, -1, anchor, True, borderType), precision, threads, device, algorithm)
+    return filtered(
+        _box, src, dst, (), (ksize, -1, None if anchor is MIDDLE else anchor, True, borderType), precision, threads, device, algorithm
+    )
 
 
 def _box(src: Image, ksize: Any, ddepth: Any, anchor: Any, normalize: Any, border_type: Any) -> Filter:
