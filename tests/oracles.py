@@ -9,6 +9,7 @@ without fastconv's code.
 import warnings
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import scipy.signal
 from scipy import special
@@ -254,3 +255,58 @@ def scipy_signal(name, in1, in2, mode="full", boundary="fill", fillvalue=0):
         fill = float(np.abs(np.asarray(fillvalue, expected.dtype)).reshape(-1)[0])
         magnitude = function(in1, in2, mode, boundary, fill)
     return expected, peer_bound(expected.dtype, min(in1.size, in2.size), np.abs(magnitude))
+
+
+class Peer(NamedTuple):
+    """``expected``: another library's own result.  ``allowed``: how far from it fastconv's may be, 0 where it must be equal."""
+
+    expected: np.ndarray
+    allowed: np.ndarray | int
+
+
+def opencv(name, src, *arguments, weights, **keywords):
+    """OpenCV's own result of a filter and how far from it fastconv's may be.
+
+    ``weights``: the filter in two dimensions, float64, from which the exact sums are formed; equal where every partial sum is exact
+    in float32 (integers, whole weights); otherwise two sums, each within its bound, that may round to two integers.  Where its
+    filter2D transforms, whose noise covers the image, and where its running sums of float64 drift, the exact sums stand in for it.
+    """
+    expected = getattr(cv2, name)(src, *arguments, **keywords)
+    sums, magnitude = (x.reshape(expected.shape) for x in opencv_sums(src, weights, **keywords))
+    transforms = name == "filter2D" and weights.size >= _transformed_from(src.dtype, expected.dtype)
+    if transforms or (name == "boxFilter" and src.dtype == np.float64):
+        if expected.dtype.kind in "iu":
+            limits = np.iinfo(expected.dtype)
+            expected = np.clip(np.rint(sums), limits.min, limits.max).astype(expected.dtype)
+        else:
+            expected = sums.astype(expected.dtype)
+    delta = float(keywords.get("delta", 0))
+    if src.dtype.kind in "iu" and (weights == np.rint(weights)).all() and delta.is_integer() and magnitude.max() < 2**24:
+        return Peer(expected, 0)
+    single = src.dtype != np.float64 and (expected.dtype != np.float64 or name == "Laplacian")
+    allowed = peer_bound(np.float32 if single else np.float64, weights.size, magnitude)
+    if expected.dtype.kind in "iu":
+        near = np.abs(sums + 0.5 - np.rint(sums + 0.5)) <= allowed
+        allowed = np.floor(allowed) + near
+    return Peer(expected, allowed)
+
+
+def _transformed_from(src, dst):
+    """Taps from which OpenCV's filter2D is a discrete Fourier transform."""
+    return 130 if (src, dst) in ((np.uint8, np.uint8), (np.uint8, np.int16), (np.float32, np.float32)) else 50
+
+
+def opencv_sums(src, weights, anchor=(-1, -1), delta=0, borderType=cv2.BORDER_DEFAULT, **others):
+    """The exact sums of a filter in float64, channel by channel, before they are rounded, and their sum|w x| + |delta|."""
+    planes = np.atleast_3d(src).astype(np.float64)
+    h, w = planes.shape[:2]
+    kh, kw = weights.shape
+    x, y = kw // 2 if anchor[0] < 0 else anchor[0], kh // 2 if anchor[1] < 0 else anchor[1]
+    border = {0: "constant", 1: "edge", 2: "symmetric", 4: "reflect"}[borderType & ~cv2.BORDER_ISOLATED]
+    padded = np.pad(planes, ((y, kh - 1 - y), (x, kw - 1 - x), (0, 0)), mode=border)
+    exact, magnitude = np.full(planes.shape, float(delta)), np.full(planes.shape, abs(float(delta)))
+    for ky, kx in np.argwhere(weights):
+        products = padded[ky : ky + h, kx : kx + w] * weights[ky, kx]
+        exact += products
+        magnitude += np.abs(products)
+    return exact, magnitude
