@@ -37,14 +37,13 @@ _calls: Bounded[Filtering] = Bounded(MOST_PLANS)
 
 
 def filtered(
-    name: str, input: Any, weights: Any, output: Any, values: tuple[Any, ...], precision: Any, threads: Any, device: Any, algorithm: Any
+    name: str, input: Any, weights: np.ndarray | None, output: Any, values: tuple[Any, ...], precision: Any, threads: Any, device: Any,
+    algorithm: Any,
 ) -> np.ndarray:  # fmt: skip
     """What the function ``name`` of scipy.ndimage makes of an image, given the values of its arguments in ``_FUNCTIONS``'s order."""
     count = thread_count(threads)
     if type(input) is not np.ndarray:
         input = np.asarray(input)
-    if weights is not None and type(weights) is not np.ndarray:
-        weights = np.asarray(weights)
     place = out = None
     if output is None:
         dtype = input.dtype.newbyteorder("=")

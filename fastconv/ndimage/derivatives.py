@@ -148,7 +148,7 @@ def gaussian_laplace(
     Examples
     --------
     >>> gaussian_laplace(np.arange(5.0) ** 2, sigma=1, mode="nearest").round(2)
-    array([ 0.43,  1.33,  1.97,  0.22, -3.57])
+    array([ 1.  ,  1.66,  1.6 , -0.24, -2.51])
     """
     values = sigma, mode, cval, axes, tuple(kwargs.items())
     return filtered("gaussian_laplace", input, None, output, values, precision, threads, device, algorithm)

@@ -146,7 +146,9 @@ def planned(
     if dst.dtype.kind == "b":
         dst = dst.view(_BYTE)
     exact = src.dtype.kind != "f" or dst.dtype.kind != "f" or settings.precision == "strict"
-    return Filtering(tuple(_branch(src, dst, branch, exact, settings) for branch in branches), combine, copied, aside)
+    results = [dst, *(np.empty(dst.shape, dst.dtype) for _ in branches[1:])]
+    passes = tuple(_branch(src, to, branch, exact, settings) for to, branch in zip(results, branches, strict=True))
+    return Filtering(passes, combine, copied, aside)
 
 
 def _branch(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], exact: bool, settings: Settings) -> tuple[Pass, ...]:
