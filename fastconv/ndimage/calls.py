@@ -17,6 +17,7 @@ from . import arguments
 from .passes import Filtering, LeftToSciPy, Settings, planned
 
 _MOST_KEY = 1 << 13  # bytes of weights that are looked up by value: 32 x 32
+_MOST_HELD = 1 << 16  # bytes of packed weights of a remembered call
 _TYPES = frozenset(np.dtype(name) for name in ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"))
 
 # name -> names of the arguments but for input, weights, output and the tail; filters, from ndim and their values; how branches combine
@@ -42,6 +43,7 @@ def filtered(
 ) -> np.ndarray:  # fmt: skip
     """What the function ``name`` of scipy.ndimage makes of an image, given the values of its arguments in ``_FUNCTIONS``'s order."""
     count = thread_count(threads)
+    values = tuple([tuple(value) if type(value) is list else value for value in values])
     if type(input) is not np.ndarray:
         input = np.asarray(input)
     place = out = None
@@ -50,7 +52,9 @@ def filtered(
     elif isinstance(output, np.ndarray):
         out = output if type(output) is np.ndarray else np.asarray(output)
         dtype = out.dtype
-    elif isinstance(output, (type, np.dtype, str)):
+    elif isinstance(output, (type, np.dtype)):
+        dtype = np.dtype(output)
+    elif isinstance(output, str) and np.dtype(output).kind in "iuf":
         dtype = np.dtype(output)
     else:
         return _scipys(name, input, weights, output, values, algorithm)
@@ -68,10 +72,10 @@ def filtered(
     if call is None:
         check_choices(precision, device)
         try:
-            call = _parsed(name, input, weights, output, dtype, out, place is not None, values, Settings(precision, count, algorithm))
+            call = _parsed(name, input, weights, dtype, out, place is not None, values, Settings(precision, count, algorithm))
         except LeftToSciPy:
             return _scipys(name, input, weights, output, values, algorithm)
-        if key is not None:
+        if key is not None and call.held <= _MOST_HELD:
             _calls.keep(key, call)
     elif out is not None and (out.shape != input.shape or not out.flags.writeable):
         return _scipys(name, input, weights, output, values, algorithm)
@@ -90,14 +94,14 @@ def _is_place(out: np.ndarray, input: np.ndarray) -> bool:
 
 
 def _parsed(
-    name: str, input: np.ndarray, weights: np.ndarray | None, output: Any, dtype: np.dtype[Any], out: np.ndarray | None, placed: bool,
+    name: str, input: np.ndarray, weights: np.ndarray | None, dtype: np.dtype[Any], out: np.ndarray | None, placed: bool,
     values: tuple[Any, ...], settings: Settings,
 ) -> Filtering:  # fmt: skip
     _, parse, combine = _FUNCTIONS[name]
     native = dtype.newbyteorder("=")
     if not input.size or input.ndim == 0 or input.dtype.newbyteorder("=") not in _TYPES or native not in _TYPES:
         raise LeftToSciPy
-    if (isinstance(output, str) and native == np.bool_) or (out is not None and (out.shape != input.shape or not out.flags.writeable)):
+    if out is not None and (out.shape != input.shape or not out.flags.writeable):
         raise LeftToSciPy
     branches = parse(input.ndim, *(() if weights is None else (weights,)), *values)
     if not branches or not all(branches):

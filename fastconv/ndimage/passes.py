@@ -21,6 +21,8 @@ from .taps import as_scipy, exact_bits, largest, scipy_sum
 
 _REPAIRED = 1 << 16  # outputs that are recomputed at once
 _SMALLEST, _LARGEST = 2.0**-100, 2.0**100  # taps that float32 sums take: products of pixels stay clear of its limits
+_LEAST = 2.0**-1000  # likewise float64's
+_MOST_TAPS = 1 << 20  # of an outer product
 _BYTE, _LONG, _DOUBLE = np.dtype(np.uint8), np.dtype(np.int64), np.dtype(np.float64)
 
 
@@ -87,6 +89,11 @@ class Filtering(NamedTuple):
     copied: bool  # whether the input must be made contiguous: its axes do not lie as planes
     aside: bool  # likewise the result
 
+    @property
+    def held(self) -> int:
+        """Bytes of packed weights."""
+        return sum(step.packed.nbytes for branch in self.branches for step in branch)
+
     def run(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
         """Write the result into ``dst``, which shares no memory with ``src``, and return it."""
         if self.copied:
@@ -133,6 +140,9 @@ def planned(
     ValueError
         The algorithm named cannot run one of the passes.
     """
+    exact = any(x.dtype.kind != "f" for x in (src, dst)) or settings.precision == "strict"
+    if combine == "sum" and not exact:
+        branches = _crossed(branches)
     seen = [planes(src.shape, f.axes) for branch in branches for f in branch]
     copied, aside = (not all(p.fits(x.strides) for p in seen) for x in (src, dst))
     if copied:
@@ -145,7 +155,6 @@ def planned(
         src = src.view(_BYTE)
     if dst.dtype.kind == "b":
         dst = dst.view(_BYTE)
-    exact = src.dtype.kind != "f" or dst.dtype.kind != "f" or settings.precision == "strict"
     results = [dst, *(np.empty(dst.shape, dst.dtype) for _ in branches[1:])]
     passes = tuple(_branch(src, to, branch, exact, settings) for to, branch in zip(results, branches, strict=True))
     return Filtering(passes, combine, copied, aside)
@@ -170,7 +179,7 @@ def _pass(src: np.ndarray, dst: np.ndarray, f: Filter, exact: bool, settings: Se
         return _mean_of_integers(src, dst, f, settings)
     if f.rule == "mean" or not exact:
         taps = f.taps / f.taps.size if f.rule == "mean" else f.taps
-        return _prepared(src, dst, f._replace(taps=taps), _accumulator(src, dst, taps, f.fill, settings), "any", settings)
+        return _prepared(src, dst, f._replace(taps=taps), _accumulator(src, dst, _span(taps), f.fill, settings), "any", settings)
     sums = scipy_sum(f.taps, f.rule == "line", src.dtype, f.fill)
     if sums is None:
         raise LeftToSciPy
@@ -193,40 +202,58 @@ def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Set
     return step._replace(through=acc, finish=divided)
 
 
-def _accumulator(src: np.ndarray, dst: np.ndarray, taps: np.ndarray, fill: float, settings: Settings) -> str:
-    """float32 for images of float32, unless taps or the border's pixels are beyond what it multiplies without loss."""
+def _span(taps: np.ndarray) -> np.ndarray:
+    """The smallest and the largest magnitude of taps that are not zero, around 1."""
     magnitudes = np.abs(taps[taps != 0])
-    narrow = src.dtype.itemsize == dst.dtype.itemsize == 4 and src.dtype.kind == "f" and settings.precision != "strict"
-    within = magnitudes.size == 0 or (magnitudes.min() >= _SMALLEST and magnitudes.max() <= _LARGEST)
-    return "f32" if narrow and within and (not np.isfinite(fill) or abs(fill) <= _LARGEST) else "f64"
+    return np.array([magnitudes.min(initial=1.0), magnitudes.max(initial=1.0)])
+
+
+def _accumulator(src: np.ndarray, dst: np.ndarray, span: np.ndarray, fill: float, settings: Settings) -> str:
+    """float32 for images of float32, unless taps or the border's pixels are beyond what it multiplies without loss."""
+    narrow = src.dtype == dst.dtype == np.float32 and settings.precision != "strict"
+    within = span[0] >= _SMALLEST and span[1] <= _LARGEST and (not np.isfinite(fill) or abs(fill) <= _LARGEST)
+    return "f32" if narrow and within else "f64"
 
 
 def _swept_once(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], settings: Settings) -> Pass | None:
     """Both passes as one of the outer product, where it is the same filter and predicted to be faster."""
     one, two = sorted(filters, key=lambda f: f.axes)
-    if one.border != two.border or not filters[0].keeps_constants:
+    span = _span(one.taps) * _span(two.taps)
+    # products too small to be kept: inf times zero would be NaN
+    if one.border != two.border or not filters[0].keeps_constants or span[0] < _LEAST or one.taps.size * two.taps.size > _MOST_TAPS:
         return None
     mean = one.rule == "mean"
-    taps = np.outer(one.taps, two.taps) / (one.taps.size * two.taps.size if mean else 1)
-    if ((taps == 0) != np.logical_or.outer(one.taps == 0, two.taps == 0)).any():
-        return None  # a product too small to be kept: inf times it would be NaN
+    acc = _accumulator(src, dst, span, one.fill, settings)
+    taps = np.broadcast_to(0.0, (one.taps.size, two.taps.size))
     both = Filter((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill)
-    acc = _accumulator(src, dst, taps, one.fill, settings)
     p = _problem(src, dst, both, acc, "any", settings, "box" if mean else "rank1")
-    passes = [_problem(src, dst, f, acc, "any", settings) for f in filters]
-    if settings.algorithm is not None:
-        try:
-            return _launched(src, dst, both, p, settings)
-        except ValueError:  # it may run the passes
-            return None
-    if _cost(p) > sum(_cost(q) for q in passes):
+    if settings.algorithm is None and _cost(p) > sum(_cost(_problem(src, dst, f, acc, "any", settings)) for f in filters):
         return None
-    return _launched(src, dst, both, p, settings)
+    taps = np.outer(one.taps, two.taps) / (taps.size if mean else 1)
+    try:
+        return _launched(src, dst, both._replace(taps=taps), p, settings)
+    except ValueError:
+        if settings.algorithm is None:
+            raise
+        return None  # the algorithm named may run the passes
+
+
+def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ...], ...]:
+    """The sum of two lines of floats as one pass of a cross, where their borders agree."""
+    if [len(branch) for branch in branches] != [1, 1]:
+        return branches
+    one, two = sorted((branch[0] for branch in branches), key=lambda f: f.axes)
+    if one.rule != "line" or two.rule != "line" or one[3:] != two[3:] or not (one.taps.all() and two.taps.all()):
+        return branches
+    taps = np.zeros((one.taps.size, two.taps.size))
+    taps[:, two.before[0]] = one.taps
+    taps[one.before[0], :] += two.taps
+    return ((Filter((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill, "grid"),),)
 
 
 def _cost(p: Problem) -> float:
-    """Predicted for one image: the choice must not depend on the batch."""
-    return plan_problem(p.replace(n=1)).cost
+    """Predicted for one plane: the choice must not depend on the batch."""
+    return plan_problem(p.replace(n=1, g=1, ic=1, oc=1, shared=False, src_layout="nchw")).cost
 
 
 def _problem(
