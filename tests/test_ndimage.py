@@ -1,5 +1,9 @@
-"""fastconv.ndimage against scipy.ndimage: integers equal, floats within the bound, NaN and inf in SciPy's places."""
+"""fastconv.ndimage against scipy.ndimage: integers equal, floats within the bound, NaN and inf in SciPy's places.
 
+By default the kernels of bytes and floats are compiled; the problems of other types run on the reference, their kernels with --slow.
+"""
+
+import contextlib
 import itertools
 
 import numpy as np
@@ -9,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastconv.ndimage
-from fastconv.ndimage import calls
+from fastconv.ndimage import calls, passes
+from fastconv.planning.planner import plan_problem
 from tests.oracles import assert_close, scipy_ndimage
 from tests.problems import random_array
 
-INTEGERS = ("?", "u1", "i1", "u2", "i2", "i4", "u4", "i8")
+INTEGERS = ("?", "u1", "i1", "u2", "i2", "i4", "u4", "i8", "u8")
 FLOATS = ("f4", "f8")
+COMPILED = ("?", "u1", *FLOATS)  # whose kernels the fast tests compile; bool is read as bytes
 MODES = ("reflect", "mirror", "nearest", "wrap", "constant", "grid-mirror", "grid-wrap", "grid-constant")
 _rng = np.random.default_rng(3)
 FRACTIONS, SPARSE = _rng.standard_normal((3, 5)), np.where(_rng.random((5, 4)) < 0.5, 0, _rng.standard_normal((5, 4)))
@@ -60,7 +66,27 @@ def bits(array):
     return array.view("u1") if array.dtype == np.bool_ else array
 
 
-def image(dtype, shape=(14, 37)):
+@pytest.fixture(scope="module")
+def by_reference():
+    """A context in which integer and strict problems run on the reference: each type and order would be a kernel to compile."""
+
+    def planned(p, threads=1, algorithm=None):
+        exact = p.src[0] != "f" or p.dst[0] != "f" or p.precision == "strict"
+        return plan_problem(p, threads=threads, algorithm=algorithm or ("reference" if exact else None))
+
+    @contextlib.contextmanager
+    def replaced():
+        calls._calls.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(passes, "plan_problem", planned)
+            patch.setattr(passes, "as_scipy", lambda *_: False)  # else these are left to SciPy
+            yield patch
+        calls._calls.clear()
+
+    return replaced
+
+
+def image(dtype, shape=(14, 30)):
     return random_array(np.random.default_rng(5), shape, dtype)
 
 
@@ -74,41 +100,63 @@ def check(name, x, *args, ours=None, **kw):
     return result
 
 
-@pytest.mark.parametrize("call", CALLS, ids=named)
-def test_equal_to_scipy(call):
+def check_borders(call, dtypes):
     name, args, kw = call
-    for dtype, mode in itertools.product((*INTEGERS, *FLOATS), MODES):
+    for dtype, mode in itertools.product(dtypes, MODES):
         check(name, image(dtype), *args, **kw, mode=mode, cval=2.5 if dtype in FLOATS else 3)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=named)
-def test_the_problems_of_integers_are_scipys(call, monkeypatch):
-    """Where no compiled kernel has SciPy's order yet, the reference computes the problems that one would be given."""
-    name, args, kw = call
-    monkeypatch.setattr("fastconv.ndimage.passes.as_scipy", lambda *_: False)
-    calls._calls.clear()
-    orderless = any(a is ODD or a is EVEN for a in args)  # SciPy adds the last product of these first
-    if not orderless:
-        monkeypatch.setattr(calls, "_scipys", lambda *_: pytest.fail("left to SciPy"))
-    for dtype, mode in itertools.product(INTEGERS, ("reflect", "constant")):
-        if name != "uniform_filter" or dtype != "i8":  # whose sums may round
-            check(name, image(dtype, (7, 9)), *args, **kw, mode=mode, cval=3)
-    for output in ("f4", "u1"):
-        if name != "uniform_filter":
-            check(name, image("u2", (7, 9)), *args, **kw, output=output)
-            check(name, image("f4", (7, 9)) * 9, *args, **kw, output=output)
-    calls._calls.clear()
+def test_equal_to_scipy(call):
+    check_borders(call, COMPILED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS, ids=named)
+def test_every_type_is_equal_to_scipy(call):
+    check_borders(call, INTEGERS)
+    for output in ("f4", "u1", "i4"):
+        if call[0] != "uniform_filter":
+            check(call[0], image("u2"), *call[1], **call[2], output=output)
+            check(call[0], image("f4") * 9, *call[1], **call[2], output=output)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=named)
-def test_strict_floats_are_equal(call):
+def test_the_problems_of_integers_are_scipys(call, by_reference):
     name, args, kw = call
-    if name == "uniform_filter":
-        check(name, image("f4"), *args, **kw, ours={"precision": "strict"})
-        return
+    orderless = any(a is ODD or a is EVEN for a in args)  # SciPy adds the last product of these first
+    with by_reference() as patch:
+        if not orderless:
+            patch.setattr(calls, "_scipys", lambda *_: pytest.fail("left to SciPy"))
+        for dtype, mode in itertools.product(INTEGERS, MODES):
+            if name != "uniform_filter" or dtype[1:] != "8":  # whose sums may round
+                check(name, image(dtype, (7, 9)), *args, **kw, mode=mode, cval=3)
+        for output in ("f4", "u1", "u4"):
+            if name != "uniform_filter":
+                check(name, image("u2", (7, 9)), *args, **kw, output=output)
+                check(name, image("f4", (7, 9)) * 9, *args, **kw, output=output)
+
+
+def check_strict(call):
+    name, args, kw = call
     for dtype in FLOATS:
-        expected = getattr(scipy.ndimage, name)(image(dtype), *args, **kw)
-        assert np.array_equal(getattr(fastconv.ndimage, name)(image(dtype), *args, **kw, precision="strict"), expected)
+        if name == "uniform_filter":
+            check(name, image(dtype), *args, **kw, ours={"precision": "strict"})
+        else:
+            result = getattr(fastconv.ndimage, name)(image(dtype), *args, **kw, precision="strict")
+            assert np.array_equal(result, getattr(scipy.ndimage, name)(image(dtype), *args, **kw))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=named)
+def test_strict_floats_are_equal(call, by_reference):
+    with by_reference():
+        check_strict(call)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS, ids=named)
+def test_strict_floats_of_compiled_kernels_are_equal(call):
+    check_strict(call)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -122,17 +170,19 @@ def test_floats_are_not_left_to_scipy(dtype, monkeypatch):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("call", [call for call in CALLS if call[0] != "uniform_filter"], ids=named)
-def test_nan_and_inf_go_where_scipy_puts_them(call, dtype):
+def test_nan_and_inf_go_where_scipy_puts_them(call, dtype, by_reference):
     name, args, kw = call
     x = image(dtype, (23, 38))
     x[3, 4], x[9, 30], x[10, 31], x[-1, 0], x[18, 17] = np.nan, np.inf, -np.inf, np.inf, np.nan
     for mode in ("reflect", "constant", "wrap"):
         check(name, x, *args, **kw, mode=mode)
-        check(name, x, *args, **kw, mode=mode, ours={"precision": "strict"})
+        with by_reference():
+            check(name, x, *args, **kw, mode=mode, ours={"precision": "strict"})
     for cval in (np.nan, np.inf):
         check(name, image(dtype), *args, **kw, mode="constant", cval=cval)
     if name in ("correlate", "convolve") and args[0].dtype.kind == "f":
-        check(name, np.where(np.isfinite(x), x, 0), *args, **kw, mode="constant", cval=np.nan, output="i4")
+        with by_reference():
+            check(name, np.where(np.isfinite(x), x, 0), *args, **kw, mode="constant", cval=np.nan, output="i4")
 
 
 def test_every_pixel_nan():
@@ -187,7 +237,7 @@ def any_call(draw):
     """A filter, an array of one to four dimensions in some order of memory, and arguments for it."""
     ndim = draw(st.integers(1, 4))
     shape = draw(st.tuples(*[st.integers(1, (30, 14, 7, 5)[ndim - 1])] * ndim))
-    x = random_array(np.random.default_rng(draw(st.integers(0, 9))), shape, draw(st.sampled_from((*INTEGERS, "u8", *FLOATS))))
+    x = random_array(np.random.default_rng(draw(st.integers(0, 9))), shape, draw(st.sampled_from((*INTEGERS, *FLOATS))))
     x = draw(st.sampled_from((x, np.asfortranarray(x), x[::-1], x[..., ::-1], x.astype(x.dtype.newbyteorder()))))
     name = draw(st.sampled_from(fastconv.ndimage.__all__))
     axes = draw(st.none() | st.permutations(range(ndim)).map(lambda p: tuple(p[:2])))
@@ -196,7 +246,8 @@ def any_call(draw):
     sizes = draw(st.tuples(*[st.integers(1, 5)] * count))
     rng = np.random.default_rng(draw(st.integers(0, 9)))
     weights = draw(st.sampled_from((rng.integers(-4, 5, sizes), rng.standard_normal(sizes), rng.integers(-4, 5, sizes) * 0.1)))
-    origins = tuple(draw(st.integers(-((k - 1) // 2), (k - 1) // 2)) for k in sizes)
+    reach = (min(sizes) - 1) // 2  # SciPy takes origins in the order of axes, but weights in ascending order
+    origins = draw(st.tuples(*[st.integers(-reach, reach)] * count))
     if name in ("correlate", "convolve"):
         return name, x, (weights,), {**kw, "axes": axes, "origin": origins}
     if name in ("correlate1d", "convolve1d"):
@@ -211,10 +262,25 @@ def any_call(draw):
     return name, x, (draw(st.sampled_from((0.6, 1.0, 1.7))),), kw
 
 
-@settings(max_examples=250, deadline=None)
-@given(any_call(), st.sampled_from((None, *INTEGERS, *FLOATS)))
-def test_any_call(call, output):
+def check_any(call, output):
     name, x, args, kw = call
     if name == "uniform_filter" and x.dtype.kind == "f" and output not in (None, *FLOATS):
         output = None
     check(name, x, *args, **kw, output=None if output is None else np.dtype(output))
+
+
+OUTPUTS = st.sampled_from((None, *INTEGERS, *FLOATS))
+
+
+@settings(max_examples=250, deadline=None)
+@given(any_call(), OUTPUTS)
+def test_any_call(by_reference, call, output):
+    with by_reference():
+        check_any(call, output)
+
+
+@pytest.mark.slow
+@settings(max_examples=250, deadline=None)
+@given(any_call(), OUTPUTS)
+def test_any_call_of_compiled_kernels(call, output):
+    check_any(call, output)
