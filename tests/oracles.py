@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import scipy.ndimage
 import scipy.signal
 from scipy import special
 
@@ -310,3 +311,80 @@ def opencv_sums(src, weights, anchor=(-1, -1), delta=0, borderType=cv2.BORDER_DE
         exact += products
         magnitude += np.abs(products)
     return exact, magnitude
+
+
+def _lines(name, ndim, args, kw):
+    """Branches of passes (axis, taps, mode, origin) that scipy.ndimage makes of a call of one of its separable filters."""
+    axes = tuple(range(ndim)) if kw.get("axes") is None else tuple(axis % ndim for axis in kw["axes"])
+
+    def each(value, count=None):
+        return list(value) if np.iterable(value) and not isinstance(value, str) else [value] * (count or len(axes))
+
+    modes = each(kw.get("mode", "reflect"))
+    if name in ("correlate1d", "convolve1d"):
+        taps, origin = np.asarray(args[0], float), kw.get("origin", 0)
+        if name == "convolve1d":
+            taps, origin = taps[::-1], -origin - (len(taps) % 2 == 0)
+        return [[(kw.get("axis", -1) % ndim, taps, modes[0], origin)]]
+    if name in ("sobel", "prewitt"):
+        axis, across = kw.get("axis", -1) % ndim, [1, 2, 1] if name == "sobel" else [1, 1, 1]
+        return [[(axis, [-1, 0, 1], modes[axis], 0), *((i, across, modes[i], 0) for i in range(ndim) if i != axis)]]
+    if name == "laplace":
+        return [[(axis, [1, -2, 1], mode, 0)] for axis, mode in zip(axes, modes, strict=True)]
+    if name == "uniform_filter":
+        sizes, origins = each(args[0]), each(kw.get("origin", 0))
+        return [[(a, np.ones(s) / s, m, o) for a, s, m, o in zip(axes, sizes, modes, origins, strict=True) if s > 1]]
+
+    def gaussians(axes, orders, modes, sigmas):
+        lines = []
+        for axis, order, mode, sigma in zip(axes, orders, modes, sigmas, strict=True):
+            r = int(kw.get("truncate", 4) * sigma + 0.5) if kw.get("radius") is None else kw["radius"]
+            if sigma > 0:
+                answer = scipy.ndimage.gaussian_filter1d(np.eye(1, 2 * r + 1, r)[0], sigma, order=order, mode="constant", radius=r)
+                lines.append((axis, answer[::-1], mode, 0))
+        return lines
+
+    if name == "gaussian_filter":
+        return [gaussians(axes, each(kw.get("order", 0)), modes, each(args[0]))]
+    order = {"gaussian_laplace": 2, "gaussian_gradient_magnitude": 1}[name]
+    inner = tuple(range(ndim))
+    sigmas = each(args[0], ndim if order == 1 else len(axes))
+    if order == 2:
+        sigmas = [sigmas[axes.index(axis)] if axis in axes else 0 for axis in inner]
+    return [gaussians(inner, [order * (axis == i) for i in inner], [mode] * ndim, sigmas) for axis, mode in zip(axes, modes, strict=True)]
+
+
+def _line_magnitudes(name, input, args, kw):
+    """For each branch: the products in one output, and sum|w x|."""
+    cval = abs(kw.get("cval", 0.0))
+    for branch in _lines(name, input.ndim, args, kw):
+        magnitude, count = np.abs(input.astype(np.float64)), 1
+        for axis, taps, mode, origin in branch:
+            magnitude, count = scipy.ndimage.correlate1d(magnitude, np.abs(taps), axis, None, mode, cval, origin), count * len(taps)
+        yield count, magnitude
+
+
+def scipy_ndimage(name, input, *args, output=None, **kw):
+    """SciPy's own result of one of `scipy.ndimage`'s filters, and how far from it fastconv's may be (equal for integers).
+
+    Both round in the result's type, at each of at most three passes; a running sum drifts by two roundings a pixel.
+    """
+    input = np.asarray(input)
+    with np.errstate(all="ignore"):
+        expected = getattr(scipy.ndimage, name)(input, *args, output=output, **kw)
+        drifts = name == "uniform_filter" and expected.dtype.kind == "f"
+        if expected.dtype.kind != "f" or (input.dtype.kind != "f" and not drifts):
+            return expected, 0
+        unit_type = expected.dtype
+        if name in ("correlate", "convolve"):
+            both = {**kw, "cval": abs(kw.get("cval", 0.0))}
+            magnitudes = [(args[0].size, getattr(scipy.ndimage, name)(np.abs(input.astype(np.float64)), np.abs(args[0]), **both))]
+        else:
+            magnitudes = list(_line_magnitudes(name, input, args, kw))
+        errors = [peer_bound(unit_type, count, magnitude) for count, magnitude in magnitudes]
+        if name == "gaussian_gradient_magnitude":
+            return expected, np.sqrt(sum(e * e for e in errors)) + 8 * unit(unit_type) * np.abs(expected)
+        allowed = sum(errors)
+        if drifts:
+            allowed = allowed + 4 * input.size * unit(np.float64) * np.abs(input.astype(np.float64)).max(initial=abs(kw.get("cval", 0.0)))
+    return expected, allowed

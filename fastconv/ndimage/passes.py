@@ -1,0 +1,344 @@
+"""passes: a filter of scipy.ndimage as one or more convolutions of planes, each stored in the result's type, and how to run them.
+
+Where SciPy's result is an integer, or made of integers, the sums are SciPy's own, bit for bit (:mod:`.taps`); floats are summed in
+any order, and two passes become one with the outer product of their taps where that is predicted to be faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning.calls import View
+from ..planning.planes import Planes, planes
+from ..planning.planner import plan_problem
+from ..planning.plans import Launch, Plan
+from ..planning.problem import Problem, border_indices, dtype_name
+from .taps import as_scipy, exact_bits, largest, scipy_sum
+
+_REPAIRED = 1 << 16  # outputs that are recomputed at once
+_SMALLEST, _LARGEST = 2.0**-100, 2.0**100  # taps that float32 sums take: products of pixels stay clear of its limits
+_LEAST = 2.0**-1000  # likewise float64's
+_MOST_TAPS = 1 << 20  # of an outer product
+_BYTE, _LONG, _DOUBLE = np.dtype(np.uint8), np.dtype(np.int64), np.dtype(np.float64)
+
+
+class LeftToSciPy(Exception):
+    """What these passes do not compute, or what is no valid call."""
+
+
+class Filter(NamedTuple):
+    """Taps along one or two axes.
+
+    ``before`` are the pixels before the output's own under the first tap, ``rule`` is that of the C function: ``line``
+    (correlate1d), ``grid`` (correlate: zero taps are not multiplied) or ``mean`` (uniform_filter1d: the sum of ones, divided).
+    """
+
+    axes: tuple[int, ...]
+    taps: np.ndarray
+    before: tuple[int, ...]
+    border: str
+    fill: float
+    rule: str = "line"
+
+    @property
+    def keeps_constants(self) -> bool:
+        """Whether a constant border stays that constant under it, to rounding."""
+        return self.border != "constant" or self.fill == 0 or abs(float(self.taps.sum()) - 1) < 1e-12
+
+
+class Settings(NamedTuple):
+    """The tail of a call."""
+
+    precision: str
+    threads: int
+    algorithm: str | None
+
+
+class Pass(NamedTuple):
+    """A planned filter for arrays of certain shapes, strides and types."""
+
+    launch: Launch
+    packed: np.ndarray
+    source: View
+    result: View
+    through: np.dtype[Any] | None  # the type of an array between the kernel and the result
+    finish: Callable[[np.ndarray, np.ndarray], None] | None  # from there to the result
+    repair: Callable[[np.ndarray, np.ndarray], None] | None
+
+    def run(self, src: np.ndarray, dst: np.ndarray) -> None:
+        """Filter ``src`` into ``dst``."""
+        to = dst if self.through is None else np.empty(dst.shape, self.through)
+        source, result = self.source(src), self.result(to)
+        self.launch(source, self.packed, None, result)
+        if self.repair is not None:
+            self.repair(source, result)
+        if self.finish is not None:
+            with np.errstate(invalid="ignore"):
+                self.finish(to, dst)
+
+
+class Filtering(NamedTuple):
+    """A parsed and planned call: branches of passes, the first of which has the result to itself."""
+
+    branches: tuple[tuple[Pass, ...], ...]
+    combine: str  # sum | norm, of the branches
+    copied: bool  # whether the input must be made contiguous: its axes do not lie as planes
+    aside: bool  # likewise the result
+
+    @property
+    def held(self) -> int:
+        """Bytes of packed weights."""
+        return sum(step.packed.nbytes for branch in self.branches for step in branch)
+
+    def run(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+        """Write the result into ``dst``, which shares no memory with ``src``, and return it."""
+        if self.copied:
+            src = np.ascontiguousarray(src)
+        if self.aside:
+            np.copyto(dst, self._replace(aside=False).run(src, np.empty(dst.shape, dst.dtype)))
+            return dst
+        first = self.branches[0]
+        _chained(first, src, dst)
+        if self.combine == "norm":
+            np.multiply(dst, dst, dst)
+        for branch in self.branches[1:]:
+            further = np.empty(dst.shape, dst.dtype)
+            _chained(branch, src, further)
+            if self.combine == "norm":
+                np.multiply(further, further, further)
+            dst += further
+        if self.combine == "norm":
+            np.sqrt(dst, dst, casting="unsafe")
+        return dst
+
+
+def _chained(passes: tuple[Pass, ...], src: np.ndarray, dst: np.ndarray) -> None:
+    if src.dtype.kind == "b":
+        src = src.view(_BYTE)
+    if dst.dtype.kind == "b":
+        dst = dst.view(_BYTE)
+    for step in passes[:-1]:
+        between = np.empty(dst.shape, dst.dtype)
+        step.run(src, between)
+        src = between
+    passes[-1].run(src, dst)
+
+
+def planned(
+    src: np.ndarray, dst: np.ndarray, branches: tuple[tuple[Filter, ...], ...], combine: str, settings: Settings
+) -> Filtering:  # fmt: skip
+    """The passes from ``src``, of a type that SciPy's filters read, into ``dst``, for these and arrays like them.
+
+    Raises
+    ------
+    LeftToSciPy
+        No compiled algorithm has the order of SciPy's sums.
+    ValueError
+        The algorithm named cannot run one of the passes.
+    """
+    exact = any(x.dtype.kind != "f" for x in (src, dst)) or settings.precision == "strict"
+    if combine == "sum" and not exact:
+        branches = _crossed(branches)
+    seen = [planes(src.shape, f.axes) for branch in branches for f in branch]
+    copied, aside = (not all(p.fits(x.strides) for p in seen) for x in (src, dst))
+    if copied:
+        src = np.ascontiguousarray(src)
+    if aside:
+        dst = np.empty(dst.shape, dst.dtype)
+    if not all(p.fits(x.strides) for p in seen for x in (src, dst)):
+        raise LeftToSciPy
+    if src.dtype.kind == "b":
+        src = src.view(_BYTE)
+    if dst.dtype.kind == "b":
+        dst = dst.view(_BYTE)
+    results = [dst, *(np.empty(dst.shape, dst.dtype) for _ in branches[1:])]
+    passes = tuple(_branch(src, to, branch, exact, settings) for to, branch in zip(results, branches, strict=True))
+    return Filtering(passes, combine, copied, aside)
+
+
+def _branch(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], exact: bool, settings: Settings) -> tuple[Pass, ...]:
+    if len(filters) == 2 and not exact:
+        once = _swept_once(src, dst, filters, settings)
+        if once is not None:
+            return (once,)
+    passes = []
+    for i, f in enumerate(filters):
+        last = i == len(filters) - 1
+        result = dst if last else np.empty(dst.shape, dst.dtype)
+        passes.append(_pass(src, result, f, exact, settings))
+        src = result
+    return tuple(passes)
+
+
+def _pass(src: np.ndarray, dst: np.ndarray, f: Filter, exact: bool, settings: Settings) -> Pass:
+    if f.rule == "mean" and dst.dtype.kind != "f":
+        return _mean_of_integers(src, dst, f, settings)
+    if f.rule == "mean" or not exact:
+        taps = f.taps / f.taps.size if f.rule == "mean" else f.taps
+        return _prepared(src, dst, f._replace(taps=taps), _accumulator(src, dst, _span(taps), f.fill, settings), "any", settings)
+    sums = scipy_sum(f.taps, f.rule == "line", src.dtype, f.fill)
+    if sums is None:
+        raise LeftToSciPy
+    return _prepared(src, dst, f._replace(taps=sums.taps), sums.acc, sums.order, settings, as_scipy(f.taps, f.rule == "line"))
+
+
+def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Settings) -> Pass:
+    """Integer sums, divided as SciPy divides them: in float64, rounded once, then cut off."""
+    bits = 64 if src.dtype.kind == "f" else exact_bits(f.taps, largest(src.dtype), f.fill)
+    if bits == 64:
+        raise LeftToSciPy  # whose running sum rounds
+    acc = np.dtype(f"f{4 if bits == 24 else 8}")
+    step = _prepared(src, np.empty(dst.shape, acc), f, dtype_name(acc), "any", settings)
+    size = acc.type(f.taps.size)
+
+    def divided(sums: np.ndarray, dst: np.ndarray) -> None:
+        np.divide(sums, size, sums)
+        np.copyto(dst, sums, casting="unsafe")
+
+    return step._replace(through=acc, finish=divided)
+
+
+def _span(taps: np.ndarray) -> np.ndarray:
+    """The smallest and the largest magnitude of taps that are not zero, around 1."""
+    magnitudes = np.abs(taps[taps != 0])
+    return np.array([magnitudes.min(initial=1.0), magnitudes.max(initial=1.0)])
+
+
+def _accumulator(src: np.ndarray, dst: np.ndarray, span: np.ndarray, fill: float, settings: Settings) -> str:
+    """float32 for images of float32, unless taps or the border's pixels are beyond what it multiplies without loss."""
+    narrow = src.dtype == dst.dtype == np.float32 and settings.precision != "strict"
+    within = span[0] >= _SMALLEST and span[1] <= _LARGEST and (not np.isfinite(fill) or abs(fill) <= _LARGEST)
+    return "f32" if narrow and within else "f64"
+
+
+def _swept_once(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], settings: Settings) -> Pass | None:
+    """Both passes as one of the outer product, where it is the same filter and predicted to be faster."""
+    one, two = sorted(filters, key=lambda f: f.axes)
+    span = _span(one.taps) * _span(two.taps)
+    # products too small to be kept: inf times zero would be NaN
+    if one.border != two.border or not filters[0].keeps_constants or span[0] < _LEAST or one.taps.size * two.taps.size > _MOST_TAPS:
+        return None
+    mean = one.rule == "mean"
+    acc = _accumulator(src, dst, span, one.fill, settings)
+    taps = np.broadcast_to(0.0, (one.taps.size, two.taps.size))
+    both = Filter((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill)
+    p = _problem(src, dst, both, acc, "any", settings, "box" if mean else "rank1")
+    if settings.algorithm is None and _cost(p) > sum(_cost(_problem(src, dst, f, acc, "any", settings)) for f in filters):
+        return None
+    taps = np.outer(one.taps, two.taps) / (taps.size if mean else 1)
+    try:
+        return _launched(src, dst, both._replace(taps=taps), p, settings)
+    except ValueError:
+        if settings.algorithm is None:
+            raise
+        return None  # the algorithm named may run the passes
+
+
+def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ...], ...]:
+    """The sum of two lines of floats as one pass of a cross, where their borders agree."""
+    if [len(branch) for branch in branches] != [1, 1]:
+        return branches
+    one, two = sorted((branch[0] for branch in branches), key=lambda f: f.axes)
+    if one.rule != "line" or two.rule != "line" or one[3:] != two[3:] or not (one.taps.all() and two.taps.all()):
+        return branches
+    taps = np.zeros((one.taps.size, two.taps.size))
+    taps[:, two.before[0]] = one.taps
+    taps[one.before[0], :] += two.taps
+    return ((Filter((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill, "grid"),),)
+
+
+def _cost(p: Problem) -> float:
+    """Predicted for one plane: the choice must not depend on the batch."""
+    return plan_problem(p.replace(n=1, g=1, ic=1, oc=1, shared=False, src_layout="nchw")).cost
+
+
+def _problem(
+    src: np.ndarray, dst: np.ndarray, f: Filter, acc: str, order: str, settings: Settings, structure: str = "full"
+) -> Problem:  # fmt: skip
+    seen = planes(src.shape, f.axes)
+    n, h, w, c = seen.extents
+    (kh, kw), (pt, pl) = _kernel(seen, f)
+    shared: dict[str, Any] = {"g": c, "ic": c, "oc": c, "src_layout": seen.layout, "shared": True} if c > 1 else {}
+    return Problem(
+        n=n, ih=h, iw=w, kh=kh, kw=kw, pt=pt, pb=kh - 1 - pt, pl=pl, pr=kw - 1 - pl, border=f.border,
+        src=dtype_name(src.dtype), wei="f64", dst=dtype_name(dst.dtype), acc=acc, order=order, structure=structure,
+        precision=settings.precision, **shared,
+    )  # fmt: skip
+
+
+def _kernel(seen: Planes, f: Filter) -> tuple[tuple[int, int], tuple[int, int]]:
+    """``(kh, kw)`` and ``(pt, pl)`` of a filter."""
+    if len(f.axes) == 2:
+        kh, kw = f.taps.shape
+        return (kh, kw), (f.before[0], f.before[1])
+    upright = f.axes[0] in seen.axes[1]
+    return ((f.taps.size, 1), (f.before[0], 0)) if upright else ((1, f.taps.size), (0, f.before[0]))
+
+
+def _prepared(
+    src: np.ndarray, dst: np.ndarray, f: Filter, acc: str, order: str, settings: Settings, agrees: bool = False
+) -> Pass:  # fmt: skip
+    through, long = None, False
+    if dst.dtype.kind != "f":
+        # what a zero tap makes of NaN must be seen before it is an integer; what these cannot hold, NumPy does not convert as C does
+        long = f.rule == "grid" and dst.dtype == np.uint64
+        through = _DOUBLE if long or _is_repaired(src, f) else _LONG if dst.dtype == np.uint32 else None
+    to = dst if through is None else np.empty(dst.shape, through)
+    step = _launched(src, to, f, _problem(src, to, f, acc, order, settings), settings, agrees)
+    return step if through is None else step._replace(through=through, finish=_cut_long if long else _cut)
+
+
+def _cut(between: np.ndarray, dst: np.ndarray) -> None:
+    """To an integer type as C on x86-64 does it: of 32 bits and less, modulo."""
+    np.copyto(dst, between.astype(_LONG, copy=False) if dst.dtype == np.uint32 else between, casting="unsafe")
+
+
+def _cut_long(between: np.ndarray, dst: np.ndarray) -> None:
+    """To uint64, in two halves as SciPy's `correlate` does it: the opposite of the negative ones' magnitude."""
+    whole = np.abs(between).astype(np.uint64)
+    np.copyto(dst, np.where(between > -1, whole, np.negative(whole)))
+
+
+def _is_repaired(src: np.ndarray, f: Filter) -> bool:
+    """Whether a zero tap may meet a pixel that is not finite, which SciPy does not multiply."""
+    return f.rule == "grid" and not f.taps.all() and (src.dtype.kind == "f" or not np.isfinite(f.fill))
+
+
+def _launched(src: np.ndarray, dst: np.ndarray, f: Filter, p: Problem, settings: Settings, agrees: bool = False) -> Pass:
+    """The plan of a problem, bound to arrays; left to SciPy where that ``agrees`` and only the slower reference could run."""
+    plan: Plan = plan_problem(p, threads=settings.threads, algorithm=settings.algorithm)
+    if agrees and settings.algorithm is None and plan.algorithm == "reference":
+        raise LeftToSciPy
+    seen = planes(src.shape, f.axes)
+    view: View = (lambda x: x[None, None]) if seen.whole else seen.view
+    weights = np.ascontiguousarray(np.broadcast_to(f.taps.reshape(1, 1, p.kh, p.kw), (p.oc, 1, p.kh, p.kw)))
+    packed = plan.pack(weights)
+    launch = plan.prepare(view(src), packed, view(dst), f.fill)
+    repair = partial(_repair, p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
+    return Pass(launch, packed, view, view, None, None, repair)
+
+
+def _repair(p: Problem, taps: np.ndarray, fill: float, src: np.ndarray, dst: np.ndarray) -> None:
+    """Outputs that are not finite, from the taps that are not zero: a pixel under a zero tap leaves no trace.
+
+    Where an output is finite, so is every pixel under its taps: nothing times zero is finite else.
+    """
+    with np.errstate(all="ignore"):
+        if np.isfinite(np.add.reduce(dst, axis=None)):
+            return
+        wrong = np.nonzero(~np.isfinite(dst))
+        rows = border_indices(-p.pt, p.ih_padded, 1, p.ih, p.border)
+        cols = border_indices(-p.pl, p.iw_padded, 1, p.iw, p.border)
+        for first in range(0, len(wrong[0]), _REPAIRED):
+            n, c, y, x = (index[first : first + _REPAIRED] for index in wrong)
+            sums = np.zeros(len(n))
+            for ky, kx in np.argwhere(taps):
+                row, col = rows[y + ky], cols[x + kx]
+                pixels = src[n, c, row, col].astype(_DOUBLE)
+                pixels[(row < 0) | (col < 0)] = fill
+                sums += taps[ky, kx] * pixels
+            dst[n, c, y, x] = sums
