@@ -40,17 +40,22 @@ def main():
 @main.command()
 @click.option("--quick", is_flag=True, help="Few rounds, small images: shows that everything works, proves no figure.")
 @click.option("--save", "name", metavar="NAME", help="Name of the result; the commit by default.")
-@click.option("--suite", "suites", type=click.Choice(runs.NAMES), multiple=True, help="Only this figure or grid; may be repeated.")
+@click.option(
+    "--suite",
+    "suites",
+    type=click.Choice((*runs.NAMES, *runs.GROUPS)),
+    multiple=True,
+    help="Only this figure, grid or group; may be repeated.",
+)
 @click.option("--match", default="", metavar="TEXT", help="Only cases whose text contains TEXT.")
 def run(quick, name, suites, match):
     """Measure figures and grids; write JSON into bench/results."""
-    document = _measure(suites or runs.NAMES, quick, match)
+    document = _measure(runs.expand(suites or runs.NAMES), quick, match)
     console.print(tables.ceiling_table(document["ceilings"]))
     console.print("threads by default:", ", ".join(f"{library} {count}" for library, count in document["threads"].items()))
-    refused = {(entry["peer"], entry["reason"]): entry for entry in document["refusals"]}
-    for (peer, reason), entry in refused.items():
+    for count, entry in tables.kinds_of(document["refusals"]):
         console.print(
-            f"not timed: {peer}, e.g. {short(entry['problem'])}: {reason}",
+            f"not timed in {count} cells: {entry['peer']}, e.g. {short(entry['problem'])}: {entry['reason']}",
             style="red" if entry["wrong"] else "dim",
             markup=False,
         )

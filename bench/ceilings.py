@@ -199,6 +199,12 @@ def _aligned(nbytes):
     return raw[-raw.ctypes.data % ALIGN_BYTES :][:nbytes]
 
 
+@lru_cache(maxsize=1)
+def _source_and_target(nbytes):
+    """Two aligned arrays; the last pair is kept, because each footprint is sampled in several ways and may fill the memory."""
+    return _aligned(nbytes), _aligned(nbytes)
+
+
 def copy_sampler(footprint_bytes, threads=1, nontemporal=False, sample_s=SAMPLE_S):
     """Return a zero-argument callable that measures the copy bandwidth once, in bytes read plus bytes written per second.
 
@@ -208,7 +214,8 @@ def copy_sampler(footprint_bytes, threads=1, nontemporal=False, sample_s=SAMPLE_
     kernel = _copy_kernel(width, nontemporal)
     grain = COPY_VECTORS * width
     part = max(grain, footprint_bytes // (2 * threads) // grain * grain)
-    pairs = [(_aligned(part), _aligned(part)) for _ in range(threads)]
+    whole = _source_and_target(max(footprint_bytes // 2, threads * grain))
+    pairs = [tuple(side[i * part :][:part] for side in whole) for i in range(threads)]
     turns = _turns(lambda turns: kernel(*pairs[0], turns), sample_s)
 
     def sample():

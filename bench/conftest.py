@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.calls import Call
 from bench.measure import FULL, QUICK, Patience, prepare, setting
 
 SMALL, SMALL_FLOPS = 64, 1e7  # without --full: the largest image and the most arithmetic
@@ -21,11 +22,15 @@ def pytest_generate_tests(metafunc):
         [
             pytest.param(problem, contender, id=_name(problem, contender))
             for problem, contenders in metafunc.module.table()
-            if full or (max(problem.ih, problem.iw) <= SMALL and problem.flops <= SMALL_FLOPS)
+            if full or _is_small(problem)
             for contender in contenders
             if full or contender.threads is None
         ],
     )
+
+
+def _is_small(case):
+    return max(case.ih, case.iw) <= SMALL and (isinstance(case, Call) or case.flops <= SMALL_FLOPS)
 
 
 def _name(problem, contender):

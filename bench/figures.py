@@ -15,6 +15,7 @@ from bench.measure import measure, ratio, settings_of
 from bench.peers import LIBRARIES, NAMED
 
 JUDGED = "all"
+WHOLE = "geometric mean"
 PROBES = 3  # samples of the peak in one round, of which the best counts
 IMPOSSIBLE = 1.03  # share of the peak from which on it is the peak's sample that is wrong
 
@@ -29,6 +30,7 @@ class Row:
     values: dict = field(default_factory=dict)
     note: str = ""
     at_most: bool = False
+    against: str = ""  # the peer or the ceiling that it was measured against, where the cases differ in that
 
     @property
     def passed(self):
@@ -65,11 +67,19 @@ def variant(default_threads, out):
     return (JUDGED if default_threads else "one") + (" out=" if out else "")
 
 
-def _by_setting(timings, peer):
+def by_setting(timings, peer):
+    """Timings of a peer by (default threads, out)."""
     return {(timing.default_threads, timing.out): timing for timing in timings if timing.peer == peer}
 
 
-def _why(refusals, *peers):
+def counterpart(slow, default_threads, out):
+    """The timing of a peer to compare with: one without out= or without threads is compared in the setting that it has."""
+    settings = (default_threads, out), (default_threads, False), (True, out), (True, False)
+    return next((slow[key] for key in settings if key in slow), None)
+
+
+def why(refusals, *peers):
+    """In words, what kept these peers from being timed."""
     return "; ".join(dict.fromkeys(f"{refusal.peer}: {refusal.reason}" for refusal in refusals if refusal.peer in peers))
 
 
@@ -77,14 +87,13 @@ def _why(refusals, *peers):
 
 
 def _ratio_row(problem, ours, theirs, target, timings, refusals):
-    fast, slow = _by_setting(timings, ours), _by_setting(timings, theirs)
+    fast, slow = by_setting(timings, ours), by_setting(timings, theirs)
     values = {}
     for (default, out), timing in fast.items():
-        # a peer without out= or without threads is compared in the only setting it has
-        against = slow.get((default, out)) or slow.get((True, out)) or slow.get((True, False))
+        against = counterpart(slow, default, out)
         if against:
             values[variant(default, out)] = ratio(against, timing)
-    return Row(str(problem), values.get(JUDGED), target, values, _why(refusals, ours, theirs))
+    return Row(str(problem), values.get(JUDGED), target, values, why(refusals, ours, theirs))
 
 
 def against_peer(name, claim, case_list, ours, theirs, target, geometric=None):
@@ -101,7 +110,7 @@ def against_peer(name, claim, case_list, ours, theirs, target, geometric=None):
         if geometric:
             whole = all(row.measured is not None for row in rows)
             mean = geometric_mean([row.measured for row in rows]) if rows and whole else None
-            rows.append(Row("geometric mean", mean, geometric))
+            rows.append(Row(WHOLE, mean, geometric))
         return Figure(name, claim, "x", rows, cells, all_refusals)
 
     return Suite(name, claim, run)
@@ -110,26 +119,27 @@ def against_peer(name, claim, case_list, ours, theirs, target, geometric=None):
 # --- against the FMA peak
 
 
+def best_of(sample):
+    """A probe: the best of some samples of a ceiling."""
+    return lambda: max(sample() for _ in range(PROBES))
+
+
 def _peak_probes():
     every = LIBRARIES["fastconv"].threads()
-
-    def best_of(sample):
-        return lambda: max(sample() for _ in range(PROBES))
-
     samplers = {default: ceilings.fma_sampler("float32", every if default else 1, sample_s=0.01) for default in (True, False)}
     return {("fma", default): best_of(sample) for default, sample in samplers.items()}
 
 
 def _share_row(problem, peer, timings, refusals, probed, target):
     values = {}
-    for (default, out), timing in _by_setting(timings, peer).items():
+    for (default, out), timing in by_setting(timings, peer).items():
         shares = [problem.flops / seconds / peak for seconds, peak in zip(timing.rounds_s, probed["fma", default], strict=True)]
         values[variant(default, out)] = median(shares)
         if out:
             values[f"{variant(default, out)} best/best"] = problem.flops / timing.best_s / max(probed["fma", default])
     worst = [variant(True, True), variant(False, True)]  # both judged: into memory that exists, all threads and one
     measured = min(values[name] for name in worst) if all(name in values for name in worst) else None
-    note = _why(refusals, peer)
+    note = why(refusals, peer)
     if max(values.values(), default=0) > IMPOSSIBLE:
         measured, note = None, "above the peak: the cores were busy when it was sampled; run it again"
     return Row(f"{problem} {peer.removeprefix('fastconv ')}", measured, target, values, note)
@@ -173,11 +183,11 @@ def _run_small(pace, keep=lambda problem: True):
     ours, theirs, rows, cells, all_refusals = "fastconv.conv2d", "cv2.filter2D", [], [], []
     for problem in filter(keep, cases.load("small")):
         timings, refusals, _ = measure(problem, settings_of([NAMED[ours], NAMED[theirs]]), pace)
-        microseconds = {key: timing.median_s * 1e6 for key, timing in _by_setting(timings, ours).items()}
+        microseconds = {key: timing.median_s * 1e6 for key, timing in by_setting(timings, ours).items()}
         values = {variant(*key): value for key, value in microseconds.items()}
-        values |= {f"cv2 {variant(*key)}": timing.median_s * 1e6 for key, timing in _by_setting(timings, theirs).items()}
+        values |= {f"cv2 {variant(*key)}": timing.median_s * 1e6 for key, timing in by_setting(timings, theirs).items()}
         if problem.ih == problem.iw == 8:  # the larger ones are context
-            rows.append(Row(str(problem), microseconds.get((True, False)), 5.0, values, _why(refusals, ours, theirs), at_most=True))
+            rows.append(Row(str(problem), microseconds.get((True, False)), 5.0, values, why(refusals, ours, theirs), at_most=True))
         cells += timings
         all_refusals += refusals
     return Figure("small", SMALL, "us", rows, cells, all_refusals)

@@ -2,7 +2,8 @@
 
 Thread pools of two libraries spin against each other when both have just worked. So each contender runs a burst of
 calls, then everything sleeps until its pool has stopped spinning, then the next one runs; rounds of this are
-repeated in rotated order, and medians are taken. What is compared is measured in the same rounds.
+repeated in rotated order, and medians are taken. What is compared is measured in the same rounds. A case is a `Problem`
+or a `calls.Call`: both have a text, and a peer to set them up.
 """
 
 import time
@@ -13,20 +14,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench import truth
+from bench import calls, truth
+from bench.calls import Call
 from bench.peers import LIBRARIES, Peer
 from fastconv.planning.planner import plan_problem
 
 GROUP_S = 50e-6  # shorter calls are timed in groups: reading the clock twice takes about 0.1 us
+ESTIMATE_S = 0.005  # the first guess at a call's time is the best of those that fit
+LEAST_ROUNDS = 3
+OURS = "fastconv"
 
 
 class Pace(NamedTuple):
-    """How long to measure: rounds, seconds of one burst, seconds of sleep after it, and the longest call that is waited for."""
+    """How long to measure: rounds, seconds of one burst, of sleep after it, of the longest call that is waited for.
+
+    Where all rounds of a case would take more than ``case_s``, there are fewer, but `LEAST_ROUNDS`.
+    """
 
     rounds: int = 7
     burst_s: float = 0.03
     settle_s: float = 0.03  # GNU OpenMP spins for up to 12 ms after a region
     longest_s: float = 4.0
+    case_s: float = 120.0
 
 
 FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.015, longest_s=0.5)
@@ -76,24 +85,35 @@ class Refusal:
 
 
 class Patience:
-    """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend)."""
+    """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend).
 
-    def __init__(self, longest_s):
-        self.longest_s = longest_s
+    Too long is more than ``longest_s``, or ``slower`` times the call that is expected to be the fastest. A `calls.Call`
+    is waited for.
+    """
+
+    def __init__(self, longest_s, slower=float("inf")):
+        self.longest_s, self.slower = longest_s, slower
         self._known = {}
 
-    def _key(self, problem, peer):
-        return peer.name, problem.ic, problem.oc, problem.kh, problem.kw, problem.sh, problem.src
+    def _same_but_size(self, problem):
+        return self._known.setdefault((problem.ic, problem.oc, problem.kh, problem.kw, problem.sh, problem.src), {})
 
     def reason(self, problem, peer):
         """Why not to wait for it, or None."""
-        known, seconds = self._known.get(self._key(problem, peer), (problem, 0.0))
-        expected = seconds * problem.flops / known.flops
-        return f"about {expected:.1f} s per call, judged by {known.ih}x{known.iw}" if expected > self.longest_s else None
+        if isinstance(problem, Call):
+            return None
+        expected = {name: (s * problem.flops / known.flops, known) for name, (known, s) in self._same_but_size(problem).items()}
+        seconds, known = expected.get(peer.name, (0.0, problem))
+        times = seconds / min((s for s, _ in expected.values()), default=1.0)
+        judged_by = f"judged by {known.ih}x{known.iw}"
+        if seconds > self.longest_s:
+            return f"about {seconds:.1f} s per call, {judged_by}"
+        return f"about {times:.0f} times slower than the fastest, {judged_by}" if times > self.slower else None
 
     def learn(self, problem, peer, seconds):
         """Remember what a call took."""
-        self._known[self._key(problem, peer)] = problem, seconds
+        if not isinstance(problem, Call):
+            self._same_but_size(problem)[peer.name] = problem, seconds
 
 
 def setting(contender):
@@ -101,12 +121,33 @@ def setting(contender):
     return LIBRARIES[contender.peer.module].limit(contender.threads) if contender.threads else nullcontext()
 
 
+def operands_of(case):
+    """Arguments of a call, operands of a problem; the same in every run."""
+    return calls.operands(case) if isinstance(case, Call) else truth.operands(case)
+
+
 def judge(result, problem, peer):
-    """Check a peer's answer: ours by the class of the algorithm that computes it."""
+    """Check a peer's answer: ours by the class of the algorithm that computes it, a call's by the imitated library's."""
+    if isinstance(problem, Call):
+        return calls.check(result, problem)
     algorithm = None
-    if peer.module == "fastconv":
+    if peer.module == OURS:
         algorithm = peer.algorithm or plan_problem(problem).algorithm
     return truth.check(result, problem, algorithm, peer.transform)
+
+
+_judged = {}  # worst error of each case and contender that was right: its operands are the same whenever it comes again
+
+
+def _estimate(call):
+    """Seconds of a call: the best of those that fit into ESTIMATE_S, or the only one."""
+    clock = time.perf_counter
+    best, end = float("inf"), clock() + ESTIMATE_S
+    while best == float("inf") or clock() < end:
+        begin = clock()
+        call()
+        best = min(best, clock() - begin)
+    return best
 
 
 def prepare(problem, contender):
@@ -130,19 +171,20 @@ def prepare(problem, contender):
         return refusal(reason)
     with setting(contender):
         try:
-            prepared = peer.setup(problem, truth.operands(problem), contender.threads, out)
+            prepared = peer.setup(problem, operands_of(problem), contender.threads, out)
             result = prepared.call()
         except ValueError as reason:  # "a named algorithm that cannot run raises ValueError with its reason"
-            if peer.module != "fastconv":
+            if peer.module != OURS:
                 raise
             return refusal(str(reason))
-        begin = time.perf_counter()
-        prepared.call()
-        seconds = time.perf_counter() - begin
+        seconds = _estimate(prepared.call)
+    key = str(problem), contender
     try:
-        return prepared, judge(prepared.canonical(result), problem, peer), seconds
+        if key not in _judged:
+            _judged[key] = judge(prepared.canonical(result), problem, peer)
     except truth.WrongAnswer as wrong:
         return refusal(f"wrong answer, not timed: {wrong}", wrong=True)
+    return prepared, _judged[key], seconds
 
 
 def burst(call, burst_s):
@@ -181,8 +223,27 @@ def interleave(works: dict[object, Callable], pace, sleep=time.sleep):
     return results
 
 
-def measure(problem, contenders, pace=FULL, probes=None, patience=None):
-    """Time contenders on one case in interleaved rounds, with ``probes`` (samplers of ceilings) in the same rounds.
+def _beaten(estimates, times):
+    """What takes more than so many times as long as the fastest peer with as many threads: how many times, by key."""
+    fastest = {}
+    for (_, contender), seconds in estimates.items():
+        if contender.peer.module != OURS:
+            fastest[contender.threads] = min(seconds, fastest.get(contender.threads, seconds))
+    slower = {key: s / fastest[key[1].threads] for key, s in estimates.items() if key[1].peer.module != OURS}
+    return {key: factor for key, factor in slower.items() if factor > times}
+
+
+def _rounds(pace, estimates, probes):
+    """How many rounds fit into the case's time; a call that is shorter than ten bursts runs twice at least."""
+    calls_s = sum(max(s if s > 10 * pace.burst_s else 2 * s, pace.burst_s) for s in estimates)
+    round_s = calls_s + probes * pace.burst_s + (len(estimates) + probes) * pace.settle_s
+    return min(pace.rounds, max(LEAST_ROUNDS, int(pace.case_s / round_s))) if round_s else pace.rounds
+
+
+def measure_together(pairs, pace=FULL, probes=None, patience=None, beaten=float("inf")):
+    """Time (case, contender) pairs in interleaved rounds, with ``probes`` (samplers of ceilings) in the same rounds.
+
+    ``beaten``: a peer that takes so many times as long as the fastest peer is not timed any further.
 
     Returns
     -------
@@ -191,29 +252,46 @@ def measure(problem, contenders, pace=FULL, probes=None, patience=None):
     probed : dict
         Samples of each probe, one per round.
     """
-    works, prepared_errors, refusals = dict(probes or {}), {}, []
-    for contender in contenders:
+    prepared, errors, estimates, refusals = {}, {}, {}, []
+    for problem, contender in pairs:
         reason = patience.reason(problem, contender.peer) if patience else None
         if reason:
             refusals.append(Refusal(str(problem), contender.peer.name, contender.out, reason))
             continue
-        prepared, found, _ = prepare(problem, contender)
-        if prepared is None:
+        ready, found, seconds = prepare(problem, contender)
+        if ready is None:
             refusals.append(found)
             continue
-        prepared_errors[contender] = found
+        key = problem, contender
+        prepared[key], errors[key], estimates[key] = ready, found, seconds
+    if patience:
+        for (problem, contender), seconds in estimates.items():
+            patience.learn(problem, contender.peer, seconds)
+    for (problem, contender), times in _beaten(estimates, beaten).items():
+        reason = f"one call took {times:.0f} times as long as that of the fastest peer"
+        refusals.append(Refusal(str(problem), contender.peer.name, contender.out, reason))
+        for found in (prepared, errors, estimates):
+            del found[problem, contender]
 
-        def work(contender=contender, call=prepared.call):
+    def worker(contender, call):
+        def work():
             with setting(contender):
                 return burst(call, pace.burst_s)
 
-        works[contender] = work
-    results = interleave(works, pace)
-    timings = [_timing(problem, contender, results[contender], found) for contender, found in prepared_errors.items()]
+        return work
+
+    works = dict(probes or {}) | {key: worker(key[1], ready.call) for key, ready in prepared.items()}
+    results = interleave(works, pace._replace(rounds=_rounds(pace, estimates.values(), len(probes or ()))))
+    timings = [_timing(*key, results[key], error) for key, error in errors.items()]
     if patience:
-        for contender, timing in zip(prepared_errors, timings, strict=True):
+        for (problem, contender), timing in zip(errors, timings, strict=True):
             patience.learn(problem, contender.peer, timing.best_s)
     return timings, refusals, {key: results[key] for key in probes or ()}
+
+
+def measure(problem, contenders, pace=FULL, probes=None, patience=None, beaten=float("inf")):
+    """`measure_together` of one case."""
+    return measure_together([(problem, contender) for contender in contenders], pace, probes, patience, beaten)
 
 
 def _timing(problem, contender, rounds, worst_error):

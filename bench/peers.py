@@ -6,8 +6,10 @@ callable that is timed, with a function that shows its result as an (n, oc, oh, 
 imported when the first row of theirs is set up.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -89,9 +91,20 @@ def _limit_cv2(n):
         cv2.setNumThreads(before)
 
 
+def _limit_fastconv(n):
+    import fastconv
+
+    return fastconv.threads(n)
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 LIBRARIES = {
-    "fastconv": Library("fastconv", _fastconv_threads),  # limited by the call's own argument
+    "fastconv": Library("fastconv", _fastconv_threads, _limit_fastconv),
     "scipy": Library("scipy"),
+    "scipy.fft": Library("scipy", _cores),  # its workers, set inside the timed call
     "cv2": Library("opencv-python-headless", _cv2_threads, _limit_cv2),
     "torch": Library("torch", _torch_threads, _limit_torch),
 }
@@ -209,7 +222,8 @@ def _setup_correlate2d(p, operands, threads, out):
     arguments |= {"dilation": (p.dh, p.dw)} if (p.dh, p.dw) != (1, 1) else {}
     arguments |= {"threads": threads} if threads else {}
     arguments |= {"out": np.empty((p.oh, p.ow), DTYPES[p.dst])} if out else {}
-    src, wei, correlate2d = operands.src[0, 0], operands.wei[0, 0], fastconv.correlate2d
+    src, correlate2d = operands.src[0, 0], fastconv.correlate2d
+    wei = src if operands.wei is operands.src else operands.wei[0, 0]  # an autocorrelation gets the same array twice
     return Prepared(lambda: correlate2d(src, wei, **arguments), _plane)
 
 
@@ -237,11 +251,23 @@ def _reject_oaconvolve(p):
     )
 
 
-def _setup_oaconvolve(p, operands, threads, out):
-    from scipy.signal import oaconvolve
+def _by_dft(function):
+    """Setup of scipy.signal's ``oaconvolve`` or ``fftconvolve``, with all workers."""
 
-    src, wei, mode = operands.src[0, 0], operands.wei[0, 0, ::-1, ::-1].copy(), _mode(p)
-    return Prepared(lambda: oaconvolve(src, wei, mode), _plane)
+    def setup(p, operands, threads, out):
+        import scipy.signal
+        from scipy.fft import set_workers
+
+        convolve = getattr(scipy.signal, function)
+        src, wei, mode, workers = operands.src[0, 0], operands.wei[0, 0, ::-1, ::-1].copy(), _mode(p), threads or _cores()
+
+        def call():
+            with set_workers(workers):
+                return convolve(src, wei, mode)
+
+        return Prepared(call, _plane)
+
+    return setup
 
 
 NDIMAGE_MODES = {"constant": "constant", "edge": "nearest", "reflect": "mirror", "symmetric": "reflect", "wrap": "wrap"}
@@ -275,29 +301,56 @@ def _setup_ndimage(p, operands, threads, out):
 CV2_BORDERS = {"constant": 0, "edge": 1, "symmetric": 2, "reflect": 4}  # BORDER_CONSTANT, _REPLICATE, _REFLECT, _REFLECT_101
 
 
-def _missing(module):
+def missing(module):
     return None if find_spec(module) else f"{module} is not installed"
 
 
-def _reject_cv2(p):
-    return _any(p) or _first(
-        (not _is_image(p), "one image and one kernel only"),
-        ((p.sh, p.sw, p.dh, p.dw) != (1, 1, 1, 1), "no stride, no dilation"),
+def _reject_filter2d(p):
+    """Why OpenCV's filter2D cannot filter and then slice: planes in (H, W, C), the same kernel for each."""
+    planes = p.n == 1 and p.g == p.ic == p.oc and (p.oc == 1 or (p.shared and p.src_layout == "nhwc"))
+    saturates = p.src == "u8" and p.epilogue == "saturate"
+    return _first(
+        (p.op != "fwd", "gradients are not timed here"),
+        (p.epilogue not in ("", "saturate"), f"no epilogue {p.epilogue}"),
+        (not planes, "one image and one kernel only"),
+        ((p.dh, p.dw) != (1, 1), "no dilation"),
         (not _is_same(p), "the result has the image's size"),
         (p.border not in CV2_BORDERS, f"no border {p.border!r}"),
-        (p.dst not in ("f32", "f64"), "integers saturate and do not wrap; no float16"),
-    ) or _missing("cv2")  # fmt: skip
+        (p.dst not in ("f32", "f64") and not saturates, "integers saturate and do not wrap; no float16"),
+    )
 
 
-def _setup_cv2(p, operands, threads, out):
-    import cv2
+def _interleaved(result):
+    """(H, W) or (H, W, C) as (1, C, H, W)."""
+    return np.atleast_3d(result).transpose(2, 0, 1)[None]
 
-    src, wei, border = operands.src[0, 0], operands.wei[0, 0], CV2_BORDERS[p.border]
-    filter2d = cv2.filter2D
-    if out:
-        dst = np.empty_like(src)
-        return Prepared(lambda: filter2d(src, -1, wei, dst, borderType=border), _plane)
-    return Prepared(lambda: filter2d(src, -1, wei, borderType=border), _plane)
+
+def _reject_cv2(p):
+    return _reject_filter2d(p) or _first(((p.sh, p.sw) != (1, 1), "no stride")) or missing("cv2")
+
+
+def _reject_cv2_sliced(p):
+    return _reject_filter2d(p) or _first(((p.sh, p.sw) == (1, 1), "nothing to slice")) or missing("cv2")
+
+
+def _reject_opencv(p):
+    return _reject_filter2d(p) or _first(((p.sh, p.sw) != (1, 1), "no stride")) or missing("fastconv.opencv")
+
+
+def _filter2d(module):
+    """Setup of filter2D of ``cv2`` or of our dialect; the result is sliced, which copies nothing, where the case has a stride."""
+
+    def setup(p, operands, threads, out):
+        filter2d, border, steps = import_module(module).filter2D, CV2_BORDERS[p.border], np.s_[:: p.sh, :: p.sw]
+        src = np.ascontiguousarray(operands.src[0].transpose(1, 2, 0)) if p.ic > 1 else operands.src[0, 0]
+        wei, dst = operands.wei[0, 0], np.empty_like(src) if out else None
+        if (p.sh, p.sw) != (1, 1):
+            return Prepared(lambda: filter2d(src, -1, wei, dst, borderType=border)[steps], _interleaved)
+        if out:
+            return Prepared(lambda: filter2d(src, -1, wei, dst, borderType=border), _interleaved)
+        return Prepared(lambda: filter2d(src, -1, wei, borderType=border), _interleaved)
+
+    return setup
 
 
 # --- torch
@@ -309,7 +362,7 @@ def _reject_torch(p):
     return _any(p) or _first(
         (p.border not in TORCH_BORDERS, f"no border {p.border!r}"),
         (p.dst not in ("f16", "f32", "f64"), "no integers"),
-    ) or _missing("torch")  # fmt: skip
+    ) or missing("torch")  # fmt: skip
 
 
 def _torch(channels_last):
@@ -340,13 +393,16 @@ PEERS = (
     Peer("fastconv.plan", "fastconv", _any, _fastconv(planned=True)),
     Peer("fastconv.plan NHWC", "fastconv", _several_channels, _fastconv("NHWC", planned=True)),
     Peer("fastconv.correlate2d", "fastconv", _reject_correlate2d, _setup_correlate2d),
+    Peer("fastconv.opencv.filter2D", "fastconv", _reject_opencv, _filter2d("fastconv.opencv")),
     Peer("fastconv direct", "fastconv", _any, _fastconv(algorithm="direct", planned=True), algorithm="direct"),
     Peer("fastconv blocked", "fastconv", _any, _fastconv(algorithm="blocked", planned=True), algorithm="blocked"),
     Peer("fastconv blocked NHWC", "fastconv", _several_channels, _fastconv("NHWC", "blocked", planned=True), algorithm="blocked"),
     Peer("scipy.signal.correlate2d", "scipy", _reject_scipy, _setup_scipy, takes_out=False),
-    Peer("scipy.signal.oaconvolve", "scipy", _reject_oaconvolve, _setup_oaconvolve, takes_out=False, transform=True),
+    Peer("scipy.signal.oaconvolve", "scipy.fft", _reject_oaconvolve, _by_dft("oaconvolve"), takes_out=False, transform=True),
+    Peer("scipy.signal.fftconvolve", "scipy.fft", _reject_oaconvolve, _by_dft("fftconvolve"), takes_out=False, transform=True),
     Peer("scipy.ndimage.correlate", "scipy", _reject_ndimage, _setup_ndimage),
-    Peer("cv2.filter2D", "cv2", _reject_cv2, _setup_cv2, transform=True),
+    Peer("cv2.filter2D", "cv2", _reject_cv2, _filter2d("cv2"), transform=True),
+    Peer("cv2.filter2D, sliced", "cv2", _reject_cv2_sliced, _filter2d("cv2"), transform=True),
     Peer("torch", "torch", _reject_torch, _torch(channels_last=False), takes_out=False, transform=True),
     Peer("torch channels_last", "torch", _reject_torch, _torch(channels_last=True), takes_out=False, transform=True),
 )

@@ -1,22 +1,26 @@
 """Tables: for the terminal while measuring, and for the README from a saved run. No number is pasted by hand."""
 
+import re
 from statistics import geometric_mean
 
 from rich.table import Table
 
-from bench.cases import short
-from bench.figures import JUDGED
+from bench.calls import Call
+from bench.cases import CALLS, short
+from bench.figures import JUDGED, WHOLE, variant
 from bench.measure import Timing
+from fastconv.planning.problem import Problem
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-KERNELS = (3, 5, 7, 9, 11, 13, 15)
+SHARES = ("of peak", "of roof")
+ONE = (variant(False, True), variant(False, False))  # one thread, as far as it was measured
 
 
 def number(value, unit=""):
     """Three significant digits; shares as per cent."""
     if value is None:
         return "-"
-    if unit == "of peak":
+    if unit in SHARES:
         return f"{100 * value:.0f}%"
     return f"{value:.3g}{'' if unit == 'x' else ' '}{unit}".strip()
 
@@ -28,8 +32,9 @@ def _verdict(passed):
 def figure_table(figure):
     """A figure as a rich table: one row per case, a column per setting."""
     names = list(dict.fromkeys(name for row in figure.rows for name in row.values))
+    against = ["against"] if any(row.against for row in figure.rows) else []
     table = Table(title=f"{figure.name}: {figure.claim}", title_justify="left")
-    for column in ("case", "target", "measured", "verdict", *names):
+    for column in ("case", "target", "measured", "verdict", *names, *against):
         table.add_column(column, justify="left" if column == "case" else "right", overflow="fold")
     for row in figure.rows:
         sign = "<=" if row.at_most else ">="
@@ -41,6 +46,7 @@ def figure_table(figure):
             number(row.measured, figure.unit),
             _verdict(row.passed),
             *cells,
+            *([row.against] if against else []),
             style=style,
         )
         if row.note:
@@ -73,6 +79,14 @@ def ceiling_table(ceilings):
     for what, cells in rows.items():
         table.add_row(what, *cells)
     return table
+
+
+def kinds_of(refusals):
+    """How often each kind of refusal occurred, and one of it: those of a peer that differ in numbers only are one kind."""
+    kinds = {}
+    for entry in refusals:
+        kinds.setdefault((entry["peer"], entry["wrong"], re.sub(r"\d[\d.]*", "", entry["reason"])), []).append(entry)
+    return [(len(entries), entries[0]) for entries in kinds.values()]
 
 
 def change_table(changes, drift, shown):
@@ -119,6 +133,21 @@ def _provenance(document):
     )
 
 
+def _one(row):
+    """What one thread reaches in a row's case, if that was measured."""
+    found = [row["values"][name] for name in ONE if name in row["values"]]
+    return min(found, default=None)
+
+
+def _margin(row):
+    """How far a row is above its target, as a factor."""
+    return row["target"] / row["measured"] if row["at_most"] else row["measured"] / row["target"]
+
+
+def _worst(rows):
+    return min(rows, key=_margin)
+
+
 def _figures(document):
     rows = []
     for figure in document["figures"]:
@@ -126,20 +155,21 @@ def _figures(document):
         for row in judged if len(judged) <= 2 else []:
             rows.append((figure, row["case"].split(":")[0], row))
         if len(judged) > 2:
-            whole = [row for row in judged if row["case"] == "geometric mean"]
-            worst = min((row for row in judged if row not in whole), key=lambda row: row["measured"])
-            rows.append((figure, f"worst of {len(judged) - len(whole)} cases", worst))
-            rows += [(figure, "geometric mean", row) for row in whole]
-        missing = [row for row in figure["rows"] if row["measured"] is None]
+            whole = [row for row in judged if row["case"] == WHOLE]
+            each = [row for row in judged if row not in whole]
+            rows.append((figure, f"worst of {len(each)} cases", _worst(each)))
+            rows += [(figure, WHOLE, row) for row in whole]
+        missing = [row for row in figure["rows"] if row["measured"] is None and row["case"] != WHOLE]
         rows += [(figure, f"{len(missing)} cases without a measurement", missing[0])] if missing else []
     return _markdown(
-        ["promise", "judged", "target", "measured", "verdict"],
+        ["promise", "judged", "target", "measured", "one thread", "verdict"],
         [
             [
                 figure["claim"],
                 what if not what.startswith("n1_") else "one call",
                 ("<= " if row["at_most"] else ">= ") + number(row["target"], figure["unit"]),
                 number(row["measured"], figure["unit"]),
+                number(_one(row), figure["unit"]),
                 _verdict(row["passed"]),
             ]
             for figure, what, row in rows
@@ -147,22 +177,54 @@ def _figures(document):
     )
 
 
-def _by_kernel(document, suite, keep, heading):
-    """Ratios of one figure: a row per image size, a column per kernel."""
-    figure = next((figure for figure in document["figures"] if figure["name"] == suite), None)
-    if figure is None:
+def _figure(document, name):
+    return next((figure for figure in document["figures"] if figure["name"] == name), None)
+
+
+def _by_size(document, suite, value, unit, keep=lambda problem: True):
+    """``{(size, kernel): text}`` of a figure's ``value(row)``."""
+    figure, found = _figure(document, suite), {}
+    for row in figure["rows"] if figure else []:
+        if row["case"] != WHOLE:
+            problem = Problem.parse(row["case"])
+            if keep(problem):
+                found[problem.ih, problem.kh] = number(value(row), unit)
+    return found
+
+
+def _by_kernel(heading, texts):
+    """A row per image size, a column per kernel."""
+    if not texts:
         return None
-    ratios = {}
-    for row in figure["rows"]:
-        for timing in _timings(document, suite):
-            if timing.problem == row["case"] and keep(row["case"]) and JUDGED in row["values"]:
-                size = row["case"].partition("ih")[2].partition("iw")[0]
-                kernel = row["case"].partition("kw")[2].partition("_")[0]
-                ratios[size, int(kernel)] = row["values"][JUDGED]
-                break
-    sizes = list(dict.fromkeys(size for size, _ in ratios))
-    rows = [[f"{size}x{size}", *(number(ratios.get((size, kernel)), "x") for kernel in KERNELS)] for size in sizes]
-    return _markdown([heading, *(f"{k}x{k}" for k in KERNELS)], rows) if rows else None
+    sizes, kernels = (list(dict.fromkeys(key[axis] for key in texts)) for axis in (0, 1))
+    rows = [[f"{size}x{size}", *(texts.get((size, kernel), "-") for kernel in kernels)] for size in sizes]
+    return _markdown([heading, *(f"{k}x{k}" for k in kernels)], rows)
+
+
+def _image_tables(document):
+    """Images against the fastest peer, with the share of the roof, on all threads and on one."""
+    tables = []
+    for heading, value in (("all threads", lambda row: row["measured"]), ("one thread", _one)):
+        ratios, shares = (_by_size(document, name, value, unit) for name, unit in (("images", "x"), ("roof", "of roof")))
+        texts = {key: ", ".join(part[key] for part in (ratios, shares) if key in part) for key in ratios | shares}
+        tables.append(_by_kernel(f"conv2d over the fastest peer, share of the roof: {heading}", texts))
+    return tables
+
+
+def _functions(document):
+    """Functions of other libraries by name: the geometric mean over their cases, and the worst."""
+    groups = {}
+    for figure in filter(None, (_figure(document, name) for name in CALLS)):
+        for row in figure["rows"]:
+            if row["case"] != WHOLE and row["measured"] is not None:
+                call = Call.parse(row["case"])
+                groups.setdefault(f"{call.module}.{call.function}, {call.image.dtype}", []).append(row)
+    rows = []
+    for name, found in groups.items():
+        one = [_one(row) for row in found]
+        means = [geometric_mean(values) if all(values) else None for values in ([row["measured"] for row in found], one)]
+        rows.append([f"{name}, {len(found)} cases", *(number(value, "x") for value in (means[0], _worst(found)["measured"], means[1]))])
+    return _markdown(["over the library's function", WHOLE, "worst", "one thread"], rows) if rows else None
 
 
 def _networks(document):
@@ -192,21 +254,18 @@ def _networks(document):
 
 def readme_tables(document):
     """The README's text between its markers."""
+    measured = lambda row: row["measured"]  # noqa: E731
+    full = _by_size(document, "scipy", measured, "x", lambda problem: problem.pt == problem.kh - 1)
     parts = [
         _figures(document) if document["figures"] else None,
-        _by_kernel(document, "scipy", lambda case: _is_full(case), "correlate2d over scipy.signal.correlate2d"),
-        _by_kernel(document, "opencv", lambda case: True, "conv2d over cv2.filter2D"),
+        _by_kernel("correlate2d over scipy.signal.correlate2d", full),
+        _by_kernel("conv2d over cv2.filter2D", _by_size(document, "opencv", measured, "x")),
+        *_image_tables(document),
+        _functions(document),
         _networks(document),
         _provenance(document),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _is_full(case):
-    from fastconv.planning.problem import Problem
-
-    problem = Problem.parse(case)
-    return problem.pt == problem.kh - 1
 
 
 def rewrite(text, tables):

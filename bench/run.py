@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from bench import figures, filters
 from bench.cases import short
-from bench.figures import SUITES
 from bench.grids import GRIDS, measure_ceilings, run_grid, scalings
 from bench.machine import describe, load_average
 from bench.measure import FULL, QUICK
@@ -12,7 +12,14 @@ from bench.measure import FULL, QUICK
 RESULTS = Path(__file__).parent / "results"
 FORMAT = 1
 QUICK_LARGEST, FULL_LARGEST = 1024, 8192
+SUITES = (*figures.SUITES, *filters.SUITES)
 NAMES = (*(suite.name for suite in SUITES), *GRIDS)
+GROUPS = {"filters": tuple(suite.name for suite in filters.SUITES)}
+
+
+def expand(names):
+    """The suites that are meant, groups by their members."""
+    return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,))))
 
 
 def keeper(quick, match):

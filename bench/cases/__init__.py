@@ -1,8 +1,9 @@
-"""The case lists: one problem per line in its text form; ``#`` begins a comment."""
+"""The case lists: one problem, or one call by name, per line in its text form; ``#`` begins a comment."""
 
 import re
 from pathlib import Path
 
+from bench.calls import Call
 from fastconv.planning.problem import Problem
 
 FOLDER = Path(__file__).parent
@@ -16,11 +17,13 @@ BOTH_AXES = (
     (r"(?<![a-z\d])(?:n1_|ic1(?=i)|oc1(?=k))", ""),
     (r"_f32(?![a-z\d:])", ""),
 )
-NAMES = ("images", "correlate", "filter", "direct", "small", *NETWORKS)
+CALLS = ("smooth", "ndimage")
+FILTERS = ("float32", "strided", "float64", "bytes", "large", "calls", "borders")
+NAMES = ("images", "correlate", "filter", "direct", "small", *FILTERS, *NETWORKS)
 
 
 def load(name):
-    """Problems of one list, in its order.
+    """Problems of one list, in its order; calls, if it is one of `CALLS`.
 
     Examples
     --------
@@ -28,7 +31,8 @@ def load(name):
     n1_ic1ih8iw8_oc1kh3kw3_pt1pb1pl1pr1_reflect_f32
     """
     lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return [Problem.parse(line) for line in lines if line and not line.startswith("#")]
+    parse = Call.parse if name in CALLS else Problem.parse
+    return [parse(line) for line in lines if line and not line.startswith("#")]
 
 
 def short(text):
