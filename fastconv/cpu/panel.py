@@ -181,7 +181,7 @@ def _refused_types(p: Problem, rounding: str | None) -> str | None:
         return f"sums in f32 or f64, not {p.acc}"
     if p.src not in LOADED:
         return f"does not load {p.src}"
-    if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst == "u32" and rounding):
+    if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst in ("u32", "i64", "u64") and rounding):
         return f"does not store {p.dst} from {p.acc}, rounded as {rounding}"
     activation = parse_epilogue(p.epilogue).activation
     if activation not in (None, "relu", "relu6", "leaky_relu"):
