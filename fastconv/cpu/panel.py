@@ -273,7 +273,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         values = finish_values(p, fill).view(np.int8)
-        return region.launcher(extents, values, scratch, units, plan.threads, costs.panel_seconds(p, lanes))
+        return region.launcher(extents, values, scratch, units, plan.threads, costs.panel_seconds(p, lanes), src, packed, dst)
 
     return Plan(problem=p, algorithm="panel", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
