@@ -33,6 +33,13 @@ def converts_half() -> bool:
     return triple.startswith(("aarch64", "arm64")) or "+f16c" in features.split(",")
 
 
+@functools.cache
+def adds_products_of_bytes() -> bool:
+    """Whether the processor adds four products of bytes to 32 bits in one instruction, in vectors of 512 bits."""
+    triple, _, features = magic()
+    return triple.startswith("x86_64") and "+avx512vnni" in features.split(",")
+
+
 def stored_bytes(name: str) -> int:
     """Bytes of one element of a stored type."""
     return KINDS[INTEGERS[name][0] if name in INTEGERS else name][2]
@@ -231,3 +238,24 @@ def store_row(typing_context: Any, kind: Any, lanes: Any, name: Any, rounding: A
         return context.get_dummy_value()
 
     return types.void(kind, lanes, name, rounding, *[types.int64] * 3), codegen
+
+
+@intrinsic(prefer_literal=True)
+def quads(typing_context: Any, lanes: Any, step: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``quads(lanes, step, dst, src, count)``: ``count`` times 4 bytes, ``dst[4x + b] = src[x + b*step]``, ``3 step <= lanes``.
+
+    Whole vectors: reads up to ``2 lanes`` bytes beyond the last, writes up to ``lanes`` times 4 bytes beyond.
+    """
+    width, between = literal(lanes), literal(step)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        few, many = (Emitter(builder, "i8", times * width, False) for times in (2, 4))
+        to, place = few.variable(arguments[2]), few.variable(arguments[3])
+        with few.loop(few.quotient(few.offset(arguments[4], width - 1), width)):
+            pixels = few.load(few.get(place))
+            many.store(few.get(to), few.pick(pixels, pixels, [x + b * between for x in range(width) for b in range(4)]))
+            few.set(to, few.offset(few.get(to), many.width))
+            few.set(place, few.offset(few.get(place), width))
+        return context.get_dummy_value()
+
+    return types.void(lanes, step, *[types.int64] * 3), codegen
