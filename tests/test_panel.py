@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import fastconv
 from fastconv.cpu import panel
 from fastconv.cpu.convert import adds_products_of_bytes
 from fastconv.cpu.target import detect
@@ -183,6 +184,21 @@ def test_integer_weights_are_summed_in_integers(channels, monkeypatch):
     for text in ("ih40_k23_u8:f32:f32:f32", "ih40_k5_u8:f32:f32:f32_bias", "ih40_k5_s2_u8:f32:f32:f32", "ih40_k5_i8:f32:f32:f32"):
         p = Problem.parse(text)
         assert panel.build(p, detect(), plan_problem).pack(np.ones(shapes(p)[1], "f4")).dtype == np.float32, text
+
+
+def test_a_call_that_comes_again_reads_and_writes_other_types():
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((3, 3)).astype("f4")
+    memory = np.zeros(4 * 300, "u1")
+    out, inside = memory.view("f4").reshape(15, 20), memory[100:400].reshape(15, 20)
+    for number in range(4):
+        image = rng.integers(0, 256, (15, 20)).astype("u1")
+        expected = ndimage.correlate(image.astype("f8"), weight.astype("f8"), mode="constant")
+        np.testing.assert_allclose(fastconv.conv2d(image, weight, padding=1, out=out), expected, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(fastconv.conv2d(image, weight, padding=1), expected, rtol=0, atol=1e-3)
+        inside[...] = image
+        made = fastconv.conv2d(inside, weight, padding=1, out=out)
+        np.testing.assert_allclose(made, expected, rtol=0, atol=1e-3, err_msg=f"overlapping, call {number}")
 
 
 def test_it_is_chosen_for_what_it_is_for():
