@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import fastconv
 from fastconv.cpu import panel
+from fastconv.cpu.convert import adds_products_of_bytes
 from fastconv.cpu.target import detect
+from fastconv.planning import cost as costs
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, DTYPES, Problem
 from tests.oracles import assert_same_bits, assert_within, truth
-from tests.problems import operands, random_array, result_array, run
+from tests.problems import operands, random_array, result_array, run, shapes
 
 MODES = {"constant": "constant", "edge": "nearest", "reflect": "mirror", "symmetric": "reflect", "wrap": "wrap"}
 # shape and kernel of every kind of block: tails, one pixel, a kernel larger than the image, tall, wide, more than one block of columns
@@ -113,7 +116,7 @@ def test_exact_orders_are_scipys(types, kernel, order):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("types", [f"{a}:f64:{b}:f64" for a in ("u8", "i8", "u16", "i16", "u32", "i32", "f32") for b in (a, "f64")])
+@pytest.mark.parametrize("types", [f"{a}:f64:{b}:f64" for a in ("u8", "i8", "u16", "i16", "u32", "i32", "i64", "f32") for b in (a, "f64")])
 @pytest.mark.parametrize(("kernel", "order"), EXACT)
 def test_every_type_and_border_in_exact_orders(kernel, order, types, border):
     check_exact(types, kernel, order, border, np.random.default_rng(6))
@@ -150,6 +153,54 @@ def test_arrays_of_any_strides_and_byte_order(text):
     assert_same_bits(run(p, src.astype(src.dtype.newbyteorder(">")), wei, bias, "panel"), expected, "byte order")
 
 
+WHOLE = ("ih21iw75_k5_p2", "ih3iw4_kh8kw9_p6", "ih6iw90_kh2kw40_pt0pb1pl20pr19", "ih9iw300_kh1kw7_p3", "ih18iw33_kh17kw6_p8")
+
+
+@pytest.mark.skipif(not adds_products_of_bytes(), reason="the processor has no AVX-512 VNNI")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_integer_weights_are_summed_in_integers(channels, monkeypatch):
+    """With the bits of float sums: both are exact."""
+    monkeypatch.setattr(costs, "DOTS_SECONDS", 0)
+    rng = np.random.default_rng(8)
+    for number, shape in enumerate(WHOLE):
+        layout = f"_g{channels}_ic{channels}oc{channels}_nhwc_shared" if channels > 1 else ""
+        p = Problem.parse(f"{shape}_{BORDERS[number % 5]}_u8:f32:i16:f32_relu+saturate{layout}")
+        src, wei, _ = operands(p)
+        wei[...] = rng.integers(-128, 128, wei[:1].shape)
+        plan = panel.build(p, detect(), plan_problem, 2)
+        packed, dst = plan.pack(wei), result_array(p)
+        assert packed.dtype == np.int32
+        for fill in (0, 255, 2.5, -1, np.nan):
+            plan.run(src, packed, None, dst, fill)
+            assert_same_bits(dst, run(p, src, wei, None, "reference", fill=fill), f"{p} fill {fill}")
+        spread = np.repeat(src, 2, axis=3)[..., ::2]
+        plan.run(spread, packed, None, dst, 3)
+        assert_same_bits(dst, run(p, src, wei, None, "reference", fill=3), f"{p} strided")
+        for other in (128, -129, 0.5, np.nan):
+            wei[0, 0, 0, 0] = other
+            assert plan.pack(wei).dtype == np.float32
+        plan.run(src, plan.pack(wei), None, dst)
+        assert_same_bits(dst, run(p, src, wei, None, "panel"), str(p))
+    for text in ("ih40_k23_u8:f32:f32:f32", "ih40_k5_u8:f32:f32:f32_bias", "ih40_k5_s2_u8:f32:f32:f32", "ih40_k5_i8:f32:f32:f32"):
+        p = Problem.parse(text)
+        assert panel.build(p, detect(), plan_problem).pack(np.ones(shapes(p)[1], "f4")).dtype == np.float32, text
+
+
+def test_a_call_that_comes_again_reads_and_writes_other_types():
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((3, 3)).astype("f4")
+    memory = np.zeros(4 * 300, "u1")
+    out, inside = memory.view("f4").reshape(15, 20), memory[100:400].reshape(15, 20)
+    for number in range(4):
+        image = rng.integers(0, 256, (15, 20)).astype("u1")
+        expected = ndimage.correlate(image.astype("f8"), weight.astype("f8"), mode="constant")
+        np.testing.assert_allclose(fastconv.conv2d(image, weight, padding=1, out=out), expected, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(fastconv.conv2d(image, weight, padding=1), expected, rtol=0, atol=1e-3)
+        inside[...] = image
+        made = fastconv.conv2d(inside, weight, padding=1, out=out)
+        np.testing.assert_allclose(made, expected, rtol=0, atol=1e-3, err_msg=f"overlapping, call {number}")
+
+
 def test_it_is_chosen_for_what_it_is_for():
     for text in panel.CASES:
         assert plan_problem(Problem.parse(text)).algorithm == "panel", text
@@ -161,7 +212,7 @@ def test_it_is_chosen_for_what_it_is_for():
     ("text", "reason"),
     [
         ("ih9_k3_c64", "sums in f32 or f64, not c64"),
-        ("ih9_k3_i64:f64:f64:f64", "does not load i64"),
+        ("ih9_k3_fld:f64:f64:f64", "does not load fld"),
         ("ih9_k3_f64:f64:f16:f64", "does not store f16 from f64"),
         ("ih9_k3_s3_u8:f32:f32:f32", "strides 1 and 2"),
         ("ih9_k3_d2_u8:f32:f32:f32", "dense, not 2 apart"),

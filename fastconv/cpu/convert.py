@@ -1,7 +1,8 @@
 """convert: elements of other types, loaded as a kernel's own floats or integers and stored from them.
 
-Conversions are NumPy's: to float exactly or rounded to nearest; to integers as C converts (whole part; beyond the type the low bits
-of a 32-bit integer, 0x80000000 where that does not hold it), or rounded as the problem says.  No conversion calls a library.
+Conversions are NumPy's: to float exactly or rounded to nearest; to integers as the problem rounds, or as C converts: the whole part,
+beyond the type the low bits of a 32-bit integer (64-bit for 64 bits), which holds its least value where it does not hold the float.
+No conversion calls a library.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .simd import KINDS, Emitter, literal
 # name of an integer type -> kind of its bits, whether it has a sign
 INTEGERS = {
     "b8": ("i8", False),
-    **{f"{sign}{bits}": (f"i{bits}", sign == "i") for sign in "iu" for bits in (8, 16, 32)},
+    **{f"{sign}{bits}": (f"i{bits}", sign == "i") for sign in "iu" for bits in (8, 16, 32, 64)},
 }
 LOADED = (*INTEGERS, "f16", "f32", "f64")  # as f32 or f64
 STORED = tuple(name for name in LOADED if name != "b8")  # from f32 or f64; float16 from f32 only
@@ -30,6 +31,13 @@ def converts_half() -> bool:
     """Whether the processor converts float16; elsewhere LLVM would call a library."""
     triple, _, features = magic()
     return triple.startswith(("aarch64", "arm64")) or "+f16c" in features.split(",")
+
+
+@functools.cache
+def adds_products_of_bytes() -> bool:
+    """Whether the processor adds four products of bytes to 32 bits in one instruction, in vectors of 512 bits."""
+    triple, _, features = magic()
+    return triple.startswith("x86_64") and "+avx512vnni" in features.split(",")
 
 
 def stored_bytes(name: str) -> int:
@@ -45,7 +53,7 @@ def load_as(emit: Emitter, name: str, address: Any) -> Any:
         bits = emit.of(kind).load(address)
         if not emit.floating:
             return _resized(emit, bits, signed)
-        if kind != "i32":
+        if kind in ("i8", "i16"):
             bits, signed = _resized(emit.of("i32"), bits, signed), True
         return build.sitofp(bits, emit.vector) if signed else build.uitofp(bits, emit.vector)
     if name == emit.kind:
@@ -102,14 +110,14 @@ def _limits(name: str) -> tuple[int, int]:
 
 
 def _truncated(emit: Emitter, name: str, value: Any) -> Any:
-    """The whole part as 32-bit integers."""
-    build, wide = emit.builder, emit.of("i32")
+    """The whole part as integers of 32 bits, or 64 for a type of 64."""
+    build, wide = emit.builder, emit.of("i64" if name[1:] == "64" else "i32")
     low = build.fptosi(value, wide.vector)
-    if name != "u32":
+    if name not in ("u32", "u64"):
         return low
-    half = emit.number(2**31)
-    high = build.xor(build.fptosi(build.fsub(value, half), wide.vector), wide.number(-(2**31)))
-    return build.select(build.fcmp_ordered(">=", value, half), high, low)
+    half = 2 ** (8 * wide.itemsize - 1)
+    high = build.xor(build.fptosi(build.fsub(value, emit.number(half)), wide.vector), wide.number(-half))
+    return build.select(build.fcmp_ordered(">=", value, emit.number(half)), high, low)
 
 
 def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
@@ -230,3 +238,24 @@ def store_row(typing_context: Any, kind: Any, lanes: Any, name: Any, rounding: A
         return context.get_dummy_value()
 
     return types.void(kind, lanes, name, rounding, *[types.int64] * 3), codegen
+
+
+@intrinsic(prefer_literal=True)
+def quads(typing_context: Any, lanes: Any, step: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``quads(lanes, step, dst, src, count)``: ``count`` times 4 bytes, ``dst[4x + b] = src[x + b*step]``, ``3 step <= lanes``.
+
+    Whole vectors: reads up to ``2 lanes`` bytes beyond the last, writes up to ``lanes`` times 4 bytes beyond.
+    """
+    width, between = literal(lanes), literal(step)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        few, many = (Emitter(builder, "i8", times * width, False) for times in (2, 4))
+        to, place = few.variable(arguments[2]), few.variable(arguments[3])
+        with few.loop(few.quotient(few.offset(arguments[4], width - 1), width)):
+            pixels = few.load(few.get(place))
+            many.store(few.get(to), few.pick(pixels, pixels, [x + b * between for x in range(width) for b in range(4)]))
+            few.set(to, few.offset(few.get(to), many.width))
+            few.set(place, few.offset(few.get(place), width))
+        return context.get_dummy_value()
+
+    return types.void(lanes, step, *[types.int64] * 3), codegen

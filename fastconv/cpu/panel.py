@@ -18,7 +18,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, ORDERS, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, span, stage_row, too_large
-from .convert import LOADED, STORED, stored_bytes
+from .convert import LOADED, STORED, adds_products_of_bytes, quads, stored_bytes
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
@@ -50,7 +50,8 @@ TILES = (
 # (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, for taps side by side (Zen 5: see `tile`); others gain nothing
 FIXED = ((3, 3),)
 
-EXACT = 5  # kernels of a tile in exact orders: raster, and pairs with two signs in rows and columns
+# kernels of a tile in exact orders: raster, and pairs with two signs in rows and columns; and for integer weights
+EXACT, INTEGER = 5, 1
 
 _BAND = 64  # rows of output that one unit of work computes at most
 _RING_BYTES = 128 << 10  # of the strip of one block of columns, where that leaves the columns of a tile
@@ -67,16 +68,18 @@ _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
 def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int,
-             src: str, dst: str, rounding: str, order: str) -> Any:  # fmt: skip
+             src: str, dst: str, rounding: str, order: str, channels: int) -> Any:  # fmt: skip
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, group, block of columns, band of rows).
 
+    With ``order`` dots the ring holds for each pixel its byte and those of the next three of the same channel, of which ``channels``
+    lie interleaved, and a tap is four.
     Output row j of a band reads rows ``j*step + ky`` of the padded image; row r lies in place ``r % held`` of the ring.
-    Workspace: row table, for each output channel of the group the first addend and the packed taps, fill row, ring, tile.
+    Workspace: row table, for each output channel of the group the first addend and the packed taps, fill row, ring, row of bytes, tile.
     """
     spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma, dst, rounding, order)
     size, dsize = KINDS[kind][2], stored_bytes(dst)
-    bits = f"i{8 * dsize}"
-    width = lanes * vecs
+    bits, width = f"i{8 * dsize}", lanes * vecs
+    dots, quarters = int(order == "dots"), 4 * lanes
 
     def panel(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -93,7 +96,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
         starts = table + (icg * entries + 7) // 8 * 64
         fill_at = starts + e.ocg * e.taps_pitch
         ring = fill_at + e.pitch
-        tile_at = ring + e.held * icg * e.pitch
+        bytes_at = ring + e.held * icg * e.pitch
+        tile_at = bytes_at + e.pitch
         fill_row(kind, lanes, fill_at, e.wide, fill)
         packed_group = -1
         for u in range(u0, u1):
@@ -124,7 +128,11 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                     for c in range(icg):
                         line = ring + (r % e.held * icg + c) * e.pitch if row >= 0 else fill_at
                         poke("i64", table + (c * entries + r) * 8, line)
-                        if row >= 0:
+                        if dots and row >= 0:
+                            pixels = plane + c * e.sc + row * e.sy
+                            stage_row("i8", quarters, "u8", bytes_at, pixels, block_at, maps, peek("i8", at.values))
+                            quads(lanes, channels, line, bytes_at, e.wide)
+                        elif row >= 0:
                             stage_row(kind, lanes, src, line, plane + c * e.sc + row * e.sy, block_at, maps, fill)
                 staged = needed
                 rows_at, whole = table + (jt - j0) * s.step, jt + rows <= j1 and width <= e.ow
@@ -181,7 +189,7 @@ def _refused_types(p: Problem, rounding: str | None) -> str | None:
         return f"sums in f32 or f64, not {p.acc}"
     if p.src not in LOADED:
         return f"does not load {p.src}"
-    if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst == "u32" and rounding):
+    if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst in ("u32", "i64", "u64") and rounding):
         return f"does not store {p.dst} from {p.acc}, rounded as {rounding}"
     activation = parse_epilogue(p.epilogue).activation
     if activation not in (None, "relu", "relu6", "leaky_relu"):
@@ -196,7 +204,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT for tile in _fitting(t))
+    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in _fitting(t))
 
 
 def _fitting(t: Target) -> list[Tile]:
@@ -241,47 +249,80 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     v, h, _ = _steps(p)
     kh, kw = _fixed(p, tile)
     rounding = parse_epilogue(p.epilogue).rounding or ""
-    spec = (
-        kind,
-        lanes,
-        tile.rows,
-        tile.vecs,
-        v,
-        h,
-        _tall(p, tile),
-        kh,
-        kw,
-        int(t.fma and p.order == "any"),
-        p.src,
-        p.dst,
-        rounding,
-        p.order,
-    )
     name = (
         f"panel_{p.src}_{kind}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
         + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1)) + f"_{p.order}" * (p.order != "any")
     )  # fmt: skip
-    region = Region(name, _factory, spec, "i8")
-    shape, head, tables, scratch = _layout(p, tile, lanes)
-    units = p.n * head.groups * head.blocks * head.bands
+    common = lanes, tile.rows, tile.vecs, v, h, _tall(p, tile)
+    fma = int(t.fma and p.order == "any")
+    regions = {1: Region(name, _factory, (kind, *common, kh, kw, fma, p.src, p.dst, rounding, p.order, 0), "i8")}
+    dots, channels = _sums_bytes(p, t, lanes), interleaved(p)
+    if dots:
+        dot_name = f"panel_dots{channels}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
+        regions[4] = Region(dot_name, _factory, ("i32", *common, 0, 0, 0, p.src, p.dst, rounding, "dots", channels), "i8")
+    scratch = max(_layout(p, tile, lanes, taps)[3] for taps in regions)
+
+    def launch_of(taps: int, packed: np.ndarray, src: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        """A launch for packed weights like these, ``taps`` in each of their elements."""
+        shape, head, tables, own = _layout(p, tile, lanes, taps)
+        (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
+        order = _tap_order(p, _tall(p, tile), taps) @ strides
+        e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
+        values = finish_values(p, fill).view(np.int8)
+        if taps > 1:
+            values[:4] = np.uint8(fill).view(np.int8)
+        units = p.n * head.groups * head.blocks * head.bands
+        return regions[taps].launcher(extents, values, own, units, threads, costs.panel_seconds(p, lanes), src, packed, dst)
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (_in_place(p, src, p.src) and _in_place(p, dst, p.dst)):
             return _staged_launch(p, plan.threads, t, src, packed, dst, fill)
-        (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, _tall(p, tile)) @ strides
-        e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
-        extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
-        values = finish_values(p, fill).view(np.int8)
-        return region.launcher(extents, values, scratch, units, plan.threads, costs.panel_seconds(p, lanes),
-                               src, packed, dst)  # fmt: skip
+        if not dots:
+            return launch_of(1, packed, src, dst, fill)
+        shape = p.oc, p.ic // p.g, p.kh
+        floats = launch_of(1, np.empty((*shape, p.kw), np.float32), src, dst, fill)
+        if not (0 <= fill < 256 and fill == int(fill)):
+            return lambda src, packed, bias, dst: floats(src, _unpacked(p, packed), bias, dst)
+        integers = launch_of(4, np.empty((*shape, -(-p.kw // 4)), np.int32), src, dst, fill)
 
-    return Plan(problem=p, algorithm="panel", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            (integers if packed.dtype == np.int32 else floats)(src, packed, bias, dst)
+
+        return launch
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return _pack_bytes(p, wei) if dots else wei.astype(DTYPES[p.acc], copy=False)
+
+    return Plan(problem=p, algorithm="panel", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
-def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-    return wei.astype(DTYPES[p.acc], copy=False)
+def _sums_bytes(p: Problem, t: Target, lanes: int) -> bool:
+    """Whether sums of integer weights of 8 bits are exact in float32 and in 32-bit integers alike, and it is worth a look at the weights.
+
+    512x512 uint8, one core, float and integers: k3 69 and 64 us, k5 148 and 94, k7 248 and 115, k15 1037 and 327 (Zen 4, 2026-11).
+    """
+    exact = p.taps * 255 * 128 <= 1 << 24 and not parse_epilogue(p.epilogue).bias and p.order == "any"
+    dense = _steps(p)[:2] == (1, 1) and p.dw == 1 and p.kw >= 5 and interleaved(p) <= 4
+    able = t.bits == 512 and adds_products_of_bytes()
+    return able and dense and exact and p.src == "u8" and p.acc == "f32" and costs.panel_seconds(p.replace(n=1), lanes) > costs.DOTS_SECONDS
+
+
+def _pack_bytes(p: Problem, wei: np.ndarray) -> np.ndarray:
+    """Weights that are integers of 8 bits, four of a row in each 32 bits and zeros behind the last; other weights in float32."""
+    with np.errstate(all="ignore"):
+        narrow = wei.astype(np.int8)
+    if not np.array_equal(narrow, wei):
+        return np.ascontiguousarray(wei, DTYPES[p.acc])
+    packed = np.zeros((*wei.shape[:3], -(-p.kw // 4) * 4), np.int8)
+    packed[..., : p.kw] = narrow
+    return packed.view(np.int32)
+
+
+def _unpacked(p: Problem, packed: np.ndarray) -> np.ndarray:
+    """Packed weights in float32."""
+    return packed.view(np.int8)[..., : p.kw].astype(np.float32) if packed.dtype == np.int32 else packed
 
 
 def _in_place(p: Problem, array: np.ndarray, name: str) -> bool:
@@ -310,35 +351,41 @@ def _staged_launch(
         band = band_problem(p, rows, converted=False)
         plans[rows] = build(band, t, None, threads)
         staged = empty(p.ic, band.ih, band.iw, p.src)
-        launches[rows] = plans[rows].prepare(staged, packed, result(dst[:1, :, :rows]), fill if bands_are_vast(p) else 0)
+        launches[rows] = plans[rows].prepare(
+            staged, plans[rows].pack(_unpacked(p, packed)), result(dst[:1, :, :rows]), fill if bands_are_vast(p) else 0
+        )
 
     def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        wei = _unpacked(p, packed)
         for n, first, end in bands(p):
             band = plans[end - first].problem
             staged = empty(p.ic, band.ih, band.iw, p.src)
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
             made = result(to)
-            launches[end - first](staged, packed, bias, made)
+            launches[end - first](staged, plans[end - first].pack(wei), bias, made)
             if not in_place:
                 np.copyto(to, made)
 
     return launch
 
 
-def _tap_order(p: Problem, tall: int) -> np.ndarray:
-    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
+def _tap_order(p: Problem, tall: int, taps: int) -> np.ndarray:
+    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
     rows, groups, first = [], -(-p.kh // tall), 0
     while groups:
         end = first + -(-(p.kh - first) // groups)
         rows.append((first, end))
         first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(p.kw) for ky in range(first, end)]
+    one = [(ky, kx) for first, end in rows for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
     return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
-def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
-    """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread."""
+def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
+    """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread.
+
+    ``taps`` of a row of the kernel are one.
+    """
     kind = sum_kind(p)
     assert kind is not None
     size, channels = KINDS[kind][2], interleaved(p)
@@ -349,7 +396,8 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
     most = max(_RING_BYTES // (held * icg * size * sw * width), 1)  # tiles of a block
     blocks = -(-ow // (most * width))
     tiles = -(-ow // (blocks * width))
-    reach = (tiles * width - 1) * sw + (p.kw - 1) * p.dw * channels + 1 + (sw == 2)
+    kw, tap = -(-p.kw // taps), taps * p.dw * channels
+    reach = (tiles * width - 1) * sw + (kw - 1) * tap + 1 + (sw == 2)
     wide = -(-reach // lanes) * lanes
     made = []
     for first in range(0, ow, tiles * width):
@@ -362,15 +410,16 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
     band_rows = min(max(_band_rows(p, lanes, len(made)) // tile.rows, 1) * tile.rows, -(-p.oh // tile.rows) * tile.rows)
     entries = (band_rows - 1) * sh + p.kh
     finish = parse_epilogue(p.epilogue)
-    taps_pitch = -(-(TAPS_AT + p.taps * size) // 64) * 64
+    packed = p.ic // p.g * p.kh * kw
+    taps_pitch = -(-(TAPS_AT + packed * size) // 64) * 64
     pitch = wide * size + 64  # rows one line apart from a power of two
-    shape = Shape(icg=icg, pitch=entries * 8, step=sh * 8, kh=p.kh, kw=p.kw, tap=p.dw * channels * size, column=sw * size)
+    shape = Shape(icg=icg, pitch=entries * 8, step=sh * 8, kh=p.kh, kw=kw, tap=tap * size, column=sw * size)
     head = Head(
         ocg=ocg, groups=groups, blocks=len(made), bands=-(-p.oh // band_rows), band_rows=band_rows, padded=p.ih_padded, oh=p.oh,
         ow=ow, step=sh, held=held, entries=entries, pitch=pitch, finish=int(finish.activation is not None), bias=int(finish.bias),
-        taps=p.taps, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+        taps=packed, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    scratch = -(-icg * entries // 8) * 64 + ocg * taps_pitch + (1 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
+    scratch = -(-icg * entries // 8) * 64 + ocg * taps_pitch + (2 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
     before, after = (_by_element(columns, channels) for columns in column_maps(p, p.pr))
     tables = np.concatenate([np.array(made, np.int64).reshape(-1), row_map(p)]), np.concatenate([before, after])
     return shape, head, tables, -(-scratch // 64) * 64

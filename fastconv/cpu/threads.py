@@ -157,13 +157,15 @@ def _quick_factory() -> Any:
 
 
 @functools.cache
-def _quick(kind: str, image_ndim: int, weight_ndim: int) -> Any:
-    """The entry point of the compiled quick call for arrays of these dimensions and any strides."""
-    number, integer = KINDS[kind][1], types.int64
-    image, weight = (types.Array(number, ndim, "A", readonly=True) for ndim in (image_ndim, weight_ndim))
-    signature = integer(integer, integer, image, weight, types.Array(number, image_ndim, "A"))
-    (result,) = compiled(f"quick_{kind}_{image_ndim}{weight_ndim}", _quick_factory, (), signature).overloads.values()
-    return result.entry_point
+def _quick(kinds: tuple[str, str, str], image_ndim: int, weight_ndim: int) -> Any:
+    """The entry point of the compiled quick call for arrays of these kinds (or others as large), these dimensions and any strides."""
+    source, taps, result = (KINDS[kind][1] for kind in kinds)
+    integer = types.int64
+    image, weight = types.Array(source, image_ndim, "A", readonly=True), types.Array(taps, weight_ndim, "A", readonly=True)
+    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"))
+    name = f"quick_{'_'.join(kinds)}_{image_ndim}{weight_ndim}"
+    (made,) = compiled(name, _quick_factory, (), signature).overloads.values()
+    return made.entry_point
 
 
 def _reach(array: np.ndarray) -> tuple[int, int]:
@@ -244,21 +246,23 @@ class Region:
                 call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, scratch, min(u1 - u0, _CHUNKS * slots))
             give(workspace)
 
-        serial = threads == 1 and pieces == 1
-        chosen = launch if serial else launch_pieces
-        if values.dtype.itemsize == 1:
-            return _bytes(chosen)
-        if values.dtype.kind != "f":
-            return _signed(chosen, values.dtype)
-        if not serial:
+        several, seen = threads > 1 or pieces > 1, values.dtype
+        chosen: Launch = launch_pieces if several else launch
+        if seen.itemsize == 1:
+            chosen = _bytes(chosen)
+        elif seen.kind != "f":
+            return _signed(chosen, seen)
+        if several:
             return chosen
         limits = Bounds(function, units, *_reach(src), *_reach(wei), _reach(dst)[1])
-        return SerialLaunch(launch, functools.partial(self._quick_for, extents, values, scratch, limits))
+        source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
+        return SerialLaunch(chosen, functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits))
 
     def _quick_for(
-        self, extents: np.ndarray, values: np.ndarray, scratch: int, bounds: Bounds, image_ndim: int, weight_ndim: int
+        self, kinds: tuple[str, str, str], extents: np.ndarray, values: np.ndarray, scratch: int, bounds: Bounds,
+        image_ndim: int, weight_ndim: int,
     ) -> Quick:  # fmt: skip
-        call = _quick(self._kind, image_ndim, weight_ndim)
+        call = _quick(kinds, image_ndim, weight_ndim)
         head = 8 * (_JOB_WORDS + len(Bounds._fields)) + 64
         slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1 if scratch <= _MOST_OWN else 0)
 

@@ -30,7 +30,8 @@ def direct_tile(
     ``spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
     ``kh`` and ``kw`` are those that the code is for, or 0 for any: kh at most ``tall``; kw only with kh, v = h = 1,
     tap = 1 element and icg = 1.  ``(..., fma, stored, rounding)`` stores elements of type ``stored`` as `convert.store_as` does;
-    ``(..., order)`` after that, ``symmetric`` or ``antisymmetric``, sums pairs of the taps of one row (kh = 1) or column (kw = 1).
+    ``(..., order)`` after that: ``symmetric`` and ``antisymmetric`` sum pairs of the taps of one row (kh = 1) or column (kw = 1);
+    ``dots`` adds the products of four bytes of a pixel and a tap, kind i32, and stores the sums as f32 are.
     ``shape`` is the address of the integers of :data:`Shape`, ``start`` that of the first addend, with ``wei`` at ``start + TAPS_AT``,
     ``finish`` that of ``[slope, low, high]`` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
@@ -44,7 +45,7 @@ def direct_tile(
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = _PairTile if len(chosen) > 12 and chosen[12].endswith("symmetric") else _DirectTile
+        made = _TILES.get(chosen[12], _DirectTile) if len(chosen) > 12 else _DirectTile
         made(builder, chosen, arguments[1]).emit_tiles(*arguments[2:])
         return context.get_dummy_value()
 
@@ -57,7 +58,7 @@ class _DirectTile:
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
         kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma, *stored = spec
         self.builder, self.lanes = builder, lanes
-        self.emit = emit = Emitter(builder, kind, lanes, bool(fma))
+        self.emit = self.out = emit = Emitter(builder, kind, lanes, bool(fma))
         self.stored, self.order = tuple(stored[:2]), stored[2] if len(stored) > 2 else "any"
         self.stored_width = lanes * stored_bytes(stored[0]) if stored else emit.width
         self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
@@ -198,6 +199,10 @@ class _DirectTile:
         """The accumulators' values."""
         return [[self.emit.get(place) for place in row] for row in self.acc]
 
+    def results(self) -> list[list[Any]]:
+        """The sums as they are activated and stored."""
+        return self.sums()
+
     def keep(self, sums: list[list[Any]]) -> None:
         """Put values into the accumulators."""
         for places, values in zip(self.acc, sums, strict=True):
@@ -209,11 +214,12 @@ class _DirectTile:
         emit = self.emit
         with emit.either(finish) as (activated, plain):
             with activated:
-                limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-                self.store_rows([[emit.activate(value, *limits) for value in row] for row in self.sums()], dst, dst_pitch, self.place)
+                limits = [self.out.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
+                values = [[self.out.activate(value, *limits) for value in row] for row in self.results()]
+                self.store_rows(values, dst, dst_pitch, self.place)
             with plain:
                 if self.stored:
-                    self.store_rows(self.sums(), dst, dst_pitch, self.place)
+                    self.store_rows(self.results(), dst, dst_pitch, self.place)
                     return
                 with emit.either(past) as (streamed, kept):
                     with streamed:
@@ -224,7 +230,7 @@ class _DirectTile:
     def place(self, address: Any, value: Any) -> None:
         """One vector, in the type of the results."""
         if self.stored:
-            store_as(self.emit, *self.stored, address, value)
+            store_as(self.out, *self.stored, address, value)
         else:
             self.emit.store(address, value)
 
@@ -273,3 +279,22 @@ class _PairTile(_DirectTile):
         entry = emit.offset(table, i * self.v * 8)
         row = emit.load_integer(emit.offset(entry, place) if self.only_kw else entry)
         return emit.offset(row, xoff) if self.only_kw else emit.offset(row, xoff, place)
+
+
+class _DotTile(_DirectTile):
+    """Four taps of a row at a time: bytes without sign times bytes with, summed exactly in 32 bits."""
+
+    def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
+        super().__init__(builder, spec, shape)
+        self.out = self.emit.of("f32")
+
+    def multiply(self, sums: list[list[Any]], uses: list[tuple[int, int]], pixels: list[list[Any]], taps: list[list[Any]]) -> None:
+        for i, ky in uses:
+            for vec in range(self.vecs):
+                sums[i][vec] = self.emit.dot_add(pixels[0][vec], taps[0][ky], sums[i][vec])
+
+    def results(self) -> list[list[Any]]:
+        return [[self.builder.sitofp(value, self.out.vector) for value in row] for row in self.sums()]
+
+
+_TILES = {"symmetric": _PairTile, "antisymmetric": _PairTile, "dots": _DotTile}

@@ -28,6 +28,7 @@ DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a t
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
+DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for whether they are small integers
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
 SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
