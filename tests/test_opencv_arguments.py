@@ -148,7 +148,7 @@ WRONG = [
     ("filter2D", (SRC, -1, ONES), {"anchor": (3, 0)}, ValueError, r"anchor .* in the kernel of width 3 and height 3, got \(3, 0\)"),
     ("filter2D", (SRC, -1, ONES), {"anchor": 1}, TypeError, r"anchor must be two ints \(x, y\), got 1"),
     ("filter2D", (SRC, -1, ONES), {"anchor": (0.5, 0)}, TypeError, "anchor must be an int, got 0.5"),
-    ("filter2D", (SRC, -1, ONES), {"delta": "a"}, TypeError, "delta must be a real number, got 'a'"),
+    ("filter2D", (SRC, -1, ONES), {"delta": "3"}, TypeError, "delta must be a real number, got '3'"),
     ("filter2D", (SRC, -1, ONES), {"borderType": cv2.BORDER_TRANSPARENT}, ValueError, "borderType must be one of BORDER_CONSTANT.*got 5"),
     ("filter2D", (SRC, -1, ONES), {"borderType": -1}, ValueError, "borderType must be one of BORDER_CONSTANT.*got -1"),
     ("filter2D", (SRC, -1, ONES), {"borderType": "reflect"}, TypeError, "borderType must be an int, got 'reflect'"),
@@ -254,6 +254,13 @@ def test_separable_filters_and_boxes_spread_nan_over_the_window():
         opencv.sepFilter2D(src, -1, [1, 0, 1], [1, 2, 1]),
     ):
         assert np.array_equal(np.isnan(result), window)
+
+
+def test_a_delta_beyond_float32_is_infinite_there():
+    src = image(dtype="f4")
+    for delta in (1e300, -1e300):
+        assert_same_bits(opencv.filter2D(src, -1, ONES, delta=delta), np.full_like(src, np.sign(delta) * np.inf))
+    assert (opencv.filter2D(image(), -1, ONES, delta=1e300) == 255).all()
 
 
 def test_a_remembered_call_is_the_same_call():

@@ -157,7 +157,8 @@ def _general(
     p, weights = _problem(known, f, precision)
     plan = plan_problem(p, threads=count, algorithm=algorithm)
     wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
-    bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
+    with np.errstate(over="ignore"):
+        bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
     into = destination(out, shape if out is None else out.shape, f.dtype, array)
     source, result = _VIEWS[array.ndim], _VIEWS[into.ndim]
     packed = plan.pack(wei)
