@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fastconv import opencv
 from fastconv.opencv import filtering
 from fastconv.planning.calls import Bounded
+from fastconv.planning.problem import Problem
 from tests.children import child
 from tests.oracles import assert_same_bits
 from tests.problems import random_array
@@ -147,7 +148,7 @@ WRONG = [
     ("filter2D", (SRC, -1, ONES), {"anchor": (3, 0)}, ValueError, r"anchor .* in the kernel of width 3 and height 3, got \(3, 0\)"),
     ("filter2D", (SRC, -1, ONES), {"anchor": 1}, TypeError, r"anchor must be two ints \(x, y\), got 1"),
     ("filter2D", (SRC, -1, ONES), {"anchor": (0.5, 0)}, TypeError, "anchor must be an int, got 0.5"),
-    ("filter2D", (SRC, -1, ONES), {"delta": "a"}, TypeError, "delta must be a real number, got 'a'"),
+    ("filter2D", (SRC, -1, ONES), {"delta": "3"}, TypeError, "delta must be a real number, got '3'"),
     ("filter2D", (SRC, -1, ONES), {"borderType": cv2.BORDER_TRANSPARENT}, ValueError, "borderType must be one of BORDER_CONSTANT.*got 5"),
     ("filter2D", (SRC, -1, ONES), {"borderType": -1}, ValueError, "borderType must be one of BORDER_CONSTANT.*got -1"),
     ("filter2D", (SRC, -1, ONES), {"borderType": "reflect"}, TypeError, "borderType must be an int, got 'reflect'"),
@@ -255,6 +256,13 @@ def test_separable_filters_and_boxes_spread_nan_over_the_window():
         assert np.array_equal(np.isnan(result), window)
 
 
+def test_a_delta_beyond_float32_is_infinite_there():
+    src = image(dtype="f4")
+    for delta in (1e300, -1e300):
+        assert_same_bits(opencv.filter2D(src, -1, ONES, delta=delta), np.full_like(src, np.sign(delta) * np.inf))
+    assert (opencv.filter2D(image(), -1, ONES, delta=1e300) == 255).all()
+
+
 def test_a_remembered_call_is_the_same_call():
     assert isinstance(filtering._calls, Bounded)
     filtering._calls.clear()
@@ -279,6 +287,39 @@ def test_any_number_of_threads_gives_the_same_bits():
     for name in FILTERS:
         expected = getattr(opencv, name)(src, *CALLS[name], threads=1)
         assert_same_bits(getattr(opencv, name)(src, *CALLS[name], threads=2), expected, name)
+
+
+EDGES = np.array([[0, 0, 0], [0, 1, -1], [0, 0, 0]], np.float32)
+# what the planner is asked for; whole weights need no float64, rank 1 is told in float64 and found again there
+ASKED = [
+    ("filter2D", "u1", (9, 12), (-1, ONES), {}, "ih9iw12_k3_p1_reflect_u8:f32:u8:f32_saturate"),
+    ("filter2D", "u1", (9, 12, 3), (5, ONES), {"borderType": 2},
+     "g3_ic3ih9iw12_oc3k3_p1_symmetric_u8:f32:f32:f32_nhwc_shared"),
+    ("filter2D", "f4", (9, 12), (-1, EDGES), {"delta": 1}, "ih9iw12_kh1kw2_pr1_reflect_f32_bias"),
+    ("filter2D", "i2", (9, 12), (6, ONES), {"anchor": (0, 2), "borderType": 0}, "ih9iw12_k3_pt2pr2_i16:f64:f64:f64"),
+    ("sepFilter2D", "f4", (9, 12), (-1, ONES[0], ONES[0]), {"borderType": 3},
+     "ih9iw12_k3_p1_wrap_f32:f64:f32:f32_structure=rank1"),
+    ("sepFilter2D", "f4", (9, 12), (-1, ONES[0], ONES[0]), {"precision": "strict"}, "ih9iw12_k3_p1_reflect_f32_strict"),
+    ("blur", "u1", (9, 12), ((3, 3),), {}, "ih9iw12_k3_p1_reflect_u8:f32:u8:f32_half-up_structure=box"),
+    ("blur", "u1", (9, 12), ((4, 4),), {}, "ih9iw12_k4_pt2pb1pl2pr1_reflect_u8:f32:u8:f32_bias+half-up_structure=box"),
+    ("boxFilter", "u2", (9, 12), (4, (3, 3)), {}, "ih9iw12_k3_p1_reflect_u16:f64:i32:f64_saturate_structure=box"),
+    ("GaussianBlur", "u1", (9, 12), ((3, 3), 0), {"borderType": 1},
+     "ih9iw12_k3_p1_edge_u8:f64:u8:f32_half-up_structure=rank1"),
+    ("GaussianBlur", "u2", (9, 12), ((3, 3), 0), {}, "ih9iw12_k3_p1_reflect_u16:f64:u16:f64_half-up_structure=rank1"),
+    ("Sobel", "u1", (9, 12), (3, 1, 0), {}, "ih9iw12_k3_p1_reflect_u8:f64:i16:f32_saturate_structure=rank1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape", "arguments", "keywords", "text"), ASKED)
+def test_what_the_planner_is_asked_for(monkeypatch, name, dtype, shape, arguments, keywords, text):
+    asked, plan = [], filtering.plan_problem
+    monkeypatch.setattr(
+        filtering, "plan_problem", lambda p, **settings: asked.append(p) or plan(p, **settings | {"algorithm": "reference"})
+    )
+    filtering._calls.clear()
+    getattr(opencv, name)(image(shape, dtype), *arguments, **keywords)
+    filtering._calls.clear()
+    assert asked == [Problem.parse(text)], asked
 
 
 def test_import_takes_neither_numba_nor_scipy_nor_cv2():

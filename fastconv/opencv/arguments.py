@@ -83,9 +83,11 @@ def whole(name: str, value: Any, default: int | None = None) -> int:
 def real(name: str, value: Any) -> float:
     """A float."""
     try:
-        return float(value)
+        if not isinstance(value, (str, bytes)):
+            return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+        pass
+    raise TypeError(f"{name} must be a real number, got {value!r}")
 
 
 def two(name: str, value: Any, words: str) -> tuple[int, int]:

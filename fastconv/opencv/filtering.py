@@ -16,6 +16,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
 from ..planning.thread_count import thread_count
 from .arguments import F64, I32, Image, image
 
+_LARGEST = 2.0**60  # weight of which two make a product in float32
 _REPAIRED = 1 << 16  # outputs that are repaired at a time
 MOST_TAPS = 1024  # of a kernel whose values are part of a remembered call's key; larger ones are packed at each call
 
@@ -156,7 +157,8 @@ def _general(
     p, weights = _problem(known, f, precision)
     plan = plan_problem(p, threads=count, algorithm=algorithm)
     wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
-    bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
+    with np.errstate(over="ignore"):
+        bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
     into = destination(out, shape if out is None else out.shape, f.dtype, array)
     source, result = _VIEWS[array.ndim], _VIEWS[into.ndim]
     packed = plan.pack(wei)
@@ -189,8 +191,9 @@ def _problem(src: Image, f: Filter, precision: str) -> tuple[Problem, np.ndarray
     """The problem, and its weights in two dimensions."""
     wide = f.wide or src.dtype == F64 or f.dtype in (F64, I32)
     acc = "f64" if wide else "f32"
+    structure = f.structure if precision != "strict" and _is_moderate(f.weights) else "full"
     # structure is found again in the weights: in float64 rank 1 is not blurred by a rounding of each product
-    wei = "f64" if f.structure == "rank1" else acc
+    wei = "f64" if structure == "rank1" else acc
     with np.errstate(over="ignore", under="ignore"):
         weights = f.weights.astype(DTYPES[wei])
     kh, kw = weights.shape
@@ -204,9 +207,15 @@ def _problem(src: Image, f: Filter, precision: str) -> tuple[Problem, np.ndarray
         g=src.c, ic=src.c, oc=src.c, ih=src.h, iw=src.w, kh=kh, kw=kw, pt=pt, pb=pb, pl=pl, pr=pr, border=f.border,
         src=dtype_name(src.dtype), wei=wei, dst=dtype_name(f.dtype), acc=acc, src_layout="nchw" if src.c == 1 else "nhwc",
         epilogue="+".join(filter(None, ("bias" if f.delta else "", rounding))), precision=precision,
-        structure="full" if precision == "strict" else f.structure, shared=src.c > 1,
+        structure=structure, shared=src.c > 1,
     )  # fmt: skip
     return p, weights
+
+
+def _is_moderate(weights: np.ndarray) -> bool:
+    """Whether every factor of these weights is a normal float32, so that what is known of them can be proven of the factors."""
+    sizes = np.abs(weights[weights != 0])
+    return sizes.size == 0 or bool(_LARGEST > sizes.max() and sizes.min() > 1 / _LARGEST)
 
 
 def _trimmed(weights: np.ndarray, pads: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
