@@ -15,7 +15,7 @@ import numpy as np
 from ..planning.calls import View
 from ..planning.planes import Planes, planes
 from ..planning.planner import plan_problem
-from ..planning.plans import Launch, Plan
+from ..planning.plans import Launch, Plan, Quick, SerialLaunch
 from ..planning.problem import Problem, border_indices, dtype_name
 from .taps import as_scipy, exact_bits, largest, scipy_sum
 
@@ -68,10 +68,13 @@ class Pass(NamedTuple):
     through: np.dtype[Any] | None  # the type of an array between the kernel and the result
     finish: Callable[[np.ndarray, np.ndarray], None] | None  # from there to the result
     repair: Callable[[np.ndarray, np.ndarray], None] | None
+    quick: Quick | None  # instead of the launch, where nothing else is to be done
 
     def run(self, src: np.ndarray, dst: np.ndarray) -> None:
         """Filter ``src`` into ``dst``."""
         to = dst if self.through is None else np.empty(dst.shape, self.through)
+        if self.quick is not None and self.quick(src, self.packed, 0, to):
+            return
         source, result = self.source(src), self.result(to)
         self.launch(source, self.packed, None, result)
         if self.repair is not None:
@@ -199,7 +202,7 @@ def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Set
         np.divide(sums, size, sums)
         np.copyto(dst, sums, casting="unsafe")
 
-    return step._replace(through=acc, finish=divided)
+    return step._replace(through=acc, finish=divided, quick=None)
 
 
 def _span(taps: np.ndarray) -> np.ndarray:
@@ -289,7 +292,7 @@ def _prepared(
         through = _DOUBLE if long or _is_repaired(src, f) else _LONG if dst.dtype == np.uint32 else None
     to = dst if through is None else np.empty(dst.shape, through)
     step = _launched(src, to, f, _problem(src, to, f, acc, order, settings), settings, agrees)
-    return step if through is None else step._replace(through=through, finish=_cut_long if long else _cut)
+    return step if through is None else step._replace(through=through, finish=_cut_long if long else _cut, quick=None)
 
 
 def _cut(between: np.ndarray, dst: np.ndarray) -> None:
@@ -319,7 +322,8 @@ def _launched(src: np.ndarray, dst: np.ndarray, f: Filter, p: Problem, settings:
     packed = plan.pack(weights)
     launch = plan.prepare(view(src), packed, view(dst), f.fill)
     repair = partial(_repair, p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
-    return Pass(launch, packed, view, view, None, None, repair)
+    quick = launch.quick(src.ndim, packed.ndim) if seen.whole and isinstance(launch, SerialLaunch) and repair is None else None
+    return Pass(launch, packed, view, view, None, None, repair, quick)
 
 
 def _repair(p: Problem, taps: np.ndarray, fill: float, src: np.ndarray, dst: np.ndarray) -> None:
