@@ -213,7 +213,7 @@ def _span(taps: np.ndarray) -> np.ndarray:
 
 def _accumulator(src: np.ndarray, dst: np.ndarray, span: np.ndarray, fill: float, settings: Settings) -> str:
     """float32 for images of float32, unless taps or the border's pixels are beyond what it multiplies without loss."""
-    narrow = src.dtype == dst.dtype == np.float32 and settings.precision != "strict"
+    narrow = dtype_name(src.dtype) == dtype_name(dst.dtype) == "f32" and settings.precision != "strict"
     within = span[0] >= _SMALLEST and span[1] <= _LARGEST and (not np.isfinite(fill) or abs(fill) <= _LARGEST)
     return "f32" if narrow and within else "f64"
 
