@@ -182,6 +182,22 @@ def test_uniform_filter_knows_its_window_only(dtype):
     assert np.array_equal(result[~window], clean[~window])
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 49, 101])
+def test_means_of_integers_are_cut_off_as_quotients(size):
+    """Multiples of the size are where a sum that falls short would show."""
+    rng = np.random.default_rng(size)
+    with by_reference() as patch:
+        patch.setattr(calls, "_scipys", lambda *_: pytest.fail("left to SciPy"))
+        for dtype in ("u1", "u2", "u4", "i2", "i8", "u8"):
+            most = min(np.iinfo(dtype).max, 2**40)
+            for x in (rng.integers(most // 2, most, (3, 150), dtype, endpoint=True), np.full((3, 150), most, dtype), np.arange(450) % 250):
+                x = x.reshape(3, 150).astype(dtype)
+                check("uniform_filter", x, (1, size))
+                check("uniform_filter", x, (1, size), mode="constant", cval=7)
+    check("uniform_filter", np.full((3, 150), 2**60), (1, size))
+    check("uniform_filter", np.full((3, 150), -(2**60)), (1, size))
+
+
 def test_tiny_taps_count_where_all_are_tiny():
     """SciPy drops taps, and takes halves for equal, by an absolute 2.2e-16."""
     x = np.full((3, 5), 1e18)

@@ -16,8 +16,8 @@ from ..planning.calls import View
 from ..planning.planes import Planes, planes
 from ..planning.planner import plan_problem
 from ..planning.plans import Launch, Plan, Quick, SerialLaunch
-from ..planning.problem import Problem, border_indices, dtype_name
-from .taps import as_scipy, exact_bits, largest, scipy_sum
+from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
+from .taps import as_scipy, exact_bits, largest, mean_tap, scipy_sum
 
 _REPAIRED = 1 << 16  # outputs that are recomputed at once
 _SMALLEST, _LARGEST = 2.0**-100, 2.0**100  # taps that float32 sums take: products of pixels stay clear of its limits
@@ -69,9 +69,12 @@ class Pass(NamedTuple):
     finish: Callable[[np.ndarray, np.ndarray], None] | None  # from there to the result
     repair: Callable[[np.ndarray, np.ndarray], None] | None
     quick: Quick | None  # instead of the launch, where nothing else is to be done
+    guard: Callable[[np.ndarray], None] | None = None  # raises LeftToSciPy where the pixels are too large
 
     def run(self, src: np.ndarray, dst: np.ndarray) -> None:
         """Filter ``src`` into ``dst``."""
+        if self.guard is not None:
+            self.guard(src)
         to = dst if self.through is None else np.empty(dst.shape, self.through)
         if self.quick is not None and self.quick(src, self.packed, 0, to):
             return
@@ -144,6 +147,8 @@ def planned(
         The algorithm named cannot run one of the passes.
     """
     exact = any(x.dtype.kind != "f" for x in (src, dst)) or settings.precision == "strict"
+    if exact:
+        settings = settings._replace(precision="strict")  # no algorithm but of plain sums
     if combine == "sum" and not exact:
         branches = _crossed(branches)
     seen = [planes(src.shape, f.axes) for branch in branches for f in branch]
@@ -190,19 +195,32 @@ def _pass(src: np.ndarray, dst: np.ndarray, f: Filter, exact: bool, settings: Se
 
 
 def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Settings) -> Pass:
-    """Integer sums, divided as SciPy divides them: in float64, rounded once, then cut off."""
-    bits = 64 if src.dtype.kind == "f" else exact_bits(f.taps, largest(src.dtype), f.fill)
-    if bits == 64:
+    """What SciPy's division of an exact sum, rounded once and cut off, gives."""
+    if src.dtype.kind == "f":
         raise LeftToSciPy  # whose running sum rounds
-    acc = np.dtype(f"f{4 if bits == 24 else 8}")
-    step = _prepared(src, np.empty(dst.shape, acc), f, dtype_name(acc), "any", settings)
-    size = acc.type(f.taps.size)
+    for acc in ("f32", "f64"):
+        tap = mean_tap(f.taps.size, src.dtype, f.fill, DTYPES[acc])
+        if tap is not None:
+            return _prepared(src, dst, f._replace(taps=tap * f.taps), acc, "any", settings)
+    bits, guard = exact_bits(f.taps, largest(src.dtype), f.fill), None
+    if src.dtype.itemsize == 8:
+        limit = 2.0**51 // f.taps.size
+        bits, guard = exact_bits(f.taps, limit, f.fill), partial(_check_range, limit)
+    if bits == 64:
+        raise LeftToSciPy
+    acc_type = np.dtype(f"f{4 if bits == 24 else 8}")
+    step = _prepared(src, np.empty(dst.shape, acc_type), f, dtype_name(acc_type), "any", settings)
+    return step._replace(through=acc_type, finish=partial(_divide, acc_type.type(f.taps.size)), quick=None, guard=guard)
 
-    def divided(sums: np.ndarray, dst: np.ndarray) -> None:
-        np.divide(sums, size, sums)
-        np.copyto(dst, sums, casting="unsafe")
 
-    return step._replace(through=acc, finish=divided, quick=None)
+def _divide(size: Any, sums: np.ndarray, dst: np.ndarray) -> None:
+    np.divide(sums, size, sums)
+    _cut(sums, dst)
+
+
+def _check_range(limit: float, src: np.ndarray) -> None:
+    if src.max() > limit or src.min() < -limit:
+        raise LeftToSciPy
 
 
 def _span(taps: np.ndarray) -> np.ndarray:
