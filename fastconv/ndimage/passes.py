@@ -335,12 +335,12 @@ def _launched(src: np.ndarray, dst: np.ndarray, f: Filter, p: Problem, settings:
     if agrees and settings.algorithm is None and plan.algorithm == "reference":
         raise LeftToSciPy
     seen = planes(src.shape, f.axes)
-    view: View = (lambda x: x[None, None]) if seen.whole else seen.view
+    view = seen.view()
     weights = np.ascontiguousarray(np.broadcast_to(f.taps.reshape(1, 1, p.kh, p.kw), (p.oc, 1, p.kh, p.kw)))
     packed = plan.pack(weights)
     launch = plan.prepare(view(src), packed, view(dst), f.fill)
     repair = partial(_repair, p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
-    quick = launch.quick(src.ndim, packed.ndim) if seen.whole and isinstance(launch, SerialLaunch) and repair is None else None
+    quick = launch.quick(2, packed.ndim) if src.ndim == 2 and isinstance(launch, SerialLaunch) and repair is None else None
     return Pass(launch, packed, view, view, None, None, repair, quick)
 
 
