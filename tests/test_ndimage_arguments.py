@@ -246,6 +246,20 @@ def test_inputs_of_every_kind(dtype, tmp_path):
             assert_close(both(name)[0](kind, *first), expected, allowed, name)
 
 
+@pytest.mark.parametrize("cval", [2.5, -1, 300])
+def test_a_border_that_the_image_cannot_hold(cval):
+    """Whatever is converted on the way to a kernel, the border's pixels are not cast to the image's type."""
+    x, place = image("u1"), np.empty((12, 60), "u1")[:, ::2]
+    for source in (x, x[:, ::-1], np.asfortranarray(x)):
+        expected, allowed = scipy_ndimage("correlate", source, np.array([[3, 1]]), mode="constant", cval=cval)
+        for output in (None, place):
+            result = fastconv.ndimage.correlate(source, np.array([[3, 1]]), output, mode="constant", cval=cval)
+            assert_close(result, expected, allowed, str(cval))
+    wide = image("f4", (12, 60))[:, ::2]
+    expected, allowed = scipy_ndimage("sobel", wide, mode="constant", cval=cval / 7, output="f8")
+    assert_close(fastconv.ndimage.sobel(wide, mode="constant", cval=cval / 7, output="f8"), expected, allowed, str(cval))
+
+
 DEEP = [((3, 4, 9, 11), (1, 3)), ((3, 9, 4, 11), (-1, 1)), ((2, 9, 20, 3), (1, 2)), ((8, 20, 3), (1, 0)), ((5, 30, 40), (1,)),
         ((5, 6, 30, 2), 2), ((4, 5, 6, 7), (0, 3)), ((3, 4, 5, 6), (0, 2))]  # fmt: skip
 
