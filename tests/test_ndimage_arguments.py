@@ -258,6 +258,9 @@ def test_a_border_that_the_image_cannot_hold(cval):
     wide = image("f4", (12, 60))[:, ::2]
     expected, allowed = scipy_ndimage("sobel", wide, mode="constant", cval=cval / 7, output="f8")
     assert_close(fastconv.ndimage.sobel(wide, mode="constant", cval=cval / 7, output="f8"), expected, allowed, str(cval))
+    large = image("f4", (70, 90))
+    expected, allowed = scipy_ndimage("gaussian_filter", large, 3, mode="constant", cval=cval / 7, output="f8")
+    assert_close(fastconv.ndimage.gaussian_filter(large, 3, mode="constant", cval=cval / 7, output="f8"), expected, allowed, str(cval))
 
 
 DEEP = [((3, 4, 9, 11), (1, 3)), ((3, 9, 4, 11), (-1, 1)), ((2, 9, 20, 3), (1, 2)), ((8, 20, 3), (1, 0)), ((5, 30, 40), (1,)),
