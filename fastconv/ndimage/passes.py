@@ -253,10 +253,8 @@ def _swept_once(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], s
     taps = np.outer(one.taps, two.taps) / (taps.size if mean else 1)
     try:
         return _launched(src, dst, both._replace(taps=taps), p, settings)
-    except ValueError:
-        if settings.algorithm is None:
-            raise
-        return None  # the algorithm named may run the passes
+    except ValueError:  # an algorithm looked, and saw no such structure; or the one named may run the passes
+        return None
 
 
 def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ...], ...]:
