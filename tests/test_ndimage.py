@@ -3,7 +3,6 @@
 By default the kernels of bytes and floats are compiled; the problems of other types run on the reference, their kernels with --slow.
 """
 
-import contextlib
 import itertools
 
 import numpy as np
@@ -13,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastconv.ndimage
-from fastconv.ndimage import calls, passes
-from fastconv.planning.planner import plan_problem
+from fastconv.ndimage import calls
+from tests.by_reference import by_reference
 from tests.oracles import assert_close, scipy_ndimage
 from tests.problems import random_array
 
@@ -66,26 +65,6 @@ def bits(array):
     return array.view("u1") if array.dtype == np.bool_ else array
 
 
-@pytest.fixture(scope="module")
-def by_reference():
-    """A context in which integer and strict problems run on the reference: each type and order would be a kernel to compile."""
-
-    def planned(p, threads=1, algorithm=None):
-        exact = p.src[0] != "f" or p.dst[0] != "f" or p.precision == "strict"
-        return plan_problem(p, threads=threads, algorithm=algorithm or ("reference" if exact else None))
-
-    @contextlib.contextmanager
-    def replaced():
-        calls._calls.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(passes, "plan_problem", planned)
-            patch.setattr(passes, "as_scipy", lambda *_: False)  # else these are left to SciPy
-            yield patch
-        calls._calls.clear()
-
-    return replaced
-
-
 def image(dtype, shape=(14, 30)):
     return random_array(np.random.default_rng(5), shape, dtype)
 
@@ -122,7 +101,7 @@ def test_every_type_is_equal_to_scipy(call):
 
 
 @pytest.mark.parametrize("call", CALLS, ids=named)
-def test_the_problems_of_integers_are_scipys(call, by_reference):
+def test_the_problems_of_integers_are_scipys(call):
     name, args, kw = call
     orderless = any(a is ODD or a is EVEN for a in args)  # SciPy adds the last product of these first
     with by_reference() as patch:
@@ -148,7 +127,7 @@ def check_strict(call):
 
 
 @pytest.mark.parametrize("call", CALLS, ids=named)
-def test_strict_floats_are_equal(call, by_reference):
+def test_strict_floats_are_equal(call):
     with by_reference():
         check_strict(call)
 
@@ -170,7 +149,7 @@ def test_floats_are_not_left_to_scipy(dtype, monkeypatch):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("call", [call for call in CALLS if call[0] != "uniform_filter"], ids=named)
-def test_nan_and_inf_go_where_scipy_puts_them(call, dtype, by_reference):
+def test_nan_and_inf_go_where_scipy_puts_them(call, dtype):
     name, args, kw = call
     x = image(dtype, (23, 38))
     x[3, 4], x[9, 30], x[10, 31], x[-1, 0], x[18, 17] = np.nan, np.inf, -np.inf, np.inf, np.nan
@@ -203,29 +182,58 @@ def test_uniform_filter_knows_its_window_only(dtype):
     assert np.array_equal(result[~window], clean[~window])
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 49, 101])
+def test_means_of_integers_are_cut_off_as_quotients(size):
+    """Multiples of the size are where a sum that falls short would show."""
+    rng = np.random.default_rng(size)
+    with by_reference() as patch:
+        patch.setattr(calls, "_scipys", lambda *_: pytest.fail("left to SciPy"))
+        for dtype in ("u1", "u2", "u4", "i2", "i8", "u8"):
+            most = min(np.iinfo(dtype).max, 2**40)
+            for x in (rng.integers(most // 2, most, (3, 150), dtype, endpoint=True), np.full((3, 150), most, dtype), np.arange(450) % 250):
+                x = x.reshape(3, 150).astype(dtype)
+                check("uniform_filter", x, (1, size))
+                check("uniform_filter", x, (1, size), mode="constant", cval=7)
+    check("uniform_filter", np.full((3, 150), 2**60), (1, size))
+    check("uniform_filter", np.full((3, 150), -(2**60)), (1, size))
+
+
 def test_tiny_taps_count_where_all_are_tiny():
     """SciPy drops taps, and takes halves for equal, by an absolute 2.2e-16."""
     x = np.full((3, 5), 1e18)
     assert np.array_equal(fastconv.ndimage.correlate(x, [[1e-17, 0, 2e-17]]), np.full((3, 5), x[0, 0] * 1e-17 + x[0, 0] * 2e-17))
     assert not scipy.ndimage.correlate(x, [[1e-17, 0, 2e-17]]).any()
-    line = fastconv.ndimage.correlate1d(x.astype("i8"), [1e-17, 0, -3e-17])
+    with by_reference():
+        line = fastconv.ndimage.correlate1d(x.astype("i8"), [1e-17, 0, -3e-17])
     assert np.array_equal(line, np.full((3, 5), int(x[0, 0] * 1e-17 + x[0, 0] * -3e-17)))
     assert scipy.ndimage.correlate1d(x.astype("i8"), [1e-17, 0, -3e-17])[0, 0] == 20
-    check("correlate", image("u1"), np.array([[1e-17, 0.7, 1e-300]]))
-    check("correlate1d", image("u1"), np.array([0.1, 0.7, 0.1 + 2e-17]))
+    with by_reference():
+        check("correlate", image("u1"), np.array([[1e-17, 0.7, 1e-300]]))
+        check("correlate1d", image("u1"), np.array([0.1, 0.7, 0.1 + 2e-17]))
 
 
 @pytest.mark.parametrize("taps", [[1e-200, 1], [1e-40, 1, 1e-40], [1e30, -1e30, 1]])
 def test_taps_beyond_float32(taps):
-    check("correlate1d", image("f4"), np.array(taps))
-    check("correlate", image("f4"), np.array([taps]))
+    with by_reference():
+        check("correlate1d", image("f4"), np.array(taps))
+        check("correlate", image("f4"), np.array([taps]))
 
 
 def test_outer_products_that_vanish_keep_inf():
     x = np.zeros((5, 5))
     x[2, 2] = np.inf
-    check("gaussian_filter", x, 0.04, radius=1)
-    check("gaussian_filter", x.astype("f4"), 0.1, radius=1)
+    with by_reference():
+        check("gaussian_filter", x, 0.04, radius=1)
+        check("gaussian_filter", x.astype("f4"), 0.1, radius=1)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_wide_smoothing_of_what_is_not_finite(dtype):
+    x = image(dtype, (60, 90))
+    x[20, 30], x[40, 70], x[0, 0] = np.nan, np.inf, -np.inf
+    check("gaussian_filter", x, (2, 3))
+    check("gaussian_filter", x, 2, mode="constant", cval=2.0)
+    check("gaussian_laplace", x, 1.5)
 
 
 def modes_of(ndim):
@@ -274,7 +282,7 @@ OUTPUTS = st.sampled_from((None, *INTEGERS, *FLOATS))
 
 @settings(max_examples=250, deadline=None)
 @given(any_call(), OUTPUTS)
-def test_any_call(by_reference, call, output):
+def test_any_call(call, output):
     with by_reference():
         check_any(call, output)
 

@@ -80,7 +80,10 @@ def filtered(
     elif out is not None and (out.shape != input.shape or not out.flags.writeable):
         return _scipys(name, input, weights, output, values, algorithm)
     dst = out if out is not None and place is not None else np.empty(input.shape, dtype.newbyteorder("="))
-    call.run(input, dst)
+    try:
+        call.run(input, dst)
+    except LeftToSciPy:
+        return _scipys(name, input, weights, output, values, algorithm)
     if out is not None:
         if dst is not out:
             np.copyto(out, dst)

@@ -15,9 +15,9 @@ import numpy as np
 from ..planning.calls import View
 from ..planning.planes import Planes, planes
 from ..planning.planner import plan_problem
-from ..planning.plans import Launch, Plan
-from ..planning.problem import Problem, border_indices, dtype_name
-from .taps import as_scipy, exact_bits, largest, scipy_sum
+from ..planning.plans import Launch, Plan, Quick, SerialLaunch
+from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
+from .taps import as_scipy, exact_bits, largest, mean_tap, scipy_sum
 
 _REPAIRED = 1 << 16  # outputs that are recomputed at once
 _SMALLEST, _LARGEST = 2.0**-100, 2.0**100  # taps that float32 sums take: products of pixels stay clear of its limits
@@ -68,10 +68,16 @@ class Pass(NamedTuple):
     through: np.dtype[Any] | None  # the type of an array between the kernel and the result
     finish: Callable[[np.ndarray, np.ndarray], None] | None  # from there to the result
     repair: Callable[[np.ndarray, np.ndarray], None] | None
+    quick: Quick | None  # instead of the launch, where nothing else is to be done
+    guard: Callable[[np.ndarray], None] | None = None  # raises LeftToSciPy where the pixels are too large
 
     def run(self, src: np.ndarray, dst: np.ndarray) -> None:
         """Filter ``src`` into ``dst``."""
+        if self.guard is not None:
+            self.guard(src)
         to = dst if self.through is None else np.empty(dst.shape, self.through)
+        if self.quick is not None and self.quick(src, self.packed, 0, to):
+            return
         source, result = self.source(src), self.result(to)
         self.launch(source, self.packed, None, result)
         if self.repair is not None:
@@ -141,6 +147,8 @@ def planned(
         The algorithm named cannot run one of the passes.
     """
     exact = any(x.dtype.kind != "f" for x in (src, dst)) or settings.precision == "strict"
+    if exact:
+        settings = settings._replace(precision="strict")  # no algorithm but of plain sums
     if combine == "sum" and not exact:
         branches = _crossed(branches)
     seen = [planes(src.shape, f.axes) for branch in branches for f in branch]
@@ -187,19 +195,32 @@ def _pass(src: np.ndarray, dst: np.ndarray, f: Filter, exact: bool, settings: Se
 
 
 def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Settings) -> Pass:
-    """Integer sums, divided as SciPy divides them: in float64, rounded once, then cut off."""
-    bits = 64 if src.dtype.kind == "f" else exact_bits(f.taps, largest(src.dtype), f.fill)
-    if bits == 64:
+    """What SciPy's division of an exact sum, rounded once and cut off, gives."""
+    if src.dtype.kind == "f":
         raise LeftToSciPy  # whose running sum rounds
-    acc = np.dtype(f"f{4 if bits == 24 else 8}")
-    step = _prepared(src, np.empty(dst.shape, acc), f, dtype_name(acc), "any", settings)
-    size = acc.type(f.taps.size)
+    for acc in ("f32", "f64"):
+        tap = mean_tap(f.taps.size, src.dtype, f.fill, DTYPES[acc])
+        if tap is not None:
+            return _prepared(src, dst, f._replace(taps=tap * f.taps), acc, "any", settings)
+    bits, guard = exact_bits(f.taps, largest(src.dtype), f.fill), None
+    if src.dtype.itemsize == 8:
+        limit = 2.0**51 // f.taps.size
+        bits, guard = exact_bits(f.taps, limit, f.fill), partial(_check_range, limit)
+    if bits == 64:
+        raise LeftToSciPy
+    acc_type = np.dtype(f"f{4 if bits == 24 else 8}")
+    step = _prepared(src, np.empty(dst.shape, acc_type), f, dtype_name(acc_type), "any", settings)
+    return step._replace(through=acc_type, finish=partial(_divide, acc_type.type(f.taps.size)), quick=None, guard=guard)
 
-    def divided(sums: np.ndarray, dst: np.ndarray) -> None:
-        np.divide(sums, size, sums)
-        np.copyto(dst, sums, casting="unsafe")
 
-    return step._replace(through=acc, finish=divided)
+def _divide(size: Any, sums: np.ndarray, dst: np.ndarray) -> None:
+    np.divide(sums, size, sums)
+    _cut(sums, dst)
+
+
+def _check_range(limit: float, src: np.ndarray) -> None:
+    if src.max() > limit or src.min() < -limit:
+        raise LeftToSciPy
 
 
 def _span(taps: np.ndarray) -> np.ndarray:
@@ -210,7 +231,7 @@ def _span(taps: np.ndarray) -> np.ndarray:
 
 def _accumulator(src: np.ndarray, dst: np.ndarray, span: np.ndarray, fill: float, settings: Settings) -> str:
     """float32 for images of float32, unless taps or the border's pixels are beyond what it multiplies without loss."""
-    narrow = src.dtype == dst.dtype == np.float32 and settings.precision != "strict"
+    narrow = dtype_name(src.dtype) == dtype_name(dst.dtype) == "f32" and settings.precision != "strict"
     within = span[0] >= _SMALLEST and span[1] <= _LARGEST and (not np.isfinite(fill) or abs(fill) <= _LARGEST)
     return "f32" if narrow and within else "f64"
 
@@ -232,10 +253,8 @@ def _swept_once(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], s
     taps = np.outer(one.taps, two.taps) / (taps.size if mean else 1)
     try:
         return _launched(src, dst, both._replace(taps=taps), p, settings)
-    except ValueError:
-        if settings.algorithm is None:
-            raise
-        return None  # the algorithm named may run the passes
+    except ValueError:  # an algorithm looked, and saw no such structure; or the one named may run the passes
+        return None
 
 
 def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ...], ...]:
@@ -289,7 +308,7 @@ def _prepared(
         through = _DOUBLE if long or _is_repaired(src, f) else _LONG if dst.dtype == np.uint32 else None
     to = dst if through is None else np.empty(dst.shape, through)
     step = _launched(src, to, f, _problem(src, to, f, acc, order, settings), settings, agrees)
-    return step if through is None else step._replace(through=through, finish=_cut_long if long else _cut)
+    return step if through is None else step._replace(through=through, finish=_cut_long if long else _cut, quick=None)
 
 
 def _cut(between: np.ndarray, dst: np.ndarray) -> None:
@@ -314,12 +333,13 @@ def _launched(src: np.ndarray, dst: np.ndarray, f: Filter, p: Problem, settings:
     if agrees and settings.algorithm is None and plan.algorithm == "reference":
         raise LeftToSciPy
     seen = planes(src.shape, f.axes)
-    view: View = (lambda x: x[None, None]) if seen.whole else seen.view
+    view = seen.view()
     weights = np.ascontiguousarray(np.broadcast_to(f.taps.reshape(1, 1, p.kh, p.kw), (p.oc, 1, p.kh, p.kw)))
     packed = plan.pack(weights)
     launch = plan.prepare(view(src), packed, view(dst), f.fill)
     repair = partial(_repair, p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
-    return Pass(launch, packed, view, view, None, None, repair)
+    quick = launch.quick(2, packed.ndim) if src.ndim == 2 and isinstance(launch, SerialLaunch) and repair is None else None
+    return Pass(launch, packed, view, view, None, None, repair, quick)
 
 
 def _repair(p: Problem, taps: np.ndarray, fill: float, src: np.ndarray, dst: np.ndarray) -> None:

@@ -69,6 +69,28 @@ def largest(dtype: np.dtype[Any]) -> float:
     return float(max(-int(limits.min), int(limits.max)))
 
 
+def mean_tap(size: int, src: np.dtype[Any], fill: float, acc: np.dtype[Any]) -> float | None:
+    """A tap a little above ``1 / size``: sums of so many products, cut off, are the quotient of the exact sum, cut off.
+
+    Of pixels that are not negative a sum in ``acc`` is off by at most ``e = 2 (size + 4) u`` of itself.  The tap, larger by e, keeps
+    it from falling below the quotient; and it stays below the next ``1 / size`` as long as no sum is more than ``1 / (5 (size + 4) u)``.
+
+    Examples
+    --------
+    >>> mean_tap(4, np.dtype("u1"), 0.0, np.dtype("f4"))
+    0.2500002682209015
+    >>> mean_tap(4, np.dtype("i1"), 0.0, np.dtype("f4")) is None
+    True
+    """
+    unit = float(np.finfo(acc).eps) / 2
+    most = size * max(largest(src), fill)
+    if src.kind != "u" or fill < 0 or fill != np.rint(fill) or most * 5 * (size + 4) * unit >= 1:
+        return None
+    error = 2 * (size + 4) * unit
+    tap = acc.type((1 + error * (1 + 2 * error)) / size)
+    return float(np.nextafter(tap, acc.type(1)))
+
+
 def scipy_sum(taps: np.ndarray, line: bool, src: np.dtype[Any], fill: float) -> Sum | None:
     """How `scipy.ndimage.correlate` (or ``correlate1d``, for a ``line``) sums; None: in an order that no algorithm here has.
 

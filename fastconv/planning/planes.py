@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .calls import View
+
 LEAST_ROW = 16  # pixels behind a filtered axis that make up rows; fewer are channels
+
+
+def _image(array: np.ndarray) -> np.ndarray:
+    return array[None, None]
 
 
 class Planes(NamedTuple):
@@ -30,11 +36,6 @@ class Planes(NamedTuple):
         """``nhwc`` where the channels are interleaved, behind the rest."""
         return "nhwc" if self.extents[3] > 1 and self.axes[3][0] > self.axes[2][0] else "nchw"
 
-    @property
-    def whole(self) -> bool:
-        """Whether the arrays are images already, of two dimensions."""
-        return len(self.shape) == 2 and self.axes == ((), (0,), (1,), ())
-
     def fits(self, strides: tuple[int, ...]) -> bool:
         """Whether an array of these strides can be seen so without a copy."""
         for axes in self.axes:
@@ -43,10 +44,12 @@ class Planes(NamedTuple):
                 return False
         return True
 
-    def view(self, array: np.ndarray) -> np.ndarray:
-        """An array that `fits`, as ``(n, c, h, w)``."""
-        order = [axis for axes in self.axes for axis in axes]
-        return array.transpose(order).reshape(self.extents).transpose(0, 3, 1, 2)
+    def view(self) -> View:
+        """What sees an array that `fits` as ``(n, c, h, w)``."""
+        if len(self.shape) == 2 and self.axes == ((), (0,), (1,), ()):
+            return _image
+        order, extents = [axis for axes in self.axes for axis in axes], self.extents
+        return lambda array: array.transpose(order).reshape(extents).transpose(0, 3, 1, 2)
 
 
 def planes(shape: tuple[int, ...], axes: tuple[int, ...]) -> Planes:
