@@ -85,7 +85,7 @@ class Refusal:
 
 
 class Patience:
-    """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend).
+    """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend), ours by its plan.
 
     Too long is more than ``longest_s``, or ``slower`` times the call that is expected to be the fastest. A `calls.Call`
     is waited for.
@@ -102,6 +102,10 @@ class Patience:
         """Why not to wait for it, or None."""
         if isinstance(problem, Call):
             return None
+        if peer.module == OURS and peer.reject(problem) is None:
+            predicted = plan_problem(problem, algorithm=peer.algorithm).cost
+            if predicted > self.longest_s:
+                return f"about {predicted:.0f} s per call, as it is planned"
         expected = {name: (s * problem.flops / known.flops, known) for name, (known, s) in self._same_but_size(problem).items()}
         seconds, known = expected.get(peer.name, (0.0, problem))
         times = seconds / min((s for s, _ in expected.values()), default=1.0)

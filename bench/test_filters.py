@@ -212,6 +212,9 @@ def test_patience_knows_what_is_far_behind():
     patience.learn(small, theirs, 2e-3)
     assert patience.reason(large, ours) is None
     assert patience.reason(large, theirs) == "about 200 times slower than the fastest, judged by 64x64"
+    endless = Problem.parse("ih4096_k4096_p4095")
+    assert "s per call, as it is planned" in Patience(1e-9).reason(small, ours)
+    assert "s per call" in Patience(1e-3).reason(endless, ours)
     patience.learn(CALL, ours, 100.0)
     assert patience.reason(CALL, ours) is None
 
