@@ -38,7 +38,7 @@ class Pace(NamedTuple):
     case_s: float = 120.0
 
 
-FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.015, longest_s=0.5)
+FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.005, longest_s=0.5)
 
 
 class Contender(NamedTuple):

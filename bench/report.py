@@ -134,9 +134,9 @@ def _provenance(document):
 
 
 def _one(row):
-    """What one thread reaches in a row's case, if that was measured."""
+    """What one thread reaches in a row's case, in the worse setting of those that were measured."""
     found = [row["values"][name] for name in ONE if name in row["values"]]
-    return min(found, default=None)
+    return (max if row["at_most"] else min)(found, default=None)
 
 
 def _margin(row):

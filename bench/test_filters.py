@@ -265,6 +265,7 @@ def test_the_worst_case_is_the_one_that_is_closest_to_its_target():
     rows = [Row("a", 2.0, 1.5), Row("b", 2.2, 2.5), Row("c", 9.0, 2.5)]
     assert "| >= 2.5x | 2.2x | - | FAIL |" in report._figures({"figures": [Figure("f", "claim", "x", rows).as_dict()]})
     rows = [Row("a", 1.0, 1.05, at_most=True), Row("b", 1.1, 1.05, at_most=True), Row("c", 0.9, 1.05, at_most=True)]
+    assert report._one(rows[0].__dict__ | {"values": {"one": 1.0, "one out=": 2.0}}) == 2.0
     assert "| <= 1.05x | 1.1x | - | FAIL |" in report._figures({"figures": [Figure("f", "claim", "x", rows).as_dict()]})
 
 
