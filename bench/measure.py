@@ -104,8 +104,7 @@ class Patience:
             return None
         if peer.module == OURS and peer.reject(problem) is None:
             predicted = plan_problem(problem, algorithm=peer.algorithm).cost
-            if predicted > self.longest_s:
-                return f"about {predicted:.0f} s per call, as it is planned"
+            return f"about {predicted:.1f} s per call, as it is planned" if predicted > self.longest_s else None
         expected = {name: (s * problem.flops / known.flops, known) for name, (known, s) in self._same_but_size(problem).items()}
         seconds, known = expected.get(peer.name, (0.0, problem))
         times = seconds / min((s for s, _ in expected.values()), default=1.0)
@@ -228,13 +227,13 @@ def interleave(works: dict[object, Callable], pace, sleep=time.sleep):
 
 
 def _beaten(estimates, times):
-    """What takes more than so many times as long as the fastest peer with as many threads: how many times, by key."""
-    fastest = {}
+    """Peers that take, in their best setting, more than so many times as long as the fastest peer: how many times, by name."""
+    best = {}
     for (_, contender), seconds in estimates.items():
         if contender.peer.module != OURS:
-            fastest[contender.threads] = min(seconds, fastest.get(contender.threads, seconds))
-    slower = {key: s / fastest[key[1].threads] for key, s in estimates.items() if key[1].peer.module != OURS}
-    return {key: factor for key, factor in slower.items() if factor > times}
+            best[contender.peer.name] = min(seconds, best.get(contender.peer.name, seconds))
+    fastest = min(best.values(), default=1.0)
+    return {name: seconds / fastest for name, seconds in best.items() if seconds > times * fastest}
 
 
 def _rounds(pace, estimates, probes):
@@ -271,8 +270,9 @@ def measure_together(pairs, pace=FULL, probes=None, patience=None, beaten=float(
     if patience:
         for (problem, contender), seconds in estimates.items():
             patience.learn(problem, contender.peer, seconds)
-    for (problem, contender), times in _beaten(estimates, beaten).items():
-        reason = f"one call took {times:.0f} times as long as that of the fastest peer"
+    behind = _beaten(estimates, beaten)
+    for problem, contender in [key for key in prepared if key[1].peer.name in behind]:
+        reason = f"one call took {behind[contender.peer.name]:.0f} times as long as that of the fastest peer"
         refusals.append(Refusal(str(problem), contender.peer.name, contender.out, reason))
         for found in (prepared, errors, estimates):
             del found[problem, contender]

@@ -94,7 +94,7 @@ def test_a_library_that_is_not_installed_says_so(monkeypatch):
 
 
 def test_patience_is_learned_from_the_size_before():
-    patience, peer = Patience(1.0), PEERS[0]
+    patience, peer = Patience(1.0), peers.NAMED["torch"]
     small, large = Problem.parse("ih64_k3"), Problem.parse("ih640_k3")
     assert patience.reason(large, peer) is None
     patience.learn(small, peer, 0.1)

@@ -199,6 +199,14 @@ def test_a_beaten_peer_is_not_timed_and_ours_always_is():
     assert count["slow"] == 2
 
 
+def test_a_peer_is_beaten_in_its_best_setting_only():
+    count = {}
+    peers = [_sleeping("quick", "cv2", 1e-4, count).peer, _sleeping("other", "cv2", 1e-4, count).peer]
+    estimates = {(IMAGE, Contender(peers[0], None, False)): 1.0, (IMAGE, Contender(peers[1], None, False)): 50.0}
+    assert measure._beaten(estimates, 8) == {"other": 50.0}
+    assert measure._beaten(estimates | {(IMAGE, Contender(peers[1], 1, True)): 4.0}, 8) == {}
+
+
 def test_rounds_fit_into_the_time_of_the_case():
     assert measure._rounds(Pace(rounds=7, burst_s=0.1, settle_s=0, case_s=1), [0.05, 0.02], 0) == 5
     assert measure._rounds(Pace(rounds=7, burst_s=0.1, settle_s=0, case_s=1), [2.0], 0) == measure.LEAST_ROUNDS
@@ -213,8 +221,8 @@ def test_patience_knows_what_is_far_behind():
     assert patience.reason(large, ours) is None
     assert patience.reason(large, theirs) == "about 200 times slower than the fastest, judged by 64x64"
     endless = Problem.parse("ih4096_k4096_p4095")
-    assert "s per call, as it is planned" in Patience(1e-9).reason(small, ours)
-    assert "s per call" in Patience(1e-3).reason(endless, ours)
+    assert "s per call, as it is planned" in Patience(1.0).reason(endless, ours)
+    assert Patience(1.0).reason(small, ours) is None
     patience.learn(CALL, ours, 100.0)
     assert patience.reason(CALL, ours) is None
 
