@@ -74,7 +74,7 @@ def against_fastest(name, claim, case_list, ours, peers, each, whole):
 
     def run(pace, keep=lambda case: True):
         rows, cells, all_refusals, pace = [], [], [], hurried(pace)
-        patience = Patience(pace.longest_s, SLOWER)
+        patience = Patience(pace.longest_s, SLOWER, BEATEN)
         for case in _keepers(case_list, keep):
             timings, refusals, _ = measure(case, contenders_of((ours, *peers)), pace, patience=patience, beaten=BEATEN)
             rows.append(_against_fastest(case, ours, peers, each(case), timings, refusals))

@@ -22,6 +22,7 @@ from fastconv.planning.planner import plan_problem
 GROUP_S = 50e-6  # shorter calls are timed in groups: reading the clock twice takes about 0.1 us
 ESTIMATE_S = 0.005  # the first guess at a call's time is the best of those that fit
 LEAST_ROUNDS = 3
+TELLING = 2**20  # pixels of an image on which what a call costs beside its arithmetic no longer counts
 OURS = "fastconv"
 
 
@@ -87,12 +88,12 @@ class Refusal:
 class Patience:
     """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend), ours by its plan.
 
-    Too long is more than ``longest_s``, or ``slower`` times the call that is expected to be the fastest. A `calls.Call`
-    is waited for.
+    Too long is more than ``longest_s``, ``slower`` times the call that is expected to be the fastest, or, judged by an image
+    of `TELLING` pixels, ``beaten`` times the fastest peer's. A `calls.Call` is waited for.
     """
 
-    def __init__(self, longest_s, slower=float("inf")):
-        self.longest_s, self.slower = longest_s, slower
+    def __init__(self, longest_s, slower=float("inf"), beaten=float("inf")):
+        self.longest_s, self.slower, self.beaten = longest_s, slower, beaten
         self._known = {}
 
     def _same_but_size(self, problem):
@@ -107,11 +108,17 @@ class Patience:
             return f"about {predicted:.1f} s per call, as it is planned" if predicted > self.longest_s else None
         expected = {name: (s * problem.flops / known.flops, known) for name, (known, s) in self._same_but_size(problem).items()}
         seconds, known = expected.get(peer.name, (0.0, problem))
-        times = seconds / min((s for s, _ in expected.values()), default=1.0)
         judged_by = f"judged by {known.ih}x{known.iw}"
         if seconds > self.longest_s:
             return f"about {seconds:.1f} s per call, {judged_by}"
-        return f"about {times:.0f} times slower than the fastest, {judged_by}" if times > self.slower else None
+        for what, names, most in (
+            ("fastest", expected, self.slower),
+            ("fastest peer", [name for name in expected if not name.startswith(OURS)], self.beaten),
+        ):
+            times = seconds / min((expected[name][0] for name in names), default=1.0)
+            if times > most and (names is expected or known.ih * known.iw >= TELLING):
+                return f"about {times:.0f} times slower than the {what}, {judged_by}"
+        return None
 
     def learn(self, problem, peer, seconds):
         """Remember what a call took."""

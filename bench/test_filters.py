@@ -220,6 +220,16 @@ def test_patience_knows_what_is_far_behind():
     patience.learn(small, theirs, 2e-3)
     assert patience.reason(large, ours) is None
     assert patience.reason(large, theirs) == "about 200 times slower than the fastest, judged by 64x64"
+    patience, cv2_row = Patience(10.0, beaten=8), filters.ALL["cv2.filter2D"]
+    for peer, seconds in ((ours, 1e-5), (cv2_row, 1e-4), (theirs, 1e-3)):
+        patience.learn(small, peer, seconds)
+    assert [patience.reason(large, peer) for peer in (ours, cv2_row, theirs)] == [None] * 3
+    telling = small.replace(ih=1024, iw=1024)
+    for peer, seconds in ((ours, 1e-3), (cv2_row, 1e-2), (theirs, 1e-1)):
+        patience.learn(telling, peer, seconds)
+    assert [patience.reason(large, peer) for peer in (ours, cv2_row)] == [None] * 2
+    assert patience.reason(large, theirs) == "about 10 times slower than the fastest peer, judged by 1024x1024"
+    patience = Patience(10.0)
     endless = Problem.parse("ih4096_k4096_p4095")
     assert "s per call, as it is planned" in Patience(1.0).reason(endless, ours)
     assert Patience(1.0).reason(small, ours) is None
