@@ -127,19 +127,37 @@ def roof_row(problem, peer, timings, refusals, probed, target):
     return Row(str(problem), measured, target, values, note, against=bound_by)
 
 
+def sampled(probed):
+    """The ceilings that `roof_probes` found, as `ceilings.Ceiling`s: those of one kind and footprint together.
+
+    ``probed`` is a list of pairs: a problem, and the samples of each probe.
+    """
+    pooled, every = {}, LIBRARIES[OURS].threads()
+    for problem, found in probed:
+        for (kind, default, *nontemporal), samples in found.items():
+            what = {"dtype": problem.acc.replace("f", "float")} if kind == "fma" else {"footprint_bytes": traffic(problem)}
+            key = kind, every if default else 1, any(nontemporal), *what.items()
+            pooled.setdefault(key, []).extend(samples)
+    return [
+        ceilings.summarise(kind, samples, threads=threads, nontemporal=nontemporal, **dict(what))
+        for (kind, threads, nontemporal, *what), samples in pooled.items()
+    ]
+
+
 def of_roof(name, claim, case_list, ours, each, whole, least):
     """Figure of the share of the roof, into ``out``, of images of at least so many rows."""
 
     def run(pace, keep=lambda case: True):
-        rows, cells, all_refusals, pace = [], [], [], hurried(pace)
+        rows, cells, all_refusals, all_probed, pace = [], [], [], [], hurried(pace)
         contenders = [Contender(ALL[ours], threads, out=True) for threads in (None, 1)]
         for problem in _keepers(case_list, keep):
             if problem.ih >= least:
                 timings, refusals, probed = measure(problem, contenders, pace, roof_probes(problem))
                 rows.append(roof_row(problem, ours, timings, refusals, probed, each))
+                all_probed.append((problem, probed))
                 cells += timings
                 all_refusals += refusals
-        return Figure(name, claim, "of roof", with_mean(rows, whole), cells, all_refusals)
+        return Figure(name, claim, "of roof", with_mean(rows, whole), cells, all_refusals, sampled(all_probed))
 
     return Suite(name, claim, run)
 

@@ -54,6 +54,7 @@ def figure_table(figure):
     peaks = [
         f"FMA peak with {ceiling.threads} threads {ceiling.median / 1e9:.0f} GFLOP/s (best {ceiling.best / 1e9:.0f})"
         for ceiling in figure.ceilings
+        if ceiling.kind == "fma"
     ]
     settings = ["all, one: threads; out=: into memory that exists"] if JUDGED in names else []
     table.caption = "; ".join(settings + peaks)

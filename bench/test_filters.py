@@ -154,6 +154,14 @@ def test_the_roof_is_the_longer_of_arithmetic_and_traffic():
     assert (traffic.measured, traffic.against) == (pytest.approx(0.5), "copy")
 
 
+def test_samples_of_one_footprint_are_together():
+    found = filters.sampled([(IMAGE, _probed(1.0, 2.0, 3.0)), (IMAGE.replace(kh=1, kw=1, pt=0, pb=0, pl=0, pr=0), _probed(5.0, 6.0, 7.0))])
+    assert len(found) == 2 * len({(c.kind, c.nontemporal) for c in found}) == 6
+    copies = [c for c in found if c.kind == "copy" and c.nontemporal]
+    assert {(c.footprint_bytes, c.median, c.best) for c in copies} == {(2048, 5.0, 7.0)}
+    assert {c.dtype for c in found if c.kind == "fma"} == {"float32"}
+
+
 def test_a_share_above_the_roof_is_the_roof_s_fault():
     def row(seconds):
         return filters.roof_row(IMAGE, "ours", [_timing("ours", seconds, out=True)], [], _probed(IMAGE.flops, 1e9, 1e9), 0.7)
