@@ -105,18 +105,23 @@ def plot(name, output):
     console.print(f"kernels {', '.join(map(str, kernels))} in {path.name}")
 
 
+def _picture(name):
+    path = runs.path_of(name).with_suffix(".png")
+    return f"![Time of one call against image size, a panel for each kernel]({path.relative_to(ROOT)})" if path.exists() else None
+
+
 @main.command()
-@click.argument("name")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--readme", default=ROOT / "README.md", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def report(name, readme):
-    """Rewrite the README's tables, between their markers, from a saved run."""
-    document = _load(name)
+def report(names, readme):
+    """Rewrite the README's tables, between their markers, from saved runs, with the picture of each that has one."""
+    parts = [part for name in names for part in (tables.readme_tables(_load(name)), _picture(name)) if part]
     try:
-        text = tables.rewrite(readme.read_text(encoding="utf-8"), tables.readme_tables(document))
+        text = tables.rewrite(readme.read_text(encoding="utf-8"), "\n\n".join(parts))
     except ValueError as reason:
         raise click.ClickException(str(reason)) from None
     readme.write_text(text, encoding="utf-8")
-    console.print(f"{readme.name}: tables of run {name}")
+    console.print(f"{readme.name}: tables of {', '.join(names)}")
 
 
 if __name__ == "__main__":

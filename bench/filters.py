@@ -13,8 +13,8 @@ from bench.peers import LIBRARIES, NAMED
 from fastconv.planning.problem import BORDERS, DTYPES
 
 ALL = NAMED | {peer.name: peer for peer in calls.PEERS}
-MOST_ROUNDS, BURST_S, SETTLE_S, CASE_S = 5, 0.02, 0.02, 6.0  # there are hundreds of cases
-SLOWER = 100  # a peer that is expected to take so many times as long as the fastest is not waited for
+MOST_ROUNDS, BURST_S, SETTLE_S, CASE_S = 5, 0.015, 0.015, 6.0  # there are hundreds of cases
+SLOWER = 40  # a peer that is expected to take so many times as long as the fastest is not waited for
 BEATEN = 8  # one whose first calls take so many times as long as the fastest peer's is not timed
 PROBE_S = 0.005
 NEW, INTO, ONE_INTO = variant(True, False), variant(True, True), variant(False, True)
@@ -74,7 +74,7 @@ def against_fastest(name, claim, case_list, ours, peers, each, whole):
 
     def run(pace, keep=lambda case: True):
         rows, cells, all_refusals, pace = [], [], [], hurried(pace)
-        patience = Patience(pace.longest_s, SLOWER)
+        patience = Patience(pace.longest_s, SLOWER, BEATEN)
         for case in _keepers(case_list, keep):
             timings, refusals, _ = measure(case, contenders_of((ours, *peers)), pace, patience=patience, beaten=BEATEN)
             rows.append(_against_fastest(case, ours, peers, each(case), timings, refusals))
@@ -127,19 +127,37 @@ def roof_row(problem, peer, timings, refusals, probed, target):
     return Row(str(problem), measured, target, values, note, against=bound_by)
 
 
+def sampled(probed):
+    """The ceilings that `roof_probes` found, as `ceilings.Ceiling`s: those of one kind and footprint together.
+
+    ``probed`` is a list of pairs: a problem, and the samples of each probe.
+    """
+    pooled, every = {}, LIBRARIES[OURS].threads()
+    for problem, found in probed:
+        for (kind, default, *nontemporal), samples in found.items():
+            what = {"dtype": problem.acc.replace("f", "float")} if kind == "fma" else {"footprint_bytes": traffic(problem)}
+            key = kind, every if default else 1, any(nontemporal), *what.items()
+            pooled.setdefault(key, []).extend(samples)
+    return [
+        ceilings.summarise(kind, samples, threads=threads, nontemporal=nontemporal, **dict(what))
+        for (kind, threads, nontemporal, *what), samples in pooled.items()
+    ]
+
+
 def of_roof(name, claim, case_list, ours, each, whole, least):
     """Figure of the share of the roof, into ``out``, of images of at least so many rows."""
 
     def run(pace, keep=lambda case: True):
-        rows, cells, all_refusals, pace = [], [], [], hurried(pace)
+        rows, cells, all_refusals, all_probed, pace = [], [], [], [], hurried(pace)
         contenders = [Contender(ALL[ours], threads, out=True) for threads in (None, 1)]
         for problem in _keepers(case_list, keep):
             if problem.ih >= least:
                 timings, refusals, probed = measure(problem, contenders, pace, roof_probes(problem))
                 rows.append(roof_row(problem, ours, timings, refusals, probed, each))
+                all_probed.append((problem, probed))
                 cells += timings
                 all_refusals += refusals
-        return Figure(name, claim, "of roof", with_mean(rows, whole), cells, all_refusals)
+        return Figure(name, claim, "of roof", with_mean(rows, whole), cells, all_refusals, sampled(all_probed))
 
     return Suite(name, claim, run)
 

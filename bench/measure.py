@@ -22,6 +22,7 @@ from fastconv.planning.planner import plan_problem
 GROUP_S = 50e-6  # shorter calls are timed in groups: reading the clock twice takes about 0.1 us
 ESTIMATE_S = 0.005  # the first guess at a call's time is the best of those that fit
 LEAST_ROUNDS = 3
+TELLING = 2**20  # pixels of an image on which what a call costs beside its arithmetic no longer counts
 OURS = "fastconv"
 
 
@@ -38,7 +39,7 @@ class Pace(NamedTuple):
     case_s: float = 120.0
 
 
-FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.015, longest_s=0.5)
+FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.005, longest_s=0.5)
 
 
 class Contender(NamedTuple):
@@ -85,14 +86,14 @@ class Refusal:
 
 
 class Patience:
-    """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend).
+    """Skips sizes that a peer would take too long for, judged by its time at the size before (cases ascend), ours by its plan.
 
-    Too long is more than ``longest_s``, or ``slower`` times the call that is expected to be the fastest. A `calls.Call`
-    is waited for.
+    Too long is more than ``longest_s``, ``slower`` times the call that is expected to be the fastest, or, judged by an image
+    of `TELLING` pixels, ``beaten`` times the fastest peer's. A `calls.Call` is waited for.
     """
 
-    def __init__(self, longest_s, slower=float("inf")):
-        self.longest_s, self.slower = longest_s, slower
+    def __init__(self, longest_s, slower=float("inf"), beaten=float("inf")):
+        self.longest_s, self.slower, self.beaten = longest_s, slower, beaten
         self._known = {}
 
     def _same_but_size(self, problem):
@@ -102,13 +103,22 @@ class Patience:
         """Why not to wait for it, or None."""
         if isinstance(problem, Call):
             return None
+        if peer.module == OURS and peer.reject(problem) is None:
+            predicted = plan_problem(problem, algorithm=peer.algorithm).cost
+            return f"about {predicted:.1f} s per call, as it is planned" if predicted > self.longest_s else None
         expected = {name: (s * problem.flops / known.flops, known) for name, (known, s) in self._same_but_size(problem).items()}
         seconds, known = expected.get(peer.name, (0.0, problem))
-        times = seconds / min((s for s, _ in expected.values()), default=1.0)
         judged_by = f"judged by {known.ih}x{known.iw}"
         if seconds > self.longest_s:
             return f"about {seconds:.1f} s per call, {judged_by}"
-        return f"about {times:.0f} times slower than the fastest, {judged_by}" if times > self.slower else None
+        for what, names, most in (
+            ("fastest", expected, self.slower),
+            ("fastest peer", [name for name in expected if not name.startswith(OURS)], self.beaten),
+        ):
+            times = seconds / min((expected[name][0] for name in names), default=1.0)
+            if times > most and (names is expected or known.ih * known.iw >= TELLING):
+                return f"about {times:.0f} times slower than the {what}, {judged_by}"
+        return None
 
     def learn(self, problem, peer, seconds):
         """Remember what a call took."""
@@ -224,13 +234,13 @@ def interleave(works: dict[object, Callable], pace, sleep=time.sleep):
 
 
 def _beaten(estimates, times):
-    """What takes more than so many times as long as the fastest peer with as many threads: how many times, by key."""
-    fastest = {}
+    """Peers that take, in their best setting, more than so many times as long as the fastest peer: how many times, by name."""
+    best = {}
     for (_, contender), seconds in estimates.items():
         if contender.peer.module != OURS:
-            fastest[contender.threads] = min(seconds, fastest.get(contender.threads, seconds))
-    slower = {key: s / fastest[key[1].threads] for key, s in estimates.items() if key[1].peer.module != OURS}
-    return {key: factor for key, factor in slower.items() if factor > times}
+            best[contender.peer.name] = min(seconds, best.get(contender.peer.name, seconds))
+    fastest = min(best.values(), default=1.0)
+    return {name: seconds / fastest for name, seconds in best.items() if seconds > times * fastest}
 
 
 def _rounds(pace, estimates, probes):
@@ -267,8 +277,9 @@ def measure_together(pairs, pace=FULL, probes=None, patience=None, beaten=float(
     if patience:
         for (problem, contender), seconds in estimates.items():
             patience.learn(problem, contender.peer, seconds)
-    for (problem, contender), times in _beaten(estimates, beaten).items():
-        reason = f"one call took {times:.0f} times as long as that of the fastest peer"
+    behind = _beaten(estimates, beaten)
+    for problem, contender in [key for key in prepared if key[1].peer.name in behind]:
+        reason = f"one call took {behind[contender.peer.name]:.0f} times as long as that of the fastest peer"
         refusals.append(Refusal(str(problem), contender.peer.name, contender.out, reason))
         for found in (prepared, errors, estimates):
             del found[problem, contender]

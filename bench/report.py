@@ -54,6 +54,7 @@ def figure_table(figure):
     peaks = [
         f"FMA peak with {ceiling.threads} threads {ceiling.median / 1e9:.0f} GFLOP/s (best {ceiling.best / 1e9:.0f})"
         for ceiling in figure.ceilings
+        if ceiling.kind == "fma"
     ]
     settings = ["all, one: threads; out=: into memory that exists"] if JUDGED in names else []
     table.caption = "; ".join(settings + peaks)
@@ -134,9 +135,9 @@ def _provenance(document):
 
 
 def _one(row):
-    """What one thread reaches in a row's case, if that was measured."""
+    """What one thread reaches in a row's case, in the worse setting of those that were measured."""
     found = [row["values"][name] for name in ONE if name in row["values"]]
-    return min(found, default=None)
+    return (max if row["at_most"] else min)(found, default=None)
 
 
 def _margin(row):

@@ -58,6 +58,13 @@ def test_both_ways_to_the_truth_agree(text):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
+def test_large_float64_sums_are_exact():
+    problem = Problem.parse("ih150iw131_k15_p7_f64")
+    src, wei = truth.random_operands(problem)
+    assert truth.by_fft(problem)
+    assert np.array_equal(truth.fft_truth(problem, src, wei).value, oracles.truth(problem, src, wei).value)
+
+
 def test_a_peer_s_bound_is_looser():
     exact = truth.operands(IMAGE).exact
     off = (exact.value + 3 * oracles.bound(IMAGE, exact)).astype(np.float32)
@@ -87,7 +94,7 @@ def test_a_library_that_is_not_installed_says_so(monkeypatch):
 
 
 def test_patience_is_learned_from_the_size_before():
-    patience, peer = Patience(1.0), PEERS[0]
+    patience, peer = Patience(1.0), peers.NAMED["torch"]
     small, large = Problem.parse("ih64_k3"), Problem.parse("ih640_k3")
     assert patience.reason(large, peer) is None
     patience.learn(small, peer, 0.1)
@@ -131,14 +138,19 @@ def test_readme_is_rewritten_between_its_markers_only():
         report.rewrite("no markers", "new")
 
 
-def test_the_grid_is_drawn(tmp_path):
+def _figure(name):
+    rows = [Row(f"ih{n}_k3_p1", 2.0, 1.0, {"all out=": 2.0}) for n in (64, 128)]
+    return Figure(name, "", "x", [*rows, Row("geometric mean", 2.0, 1.0)]).as_dict()
+
+
+def test_the_images_are_drawn(tmp_path):
     cells = [_cell("torch", n * 1e-6) | {"problem": f"ih{n}_k3_p1"} for n in (64, 128)]
     ceilings = [{"kind": kind, "dtype": "float32", "footprint_bytes": 8 * 64**2, "threads": 1, "best": 1e9} for kind in ("fma", "copy")]
-    document = {"cells": cells, "ceilings": ceilings}
+    document = {"cells": cells, "ceilings": ceilings, "figures": [_figure("images"), _figure("roof")]}
     assert plot(document, tmp_path / "one.png") == [3]
     assert (tmp_path / "one.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="--suite images"):
-        plot({"cells": [], "ceilings": []}, tmp_path / "none.png")
+        plot({"cells": [], "ceilings": [], "figures": []}, tmp_path / "none.png")
 
 
 def test_a_run_is_saved_read_and_shown(tmp_path, monkeypatch):

@@ -154,6 +154,14 @@ def test_the_roof_is_the_longer_of_arithmetic_and_traffic():
     assert (traffic.measured, traffic.against) == (pytest.approx(0.5), "copy")
 
 
+def test_samples_of_one_footprint_are_together():
+    found = filters.sampled([(IMAGE, _probed(1.0, 2.0, 3.0)), (IMAGE.replace(kh=1, kw=1, pt=0, pb=0, pl=0, pr=0), _probed(5.0, 6.0, 7.0))])
+    assert len(found) == 2 * len({(c.kind, c.nontemporal) for c in found}) == 6
+    copies = [c for c in found if c.kind == "copy" and c.nontemporal]
+    assert {(c.footprint_bytes, c.median, c.best) for c in copies} == {(2048, 5.0, 7.0)}
+    assert {c.dtype for c in found if c.kind == "fma"} == {"float32"}
+
+
 def test_a_share_above_the_roof_is_the_roof_s_fault():
     def row(seconds):
         return filters.roof_row(IMAGE, "ours", [_timing("ours", seconds, out=True)], [], _probed(IMAGE.flops, 1e9, 1e9), 0.7)
@@ -199,6 +207,14 @@ def test_a_beaten_peer_is_not_timed_and_ours_always_is():
     assert count["slow"] == 2
 
 
+def test_a_peer_is_beaten_in_its_best_setting_only():
+    count = {}
+    peers = [_sleeping("quick", "cv2", 1e-4, count).peer, _sleeping("other", "cv2", 1e-4, count).peer]
+    estimates = {(IMAGE, Contender(peers[0], None, False)): 1.0, (IMAGE, Contender(peers[1], None, False)): 50.0}
+    assert measure._beaten(estimates, 8) == {"other": 50.0}
+    assert measure._beaten(estimates | {(IMAGE, Contender(peers[1], 1, True)): 4.0}, 8) == {}
+
+
 def test_rounds_fit_into_the_time_of_the_case():
     assert measure._rounds(Pace(rounds=7, burst_s=0.1, settle_s=0, case_s=1), [0.05, 0.02], 0) == 5
     assert measure._rounds(Pace(rounds=7, burst_s=0.1, settle_s=0, case_s=1), [2.0], 0) == measure.LEAST_ROUNDS
@@ -212,6 +228,19 @@ def test_patience_knows_what_is_far_behind():
     patience.learn(small, theirs, 2e-3)
     assert patience.reason(large, ours) is None
     assert patience.reason(large, theirs) == "about 200 times slower than the fastest, judged by 64x64"
+    patience, cv2_row = Patience(10.0, beaten=8), filters.ALL["cv2.filter2D"]
+    for peer, seconds in ((ours, 1e-5), (cv2_row, 1e-4), (theirs, 1e-3)):
+        patience.learn(small, peer, seconds)
+    assert [patience.reason(large, peer) for peer in (ours, cv2_row, theirs)] == [None] * 3
+    telling = small.replace(ih=1024, iw=1024)
+    for peer, seconds in ((ours, 1e-3), (cv2_row, 1e-2), (theirs, 1e-1)):
+        patience.learn(telling, peer, seconds)
+    assert [patience.reason(large, peer) for peer in (ours, cv2_row)] == [None] * 2
+    assert patience.reason(large, theirs) == "about 10 times slower than the fastest peer, judged by 1024x1024"
+    patience = Patience(10.0)
+    endless = Problem.parse("ih4096_k4096_p4095")
+    assert "s per call, as it is planned" in Patience(1.0).reason(endless, ours)
+    assert Patience(1.0).reason(small, ours) is None
     patience.learn(CALL, ours, 100.0)
     assert patience.reason(CALL, ours) is None
 
@@ -262,6 +291,7 @@ def test_the_worst_case_is_the_one_that_is_closest_to_its_target():
     rows = [Row("a", 2.0, 1.5), Row("b", 2.2, 2.5), Row("c", 9.0, 2.5)]
     assert "| >= 2.5x | 2.2x | - | FAIL |" in report._figures({"figures": [Figure("f", "claim", "x", rows).as_dict()]})
     rows = [Row("a", 1.0, 1.05, at_most=True), Row("b", 1.1, 1.05, at_most=True), Row("c", 0.9, 1.05, at_most=True)]
+    assert report._one(rows[0].__dict__ | {"values": {"one": 1.0, "one out=": 2.0}}) == 2.0
     assert "| <= 1.05x | 1.1x | - | FAIL |" in report._figures({"figures": [Figure("f", "claim", "x", rows).as_dict()]})
 
 

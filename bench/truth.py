@@ -2,22 +2,23 @@
 
 Each case gets random operands, their exact result and its two scales of error from the tests' oracle, which also
 says how far off a result may be. Only one thing is done otherwise here: a large kernel or a large image, one kernel
-for each channel, is summed by float64 FFTs, because a loop over 961 taps of an 8192 x 8192 image takes minutes; their
-error is smaller than that of the judged float32 sums by the ratio of the types.
+for each channel, is summed by float64 FFTs, because a loop over 961 taps of an 8192 x 8192 image takes minutes. Their
+error is smaller than that of judged float32 sums by the ratio of the types; where float64 sums are judged, operands are
+integers of 16 bits, so that the nearest integers are the exact sums.
 """
 
 from functools import cached_property, lru_cache
 from zlib import crc32
 
 import numpy as np
-from scipy.fft import set_workers
-from scipy.signal import oaconvolve
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.fft import irfft2, next_fast_len, rfft2
 
 from fastconv.planning.problem import DTYPES, parse_epilogue
-from tests.oracles import Truth, bound, pad, stored, truth, unit, wide
+from tests.oracles import Truth, bound, pad, stored, truth, unit
 
 LARGE_TAPS, LARGE_PRODUCTS = 49, 10**8  # from either on by FFT
-BAND = 2**17  # outputs that are judged at once, in the cache
+BLOCK, BAND = 128, 2**17  # extent of what is transformed, and outputs that are judged, at once: in the cache
 # Peers may use a DFT (OpenCV above 11 x 11) or Winograd (torch): PEERS_CONSTANT u max|x| sum|w| is added to their bound
 PEERS_CONSTANT = 64
 
@@ -35,11 +36,14 @@ class Operands:
 
     @cached_property
     def exact(self):
-        p = self.problem
-        depthwise = p.n == p.dh == p.dw == 1 and p.g == p.ic == p.oc
-        large = p.taps >= LARGE_TAPS or p.taps * p.oh * p.ow >= LARGE_PRODUCTS
-        by_fft = depthwise and large and wide(DTYPES[p.acc]) == np.float64
-        return (fft_truth if by_fft else truth)(p, self.src, self.wei)
+        return (fft_truth if by_fft(self.problem) else truth)(self.problem, self.src, self.wei)
+
+
+def by_fft(p):
+    """Whether a case's exact result is `fft_truth`'s."""
+    depthwise = p.n == p.dh == p.dw == 1 and p.g == p.ic == p.oc
+    large = p.taps >= LARGE_TAPS or p.taps * p.oh * p.ow >= LARGE_PRODUCTS
+    return depthwise and large and p.acc in ("f32", "f64")
 
 
 def random_operands(problem):
@@ -54,6 +58,8 @@ def random_operands(problem):
         dtype = DTYPES[name]
         if dtype.kind in "iu":
             arrays.append(rng.integers(0, min(np.iinfo(dtype).max, 255), shape, dtype, endpoint=True))
+        elif p.acc == "f64" and by_fft(p):
+            arrays.append(rng.integers(-(2**15), 2**15, shape, np.int32).astype(dtype))
         else:
             arrays.append(rng.standard_normal(shape, np.float32 if dtype.itemsize < 8 else np.float64).astype(dtype))
     src, wei = arrays
@@ -67,17 +73,28 @@ def random_operands(problem):
 
 
 def fft_truth(problem, src, wei):
-    """`tests.oracles.truth` of one image and a kernel for each of its channels, by overlap-add."""
-
-    def sums(image, kernels):
-        padded = pad(image, problem)[0]
-        with set_workers(-1):
-            dense = [oaconvolve(x, w[::-1, ::-1], mode="valid") for x, w in zip(padded, kernels[:, 0], strict=True)]
-        return np.stack([channel[:: problem.sh, :: problem.sw] for channel in dense])[None]
-
-    src, wei = src.astype(np.float64), wei.astype(np.float64)
-    magnitude = np.maximum(sums(np.abs(src), np.abs(wei)), 0)
-    return Truth(sums(src, wei), magnitude, np.abs(src).max() * np.abs(wei).sum((1, 2, 3))[:, None, None])
+    """`tests.oracles.truth` of one image and a kernel for each of its channels, by overlap-save in blocks that stay in the cache."""
+    p, padded = problem, pad(src, problem)
+    size = next_fast_len(max(BLOCK, 4 * p.kh, 4 * p.kw), real=True)
+    rows, columns, high, broad = size - p.kh + 1, size - p.kw + 1, p.ih_padded - p.kh + 1, p.iw_padded - p.kw + 1
+    across = -(-broad // columns)
+    value, magnitude = (np.empty((1, p.oc, high, broad)) for _ in range(2))
+    for channel, kernel in enumerate(wei[:, 0].astype(np.float64)):
+        spectra = [np.conj(rfft2(w, (size, size))) for w in (kernel, np.abs(kernel))]
+        for top in range(0, high, rows):
+            strip = np.zeros((size, across * columns + p.kw - 1))
+            pixels = padded[0, channel, top : top + size]
+            strip[: pixels.shape[0], : pixels.shape[1]] = pixels
+            for sums, x, spectrum in zip((value, magnitude), (strip, np.abs(strip)), spectra, strict=True):
+                blocks = sliding_window_view(x, (size, size))[0, ::columns]
+                found = irfft2(rfft2(blocks) * spectrum, (size, size))[:, :rows, :columns]
+                sums[0, channel, top : top + rows] = found.swapaxes(0, 1).reshape(rows, -1)[: high - top, :broad]
+    largest = float(np.abs(src).max())
+    scale = largest * np.abs(wei).sum((1, 2, 3), np.float64)[:, None, None]
+    np.maximum(magnitude, 0, out=magnitude)
+    if p.acc == "f64":
+        np.rint(value, out=value)
+    return Truth(value[:, :, :: p.sh, :: p.sw], magnitude[:, :, :: p.sh, :: p.sw], scale)
 
 
 @lru_cache(maxsize=2)
