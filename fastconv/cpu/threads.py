@@ -140,11 +140,11 @@ class Region:
     """
 
     def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...], kind: str) -> None:
-        self._name, self._factory, self._spec, self._kind = name, factory, spec, kind
+        self.name, self._factory, self._spec, self._kind = name, factory, spec, kind
 
     def kernel(self) -> Kernel:
         """The compiled kernel."""
-        return kernel(self._name, self._factory, self._spec)
+        return kernel(self.name, self._factory, self._spec)
 
     def launcher(
         self, extents: np.ndarray, values: np.ndarray, scratch: int, units: int, threads: int, seconds: float
