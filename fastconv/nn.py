@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from .planning.arguments import as_array, check_choices, choice, exact, group_co
 from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
 from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, paddings
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
-from .planning.plans import Launch, Plan
+from .planning.plans import Launch, Plan, Quick, SerialLaunch
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
@@ -113,10 +114,9 @@ def conv2d(
             key = ()
         else:
             if call is not None and epilogue is None:
-                if out is None:
-                    return call.run(input, weight, bias, np.empty(call.shape, call.dtype))
-                if out.flags.writeable and not aside(out, input, weight, bias):
-                    return call.run(input, weight, bias, out)
+                result = call.again(input, weight, bias, out)
+                if result is not None:
+                    return result
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
     if epilogue is not None and activation is not None:
@@ -162,13 +162,20 @@ def _parse(
     return _Parsed(p, layout.shape(n, oc, p.oh, p.ow), DTYPES[name], layout.image, layout.weights)
 
 
-class _Held(NamedTuple):
-    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), launches by shapes and strides."""
+@dataclass(slots=True)
+class _Held:
+    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), bias and its address.
+
+    ``launches`` are known by shapes and strides; ``quick`` is (shape, strides, type) of the last image, the same of its result, and the
+    quick way to run them.
+    """
 
     plan: Plan
-    packed: np.ndarray | None
-    bias: np.ndarray | None
-    launches: Bounded[Launch]
+    packed: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    place: int = 0
+    launches: Bounded[Launch] = field(default_factory=lambda: Bounded(MOST_PLANS))
+    quick: tuple[Any, Any, Any, Any, Any, Any, Quick] | None = None
 
 
 class ConvolutionPlan(Plan):
@@ -190,7 +197,7 @@ class ConvolutionPlan(Plan):
         self._parsed = _parse(self._input_shape, self._input_type, self._weight_shape, self._weight_type, **settings)
         self._weight: np.ndarray | None = None
         # one attribute, so that a call beside `set_weight` sees the old weights or the new ones
-        self._held = _Held(self._choose(weight), None, None, Bounded(MOST_PLANS))
+        self._held = _Held(self._choose(weight))
         if weight is not None:
             self.set_weight(weight, bias)
 
@@ -213,10 +220,10 @@ class ConvolutionPlan(Plan):
         """
         weight, bias = self._checked_weight(weight, bias)
         weight = weight.copy()
-        plan, launches = self._choose(weight), self._held.launches
-        if plan is not self._held.plan:
-            launches = Bounded(MOST_PLANS)
-        self._held, self._weight = _Held(plan, plan.pack(self._parsed.weights(weight)), bias, launches), weight
+        plan, held = self._choose(weight), self._held
+        packed, place = plan.pack(self._parsed.weights(weight)), 0 if bias is None else bias.ctypes.data
+        ways = (held.launches, held.quick) if plan is held.plan else ()
+        self._held, self._weight = _Held(plan, packed, bias, place, *ways), weight
 
     def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
         weight = as_array("weight", weight)
@@ -237,6 +244,19 @@ class ConvolutionPlan(Plan):
             Another shape or type; weights where the plan holds some, or none where it does not.
         """
         held, parsed = self._held, self._parsed
+        quick = held.quick
+        if quick is not None and held.packed is not None and weight is None and bias is None and type(input) is np.ndarray:
+            shape, strides, dtype, out_shape, out_strides, out_dtype, run = quick
+            if input.shape == shape and input.strides == strides and input.dtype is dtype:
+                if out is None:
+                    dst = np.empty(out_shape, out_dtype)
+                    if dst.strides == out_strides and run(input, held.packed, held.place, dst):
+                        return dst
+                elif (
+                    type(out) is np.ndarray and out.shape == out_shape and out.strides == out_strides and out.dtype is out_dtype
+                    and out.flags.writeable and run(input, held.packed, held.place, out)
+                ):  # fmt: skip
+                    return out
         plain = type(input) is np.ndarray and (out is None or type(out) is np.ndarray)
         if plain and held.packed is not None and weight is None and bias is None:
             place = None if out is None else (out.shape, out.strides, out.dtype)
@@ -244,6 +264,9 @@ class ConvolutionPlan(Plan):
             if known is not None and (out is None or (out.flags.writeable and not aside(out, input))):
                 dst = np.empty(parsed.shape, parsed.dtype) if out is None else out
                 known(parsed.image(input), held.packed, held.bias, parsed.image(dst))
+                if isinstance(known, SerialLaunch):
+                    run = known.quick(input.ndim, held.packed.ndim)
+                    held.quick = (input.shape, input.strides, input.dtype, dst.shape, dst.strides, dst.dtype, run)
                 return dst
         input = as_array("input", input)
         if input.shape != self._input_shape or input.dtype != self._input_type:

@@ -266,10 +266,12 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (t.bits // 8) == 0)
         values = finish_values(p, fill)
         launches = []
-        for region, (head, tables, _) in zip(regions, layouts, strict=True):
+        for (_, region), (head, tables, _) in zip(regions, layouts, strict=True):
             e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
             extents, units = np.concatenate([np.array(e, np.int64), tables]), p.n * p.oc * head.bands
-            launches.append(region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds))
+            launches.append(
+                region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst)
+            )
         if len(launches) == 1:
             return launches[0]
         plain, whole = launches
@@ -280,19 +282,18 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
         return launch
 
-    name = " or ".join(region.name for region in regions)
-    return Plan(problem=p, algorithm="separable", kernel=name.replace(" ", "_"), cost=cost(p, t), pack_weights=_pack,
+    return Plan(problem=p, algorithm="separable", kernel="_or_".join(name for name, _ in regions), cost=cost(p, t), pack_weights=_pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
-def _region(kind: str, src: str, dst: str, rounding: str, types: str, box: int, p: Problem, t: Target) -> Region:
+def _region(kind: str, src: str, dst: str, rounding: str, types: str, box: int, p: Problem, t: Target) -> tuple[str, Region]:
     """The kernel of floats, or that of whole numbers in 16 bits."""
     tile, lanes = _tile(t), t.lanes(KINDS[kind][2])
     v, box = _row_stride(p), box * (kind == "i16")
     v = v if v <= 2 else 0
     spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, box, int(t.fma))
     name = f"separable_{kind}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1) + "_box" * box
-    return Region(name, _factory, spec, "i8" if types else kind)
+    return name, Region(name, _factory, spec, "i8" if types else kind)
 
 
 def _pixel(fill: Any, name: str) -> int | None:

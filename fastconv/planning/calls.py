@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .arguments import check_out
-from .plans import Launch, Plan
+from .plans import Launch, Plan, Quick, SerialLaunch
 from .problem import DTYPES, Problem
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -42,7 +43,8 @@ class Bounded(dict[Any, V]):
         return value
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)
+class Call:
     """A parsed and planned call: what is left to do for arrays of the same shapes, strides and types."""
 
     shape: tuple[int, ...]
@@ -53,11 +55,16 @@ class Call(NamedTuple):
     problem: Problem
     launch: Launch
     bias_type: np.dtype[Any]
+    in_place: bool  # whether the kernel reads the caller's weights, from their first element on, and nobody looks at them before
+    quick: Quick | None = None
     rival: Callable[[np.ndarray, np.ndarray, np.ndarray], Call | None] | None = None  # see `prepared`
 
     def run(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
         """Write the result into ``dst``, and return it."""
-        if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
+        if bias is None:
+            if self.quick is not None and self.quick(input, weight, 0, dst):
+                return dst
+        elif bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous:
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
         src, wei, to = self.image(input), self.weights(weight), self.image(dst)
@@ -66,6 +73,19 @@ class Call(NamedTuple):
             chosen = self.rival(src, wei, to) or self
         chosen.launch(src, chosen.pack(chosen.problem, wei), bias, to)
         return dst
+
+    def again(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
+        """`run` for a call that has come before, into ``out`` or a new array; None where the result must be computed aside."""
+        quick = self.quick
+        if quick is None and self.in_place and isinstance(self.launch, SerialLaunch):
+            quick = self.quick = self.launch.quick(input.ndim, weight.ndim)
+        if out is None:
+            return self.run(input, weight, bias, np.empty(self.shape, self.dtype))
+        if not out.flags.writeable:
+            return None
+        if quick is not None and bias is None and quick(input, weight, 0, out):
+            return out
+        return None if aside(out, input, weight, bias) else self.run(input, weight, bias, out)
 
 
 class Rivals(NamedTuple):
@@ -84,22 +104,24 @@ def prepared(
     Its ``rival(src, wei, dst)`` is the call for what the weights are found to be, where ``rivals`` has a plan for it.
     """
     src, wei, dst = arrays
-    launch = plan.prepare(image(src), plan.pack(weights(wei)), image(dst), fill)
-    call = Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc])
-    if rivals is None:
-        return call
-    known: dict[str, Call | None] = {}
+    packed = plan.pack(weights(wei))
+    launch = plan.prepare(image(src), packed, image(dst), fill)
+    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
+    call = Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
+    if rivals is not None:
+        known: dict[str, Call | None] = {}
 
-    def rival(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Call | None:
-        name = rivals.structure_of(wei)
-        if name not in known:
-            plan = rivals.plans.get(name)
-            known[name] = None if plan is None else call._replace(
-                pack=plan.pack_weights, problem=plan.problem, launch=plan.prepare(src, plan.pack(wei), dst, fill)
-            )  # fmt: skip
-        return known[name]
+        def rival(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Call | None:
+            name = rivals.structure_of(wei)
+            if name not in known:
+                plan = rivals.plans.get(name)
+                known[name] = None if plan is None else replace(
+                    call, pack=plan.pack_weights, problem=plan.problem, launch=plan.prepare(src, plan.pack(wei), dst, fill), rival=None
+                )  # fmt: skip
+            return known[name]
 
-    return call._replace(rival=rival)
+        call.rival = rival
+    return call
 
 
 def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:
