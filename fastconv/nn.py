@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
 from .planning.plans import Launch, Plan, Quick, SerialLaunch
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
+from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
@@ -128,8 +130,10 @@ def conv2d(
     bias = bias_array(bias, parsed.problem.oc, weight.ndim, parsed.problem.acc)
     dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias)
     if dst.size:
-        plan = plan_problem(parsed.problem, threads=count, algorithm=algorithm)
-        call = prepared(plan, parsed.shape, parsed.dtype, parsed.image, parsed.weights, (input, weight, dst))
+        p = parsed.problem
+        named = p if algorithm is None else structured(p, parsed.weights(weight), algorithm)
+        call = prepared(plan_problem(named, threads=count, algorithm=algorithm), parsed.shape, parsed.dtype, parsed.image,
+                        parsed.weights, (input, weight, dst), rivals=rivals_of(p, count, algorithm))  # fmt: skip
         call.run(input, weight, bias, dst)
         if key and (out is None or dst is out):
             _calls.keep(key, call)
@@ -158,6 +162,22 @@ def _parse(
     return _Parsed(p, layout.shape(n, oc, p.oh, p.ow), DTYPES[name], layout.image, layout.weights)
 
 
+@dataclass(slots=True)
+class _Held:
+    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), bias and its address.
+
+    ``launches`` are known by shapes and strides; ``quick`` is (shape, strides, type) of the last image, the same of its result, and the
+    quick way to run them.
+    """
+
+    plan: Plan
+    packed: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    place: int = 0
+    launches: Bounded[Launch] = field(default_factory=lambda: Bounded(MOST_PLANS))
+    quick: tuple[Any, Any, Any, Any, Any, Any, Quick] | None = None
+
+
 class ConvolutionPlan(Plan):
     """What `plan` returns: a plan bound to the caller's shapes and, where they were given, to weights.
 
@@ -165,7 +185,7 @@ class ConvolutionPlan(Plan):
     threads at once; pickles as its arguments and weights, and is planned anew where it is loaded.
     """
 
-    __slots__ = ("_arguments", "_held", "_input_shape", "_input_type", "_launches", "_parsed", "_quick", "_weight",
+    __slots__ = ("_arguments", "_held", "_how", "_input_shape", "_input_type", "_parsed", "_weight",
                  "_weight_shape", "_weight_type")  # fmt: skip
 
     def __init__(self, arguments: dict[str, Any], weight: np.ndarray | None, bias: np.ndarray | None) -> None:
@@ -173,19 +193,22 @@ class ConvolutionPlan(Plan):
         self._arguments = arguments
         self._input_shape, self._input_type = settings.pop("input")
         self._weight_shape, self._weight_type = settings.pop("weight")
-        count, algorithm, effort = settings.pop("threads"), settings.pop("algorithm"), settings.pop("effort")
-        self._parsed = parsed = _parse(self._input_shape, self._input_type, self._weight_shape, self._weight_type, **settings)
-        chosen = plan_problem(parsed.problem, threads=count, algorithm=algorithm, effort=effort)
-        for name in Plan.__slots__:
-            setattr(self, name, getattr(chosen, name))
-        self._launches: Bounded[Launch] = Bounded(MOST_PLANS)
+        self._how = {name: settings.pop(name) for name in ("threads", "algorithm", "effort")}
+        self._parsed = _parse(self._input_shape, self._input_type, self._weight_shape, self._weight_type, **settings)
         self._weight: np.ndarray | None = None
-        # packed weights, bias and its address: one attribute, so that a call beside `set_weight` sees the old ones or the new ones
-        self._held: tuple[np.ndarray, np.ndarray | None, int] | None = None
-        # (shape, strides, type) of the last image, the same of its result, and the quick way to run them
-        self._quick: tuple[Any, Any, Any, Any, Any, Any, Quick] | None = None
+        # one attribute, so that a call beside `set_weight` sees the old weights or the new ones
+        self._held = _Held(self._choose(weight))
         if weight is not None:
             self.set_weight(weight, bias)
+
+    def _choose(self, weight: np.ndarray | None) -> Plan:
+        """The plan for these weights, or for any; its attributes become this one's."""
+        parsed = self._parsed
+        p = structured(parsed.problem, None if weight is None else parsed.weights(weight), self._how["algorithm"])
+        chosen = plan_problem(p, **self._how)
+        for name in Plan.__slots__:
+            setattr(self, name, getattr(chosen, name))
+        return chosen
 
     def set_weight(self, weight: Any, bias: Any = None) -> None:
         """Pack other weights of the same shape and type; both are copied.
@@ -197,8 +220,10 @@ class ConvolutionPlan(Plan):
         """
         weight, bias = self._checked_weight(weight, bias)
         weight = weight.copy()
-        place = 0 if bias is None else bias.ctypes.data
-        self._held, self._weight = (self.pack(self._parsed.weights(weight)), bias, place), weight
+        plan, held = self._choose(weight), self._held
+        packed, place = plan.pack(self._parsed.weights(weight)), 0 if bias is None else bias.ctypes.data
+        ways = (held.launches, held.quick) if plan is held.plan else ()
+        self._held, self._weight = _Held(plan, packed, bias, place, *ways), weight
 
     def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
         weight = as_array("weight", weight)
@@ -218,52 +243,54 @@ class ConvolutionPlan(Plan):
         TypeError, ValueError
             Another shape or type; weights where the plan holds some, or none where it does not.
         """
-        held, parsed, quick = self._held, self._parsed, self._quick
-        if quick is not None and held is not None and weight is None and bias is None and type(input) is np.ndarray:
+        held, parsed = self._held, self._parsed
+        quick = held.quick
+        if quick is not None and held.packed is not None and weight is None and bias is None and type(input) is np.ndarray:
             shape, strides, dtype, out_shape, out_strides, out_dtype, run = quick
             if input.shape == shape and input.strides == strides and input.dtype is dtype:
                 if out is None:
                     dst = np.empty(out_shape, out_dtype)
-                    if dst.strides == out_strides and run(input, held[0], held[2], dst):
+                    if dst.strides == out_strides and run(input, held.packed, held.place, dst):
                         return dst
                 elif (
                     type(out) is np.ndarray and out.shape == out_shape and out.strides == out_strides and out.dtype is out_dtype
-                    and out.flags.writeable and run(input, held[0], held[2], out)
+                    and out.flags.writeable and run(input, held.packed, held.place, out)
                 ):  # fmt: skip
                     return out
         plain = type(input) is np.ndarray and (out is None or type(out) is np.ndarray)
-        if plain and held is not None and weight is None and bias is None:
+        if plain and held.packed is not None and weight is None and bias is None:
             place = None if out is None else (out.shape, out.strides, out.dtype)
-            known = self._launches.get((place, input.shape, input.strides, input.dtype))
+            known = held.launches.get((place, input.shape, input.strides, input.dtype))
             if known is not None and (out is None or (out.flags.writeable and not aside(out, input))):
                 dst = np.empty(parsed.shape, parsed.dtype) if out is None else out
-                known(parsed.image(input), held[0], held[1], parsed.image(dst))
+                known(parsed.image(input), held.packed, held.bias, parsed.image(dst))
                 if isinstance(known, SerialLaunch):
-                    run = known.quick(input.ndim, held[0].ndim)
-                    self._quick = (input.shape, input.strides, input.dtype, dst.shape, dst.strides, dst.dtype, run)
+                    run = known.quick(input.ndim, held.packed.ndim)
+                    held.quick = (input.shape, input.strides, input.dtype, dst.shape, dst.strides, dst.dtype, run)
                 return dst
         input = as_array("input", input)
         if input.shape != self._input_shape or input.dtype != self._input_type:
             raise ValueError(f"input must have shape {self._input_shape} and dtype {self._input_type} as planned, "
                              f"got {input.shape} and {input.dtype}")  # fmt: skip
-        if (weight is None) != (held is not None) or (held is not None and bias is not None):
+        packed, addends = held.packed, held.bias
+        if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
-        if held is None:
+        if packed is None:
             weight, addends = self._checked_weight(weight, bias)
-            held = self.pack(parsed.weights(weight)), addends, 0
-        dst = destination(out, parsed.shape, parsed.dtype, input, weight, held[1])
+            packed = held.plan.pack(parsed.weights(weight))
+        dst = destination(out, parsed.shape, parsed.dtype, input, weight, addends)
         src_view, dst_view = parsed.image(input), parsed.image(dst)
         # checked by now; a result computed aside has strides that `out` has not
         place = (dst.shape, dst.strides, dst.dtype) if dst is out else None
-        key = (place, input.shape, input.strides, input.dtype, *(() if weight is None else held[0].strides))
-        launch = self._launches.get(key)
+        key = (place, input.shape, input.strides, input.dtype, *(() if weight is None else packed.strides))
+        launch = held.launches.get(key)
         if launch is None:
-            launch = self._launches.keep(key, self.prepare(src_view, held[0], dst_view))
-        launch(src_view, held[0], held[1], dst_view)
+            launch = held.launches.keep(key, held.plan.prepare(src_view, packed, dst_view))
+        launch(src_view, packed, addends, dst_view)
         return delivered(dst, out)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ConvolutionPlan, (self._arguments, self._weight, None if self._held is None else self._held[1])
+        return ConvolutionPlan, (self._arguments, self._weight, self._held.bias)
 
 
 def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], np.ndarray | None]:
@@ -366,10 +393,11 @@ def explain(
     ...
     plan: ...
     """
-    arguments, _ = _arguments(input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation,
-                              epilogue, dtype, precision, threads, device, algorithm, "estimate")  # fmt: skip
+    arguments, weights = _arguments(input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation,
+                                    epilogue, dtype, precision, threads, device, algorithm, "estimate")  # fmt: skip
     (shape, input_type), (weight_shape, weight_type) = arguments.pop("input"), arguments.pop("weight")
     count, _ = arguments.pop("threads"), arguments.pop("effort")
     arguments.pop("algorithm")
     parsed = _parse(shape, input_type, weight_shape, weight_type, **arguments)
-    return explain_problem(parsed.problem, threads=count, algorithm=algorithm)
+    p = structured(parsed.problem, None if weights is None else parsed.weights(weights), algorithm)
+    return explain_problem(p, threads=count, algorithm=algorithm)

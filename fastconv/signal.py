@@ -10,6 +10,7 @@ from .planning.arguments import check_choices, check_out, exact, pair, spans
 from .planning.calls import Bounded, Call, View, delivered, destination, prepared
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
+from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
 
 _BORDERS = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap",
@@ -182,9 +183,11 @@ def _general(
         pt=before[0], pb=after[0], pl=before[1], pr=after[1], border=_BORDERS[boundary],
         src=dtype_name(in1.dtype), wei=dtype_name(in2.dtype), dst=name, acc=accumulator(name), precision=precision,
     )  # fmt: skip
-    plan = plan_problem(p, threads=count, algorithm=algorithm)
+    view = _KERNELS[flip, in2.dtype.kind == "c"]
+    plan = plan_problem(p if algorithm is None else structured(p, view(in2), algorithm), threads=count, algorithm=algorithm)
     dst = destination(out, shape, result_type, in1, in2)
-    call = prepared(plan, shape, result_type, _plane, _KERNELS[flip, in2.dtype.kind == "c"], (in1, in2, dst), fill)
+    call = prepared(plan, shape, result_type, _plane, view, (in1, in2, dst), fill,
+                    rivals_of(p, count, algorithm))  # fmt: skip
     call.run(in1, in2, None, dst)
     if key is not None and (out is None or dst is out):
         _calls.keep(key, call)

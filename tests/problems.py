@@ -73,7 +73,7 @@ def fitted(name, p):
     """The problem as an algorithm for structured weights takes it; others take any."""
     if name not in STRUCTURED:
         return p
-    return p.replace(g=p.oc, ic=p.oc, dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
+    return p.replace(g=p.oc, ic=p.oc, dh=1, dw=1, sw=min(p.sw, 2), src_layout="nchw", structure=STRUCTURED[name])
 
 
 def shapes(p):

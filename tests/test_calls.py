@@ -18,7 +18,7 @@ def test_every_memory_is_bounded_by_the_same_rule():
     layer = Conv2D(1, 3)
     layer(np.ones((1, 5, 5, 1)))
     plan = nn.plan((5, 5), np.ones((3, 3)))
-    for memory in (nn._calls, signal._calls, planner._plans, plan._launches, layer._plans[1]):
+    for memory in (nn._calls, signal._calls, planner._plans, plan._held.launches, layer._plans[1]):
         assert isinstance(memory, Bounded)
 
 

@@ -11,7 +11,7 @@ from fastconv.cpu.target import detect
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
 from tests.oracles import TRANSFORM, assert_same_bits
-from tests.problems import ALGORITHMS, dense, operands, result_array, run, shapes, typed
+from tests.problems import ALGORITHMS, dense, fitted, operands, result_array, run, shapes, typed
 
 # a random image repeated with this period, coprime to every block
 PERIOD = (7, 11)
@@ -122,7 +122,7 @@ def test_for_any_tile(name, registers, monkeypatch):
     if detect().registers < registers:
         pytest.skip(f"the tiles need {registers} registers")
     for text in ("ic5ih20iw73_oc40k3_p1_bias", "ic2ih31iw50_oc33kh11kw2"):
-        p = Problem.parse(text)
+        p = fitted(name, Problem.parse(text))
         src, wei, bias = operands(p)
         results = []
         for tile in tiles:

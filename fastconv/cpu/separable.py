@@ -22,7 +22,7 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, ROUNDINGS, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, too_large
 from .convert import LOADED, STORED, stored_bytes
-from .factor import factor
+from .factor import FOUND, factor, words
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .separable_tile import column_sum, column_tile, row_tile
 from .simd import KINDS
@@ -30,6 +30,7 @@ from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values
+from .whole_tile import MOST_BOX, WAY_BYTES, box_column_tile, choose_way, whole_row_tile
 
 CASES = ("ih64_k5_p2_reflect_f32_structure=rank1", "n2_g3_ic3ih40iw90_oc3kh4kw7_s2_p3_wrap_f64_structure=rank1",
          "ih33iw1500_kh9kw3_sh1sw2_f32_bias_structure=rank1", "ih300_k31_p15_f32_structure=box",
@@ -57,14 +58,14 @@ _COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-l
 # The integers that the kernel receives: these, the parts of a row, the row map, the two column maps.  ``fill`` are the bits of a pixel.
 Head = namedtuple(
     "Head",
-    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half many nleft past fill sn sc sy dn dc dy",
+    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half many words nleft past fill sn sc sy dn dc dy",
 )
 _PARTS_AT = 8 * len(Head._fields)
 _TABLES_AT = _PARTS_AT + 4 * 8
 
 
 def _factory(
-    kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, fma: int
+    kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, box: int, fma: int
 ) -> Any:  # fmt: skip
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, channel, band of rows).
 
@@ -72,8 +73,15 @@ def _factory(
     through a table of row addresses, every column once; the border's columns are copies of the sums of the image's columns behind them
     (or one sum of the fill value); then each row goes through the horizontal tile.  Sums of columns that are behind the border but not
     in this band's, and of images narrower than a tile, are made one by one.
-    Workspace: row table, a table of fill rows, first addend and vertical taps, fill row, rows of sums, their even and odd columns, tile.
+    Kind i16 takes the whole numbers of bytes' weights, and for a ``box`` adds up pixels; what is not float32 then is the way of its sums.
+    Workspace: row table, a table of fill rows, first addend and vertical taps, the way, taps of a row, fill row, rows of sums, their
+    even and odd columns, tile.
     """
+    whole, acc, rounds = kind == "i16", "f32" if kind == "i16" else kind, ("", "saturate", "half_up").index(rounding)
+    number = KINDS[acc][2]
+    box_vertical = (lanes, rows, vecs)
+    whole_horizontal = (dst, rounding, lanes, wide, min(8, lanes), box, fma)
+    narrow, short = dst == "u8", dst == "i16"
     vertical = (kind, src, lanes, rows, vecs, v, tall, fma)
     horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), fma)
     size, pixel, result = KINDS[kind][2], stored_bytes(src), stored_bytes(dst)
@@ -90,11 +98,13 @@ def _factory(
         fill_table = table + e.entries * 8
         start = fill_table + e.kh * 8
         packed = start + 64
-        fill_at = packed + e.kh * size
+        way = packed + (e.kh * size + 7) // 8 * 8
+        along = way + WAY_BYTES
+        fill_at = along + e.kw * size
         sums = (fill_at + e.iw * pixel + 63) // 64 * 64
         halves = sums + rows * e.pitch
         tile_at = halves + rows * 2 * e.half
-        poke(kind, start, peek(kind, at.values + 4 * size))
+        poke(kind, start, 0)
         fill_row(pixel_bits, lanes, fill_at, e.iw if e.fills else 1, e.fill)
         for ky in range(e.kh):
             poke("i64", fill_table + ky * 8, fill_at)
@@ -103,10 +113,15 @@ def _factory(
             n, o = plane // e.oc, plane % e.oc
             j0 = band * e.band_rows
             j1 = min(j0 + e.band_rows, e.oh)
-            taps = at.wei + o * (e.kh + e.kw) * size
-            first = at.bias + o * size if e.bias else at.values + 4 * size
+            taps = at.wei + o * e.words * number
+            first = at.bias + o * number if e.bias else at.values + 4 * number
+            if whole:
+                taps += (e.kh + e.kw) * number
+                choose_way(way, rounds, narrow, short, taps, e.kh, e.kw, first, e.bias)
             for ky in range(e.kh):
-                poke(kind, packed + ky * size, peek(kind, taps + ky * size))
+                poke(kind, packed + ky * size, peek(acc, taps + ky * number))
+            for kx in range(e.kw):
+                poke(kind, along + kx * size, peek(acc, taps + (e.kh + kx) * number))
             image = at.src + n * e.sn + o * e.sc
             used = (j1 - j0 - 1) * e.held + e.kh
             for r in range(e.entries):
@@ -129,7 +144,11 @@ def _factory(
                             # the last tile overlaps the one before, or columns that nobody reads
                             x = max(b - width, 0) if part else a
                             tiles = (a + many * width < b) if part else many
-                            if tiles:
+                            if not tiles:
+                                continue
+                            if box:
+                                box_column_tile(box_vertical, e.kh, entry, x * pixel, zero + x * size, e.pitch, tiles)
+                            else:
                                 column_tile(vertical, start, packed, e.kh, entry, e.held * 8, x * pixel, zero + x * size, e.pitch, tiles)
                     else:
                         for r in range(height):
@@ -170,10 +189,14 @@ def _factory(
                                 tiles, aside = done < wanted, past or wanted < across
                                 x = max(wanted - across, 0)
                                 low, high = done - x, min(wanted, across)
-                            if tiles:
-                                row_tile(horizontal, first, taps + e.kh * size, parts, e.many, row + x * size,
-                                         tile_at if aside else line + x * result, tiles, past and part == 1)  # fmt: skip
-                            if tiles and aside:
+                            to = tile_at if aside else line + x * result
+                            if not tiles:
+                                continue
+                            if whole:
+                                whole_row_tile(whole_horizontal, along, parts, row + x * size, way, to, tiles)
+                            else:
+                                row_tile(horizontal, first, along, parts, e.many, row + x * size, to, tiles, past and part == 1)
+                            if aside:
                                 copy(result_bits, lanes, line + (x + low) * result, tile_at + low * result, high - low)
 
     return separable
@@ -190,6 +213,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return "precision strict asks for direct sums"
     if not p.g == p.ic == p.oc:
         return "for filters of one channel each"
+    if p.src_layout == "nhwc" and p.ic > 1:
+        return "for channels one after the other, not interleaved"
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
     if parse_epilogue(p.epilogue).activation is not None:
@@ -200,7 +225,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return "does not spread taps"
     if _steps(p)[1] > 2:
         return "for column strides 1 and 2"
-    return too_large(p, _layout(p, t)[-1])
+    return too_large(p, _layout(p, t, DTYPES[p.acc].itemsize)[-1])
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -222,33 +247,53 @@ def _steps(p: Problem) -> tuple[int, int]:
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan that holds the two vectors of each filter."""
-    size, tile = DTYPES[p.acc].itemsize, _tile(t)
-    lanes = t.lanes(size)
-    v = _row_stride(p)
-    v = v if v <= 2 else 0
+    own = (p.src, p.dst) == (p.acc, p.acc)
     converts = p.src in LOADED and p.dst in STORED and (p.dst, p.acc) != ("f16", "f64")
-    src_type, dst_type, rounding = (p.src, p.dst, parse_epilogue(p.epilogue).rounding or "") if converts else (p.acc, p.acc, "")
-    spec = (p.acc, src_type, dst_type, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, int(t.fma))
-    types = f"_{src_type}_{dst_type}" * ((src_type, dst_type) != (p.acc, p.acc)) + f"_{rounding}" * bool(rounding)
-    name = f"separable_{p.acc}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1)
-    own = (src_type, dst_type) == (p.acc, p.acc)
-    region = Region(name, _factory, spec, p.acc if own else "i8")
-    head, tables, scratch = _layout(p, t)
-    units, seconds = p.n * p.oc * head.bands, costs.separable_seconds(p, lanes)
+    src_type, dst_type = (p.src, p.dst) if converts else (p.acc, p.acc)
+    rounding = parse_epilogue(p.epilogue).rounding or ""
+    types = f"_{src_type}_{dst_type}" * converts * (not own) + f"_{rounding}" * bool(rounding)
+    box = int(p.structure == "box" and p.kw <= MOST_BOX)
+    kinds = [p.acc, "i16"] if src_type == "u8" and p.acc == "f32" and (_row_stride(p), _steps(p)[1]) == (1, 1) else [p.acc]
+    regions = [_region(kind, src_type, dst_type, rounding, types, box, p, t) for kind in kinds]
+    layouts = [_layout(p, t, KINDS[kind][2]) for kind in kinds]
+    scratch, seconds = max(layout[-1] for layout in layouts), costs.separable_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         pixel = _pixel(fill, src_type)
         if pixel is None or not (is_native(src, src_type) and is_native(dst, dst_type)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-        past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
-        e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
-        extents = np.concatenate([np.array(e, np.int64), tables])
+        past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (t.bits // 8) == 0)
         values = finish_values(p, fill)
-        return region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst)
+        launches = []
+        for (_, region), (head, tables, _) in zip(regions, layouts, strict=True):
+            e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+            extents, units = np.concatenate([np.array(e, np.int64), tables]), p.n * p.oc * head.bands
+            launches.append(
+                region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst)
+            )
+        if len(launches) == 1:
+            return launches[0]
+        plain, whole = launches
+        most = 1 if box else 2
 
-    return Plan(problem=p, algorithm="separable", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
-                workspace=scratch * threads, threads=threads)  # fmt: skip
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            (whole if 0 < packed[0, 0, 0, -1] <= most else plain)(src, packed, bias, dst)
+
+        return launch
+
+    return Plan(problem=p, algorithm="separable", kernel="_or_".join(name for name, _ in regions), cost=cost(p, t), pack_weights=_pack,
+                prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _region(kind: str, src: str, dst: str, rounding: str, types: str, box: int, p: Problem, t: Target) -> tuple[str, Region]:
+    """The kernel of floats, or that of whole numbers in 16 bits."""
+    tile, lanes = _tile(t), t.lanes(KINDS[kind][2])
+    v, box = _row_stride(p), box * (kind == "i16")
+    v = v if v <= 2 else 0
+    spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, box, int(t.fma))
+    name = f"separable_{kind}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1) + "_box" * box
+    return name, Region(name, _factory, spec, "i8" if types else kind)
 
 
 def _pixel(fill: Any, name: str) -> int | None:
@@ -262,13 +307,14 @@ def _pixel(fill: Any, name: str) -> int | None:
 
 
 def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-    """``(oc, 1, 1, kh + kw)``: the factors of the rows, then those of the columns, for stride 2 the even ones first."""
-    packed = np.empty((p.oc, 1, 1, p.kh + p.kw), DTYPES[p.acc])
-    kind = "f4" if wei.dtype == np.float32 and wei.dtype.isnative else "f8"
-    if not factor(wei if wei.dtype == kind else wei.astype(kind), packed):
-        raise ValueError(f"weights must be finite and of rank 1 as planned ({p}), or the plan made without their structure")
+    """What `factor` writes, for column stride 2 with the even columns before the odd ones."""
+    packed = np.empty((p.oc, 1, 1, words(p.kh, p.kw)), DTYPES[p.acc])
+    kind = "f4" if wei.dtype == np.float32 else "f8"
+    found = FOUND[factor(wei if wei.dtype == kind else wei.astype(kind), packed)]
+    if found not in (p.structure, "box"):
+        raise ValueError(f"weights must be finite and of structure {p.structure} as planned, or the plan made without it: {p}")
     if _steps(p)[1] == 2:
-        columns = packed[..., p.kh :]
+        columns = packed[..., p.kh : p.kh + p.kw]
         columns[...] = np.concatenate([columns[..., ::2], columns[..., 1::2]], axis=-1)
     return packed
 
@@ -278,9 +324,9 @@ def _row_stride(p: Problem) -> int:
     return _steps(p)[0] if p.kh > 1 else 1
 
 
-def _layout(p: Problem, t: Target) -> tuple[Head, np.ndarray, int]:
-    """The kernel's integers but for the strides; its tables; bytes of workspace of one thread."""
-    tile, size = _tile(t), DTYPES[p.acc].itemsize
+def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
+    """The integers of a kernel of elements of ``size`` bytes, but for the strides; its tables; bytes of workspace of one thread."""
+    tile = _tile(t)
     lanes = t.lanes(size)
     width, across = lanes * tile.vecs, lanes * tile.wide
     sh, sw = _steps(p)
@@ -302,8 +348,8 @@ def _layout(p: Problem, t: Target) -> tuple[Head, np.ndarray, int]:
     head = Head(
         oc=p.oc, iw=p.iw, oh=p.oh, ow=p.ow, kh=p.kh, kw=p.kw, sw=sw, pl=p.pl, held=held, bands=-(-p.oh // band_rows), band_rows=band_rows,
         cols=cols, entries=entries, fills=int(rows.min() < 0), bias=int(parse_epilogue(p.epilogue).bias), pitch=pitch, half=half,
-        many=1 + (p.kw > even), nleft=p.pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        many=1 + (p.kw > even), words=words(p.kh, p.kw), nleft=p.pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     tables = np.concatenate([np.array([even, 0, p.kw - even, half]), rows, before, after])
-    scratch = 8 * (entries + p.kh) + 64 + size * (p.kh + across) + 8 * p.iw + tile.rows * (pitch + 2 * half) + 128
+    scratch = 8 * (entries + p.kh) + 192 + size * (p.kh + p.kw) + 8 * (p.iw + across) + tile.rows * (pitch + 2 * half) + 128
     return head, tables, -(-scratch // 64) * 64

@@ -117,13 +117,13 @@ def row_tile(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = Emitter(builder, kind, lanes, bool(fma))
-        _RowTile(emit, stored, rounding, vecs, wide).emit_tiles(*arguments[1:])
+        RowTile(emit, stored, rounding, vecs, wide).emit_tiles(*arguments[1:])
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 8), codegen
 
 
-class _RowTile:
+class RowTile:
     """The code of one specialisation."""
 
     def __init__(self, emit: Emitter, stored: str, rounding: str, vecs: int, wide: int) -> None:
@@ -131,6 +131,7 @@ class _RowTile:
         self.size = emit.lanes * stored_bytes(stored)
 
     def emit_tiles(self, start: Any, taps: Any, parts: Any, many: Any, row: Any, dst: Any, count: Any, past: Any) -> None:
+        """The whole intrinsic."""
         emit = self.emit
         first = emit.splat(start)
         left, to = emit.variable(row), emit.variable(dst)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -55,8 +55,9 @@ class Call:
     problem: Problem
     launch: Launch
     bias_type: np.dtype[Any]
-    in_place: bool  # whether the kernel reads the caller's weights, from their first element on
+    in_place: bool  # whether the kernel reads the caller's weights, from their first element on, and nobody looks at them before
     quick: Quick | None = None
+    rival: Callable[[np.ndarray, np.ndarray, np.ndarray], Call | None] | None = None  # see `prepared`
 
     def run(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
         """Write the result into ``dst``, and return it."""
@@ -66,8 +67,11 @@ class Call:
         elif bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous:
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
-        image = self.image
-        self.launch(image(input), self.pack(self.problem, self.weights(weight)), bias, image(dst))
+        src, wei, to = self.image(input), self.weights(weight), self.image(dst)
+        chosen = self
+        if self.rival is not None:
+            chosen = self.rival(src, wei, to) or self
+        chosen.launch(src, chosen.pack(chosen.problem, wei), bias, to)
         return dst
 
     def again(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
@@ -84,15 +88,40 @@ class Call:
         return None if aside(out, input, weight, bias) else self.run(input, weight, bias, out)
 
 
+class Rivals(NamedTuple):
+    """Plans for weights of which something is known, by structure, and what finds it."""
+
+    structure_of: Callable[[np.ndarray], str]
+    plans: dict[str, Plan]
+
+
 def prepared(
-    plan: Plan, shape: tuple[int, ...], dtype: np.dtype[Any], image: View, weights: View, arrays: tuple[np.ndarray, ...], fill: Any = 0
+    plan: Plan, shape: tuple[int, ...], dtype: np.dtype[Any], image: View, weights: View, arrays: tuple[np.ndarray, ...], fill: Any = 0,
+    rivals: Rivals | None = None,
 ) -> Call:  # fmt: skip
-    """The call for ``arrays``, (input, weight, result), and others like them."""
+    """The call for ``arrays``, (input, weight, result), and others like them.
+
+    Its ``rival(src, wei, dst)`` is the call for what the weights are found to be, where ``rivals`` has a plan for it.
+    """
     src, wei, dst = arrays
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, image(dst), fill)
-    in_place = packed.ctypes.data == wei.ctypes.data
-    return Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
+    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
+    call = Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
+    if rivals is not None:
+        known: dict[str, Call | None] = {}
+
+        def rival(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Call | None:
+            name = rivals.structure_of(wei)
+            if name not in known:
+                plan = rivals.plans.get(name)
+                known[name] = None if plan is None else replace(
+                    call, pack=plan.pack_weights, problem=plan.problem, launch=plan.prepare(src, plan.pack(wei), dst, fill), rival=None
+                )  # fmt: skip
+            return known[name]
+
+        call.rival = rival
+    return call
 
 
 def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:

@@ -13,6 +13,7 @@ MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an a
 MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees signals and other threads
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
+EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
 
 # any kernel

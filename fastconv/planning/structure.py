@@ -1,0 +1,76 @@
+"""structure: what weights are found to be, at the call or when they are packed, and the plans that use it.
+
+The proof is the backend's (:mod:`fastconv.cpu.factor`): for each tap |w - u v| <= 4 eps |w| in the accumulator's epsilon, all weights
+finite.  It costs about a microsecond, so it is asked for only where an image is predicted to take ``cost.EXAMINED_SECONDS`` directly,
+and another algorithm would compute weights of rank 1.  One tap of 1, and all zero, are of rank 1 as well: 0 times NaN is NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+
+from . import cost as costs
+from .calls import Rivals
+from .planner import plan_problem
+from .problem import DTYPES, Problem
+
+_FLOATS = {name: DTYPES[name] for name in ("f32", "f64")}
+
+
+def structure_of(acc: str, wei: np.ndarray) -> str:
+    """What is proven about filters of one channel each, summed in the type ``acc``: ``full`` (nothing), ``rank1`` or ``box``.
+
+    Parameters
+    ----------
+    acc : str
+        A key of `fastconv.planning.problem.DTYPES`.
+    wei : ndarray (oc, 1, kh, kw)
+        Of any type and strides; only floats are looked at.
+
+    Examples
+    --------
+    >>> column, row = np.array([1.0, 2, 1]), np.array([1.0, 0, -1])
+    >>> [structure_of("f32", w[None, None]) for w in (np.outer(column, row), np.ones((3, 3)), np.eye(3))]
+    ['rank1', 'box', 'full']
+    """
+    if acc not in _FLOATS or wei.dtype not in _FLOATS.values() or wei.shape[1] != 1:
+        return "full"
+    oc, _, kh, kw = wei.shape
+    backend = _backend()
+    name: str = backend.FOUND[backend.factor(wei, np.empty((oc, 1, 1, backend.words(kh, kw)), _FLOATS[acc]))]
+    return name
+
+
+@functools.cache
+def _backend() -> Any:
+    return importlib.import_module("fastconv.cpu.factor")
+
+
+def structured(p: Problem, wei: np.ndarray | None, algorithm: str | None = None) -> Problem:
+    """The problem with what is found about the weights, where that may change its plan."""
+    if wei is None or not (_is_open(p) if algorithm is not None else rivals_of(p, 1)):
+        return p
+    found = structure_of(p.acc, wei)
+    return p if found == "full" else p.replace(structure=found)
+
+
+def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals | None:
+    """The plans for weights that turn out to be of rank 1, or None where there is nothing to be gained."""
+    if algorithm is not None or not _is_open(p):
+        return None
+    image = p.replace(n=1)  # what changes the bits must not depend on the batch
+    plain = plan_problem(image)
+    if plain.cost < costs.EXAMINED_SECONDS or plan_problem(image.replace(structure="rank1")).algorithm == plain.algorithm:
+        return None
+    plans = {name: plan_problem(p.replace(structure=name), threads=threads) for name in ("rank1", "box")}
+    return Rivals(functools.partial(structure_of, p.acc), plans)
+
+
+def _is_open(p: Problem) -> bool:
+    """Whether weights of which nothing is known yet may be looked at."""
+    several = p.kh > 1 and p.kw > 1
+    return several and p.structure == "full" and p.precision != "strict" and p.op == "fwd" and p.acc in _FLOATS and p.wei in _FLOATS
