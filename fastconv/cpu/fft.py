@@ -37,7 +37,7 @@ HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), s
 Head = namedtuple(
     "Head",
     "first last turns same chunk plane block blocks across oc ocg m nx group step_y step_x lead_y lead_x out_y out_x first_x iw nleft "
-    "map_rows bias finish shifted spectrum spectrum_bytes seen column_passes row_passes wo sn sc sy dn dc dy",
+    "map_rows bias finish shifted vacant spectrum spectrum_bytes seen column_passes row_passes wo sn sc sy dn dc dy",
 )
 _PASSES_AT, _PASS_BYTES = 8 * len(Head._fields), 8 * len(Pass._fields)
 _VALUES = 8  # of `finish_values`, before the twiddles
@@ -84,7 +84,8 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
         fill_at = factors + ny * size
         own = (fill_at + e.nx * size + 63) // 64 * 64
         fill = peek(kind, at.values)
-        shift = fill if e.shifted else peek(kind, at.values + 4 * size)
+        none = peek(kind, at.values + 4 * size)
+        shift = fill if e.shifted else none
         fill_row(kind, lanes, shift_at, lanes, shift)
         fill_row(kind, lanes, fill_at, e.nx, fill)
         for r in range(ny):
@@ -107,7 +108,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
             tall, wide = min(e.step_y, e.out_y - y0), min(e.step_x, e.out_x - x0)
             if e.last > _BACK:
                 scale = peek(kind, wei)
-                start = peek(kind, at.bias + o * size if e.bias else at.values + 4 * size) + peek(kind, wei + size) * shift
+                start = (peek(kind, at.bias + o * size) if e.bias else none) + peek(kind, wei + size) * shift
                 fill_row(kind, lanes, start_at, lanes, start)
                 for r in range(ny):
                     y, factor = -1, scale
@@ -131,6 +132,10 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
                     s, data, list_at, many = i, column, 0, e.column_passes
                     if phase == _COLUMNS:
                         first, table, xoff = e.first_x + x0 + s * lanes, rows, s * vector
+                        if e.vacant and first >= e.iw:  # nothing but zeros
+                            for g in range(groups):
+                                fill_row(kind, lanes, spectrum + g * e.group + s * turned, turned // size, none)
+                            continue
                         if first < 0 or first + lanes > e.iw:
                             table, xoff = strip_rows, 0
                             inside = max(min(first + lanes, e.iw) - max(first, 0), 0)
@@ -239,9 +244,10 @@ class _Transform:
         self.region = Region(f"fft_{p.acc}_{lanes}", _factory, spec, p.acc)
         self.spectrum = self.frame.spectrum(lanes, self.size)
         ny, nx = self.frame.y.frame, self.frame.x.frame
-        few = p.n * p.oc * self.frame.blocks < costs.FFT_BLOCKS_A_THREAD * threads
+        units = p.n * p.oc * self.frame.blocks
+        uneven = units < costs.FFT_BLOCKS_A_THREAD * threads and units % threads > 0
         # the threads share the phases of one frame after the other
-        self.split = self.spectrum > costs.FFT_MOST_OWN or (few and threads > 1 and self.spectrum > costs.FFT_LEAST_SHARED)
+        self.split = self.spectrum > costs.FFT_MOST_OWN or (uneven and self.spectrum > costs.FFT_LEAST_SHARED)
         own = 0 if self.split else self.spectrum
         vector = lanes * self.size
         scratch = (ny + ny + 3) * vector + 4 * 8 * ny + (ny + nx) * self.size + 128 + own
@@ -256,6 +262,7 @@ class _Transform:
             last=_BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=1, m=ny // 2, nx=nx,
             group=self.frame.group(lanes, self.size), step_y=self.frame.y.step, step_x=self.frame.x.step, lead_y=self.frame.y.lead,
             lead_x=self.frame.x.lead, out_y=self.frame.y.out, out_x=self.frame.x.out, shifted=int(self.frame.shifted),
+            vacant=int(self.frame.x.whole),
             finish=int(parse_epilogue(p.epilogue).activation is not None), bias=int(parse_epilogue(p.epilogue).bias),
             column_passes=len(down), row_passes=len(across), wo=self.wo * self.size,
         )  # fmt: skip
@@ -329,7 +336,7 @@ class _Transform:
         spectrum = packed.ctypes.data + HEAD * self.size
         head = self.head._replace(
             last=_ROWS + 1, turns=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw, spectrum=spectrum,
-            spectrum_bytes=self.wo * self.size, bias=0, finish=0, shifted=0, sc=p.kh * p.kw * self.size, sy=p.kw * self.size,
+            spectrum_bytes=self.wo * self.size, bias=0, finish=0, shifted=0, vacant=1, sc=p.kh * p.kw * self.size, sy=p.kw * self.size,
         )  # fmt: skip
         rows = np.arange(self.frame.y.frame)
         rows[p.kh :] = -1
@@ -408,7 +415,9 @@ def _staged(
     p, y, x = transform.p, transform.frame.y, transform.frame.x
     dtype = DTYPES[p.acc]
     rows, columns = y.sources(p.ih, p.kh, p.border), x.sources(p.iw, p.kw, p.border)
-    none = np.zeros(0, np.int64)
+    none = after = np.zeros(0, np.int64)
+    if x.whole:
+        columns, after = np.arange(p.iw), columns[p.iw :]
     head = transform.head._replace(oc=1, iw=len(columns), sy=len(columns) * transform.size, blocks=x.blocks)
     seen = np.zeros((p.n, p.oc), np.int64)
     for n, o in np.ndindex(p.n, p.oc):
@@ -424,7 +433,7 @@ def _staged(
             result = to if is_native(to, p.acc) else np.empty(to.shape, dtype)
             one = head._replace(out_y=many, step_y=many, dy=result.strides[2])
             arrays = pixels, own, None if bias is None else bias[o : o + 1], result
-            found = transform.run(one, np.arange(y.frame), none, none, values, arrays, 1)
+            found = transform.run(one, np.arange(y.frame), none, after, values, arrays, 1)
             seen[n, o] = max(seen[n, o], found[0])
             if result is not to:
                 np.copyto(to, result, casting="unsafe")
