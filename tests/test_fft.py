@@ -9,16 +9,16 @@ import pytest
 import scipy.fft
 
 import fastconv
-from fastconv.cpu import fft, fft_frame, threads
+from fastconv.cpu import fft, fft_frame, fft_repair, threads
 from fastconv.cpu.fft_frame import Axis, Frame, factors, smooth
 from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
-from fastconv.planning.problem import BORDERS, Problem
+from fastconv.planning.problem import BORDERS, DTYPES, Problem
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth, unit
 from tests.problems import operands, result_array, run, typed
 
-DTYPES = ("f32", "f64")
+FLOATS = ("f32", "f64")
 
 
 def whole(extent):
@@ -51,7 +51,7 @@ def spectrum(ny, nx, dtype, monkeypatch):
     return found, np.fft.fft2(folded) * 2.0 ** np.rint(np.log2(scale)), unit(wei.dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("axis", ["rows", "columns"])
 def test_transforms_are_those_of_numpy(axis, dtype, monkeypatch):
     lanes = detect().lanes(4 if dtype == "f32" else 8)
@@ -107,11 +107,11 @@ def error(p, seed=0):
     return float((np.abs(run(p, src, wei, algorithm="fft") - exact.value) / (unit(src.dtype) * exact.scale)).max())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_error_stays_far_below_what_is_stated(dtype):
     """The stated constant is for every input; random ones, constant ones and those of one tap stay below half of it."""
     for text in ("ih40_k3", "ih150_k9_p4", "ih120_k33", "ih33iw200_kh3kw65"):
-        assert error(typed(Problem.parse(text), dtype)) < fft.MOST_ERROR / 2
+        assert error(typed(Problem.parse(text), dtype)) < fft_repair.MOST_ERROR / 2
     p = typed(Problem.parse("ih100_k21"), dtype)
     ones, one = np.ones((1, 1, 100, 100)), np.zeros((1, 1, 21, 21))
     one[..., 7, 19] = 1
@@ -150,7 +150,7 @@ def test_what_is_not_finite_has_the_places_of_the_formula(many, border):
     assert_same_bits(run(p, src, wei, algorithm="fft", threads=2), run(p, src, wei, algorithm="fft"))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_magnitudes_that_transforms_do_not_stand(dtype):
     p = typed(Problem.parse("n2_ih60_k17_p8_bias"), dtype)
     limits = np.finfo(operands(p)[0].dtype)
@@ -200,6 +200,20 @@ def test_the_plan_states_what_is_allocated(text, count, monkeypatch):
     assert f"workspace={plan.workspace}" in str(plan)
 
 
+@pytest.mark.parametrize("types", ["u8:u8:u8:u8", "u8:i8:i32:i32", "i16:i16:i64:i64", "u16:u16:u16:u16", "u8:u8:u64:u64"])
+def test_sums_of_integers_are_exact_and_wrap(types):
+    for text in ("ih150iw130_k25_p24", "ih60iw200_k31_p15_reflect"):
+        p = Problem.parse(f"{text}_{types}")
+        src, wei, _ = operands(p)
+        src[..., :40, :] = np.iinfo(src.dtype).max
+        wei[..., :9] = np.iinfo(wei.dtype).max
+        for fill in (0, 7, np.iinfo(DTYPES[p.acc]).max) if p.border == "constant" else (0,):
+            exact = truth(p, src, wei, fill=fill)
+            assert_close(run(p, src, wei, algorithm="fft", fill=fill, threads=2), stored(p, exact), 0, f"{p} {fill}")
+    for refused in ("ih90_k9_i32", "ih90_k9_u8:f32:i32:i32", "ih90_k9_u16_bias", "ih90_k9_b8"):
+        assert fft.reject(Problem.parse(refused), detect())
+
+
 def test_spectra_are_bounded():
     for target in TARGETS:
         for text in ("ih4096_k4096_p4095", "ih20000_k63_p31", "ih20000_k9000"):
@@ -212,7 +226,7 @@ def test_a_named_fft_runs_or_says_why_not():
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((40, 50)).astype("f4"), rng.standard_normal((3, 3)).astype("f4")
     assert_close(fastconv.correlate2d(x, w, algorithm="fft"), fastconv.correlate2d(x, w, algorithm="direct"), 1e-5)
-    for keywords, reason in (({"precision": "strict"}, "strict"), ({"stride": 2}, "strides"), ({"dtype": "i4"}, "not i32")):
+    for keywords, reason in (({"precision": "strict"}, "strict"), ({"stride": 2}, "strides"), ({"dtype": "i8"}, "not i64 of f32")):
         with pytest.raises(ValueError, match=f"algorithm 'fft' cannot run .*{reason}"):
             fastconv.correlate2d(x, w, algorithm="fft", **keywords)
 
@@ -270,5 +284,5 @@ def test_an_image_of_4096_with_itself(boundary):
         del wide
         product *= scipy.fft.rfft2(x.astype("f8"), (size, size)).conj()
         expected = scipy.fft.irfft2(product, (size, size), overwrite_x=True)[:8191, :8191]
-    allowed = fft.MOST_ERROR * unit("f4") * np.abs(x).max() * np.abs(x).sum(dtype="f8")
+    allowed = fft_repair.MOST_ERROR * unit("f4") * np.abs(x).max() * np.abs(x).sum(dtype="f8")
     assert np.abs(result - expected).max() < allowed

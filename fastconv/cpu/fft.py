@@ -3,8 +3,9 @@
 Wins where a kernel has more taps than a transform has steps.  Frames are anchored at the image's origin and chosen from the extents of
 one image, so no result depends on threads, bands or the batch.  The kernel's spectrum is made when weights are packed.
 What a transform cannot do is repaired: see :mod:`fastconv.cpu.fft_repair`.
-Error of each output: ``|error| <= C u max|x| sum|w|`` with the C of `MOST_ERROR`, max over the image: rounding errors of a frame spread
-over all of it.
+Error of each output: ``|error| <= C u max|x| sum|w|``, max over the image, since the rounding errors of a frame spread over all of it,
+with the C of `fft_repair.MOST_ERROR`.  Integers are transformed in float64 where that bound, by their types and the number of taps, stays
+below 1/2: their sums are exact, and wrap as integers do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import border_row
 from .fft_frame import Frame, choose, passes, twist
-from .fft_repair import repair
+from .fft_repair import repair, rounds_exactly
 from .fft_tile import Pass, fft_load, fft_middle, fft_pass, fft_store, fft_turn
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
@@ -29,7 +30,6 @@ from .threads import Job, Region, workspaces
 from .values import finish_values
 
 CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc2k17_reflect_p8_f32_bias+relu")
-MOST_ERROR = 32  # 11 is the largest seen, of constant images and kernels; of random ones, 1.5
 
 HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), sum|w|, what the weights were divided by, max|w|
 # The integers that the kernel receives: these, the passes there and back of columns, of rows, the row map, the two column maps, and
@@ -198,14 +198,17 @@ def reject(p: Problem, t: Target) -> str | None:
         return reason
     if p.precision == "strict":
         return "a transform is not a direct sum, which precision strict asks for"
-    if p.acc not in ("f32", "f64"):
-        return f"sums in f32 or f64, not {p.acc}"
+    if p.acc not in ("f32", "f64") and not (p.acc == p.dst and all(DTYPES[name].kind in "iu" for name in (p.src, p.wei, p.acc))):
+        return f"sums in f32 or f64, or of integers, not {p.acc} of {p.src} and {p.wei}"
     if p.ic != p.g or p.oc != p.g:
         return f"one filter for each channel, not {p.oc} of {p.ic} channels in {p.g} groups"
     if max(p.sh, p.sw, p.dh, p.dw) > 1:
         return f"dense windows at every pixel, not strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
+    exact = p.acc[0] in "iu"
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu") or (exact and p.epilogue):
         return f"does not fuse {p.epilogue}"
+    if exact and not rounds_exactly(_largest(p.src), p.taps * _largest(p.wei)):
+        return f"sums of {p.taps} products of {p.src} and {p.wei} are too large to be exact in f64"
     if 8 * (p.ih_padded + p.iw_padded) > costs.MOST_WORKSPACE:
         return f"its maps of {p.ih_padded} x {p.iw_padded} rows and columns take more than {costs.MOST_WORKSPACE >> 20} MiB"
     if _chosen(p, t) is None:
@@ -213,11 +216,22 @@ def reject(p: Problem, t: Target) -> str | None:
     return None
 
 
+def _largest(name: str) -> int:
+    """The largest absolute value of an integer type."""
+    limits = np.iinfo(DTYPES[name])
+    return max(int(limits.max), -int(limits.min))
+
+
 def cost(p: Problem, t: Target) -> float:
     """Frames there and back."""
     chosen = _chosen(p, t)
     assert chosen is not None
-    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks)
+    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks, p.acc == p.src == p.dst == floating(p))
+
+
+def floating(p: Problem) -> str:
+    """The type that is transformed: float64 for integers, whose sums are rounded to the integers that they are."""
+    return p.acc if p.acc[0] == "f" else "f64"
 
 
 def most_kernels(t: Target) -> int:
@@ -225,7 +239,7 @@ def most_kernels(t: Target) -> int:
 
 
 def _chosen(p: Problem, t: Target) -> tuple[float, Frame] | None:
-    size = DTYPES[p.acc].itemsize
+    size = DTYPES[floating(p)].itemsize
     return choose((p.ih, p.kh, p.pt, p.pb), (p.iw, p.kw, p.pl, p.pr), p.border, t.lanes(size), size)
 
 
@@ -235,13 +249,14 @@ class _Transform:
     def __init__(self, p: Problem, t: Target, threads: int) -> None:
         chosen = _chosen(p, t)
         assert chosen is not None
-        self.p, self.threads = p, threads
+        kind = floating(p)
+        self.p, self.threads = p.replace(wei=kind, dst=kind, acc=kind) if kind != p.acc else p, threads
         seconds, self.frame = chosen
         self.seconds = seconds / self.frame.blocks  # of a frame
-        self.size = DTYPES[p.acc].itemsize
+        self.size = DTYPES[kind].itemsize
         self.lanes = lanes = t.lanes(self.size)
-        spec = (p.acc, lanes, int(t.fma))
-        self.region = Region(f"fft_{p.acc}_{lanes}", _factory, spec, p.acc)
+        spec = (kind, lanes, int(t.fma))
+        self.region = Region(f"fft_{kind}_{lanes}", _factory, spec, kind)
         self.spectrum = self.frame.spectrum(lanes, self.size)
         ny, nx = self.frame.y.frame, self.frame.x.frame
         units = p.n * p.oc * self.frame.blocks
@@ -313,7 +328,7 @@ class _Transform:
 
     def pack(self, p: Problem, wei: np.ndarray) -> np.ndarray:
         """For each filter ``HEAD`` numbers and the spectrum of the weights, scaled so that no product overflows; then the weights."""
-        dtype = DTYPES[p.acc]
+        dtype = DTYPES[floating(p)]
         filters = np.ascontiguousarray(wei.reshape(p.oc, 1, p.kh, p.kw), dtype)
         count = p.oc * self.wo
         memory = np.empty(count + filters.size + 64 // self.size, dtype)
@@ -353,17 +368,18 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         transform.region.kernel()
         values = transform.values(fill)
-        run = _in_place if is_native(src, p.acc) and is_native(dst, p.acc) else _staged
+        kind = floating(p)
+        run = _in_place if is_native(src, kind) and is_native(dst, kind) else _staged
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             with np.errstate(all="ignore"):
-                seen = run(transform, src, packed, bias, dst, values)
+                seen = run(transform, src, packed, bias, dst, values, kind != p.acc)
                 repair(p, transform.frame, child, seen, src, unpacked(transform, packed), bias, dst, fill)
 
         return launch
 
     y, x = transform.frame.y, transform.frame.x
-    name = f"fft_{p.acc}_{transform.lanes}_{y.blocks}x{x.blocks}_frames_of_{y.frame}x{x.frame}" + "_shared" * transform.split
+    name = f"fft_{floating(p)}_{transform.lanes}_{y.blocks}x{x.blocks}_frames_of_{y.frame}x{x.frame}" + "_shared" * transform.split
     return Plan(problem=p, algorithm="fft", kernel=name, cost=cost(p, t), pack_weights=transform.pack, prepare_launch=prepare,
                 workspace=transform.workspace, threads=threads, children=(child,))  # fmt: skip
 
@@ -376,7 +392,7 @@ def unpacked(transform: _Transform, packed: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _in_place(
-    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray
+    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray, exact: bool
 ) -> np.ndarray:  # fmt: skip
     """Run on arrays that the kernel reads and writes where they are; the largest bits of each plane."""
     p, y, x = transform.p, transform.frame.y, transform.frame.x
@@ -409,7 +425,7 @@ def _same(transform: _Transform, src: np.ndarray, packed: np.ndarray, values: np
 
 
 def _staged(
-    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray
+    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray, exact: bool
 ) -> np.ndarray:  # fmt: skip
     """Run on arrays of other types or inner strides, a row of frames at a time, whose pixels NumPy converts and lays out."""
     p, y, x = transform.p, transform.frame.y, transform.frame.x
@@ -435,6 +451,8 @@ def _staged(
             arrays = pixels, own, None if bias is None else bias[o : o + 1], result
             found = transform.run(one, np.arange(y.frame), none, after, values, arrays, 1)
             seen[n, o] = max(seen[n, o], found[0])
-            if result is not to:
+            if exact:
+                np.copyto(to, np.rint(result).astype(np.int64), casting="unsafe")
+            elif result is not to:
                 np.copyto(to, result, casting="unsafe")
     return seen.reshape(-1)

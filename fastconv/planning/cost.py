@@ -45,6 +45,7 @@ FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; la
 FFT_LEAST_SHARED = 1 << 18
 FFT_BLOCKS_A_THREAD = 4  # of fewer, unless threads get as many each, frames are shared
 FFT_UNITS_A_THREAD = 4
+STAGED_VALUE_SECONDS = 3e-9  # of a pixel that NumPy converts, or a result
 FFT_SPARE_BITS = 27  # of exponents: the sums of a frame grow no further
 REPAIR_SECONDS = 1e-5  # of a window that holds a pixel that is not finite
 REPAIR_TAP_SECONDS = 1e-9
@@ -122,6 +123,7 @@ def fft_block_seconds(ny: int, nx: int, lanes: int, size: int, y_passes: int, x_
     return points * nanoseconds
 
 
-def fft_seconds(p: Problem, plane: float, block: float) -> float:
+def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
-    return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2)
+    converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
+    return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
