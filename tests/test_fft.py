@@ -207,7 +207,7 @@ def test_sums_of_integers_are_exact_and_wrap(types):
         src, wei, _ = operands(p)
         src[..., :40, :] = np.iinfo(src.dtype).max
         wei[..., :9] = np.iinfo(wei.dtype).max
-        for fill in (0, 7, np.iinfo(DTYPES[p.acc]).max) if p.border == "constant" else (0,):
+        for fill in (0, 7, min(np.iinfo(DTYPES[p.acc]).max, 2**40)) if p.border == "constant" else (0,):
             exact = truth(p, src, wei, fill=fill)
             assert_close(run(p, src, wei, algorithm="fft", fill=fill, threads=2), stored(p, exact), 0, f"{p} {fill}")
     for refused in ("ih90_k9_i32", "ih90_k9_u8:f32:i32:i32", "ih90_k9_u16_bias", "ih90_k9_b8"):
