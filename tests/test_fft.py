@@ -75,7 +75,7 @@ PROBLEMS = (
       for border, (ih, iw, kh, kw) in itertools.product(BORDERS, ((70, 101, 21, 16), (9, 200, 30, 45)))),
     *(f"ih61iw50_kh61kw50_pt60pb60pl49pr49_{border}" for border in BORDERS),
     "ih170iw130_k21", "ih300iw40_kh33kw1", "ih40iw300_kh1kw70_pl20pr3", "ih90_k90", "ih100iw90_kh5kw90_pt4pb1pl89pr30",
-    "ih31iw33_k29_pt40pb3pl0pr35", "n3_g2_ic2ih90iw70_oc2k25_p12_bias+relu", "ih120iw130_k40_p20_symmetric_bias+leaky-relu:0.1",
+    "ih31iw33_k29_pt40pb3pl0pr35", "n3_g2_ic2ih90iw70_oc4k25_p12_bias+relu", "ih120iw130_k40_p20_symmetric_bias+leaky-relu:0.1",
     "ih1iw1_k31_p15", "ih3iw2_k31_p30_reflect",
 )  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_magnitudes_that_transforms_do_not_stand(dtype):
 
 def test_other_types_and_strides_are_read_a_row_of_frames_at_a_time():
     for border, types in itertools.product(("constant", "wrap"), (("u8", "f32", "f32", "f32"), ("f16", "f16", "f16", "f32"), ("f32",) * 4)):
-        p = Problem(g=2, ic=2, ih=300, iw=120, oc=2, kh=31, kw=18, pt=15, pb=15, pl=9, pr=8, border=border)
+        p = Problem(g=2, ic=2, ih=300, iw=120, oc=4, kh=31, kw=18, pt=15, pb=15, pl=9, pr=8, border=border)
         p = p.replace(**dict(zip(("src", "wei", "dst", "acc"), types, strict=True)))
         src, wei, _ = operands(p.replace(src_layout="nhwc"))
         dst = result_array(p.replace(src_layout="nhwc"))
@@ -212,6 +212,23 @@ def test_sums_of_integers_are_exact_and_wrap(types):
             assert_close(run(p, src, wei, algorithm="fft", fill=fill, threads=2), stored(p, exact), 0, f"{p} {fill}")
     for refused in ("ih90_k9_i32", "ih90_k9_u8:f32:i32:i32", "ih90_k9_u16_bias", "ih90_k9_b8"):
         assert fft.reject(Problem.parse(refused), detect())
+
+
+@pytest.mark.parametrize("text", ["n2_g2_ic2ih100iw220_oc4k41_p20_c64_bias", "ih90iw120_k60_p59_c64", "ih100_k45_wrap_p30_c128"])
+def test_large_complex_kernels_are_transformed(text):
+    p = Problem.parse(text)
+    plan = plan_problem(p)
+    assert plan.kernel == "parts"
+    assert plan.children[0].algorithm == "fft"
+    src, wei, bias = operands(p)
+    fill = 2 - 3j if p.border == "constant" else 0
+    exact = truth(p, src, wei, bias, fill)
+    allowed = 4 * fft_repair.MOST_ERROR * unit(src.dtype) * exact.scale
+    result = run(p, src, wei, bias, fill=fill)
+    assert_close(result, exact.value, allowed, text)
+    assert_same_bits(run(p, src, wei, bias, fill=fill, threads=2), result)
+    src[0, 0, 50, 50:52] = np.nan, np.inf
+    assert_close(run(p, src, wei, bias, fill=fill).real, truth(p, src, wei, bias, fill).value.real, allowed, text)
 
 
 def test_spectra_are_bounded():

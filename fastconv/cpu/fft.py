@@ -29,7 +29,7 @@ from .target import Target
 from .threads import Job, Region, workspaces
 from .values import finish_values
 
-CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc2k17_reflect_p8_f32_bias+relu")
+CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc4k17_reflect_p8_f32_bias+relu")
 
 HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), sum|w|, what the weights were divided by, max|w|
 # The integers that the kernel receives: these, the passes there and back of columns, of rows, the row map, the two column maps, and
@@ -192,7 +192,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """Forward, dense, one float filter for each channel."""
+    """Forward, dense, filters of one channel, of floats or small integers."""
     reason = not_computed(p, "fwd")
     if reason is not None:
         return reason
@@ -200,8 +200,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return "a transform is not a direct sum, which precision strict asks for"
     if p.acc not in ("f32", "f64") and not (p.acc == p.dst and all(DTYPES[name].kind in "iu" for name in (p.src, p.wei, p.acc))):
         return f"sums in f32 or f64, or of integers, not {p.acc} of {p.src} and {p.wei}"
-    if p.ic != p.g or p.oc != p.g:
-        return f"one filter for each channel, not {p.oc} of {p.ic} channels in {p.g} groups"
+    if p.ic != p.g:
+        return f"filters of one channel, not of {p.ic // p.g}"
     if max(p.sh, p.sw, p.dh, p.dw) > 1:
         return f"dense windows at every pixel, not strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
     exact = p.acc[0] in "iu"
@@ -274,7 +274,7 @@ class _Transform:
         self.passes = np.array([*down, *across, *back, *up], np.int64).reshape(-1)
         self.tables = np.concatenate([twist(ny), column_table, row_table])
         self.head = Head(*[0] * len(Head._fields))._replace(
-            last=_BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=1, m=ny // 2, nx=nx,
+            last=_BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=p.oc // p.g, m=ny // 2, nx=nx,
             group=self.frame.group(lanes, self.size), step_y=self.frame.y.step, step_x=self.frame.x.step, lead_y=self.frame.y.lead,
             lead_x=self.frame.x.lead, out_y=self.frame.y.out, out_x=self.frame.x.out, shifted=int(self.frame.shifted),
             vacant=int(self.frame.x.whole),
@@ -350,7 +350,7 @@ class _Transform:
             scaled = np.where(np.isfinite(scaled), scaled, dtype.type(0))
         spectrum = packed.ctypes.data + HEAD * self.size
         head = self.head._replace(
-            last=_ROWS + 1, turns=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw, spectrum=spectrum,
+            last=_ROWS + 1, turns=1, ocg=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw, spectrum=spectrum,
             spectrum_bytes=self.wo * self.size, bias=0, finish=0, shifted=0, vacant=1, sc=p.kh * p.kw * self.size, sy=p.kw * self.size,
         )  # fmt: skip
         rows = np.arange(self.frame.y.frame)
@@ -434,7 +434,7 @@ def _staged(
     none = after = np.zeros(0, np.int64)
     if x.whole:
         columns, after = np.arange(p.iw), columns[p.iw :]
-    head = transform.head._replace(oc=1, iw=len(columns), sy=len(columns) * transform.size, blocks=x.blocks)
+    head = transform.head._replace(oc=1, ocg=1, iw=len(columns), sy=len(columns) * transform.size, blocks=x.blocks)
     seen = np.zeros((p.n, p.oc), np.int64)
     for n, o in np.ndindex(p.n, p.oc):
         own = packed[..., o * transform.wo :]
@@ -442,7 +442,7 @@ def _staged(
             places = rows[first : first + y.frame]
             pixels = np.full((1, 1, y.frame, len(columns)), values[0], dtype)
             inside = pixels[0, 0, places >= 0]
-            inside[:, columns >= 0] = src[n, o][places[places >= 0][:, None], columns[columns >= 0]]
+            inside[:, columns >= 0] = src[n, o // (p.oc // p.g)][places[places >= 0][:, None], columns[columns >= 0]]
             pixels[0, 0, places >= 0] = inside
             many = min(y.step, y.out - first)
             to = dst[n : n + 1, o : o + 1, first : first + many, : x.out]

@@ -50,7 +50,8 @@ def repair(
     padded = p.border == "constant" and max(p.pt, p.pb, p.pl, p.pr) > 0
     constant = abs(dtype.type(fill)) if padded else dtype.type(0)
     for n, o in np.ndindex(p.n, p.oc):
-        plane, to = src[n, o], dst[n, o]
+        c = o // (p.oc // p.g)
+        plane, to = src[n, c], dst[n, o]
         found, most = np.isfinite(largest[n, o]), largest[n, o]
         wrong = None
         if not found:
@@ -63,7 +64,7 @@ def repair(
             _repeat(frame, to)
         else:
             one = None if bias is None else bias[o : o + 1]
-            child.run(src[n : n + 1, o : o + 1], child.pack(filters[o : o + 1]), one, dst[n : n + 1, o : o + 1], fill)
+            child.run(src[n : n + 1, c : c + 1], child.pack(filters[o : o + 1]), one, dst[n : n + 1, o : o + 1], fill)
 
 
 def _in_range(most: Any, total: Any) -> bool:

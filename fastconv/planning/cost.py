@@ -6,6 +6,8 @@ every constant within a factor of 1.5.
 
 from __future__ import annotations
 
+from math import log2
+
 from .problem import DTYPES, Problem
 
 # limits
@@ -35,10 +37,13 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
+# Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
 FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
 FFT_PASS = 3.5e-9  # per vector of points: a pass there and one back
-FFT_CACHED_BYTES = 1 << 20  # of a spectrum; of a larger one each vector of points takes longer by
-FFT_MEMORY = 8e-9
+FFT_CACHED_BYTES = 1 << 18  # of a spectrum; with each doubling beyond a vector of points takes longer by
+FFT_DOUBLING = 5e-9
+FFT_TALL_BYTES = 3 << 14  # of a column of vectors; of taller ones each takes longer by
+FFT_TALL = 8e-9
 FFT_CALL_SECONDS = 3e-5
 MOST_SPECTRUM = 2 << 30  # bytes
 FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; larger ones are shared by all
@@ -54,6 +59,7 @@ CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
 CHILD_CALL_SECONDS = 3e-5
+APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -115,12 +121,11 @@ def reference_seconds(p: Problem) -> float:
 
 def fft_block_seconds(ny: int, nx: int, lanes: int, size: int, y_passes: int, x_passes: int) -> float:
     """One frame there and back: the passes over vectors of points, their transposes, the product with the kernel's spectrum."""
-    points = ny // 2 * nx / lanes
-    spectrum = ny * nx * size
-    nanoseconds = FFT_POINT + FFT_PASS * (y_passes + x_passes)
-    if spectrum > FFT_CACHED_BYTES:
-        nanoseconds += FFT_MEMORY
-    return points * nanoseconds
+    seconds = FFT_POINT + FFT_PASS * (y_passes + x_passes)
+    seconds += FFT_DOUBLING * log2(max(ny * nx * size / FFT_CACHED_BYTES, 1))
+    if ny * lanes * size > FFT_TALL_BYTES:
+        seconds += FFT_TALL
+    return ny // 2 * nx / lanes * seconds
 
 
 def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
