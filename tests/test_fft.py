@@ -150,6 +150,26 @@ def test_what_is_not_finite_has_the_places_of_the_formula(many, border):
     assert_same_bits(run(p, src, wei, algorithm="fft", threads=2), run(p, src, wei, algorithm="fft"))
 
 
+@pytest.mark.parametrize("border", BORDERS)
+def test_many_nan_are_counted(border, monkeypatch):
+    """As astronomers' images have them."""
+    p = Problem(ih=400, iw=380, kh=150, kw=130, pt=149, pb=149, pl=129, pr=129, border=border)
+    src, wei, _ = operands(p)
+    src[0, 0, 200:230, 200:220] = np.nan
+    src[0, 0, 300, 320] = -np.inf
+    monkeypatch.setattr(fft_repair, "_holds", lambda *a, holds=fft_repair._holds: counted.append(holds(*a)) or counted[-1])
+    counted = []
+    result = run(p, src, wei, algorithm="fft")
+    marks = [np.pad(found(src[0, 0]), ((149, 149), (129, 129)), mode=border) for found in (np.isnan, np.isinf)]
+    sums = [np.pad(mark.astype("i8").cumsum(0).cumsum(1), ((1, 0), (1, 0))) for mark in marks]
+    nan, inf = (s[150:, 130:] - s[:-150, 130:] - s[150:, :-130] + s[:-150, :-130] > 0 for s in sums)
+    assert len(counted) == 1
+    assert np.array_equal(np.isnan(result[0, 0]) & ~inf, nan & ~inf)
+    assert np.isnan(result[0, 0][nan]).all()
+    assert not np.isfinite(result[0, 0][inf]).any()
+    assert np.isinf(result).sum() > 1000
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_magnitudes_that_transforms_do_not_stand(dtype):
     p = typed(Problem.parse("n2_ih60_k17_p8_bias"), dtype)

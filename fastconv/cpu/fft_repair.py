@@ -85,10 +85,14 @@ def _add(p: Problem, frame: Frame, child: Plan, wrong: np.ndarray, plane: np.nda
         for before, axis, taps, extent in ((p.pt, frame.y, p.kh, p.ih), (p.pl, frame.x, p.kw, p.iw))
     )
     down, across = (np.bincount(places[places >= 0], minlength=extent) for places, extent in ((rows, p.ih), (columns, p.iw)))
-    windows = int((down[wrong[:, 0]] * across[wrong[:, 1]]).sum())
-    if windows * (costs.REPAIR_SECONDS + costs.REPAIR_TAP_SECONDS * p.taps) > child.cost:
+    counted = np.isnan(plane[wrong[:, 0], wrong[:, 1]])
+    windows = down[wrong[:, 0]] * across[wrong[:, 1]]
+    one, all_ = costs.REPAIR_SECONDS + costs.REPAIR_TAP_SECONDS * p.taps, costs.REPAIR_PIXEL_SECONDS * len(rows) * len(columns)
+    if one * windows[counted].sum() <= all_:
+        counted[:] = False
+    if one * windows[~counted].sum() + all_ * counted.any() > child.cost:
         return False
-    for y, x in wrong:
+    for y, x in wrong[~counted]:
         products = (wei * plane[y, x].astype(wei.dtype))[::-1, ::-1]
         for row in map(int, np.flatnonzero(rows == y)):
             y0, y1 = max(row - p.kh + 1, 0), min(row + 1, frame.y.out)
@@ -96,7 +100,20 @@ def _add(p: Problem, frame: Frame, child: Plan, wrong: np.ndarray, plane: np.nda
                 x0, x1 = max(column - p.kw + 1, 0), min(column + 1, frame.x.out)
                 part = products[y0 - row + p.kh - 1 : y1 - row + p.kh - 1, x0 - column + p.kw - 1 : x1 - column + p.kw - 1]
                 to[y0:y1, x0:x1] += part
+    if counted.any():
+        to[: frame.y.out, : frame.x.out][_holds(np.isnan(plane), rows, columns, p.kh, p.kw)] = np.nan
     return True
+
+
+def _holds(marks: np.ndarray, rows: np.ndarray, columns: np.ndarray, kh: int, kw: int) -> np.ndarray:
+    """Which windows of ``kh x kw`` hold a mark, in the plane whose rows and columns are these of ``marks``, or outside where -1."""
+
+    def any_of(found: np.ndarray, places: np.ndarray, taps: int) -> np.ndarray:
+        sums = np.zeros((len(found), len(places) + 1), np.int32)
+        np.cumsum(found[:, places] & (places >= 0), axis=1, out=sums[:, 1:])
+        return sums[:, taps:] > sums[:, :-taps]
+
+    return any_of(any_of(marks, columns, kw).T, rows, kh).T
 
 
 def _repeat(frame: Frame, to: np.ndarray) -> None:

@@ -54,6 +54,7 @@ STAGED_VALUE_SECONDS = 3e-9  # of a pixel that NumPy converts, or a result
 FFT_SPARE_BITS = 27  # of exponents: the sums of a frame grow no further
 REPAIR_SECONDS = 1e-5  # of a window that holds a pixel that is not finite
 REPAIR_TAP_SECONDS = 1e-9
+REPAIR_PIXEL_SECONDS = 1e-8  # of the padded image, where windows that hold NaN are counted
 
 CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
