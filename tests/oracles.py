@@ -15,11 +15,11 @@ import scipy.ndimage
 import scipy.signal
 from scipy import special
 
-from fastconv.cpu import fft
+from fastconv.cpu import fft_repair
 from fastconv.planning.problem import DTYPES, parse_epilogue
 
 # C of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {"fft": fft.MOST_ERROR}
+TRANSFORM = {"fft": fft_repair.MOST_ERROR}
 # largest |slope| of each activation
 STEEPNESS = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "silu": 1.1, "gelu": 1.13, "leaky_relu": 1.0}
 ACTIVATION_ULPS = 8  # of an activation's own evaluation, in units of u (|y| + min(|x|, 1))

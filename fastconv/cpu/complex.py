@@ -1,7 +1,8 @@
 """complex: a complex convolution as a real one of twice the channels: (re, im) planes in, (re, im) planes out.
 
 ``re = sum re*w.re - im*w.im`` and ``im = sum re*w.im + im*w.re``: the products of the direct formula, so NaN and inf fall where it puts
-them.  Order of accumulation: that of the real child plan.
+them.  Order of accumulation: that of the real child plan; of filters of one channel that are quicker apart (large ones, by
+transforms), that of four real sums, each a child's.
 """
 
 from __future__ import annotations
@@ -50,9 +51,15 @@ def _real_problem(p: Problem, rows: int) -> Problem:
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
-    """Child plans for the real problem of one band."""
+    """Child plans for the real problem of one band, or for that of one part of an image."""
     sizes = band_sizes(p)
     children = {rows: plan(_real_problem(p, rows), t, threads) for rows in sizes}
+    if p.ic == p.g:
+        real = _REAL[p.acc]
+        part = plan(p.replace(n=1, src=real, wei=real, dst=real, acc=real, oc=2 * p.oc, epilogue="", src_layout="nchw"), t, threads)
+        together = sum(children[end - first].cost for _, first, end in bands(p.replace(n=1)))
+        if costs.APART_FACTOR * 2 * part.cost < together:
+            return _apart(p, part, cost(p, t), threads)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         real = DTYPES[_REAL[p.acc]]
@@ -80,6 +87,32 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
 
     return Plan(problem=p, algorithm="complex", kernel="planes", cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 threads=threads, children=tuple(children.values()))  # fmt: skip
+
+
+def _apart(p: Problem, child: Plan, seconds: float, threads: int) -> Plan:
+    """A plan that runs real and imaginary part of an image, one after the other, with both parts of the weights as filters."""
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            filters = packed.reshape(p.g, 2, p.oc // p.g, 2, p.kh, p.kw)[:, :, :, 0]
+            weights = child.pack(filters.reshape(2 * p.oc, 1, p.kh, p.kw))
+            shape = 2, p.g, 2, p.oc // p.g, p.oh, p.ow
+            sums = np.empty(shape, packed.dtype)
+            for n in range(p.n):
+                with np.errstate(all="ignore"):
+                    image = src[n : n + 1].astype(DTYPES[p.acc], copy=False)
+                    for half, pixels, constant in ((0, image.real, np.real(fill)), (1, image.imag, np.imag(fill))):
+                        result = sums[half].reshape(1, 2 * p.oc, p.oh, p.ow)
+                        child.run(np.ascontiguousarray(pixels), weights, None, result, constant)
+                    added = (0, 0) if bias is None else _parts(bias, packed.dtype)[:, :, None, None]
+                    to = dst[n]
+                    to.real = (sums[0, :, 0] - sums[1, :, 1]).reshape(to.shape) + added[0]
+                    to.imag = (sums[0, :, 1] + sums[1, :, 0]).reshape(to.shape) + added[1]
+
+        return launch
+
+    return Plan(problem=p, algorithm="complex", kernel="parts", cost=seconds, pack_weights=_pack, prepare_launch=prepare,
+                threads=threads, children=(child,))  # fmt: skip
 
 
 def _parts(array: np.ndarray, real: np.dtype[Any]) -> np.ndarray:

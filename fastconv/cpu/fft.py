@@ -3,8 +3,9 @@
 Wins where a kernel has more taps than a transform has steps.  Frames are anchored at the image's origin and chosen from the extents of
 one image, so no result depends on threads, bands or the batch.  The kernel's spectrum is made when weights are packed.
 What a transform cannot do is repaired: see :mod:`fastconv.cpu.fft_repair`.
-Error of each output: ``|error| <= C u max|x| sum|w|`` with the C of `MOST_ERROR`, max over the image: rounding errors of a frame spread
-over all of it.
+Error of each output: ``|error| <= C u max|x| sum|w|``, max over the image, since the rounding errors of a frame spread over all of it,
+with the C of `fft_repair.MOST_ERROR`.  Integers are transformed in float64 where that bound, by their types and the number of taps, stays
+below 1/2: their sums are exact, and wrap as integers do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import border_row
 from .fft_frame import Frame, choose, passes, twist
-from .fft_repair import repair
+from .fft_repair import repair, rounds_exactly
 from .fft_tile import Pass, fft_load, fft_middle, fft_pass, fft_store, fft_turn
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
@@ -28,16 +29,15 @@ from .target import Target
 from .threads import Job, Region, workspaces
 from .values import finish_values
 
-CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc2k17_reflect_p8_f32_bias+relu")
-MOST_ERROR = 32  # 11 is the largest seen, of constant images and kernels; of random ones, 1.5
+CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc4k17_reflect_p8_f32_bias+relu")
 
-HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), sum|w|
+HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), sum|w|, what the weights were divided by, max|w|
 # The integers that the kernel receives: these, the passes there and back of columns, of rows, the row map, the two column maps, and
 # for each unit of work the largest bits of an absolute value that it saw.
 Head = namedtuple(
     "Head",
-    "first last turns chunk plane block blocks across oc ocg m nx group step_y step_x lead_y lead_x out_y out_x first_x iw nleft "
-    "map_rows bias finish shifted spectrum spectrum_bytes seen column_passes row_passes wo sn sc sy dn dc dy",
+    "first last turns same chunk plane block blocks across oc ocg m nx group step_y step_x lead_y lead_x out_y out_x first_x iw nleft "
+    "map_rows bias finish shifted vacant spectrum spectrum_bytes seen column_passes row_passes wo sn sc sy dn dc dy",
 )
 _PASSES_AT, _PASS_BYTES = 8 * len(Head._fields), 8 * len(Pass._fields)
 _VALUES = 8  # of `finish_values`, before the twiddles
@@ -84,7 +84,8 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
         fill_at = factors + ny * size
         own = (fill_at + e.nx * size + 63) // 64 * 64
         fill = peek(kind, at.values)
-        shift = fill if e.shifted else peek(kind, at.values + 4 * size)
+        none = peek(kind, at.values + 4 * size)
+        shift = fill if e.shifted else none
         fill_row(kind, lanes, shift_at, lanes, shift)
         fill_row(kind, lanes, fill_at, e.nx, fill)
         for r in range(ny):
@@ -107,7 +108,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
             tall, wide = min(e.step_y, e.out_y - y0), min(e.step_x, e.out_x - x0)
             if e.last > _BACK:
                 scale = peek(kind, wei)
-                start = peek(kind, at.bias + o * size if e.bias else at.values + 4 * size) + peek(kind, wei + size) * shift
+                start = (peek(kind, at.bias + o * size) if e.bias else none) + peek(kind, wei + size) * shift
                 fill_row(kind, lanes, start_at, lanes, start)
                 for r in range(ny):
                     y, factor = -1, scale
@@ -131,6 +132,10 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
                     s, data, list_at, many = i, column, 0, e.column_passes
                     if phase == _COLUMNS:
                         first, table, xoff = e.first_x + x0 + s * lanes, rows, s * vector
+                        if e.vacant and first >= e.iw:  # nothing but zeros
+                            for g in range(groups):
+                                fill_row(kind, lanes, spectrum + g * e.group + s * turned, turned // size, none)
+                            continue
                         if first < 0 or first + lanes > e.iw:
                             table, xoff = strip_rows, 0
                             inside = max(min(first + lanes, e.iw) - max(first, 0), 0)
@@ -154,10 +159,11 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
                         s = i if i < left else right + i - left
                         list_at = e.column_passes + 2 * e.row_passes
                         fft_turn(spec, column, turned, spectrum + s * turned, e.group, groups)
-                    for turn in range(e.turns if phase == _ROWS else 1):
+                    for turn in range(e.same if phase == _ROWS else 0, e.turns if phase == _ROWS else 1):
                         entry = at.extents + _PASSES_AT + (list_at + turn * (many + 1)) * _PASS_BYTES
                         if turn:
-                            fft_middle(spec, data, wei + HEAD * size + i * e.group, entry - 2 * _PASS_BYTES)
+                            power = wei + 3 * size if e.same else 0
+                            fft_middle(spec, data, wei + HEAD * size + i * e.group, entry - 2 * _PASS_BYTES, power)
                         inverse = 1 if turn or phase == _BACK else 0
                         for number in range(many - (1 if phase == _ROWS and e.turns > 1 else 0)):
                             fft_pass(spec, data, inverse, entry + number * _PASS_BYTES, tables)
@@ -186,20 +192,23 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """Forward, dense, one float filter for each channel."""
+    """Forward, dense, filters of one channel, of floats or small integers."""
     reason = not_computed(p, "fwd")
     if reason is not None:
         return reason
     if p.precision == "strict":
         return "a transform is not a direct sum, which precision strict asks for"
-    if p.acc not in ("f32", "f64"):
-        return f"sums in f32 or f64, not {p.acc}"
-    if p.ic != p.g or p.oc != p.g:
-        return f"one filter for each channel, not {p.oc} of {p.ic} channels in {p.g} groups"
+    if p.acc not in ("f32", "f64") and not (p.acc == p.dst and all(DTYPES[name].kind in "iu" for name in (p.src, p.wei, p.acc))):
+        return f"sums in f32 or f64, or of integers, not {p.acc} of {p.src} and {p.wei}"
+    if p.ic != p.g:
+        return f"filters of one channel, not of {p.ic // p.g}"
     if max(p.sh, p.sw, p.dh, p.dw) > 1:
         return f"dense windows at every pixel, not strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
+    exact = p.acc[0] in "iu"
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu") or (exact and p.epilogue):
         return f"does not fuse {p.epilogue}"
+    if exact and not rounds_exactly(_largest(p.src), p.taps * _largest(p.wei)):
+        return f"sums of {p.taps} products of {p.src} and {p.wei} are too large to be exact in f64"
     if 8 * (p.ih_padded + p.iw_padded) > costs.MOST_WORKSPACE:
         return f"its maps of {p.ih_padded} x {p.iw_padded} rows and columns take more than {costs.MOST_WORKSPACE >> 20} MiB"
     if _chosen(p, t) is None:
@@ -207,11 +216,22 @@ def reject(p: Problem, t: Target) -> str | None:
     return None
 
 
+def _largest(name: str) -> int:
+    """The largest absolute value of an integer type."""
+    limits = np.iinfo(DTYPES[name])
+    return max(int(limits.max), -int(limits.min))
+
+
 def cost(p: Problem, t: Target) -> float:
     """Frames there and back."""
     chosen = _chosen(p, t)
     assert chosen is not None
-    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks)
+    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks, p.acc == p.src == p.dst == floating(p))
+
+
+def floating(p: Problem) -> str:
+    """The type that is transformed: float64 for integers, whose sums are rounded to the integers that they are."""
+    return p.acc if p.acc[0] == "f" else "f64"
 
 
 def most_kernels(t: Target) -> int:
@@ -219,7 +239,7 @@ def most_kernels(t: Target) -> int:
 
 
 def _chosen(p: Problem, t: Target) -> tuple[float, Frame] | None:
-    size = DTYPES[p.acc].itemsize
+    size = DTYPES[floating(p)].itemsize
     return choose((p.ih, p.kh, p.pt, p.pb), (p.iw, p.kw, p.pl, p.pr), p.border, t.lanes(size), size)
 
 
@@ -229,18 +249,20 @@ class _Transform:
     def __init__(self, p: Problem, t: Target, threads: int) -> None:
         chosen = _chosen(p, t)
         assert chosen is not None
-        self.p, self.threads = p, threads
+        kind = floating(p)
+        self.p, self.threads = p.replace(wei=kind, dst=kind, acc=kind) if kind != p.acc else p, threads
         seconds, self.frame = chosen
         self.seconds = seconds / self.frame.blocks  # of a frame
-        self.size = DTYPES[p.acc].itemsize
+        self.size = DTYPES[kind].itemsize
         self.lanes = lanes = t.lanes(self.size)
-        spec = (p.acc, lanes, int(t.fma))
-        self.region = Region(f"fft_{p.acc}_{lanes}", _factory, spec, p.acc)
+        spec = (kind, lanes, int(t.fma))
+        self.region = Region(f"fft_{kind}_{lanes}", _factory, spec, kind)
         self.spectrum = self.frame.spectrum(lanes, self.size)
         ny, nx = self.frame.y.frame, self.frame.x.frame
-        few = p.n * p.oc * self.frame.blocks < costs.FFT_BLOCKS_A_THREAD * threads
+        units = p.n * p.oc * self.frame.blocks
+        uneven = units < costs.FFT_BLOCKS_A_THREAD * threads and units % threads > 0
         # the threads share the phases of one frame after the other
-        self.split = self.spectrum > costs.FFT_MOST_OWN or (few and threads > 1 and self.spectrum > costs.FFT_LEAST_SHARED)
+        self.split = self.spectrum > costs.FFT_MOST_OWN or (uneven and self.spectrum > costs.FFT_LEAST_SHARED)
         own = 0 if self.split else self.spectrum
         vector = lanes * self.size
         scratch = (ny + ny + 3) * vector + 4 * 8 * ny + (ny + nx) * self.size + 128 + own
@@ -252,9 +274,10 @@ class _Transform:
         self.passes = np.array([*down, *across, *back, *up], np.int64).reshape(-1)
         self.tables = np.concatenate([twist(ny), column_table, row_table])
         self.head = Head(*[0] * len(Head._fields))._replace(
-            last=_BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=1, m=ny // 2, nx=nx,
+            last=_BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=p.oc // p.g, m=ny // 2, nx=nx,
             group=self.frame.group(lanes, self.size), step_y=self.frame.y.step, step_x=self.frame.x.step, lead_y=self.frame.y.lead,
             lead_x=self.frame.x.lead, out_y=self.frame.y.out, out_x=self.frame.x.out, shifted=int(self.frame.shifted),
+            vacant=int(self.frame.x.whole),
             finish=int(parse_epilogue(p.epilogue).activation is not None), bias=int(parse_epilogue(p.epilogue).bias),
             column_passes=len(down), row_passes=len(across), wo=self.wo * self.size,
         )  # fmt: skip
@@ -305,7 +328,7 @@ class _Transform:
 
     def pack(self, p: Problem, wei: np.ndarray) -> np.ndarray:
         """For each filter ``HEAD`` numbers and the spectrum of the weights, scaled so that no product overflows; then the weights."""
-        dtype = DTYPES[p.acc]
+        dtype = DTYPES[floating(p)]
         filters = np.ascontiguousarray(wei.reshape(p.oc, 1, p.kh, p.kw), dtype)
         count = p.oc * self.wo
         memory = np.empty(count + filters.size + 64 // self.size, dtype)
@@ -321,12 +344,14 @@ class _Transform:
             heads[:, 0] = np.ldexp(np.ldexp((total > 0).astype(np.float64), shift) / points, exponent)
             heads[:, 1] = filters.sum((1, 2, 3), dtype=np.float64)
             heads[:, 2] = total
+            heads[:, 3] = np.ldexp(np.ones(p.oc), exponent + shift)
+            heads[:, 4] = np.abs(filters).max((1, 2, 3))
             scaled = np.ldexp(filters, -(exponent + shift)[:, None, None, None])
             scaled = np.where(np.isfinite(scaled), scaled, dtype.type(0))
         spectrum = packed.ctypes.data + HEAD * self.size
         head = self.head._replace(
-            last=_ROWS + 1, turns=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw, spectrum=spectrum,
-            spectrum_bytes=self.wo * self.size, bias=0, finish=0, shifted=0, sc=p.kh * p.kw * self.size, sy=p.kw * self.size,
+            last=_ROWS + 1, turns=1, ocg=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw, spectrum=spectrum,
+            spectrum_bytes=self.wo * self.size, bias=0, finish=0, shifted=0, vacant=1, sc=p.kh * p.kw * self.size, sy=p.kw * self.size,
         )  # fmt: skip
         rows = np.arange(self.frame.y.frame)
         rows[p.kh :] = -1
@@ -343,17 +368,18 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         transform.region.kernel()
         values = transform.values(fill)
-        run = _in_place if is_native(src, p.acc) and is_native(dst, p.acc) else _staged
+        kind = floating(p)
+        run = _in_place if is_native(src, kind) and is_native(dst, kind) else _staged
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             with np.errstate(all="ignore"):
-                seen = run(transform, src, packed, bias, dst, values)
+                seen = run(transform, src, packed, bias, dst, values, kind != p.acc)
                 repair(p, transform.frame, child, seen, src, unpacked(transform, packed), bias, dst, fill)
 
         return launch
 
     y, x = transform.frame.y, transform.frame.x
-    name = f"fft_{p.acc}_{transform.lanes}_{y.blocks}x{x.blocks}_frames_of_{y.frame}x{x.frame}" + "_shared" * transform.split
+    name = f"fft_{floating(p)}_{transform.lanes}_{y.blocks}x{x.blocks}_frames_of_{y.frame}x{x.frame}" + "_shared" * transform.split
     return Plan(problem=p, algorithm="fft", kernel=name, cost=cost(p, t), pack_weights=transform.pack, prepare_launch=prepare,
                 workspace=transform.workspace, threads=threads, children=(child,))  # fmt: skip
 
@@ -366,27 +392,49 @@ def unpacked(transform: _Transform, packed: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _in_place(
-    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray
+    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray, exact: bool
 ) -> np.ndarray:  # fmt: skip
     """Run on arrays that the kernel reads and writes where they are; the largest bits of each plane."""
     p, y, x = transform.p, transform.frame.y, transform.frame.x
     (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-    columns = x.sources(p.iw, p.kw, p.border)
+    columns, none = x.sources(p.iw, p.kw, p.border), np.zeros(0, np.int64)
     before = -x.first
     head = transform.head._replace(first_x=x.first, iw=p.iw, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
     arrays = src, packed, bias, dst
+    largest = _same(transform, src, packed, values)
+    if largest is not None:
+        head = head._replace(first=_ROWS, same=1)
+        transform.run(head, none, none, none, values, arrays, p.n)
+        return largest
     return transform.run(head, y.sources(p.ih, p.kh, p.border), columns[:before], columns[before + p.iw :], values, arrays, p.n)
 
 
+def _same(transform: _Transform, src: np.ndarray, packed: np.ndarray, values: np.ndarray) -> np.ndarray | None:
+    """The largest bits of the plane if it is the filter, and their transforms are the same but for a power of two; or None.
+
+    The results have the same bits as if the plane had been transformed.
+    """
+    p, frame = transform.p, transform.frame
+    filters = unpacked(transform, packed)[1]
+    if not (p.n == p.oc == 1 and frame.y.whole and frame.x.whole and src.shape == filters.shape and values[0] == 0):
+        return None
+    _, _, total, power, largest = packed[0, 0, 0, :5]
+    if not (np.isfinite(total) and np.isfinite(power) and np.array_equal(src[0, 0, 0], filters[0, 0, 0]) and np.array_equal(src, filters)):
+        return None
+    return np.array([largest]).view(f"i{transform.size}").astype(np.int64)
+
+
 def _staged(
-    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray
+    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray, exact: bool
 ) -> np.ndarray:  # fmt: skip
     """Run on arrays of other types or inner strides, a row of frames at a time, whose pixels NumPy converts and lays out."""
     p, y, x = transform.p, transform.frame.y, transform.frame.x
     dtype = DTYPES[p.acc]
     rows, columns = y.sources(p.ih, p.kh, p.border), x.sources(p.iw, p.kw, p.border)
-    none = np.zeros(0, np.int64)
-    head = transform.head._replace(oc=1, iw=len(columns), sy=len(columns) * transform.size, blocks=x.blocks)
+    none = after = np.zeros(0, np.int64)
+    if x.whole:
+        columns, after = np.arange(p.iw), columns[p.iw :]
+    head = transform.head._replace(oc=1, ocg=1, iw=len(columns), sy=len(columns) * transform.size, blocks=x.blocks)
     seen = np.zeros((p.n, p.oc), np.int64)
     for n, o in np.ndindex(p.n, p.oc):
         own = packed[..., o * transform.wo :]
@@ -394,15 +442,17 @@ def _staged(
             places = rows[first : first + y.frame]
             pixels = np.full((1, 1, y.frame, len(columns)), values[0], dtype)
             inside = pixels[0, 0, places >= 0]
-            inside[:, columns >= 0] = src[n, o][places[places >= 0][:, None], columns[columns >= 0]]
+            inside[:, columns >= 0] = src[n, o // (p.oc // p.g)][places[places >= 0][:, None], columns[columns >= 0]]
             pixels[0, 0, places >= 0] = inside
             many = min(y.step, y.out - first)
             to = dst[n : n + 1, o : o + 1, first : first + many, : x.out]
             result = to if is_native(to, p.acc) else np.empty(to.shape, dtype)
             one = head._replace(out_y=many, step_y=many, dy=result.strides[2])
             arrays = pixels, own, None if bias is None else bias[o : o + 1], result
-            found = transform.run(one, np.arange(y.frame), none, none, values, arrays, 1)
+            found = transform.run(one, np.arange(y.frame), none, after, values, arrays, 1)
             seen[n, o] = max(seen[n, o], found[0])
-            if result is not to:
+            if exact:
+                np.copyto(to, np.rint(result).astype(np.int64), casting="unsafe")
+            elif result is not to:
                 np.copyto(to, result, casting="unsafe")
     return seen.reshape(-1)

@@ -124,7 +124,7 @@ def _axes(extent: int, taps: int, before: int, after: int, border: str, unit: in
     if border == "constant" and max(before, after) < taps and before + after:
         least = extent + taps - 1
         size = smooth(least, 2 * least + unit, unit)[0]
-        if size < enough:
+        if size <= enough:
             found[-1:] = [Axis(size, out, 1, out, 0, before, True)]
     return found
 

@@ -301,15 +301,16 @@ def fft_turn(typing_context: Any, spec: Any, to: Any, to_step: Any, source: Any,
 
 
 @intrinsic(prefer_literal=True)
-def fft_middle(typing_context: Any, spec: Any, column: Any, wei: Any, entry: Any) -> Any:
+def fft_middle(typing_context: Any, spec: Any, column: Any, wei: Any, entry: Any, power: Any) -> Any:
     """The last pass of a transform, ``column[j] = column[j] conj(wei[j])``, and the first pass of the inverse, without a store between.
 
-    ``entry`` is the address of the last :data:`Pass`, whose butterflies are plain and of neighbouring points.
+    ``entry`` is the address of the last :data:`Pass`, whose butterflies are plain and of neighbouring points.  Where ``power`` is not 0
+    it is the address of a number, and the transform is ``number wei``: nothing of ``column`` is read.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, column, wei, entry = arguments
+        _, column, wei, entry, power = arguments
         m = _Arithmetic(builder, *chosen)
         emit = m.emit
         one = Pass(*(emit.load_integer(emit.offset(entry, 8 * n)) for n in range(len(Pass._fields))))
@@ -319,12 +320,26 @@ def fft_middle(typing_context: Any, spec: Any, column: Any, wei: Any, entry: Any
                 with emit.loop(one.groups):
                     here, w = emit.get(place), emit.get(factor)
                     places = [emit.offset(here, q * m.pitch) for q in range(radix)]
-                    points = m.butterfly([m.load(at) for at in places])
-                    products = [m.times_conjugate(point, m.load(emit.offset(w, q * m.pitch))) for q, point in enumerate(points)]
+                    factors = [m.load(emit.offset(w, q * m.pitch)) for q in range(radix)]
+                    points = [tuple(emit.variable(part) for part in point) for point in factors]
+                    with emit.either(power) as (same, other):
+                        with same:
+                            number = emit.splat(power)
+                            found = [tuple(builder.fmul(part, number) for part in point) for point in factors]
+                            _keep(emit, points, found)
+                        with other:
+                            _keep(emit, points, m.butterfly([m.load(at) for at in places]))
+                    products = [m.times_conjugate((emit.get(a), emit.get(b)), w) for (a, b), w in zip(points, factors, strict=True)]
                     for at, point in zip(places, m.butterfly([product[::-1] for product in products]), strict=True):
                         m.store(at, point[::-1])
                     emit.set(place, emit.offset(here, radix * m.pitch))
                     emit.set(factor, emit.offset(w, radix * m.pitch))
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 3), codegen
+    return types.void(spec, *[types.int64] * 4), codegen
+
+
+def _keep(emit: Emitter, places: Sequence[Point], values: Sequence[Point]) -> None:
+    for place, value in zip(places, values, strict=True):
+        for part in range(PARTS):
+            emit.set(place[part], value[part])

@@ -6,6 +6,8 @@ every constant within a factor of 1.5.
 
 from __future__ import annotations
 
+from math import log2
+
 from .problem import DTYPES, Problem
 
 # limits
@@ -43,24 +45,30 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
+# Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
 FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
 FFT_PASS = 3.5e-9  # per vector of points: a pass there and one back
-FFT_CACHED_BYTES = 1 << 20  # of a spectrum; of a larger one each vector of points takes longer by
-FFT_MEMORY = 8e-9
+FFT_CACHED_BYTES = 1 << 18  # of a spectrum; with each doubling beyond a vector of points takes longer by
+FFT_DOUBLING = 5e-9
+FFT_TALL_BYTES = 3 << 14  # of a column of vectors; of taller ones each takes longer by
+FFT_TALL = 8e-9
 FFT_CALL_SECONDS = 3e-5
 MOST_SPECTRUM = 2 << 30  # bytes
 FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; larger ones are shared by all
-FFT_LEAST_SHARED = 1 << 16
-FFT_BLOCKS_A_THREAD = 4  # of fewer, frames are shared
+FFT_LEAST_SHARED = 1 << 18
+FFT_BLOCKS_A_THREAD = 4  # of fewer, unless threads get as many each, frames are shared
 FFT_UNITS_A_THREAD = 4
+STAGED_VALUE_SECONDS = 3e-9  # of a pixel that NumPy converts, or a result
 FFT_SPARE_BITS = 27  # of exponents: the sums of a frame grow no further
 REPAIR_SECONDS = 1e-5  # of a window that holds a pixel that is not finite
 REPAIR_TAP_SECONDS = 1e-9
+REPAIR_PIXEL_SECONDS = 1e-8  # of the padded image, where windows that hold NaN are counted
 
 CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
 CHILD_CALL_SECONDS = 3e-5
+APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -147,14 +155,14 @@ def reference_seconds(p: Problem) -> float:
 
 def fft_block_seconds(ny: int, nx: int, lanes: int, size: int, y_passes: int, x_passes: int) -> float:
     """One frame there and back: the passes over vectors of points, their transposes, the product with the kernel's spectrum."""
-    points = ny // 2 * nx / lanes
-    spectrum = ny * nx * size
-    nanoseconds = FFT_POINT + FFT_PASS * (y_passes + x_passes)
-    if spectrum > FFT_CACHED_BYTES:
-        nanoseconds += FFT_MEMORY
-    return points * nanoseconds
+    seconds = FFT_POINT + FFT_PASS * (y_passes + x_passes)
+    seconds += FFT_DOUBLING * log2(max(ny * nx * size / FFT_CACHED_BYTES, 1))
+    if ny * lanes * size > FFT_TALL_BYTES:
+        seconds += FFT_TALL
+    return ny // 2 * nx / lanes * seconds
 
 
-def fft_seconds(p: Problem, plane: float, block: float) -> float:
+def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
-    return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2)
+    converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
+    return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
