@@ -332,11 +332,24 @@ def _in_place(p: Problem, array: np.ndarray, name: str) -> bool:
     return array.dtype == DTYPES[name] and columns and (channels == 1 or array.strides[1] == array.itemsize)
 
 
+def _holds(p: Problem, fill: Any) -> bool:
+    """Whether the image's type holds the border's pixels."""
+    dtype = DTYPES[p.src]
+    if p.border != "constant" or fill != fill:
+        return p.border != "constant" or dtype.kind == "f"
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return float(dtype.type(fill)) == fill
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(np.isfinite(fill)) and least <= fill <= most and fill == int(fill)
+
+
 def _staged_launch(
     p: Problem, threads: int, t: Target, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any
 ) -> Launch:  # fmt: skip
     """A launch that copies bands of an image of any strides and byte order, and their results where ``dst`` is not written in place."""
     in_place = _in_place(p, dst, p.dst)
+    of = p if _holds(p, fill) else p.replace(src=p.acc)  # the bands'
 
     def empty(channels: int, rows: int, columns: int, name: str) -> np.ndarray:
         if interleaved(p) == 1:
@@ -348,9 +361,9 @@ def _staged_launch(
 
     plans, launches = {}, {}
     for rows in band_sizes(p):
-        band = band_problem(p, rows, converted=False)
+        band = band_problem(of, rows, converted=False)
         plans[rows] = build(band, t, None, threads)
-        staged = empty(p.ic, band.ih, band.iw, p.src)
+        staged = empty(p.ic, band.ih, band.iw, of.src)
         launches[rows] = plans[rows].prepare(
             staged, plans[rows].pack(_unpacked(p, packed)), result(dst[:1, :, :rows]), fill if bands_are_vast(p) else 0
         )
@@ -359,7 +372,7 @@ def _staged_launch(
         wei = _unpacked(p, packed)
         for n, first, end in bands(p):
             band = plans[end - first].problem
-            staged = empty(p.ic, band.ih, band.iw, p.src)
+            staged = empty(p.ic, band.ih, band.iw, of.src)
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
             made = result(to)

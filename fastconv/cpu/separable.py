@@ -301,7 +301,7 @@ def _pixel(fill: Any, name: str) -> int | None:
     dtype = DTYPES[name]
     with np.errstate(all="ignore"):
         pixel = np.asarray(fill).astype(dtype)
-        if not (pixel == fill or (pixel != pixel and fill != fill)):
+        if not (pixel.item() == fill or (pixel != pixel and fill != fill)):
             return None
     return int(pixel.view(f"i{dtype.itemsize}"))
 
