@@ -130,6 +130,11 @@ def test_interleaved_channels_are_filtered_as_planes(types, channels):
         p = Problem.parse(f"g{channels}_ic{channels}oc{channels}_{shape}_{border}_{types}_nhwc_shared")
         src, wei, _, result = check(p)
         plane = p.replace(g=1, ic=1, oc=1, src_layout="nchw", shared=False)
+        biased = p.replace(epilogue="bias" + f"+{p.epilogue}" * bool(p.epilogue))
+        for bias in (np.full(channels, 2.5, "f4"), np.arange(channels, dtype="f4") - 0.5):
+            for threads in (1, 2):
+                made = run(biased, src, wei, bias, "panel", threads)
+                assert_within(made, biased, truth(biased, src, wei, bias), "panel")
         for c in range(channels if p.kh != 3 else 0):  # 3 x 3 taps side by side have a kernel of their own
             alone = run(plane, np.ascontiguousarray(src[:, c : c + 1]), wei[:1], None, "panel")
             assert_same_bits(result[:, c : c + 1].copy(), alone, f"channel {c} of {p}")
@@ -218,7 +223,7 @@ def test_it_is_chosen_for_what_it_is_for():
         ("ih9_k3_d2_u8:f32:f32:f32", "dense, not 2 apart"),
         ("ih9_k3_s2_u8:f64:f64:f64_order=raster", "exact orders have stride 1"),
         ("ic3ih9_kh1kw3_f64_order=symmetric", "sums pairs of one channel"),
-        ("g3_ic3ih9_oc3k3_u8:f32:u8:f32_nhwc_bias+saturate_shared", "no bias"),
+        ("g3_ic3ih9_oc3k3_sh1sw2_u8:f32:u8:f32_nhwc_saturate_shared", "no column stride"),
         ("ih9_k3_u8:f32:f32:f32_gelu", "does not fuse gelu"),
         ("ih9_k3_u8:f32:u32:f32_saturate", "does not store u32"),
     ],

@@ -177,8 +177,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"its tiles have strides 1 and 2, not {(sh, sw)}"
     if dh > 1:
         return f"its rows of taps are dense, not {dh} apart"
-    if interleaved(p) > 1 and (sw > 1 or parse_epilogue(p.epilogue).bias):
-        return "interleaved channels have no column stride and no bias"
+    if interleaved(p) > 1 and sw > 1:
+        return "interleaved channels have no column stride"
     tile, lanes = _tile(p, t), t.lanes(KINDS[sum_kind(p) or "f32"][2])
     return too_large(p, _layout(p, tile, lanes)[3])
 
@@ -231,7 +231,7 @@ def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
         return (0, 0) if p.order == "raster" else (1, 0) if p.kh == 1 else (0, 1)
     for kh, kw in FIXED:
         registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
-        dense = kw == p.kw and p.dw == 1 and p.ic == p.g and interleaved(p) == 1 and registers <= tile.registers
+        dense = kw == p.kw and p.dw == 1 and p.ic == p.g and not p.shared and registers <= tile.registers
         if _steps(p)[:2] == (1, 1) and kh == p.kh <= tile.tall and dense:
             return kh, kw
     return 0, 0
@@ -279,7 +279,17 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         if not (_in_place(p, src, p.src) and _in_place(p, dst, p.dst)):
             return _staged_launch(p, plan.threads, t, src, packed, dst, fill)
         if not dots:
-            return launch_of(1, packed, src, dst, fill)
+            side_by_side = launch_of(1, packed, src, dst, fill)
+            if channels == 1 or not parse_epilogue(p.epilogue).bias:
+                return side_by_side
+            planes = build(p.replace(src_layout="nchw"), t, None, threads).prepare(src, packed, dst, fill)
+
+            def launch_biased(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+                """Addends that differ are added to planes, which have the same sums."""
+                same = bias is None or bool((bias == bias[0]).all())
+                (side_by_side if same else planes)(src, packed, bias, dst)
+
+            return launch_biased
         shape = p.oc, p.ic // p.g, p.kh
         floats = launch_of(1, np.empty((*shape, p.kw), np.float32), src, dst, fill)
         if not (0 <= fill < 256 and fill == int(fill)):
