@@ -60,6 +60,9 @@ def random_array(rng, shape, dtype, integers=False):
 
 def structured(rng, p, integers=False):
     """Random weights with the structure that the problem promises."""
+    if p.shared:
+        one = structured(rng, p.replace(g=1, ic=1, oc=1, shared=False), integers)
+        return np.repeat(one, p.oc, 0)
     shape, dtype = shapes(p)[1], DTYPES[p.wei]
     if p.structure == "full":
         return random_array(rng, shape, dtype, integers)
@@ -73,7 +76,11 @@ def fitted(name, p):
     """The problem as an algorithm for structured weights takes it; others take any."""
     if name not in STRUCTURED:
         return p
-    return p.replace(g=p.oc, ic=p.oc, dh=1, dw=1, sw=min(p.sw, 2), src_layout="nchw", structure=STRUCTURED[name])
+    p = p.replace(dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
+    if p.src_layout == "nchw":
+        return p.replace(g=p.oc, ic=p.oc)
+    channels = 2 + p.oc % 3
+    return p.replace(g=channels, ic=channels, oc=channels, sw=1, epilogue="", shared=True)
 
 
 def shapes(p):

@@ -44,6 +44,14 @@ PINNED = {
     "ic64ih56_oc64k3_p1_c64": "complex",
     "ic64ih56_oc1k3_p1": "direct",
     "ih64_k3_strict": "direct",
+    "ih512_k7_p3_structure=rank1": "separable",
+    "ih512_k7_p3_structure=box": "separable",
+    "ih512_k15_p7_f64_structure=rank1": "separable",
+    "ih512_k9_s2_structure=rank1": "separable",
+    "ih512_k5_p2_reflect_u8:f32:u8:f32_saturate_structure=rank1": "separable",
+    "g3_ic3ih512_oc3k9_structure=rank1": "separable",
+    "ih512_k7_p3_strict_structure=rank1": "direct",
+    "ih512_k7_u8_structure=box": "direct",
 }
 MOST_KERNELS = 40  # for one type
 

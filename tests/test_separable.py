@@ -53,8 +53,9 @@ def test_far_padding_and_several_column_bands(monkeypatch):
     planner.forget()
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (2, 1), (3, 1)])
+@pytest.mark.parametrize(
+    ("strides", "dtype"), [*(((sh, sw), "f32") for sh, sw in ((1, 1), (2, 2), (1, 2), (2, 1), (3, 1))), ((1, 2), "f64"), ((2, 2), "f64")]
+)
 def test_strides_batches_and_channels(strides, dtype, exercised):
     for kh, kw in ((3, 3), (5, 4), (2, 9)) if dtype == "f32" else ((4, 5),):
         p = typed(Problem.parse(f"n2_g3_ic3ih37iw83_oc3kh{kh}kw{kw}_p1_reflect_bias_structure=rank1"), dtype)
@@ -114,10 +115,14 @@ def test_great_and_small_magnitudes():
             assert_within(run(q, image, wei, None, "separable"), q, exact, "separable")
 
 
-@pytest.mark.parametrize(("src", "dst", "rounding"), [("u8", "u8", "saturate"), ("u8", "i16", "saturate"), ("u16", "u16", "half_up"),
-                                                       ("i16", "f32", ""), ("u8", "f32", ""), ("f32", "u8", "saturate")])  # fmt: skip
-def test_other_types_in_place(src, dst, rounding, exercised):
+TYPES = ("u8 u8 saturate", "u8 i16 saturate")
+MORE_TYPES = ("u16 u16 half_up", "i16 f32 ", "u8 f32 ", "f32 u8 saturate", "u16 i16 saturate")
+
+
+@pytest.mark.parametrize("types", [*TYPES, *(pytest.param(types, marks=pytest.mark.slow) for types in MORE_TYPES)])
+def test_other_types_in_place(types, exercised):
     """Whole weights, and whole ones over a power of two, give equal results: sums below 2^24 are exact."""
+    src, dst, rounding = types.split(" ")
     for k, border in ((3, "reflect"), (5, "constant"), (7, "wrap")):
         if k == 7 and src != "u8":
             continue  # sums of 2^27 units
@@ -172,6 +177,29 @@ def test_every_division_of_bytes_is_rounded_right():
         sums = sums[kw:] - sums[:-kw]
         expected = (2 * sums + kh * kw) // (2 * kh * kw)
         assert np.array_equal(run(p, image, wei, None, "separable")[0, 0, 0], expected), (kh, kw)
+
+
+@pytest.mark.parametrize("channels", [3, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("types", ["f32", "u8:f32:u8:f32_half-up"])
+def test_interleaved_channels_of_one_filter(channels, types, exercised):
+    for (structure, border), (kh, kw) in itertools.product(
+        (("rank1", "reflect"), ("box", "constant"), ("rank1", "wrap")), ((3, 5), (4, 13))
+    ):
+        p = Problem.parse(
+            f"n2_g{channels}_ic{channels}ih21iw45_oc{channels}kh{kh}kw{kw}_p2_{border}_{types}_nhwc_structure={structure}_shared"
+        )
+        p = p.replace(pl=kw // 2, pr=kw // 2)
+        src, wei, _ = operands(p)
+        if types != "f32":
+            wei = np.repeat(np.outer([1, 3, 3, 1][:kh], np.arange(1, kw + 1)).astype("f4")[None, None] / 64, channels, 0)
+            wei = np.full_like(wei, 1 / (kh * kw)) if structure == "box" else wei
+        exact = truth(p, src, wei, None, 7)
+        result = run(p, src, wei, None, "separable", 2, 7)
+        assert_within(result, p, exact, "separable")
+        assert_same_bits(run(p, src.copy(), wei, None, "separable", 1, 7), result, "planes")
+        exercised("separable", str(p))
+    with pytest.raises(ValueError, match="of structure rank1 as planned"):
+        plan_problem(p, algorithm="separable").pack(wei * np.arange(1, channels + 1, dtype="f4")[:, None, None, None])
 
 
 def test_image_filters_of_opencv():
@@ -253,6 +281,16 @@ def test_factors_of_whole_weights_are_whole(acc):
             assert 1 <= abs(u).max() < 2
             mantissas = [int(np.ldexp(np.frexp(x)[0], 53)) for x in (*v, *u) if x]
             assert all(m % 2**45 == 0 for m in mantissas), "few bits each, so that sums of pixels are exact"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 7), (2, 1), (9, 1)])
+def test_factors_of_one_row_or_column_are_its_weights(shape):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        wei = rng.standard_normal(shape).astype("f4")
+        packed = np.empty((1, 1, 1, words(*shape)), "f4")
+        assert FOUND[factor(wei[None, None], packed)] in ("rank1", "box")
+        assert np.array_equal(np.outer(packed[0, 0, 0, : shape[0]], packed[0, 0, 0, shape[0] : sum(shape)]), wei)
 
 
 def test_a_plan_refuses_weights_that_break_its_promise():

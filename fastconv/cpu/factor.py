@@ -44,7 +44,9 @@ def _factory(eps: int, kind: str) -> Any:
             pivot = np.float64(wei[o, 0, py, px])
             # the row's common divisor makes both vectors whole where the weights are, up to a power of two
             divisor = common_divisor(wei[o, 0, py, :], peak / _EXACT)
-            scale = divisor if divisor > 0 else abs(pivot)
+            scale = divisor if divisor > 0 else peak
+            if kh == 1 and divisor == 0:
+                scale = ldexp(1.0, frexp(peak)[1] - 1)  # the weights themselves, but for a power of two
             # the largest of the row in [1, 2): sums of a column are no larger than those of the direct formula's largest column
             shift = frexp(peak / scale)[1] - 1
             ratio = ldexp(pivot / scale, -shift)

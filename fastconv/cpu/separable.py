@@ -19,7 +19,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, ROUNDINGS, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, ROUNDINGS, Finish, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, too_large
 from .convert import LOADED, STORED, stored_bytes
 from .factor import FOUND, factor, words
@@ -52,6 +52,7 @@ TILES = (
     Tile(16, rows=4, vecs=2, tall=4, wide=4),
 )
 
+MOST_APART = 4  # interleaved channels
 _BAND = 32  # rows of output of one unit of work
 _COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
 
@@ -65,7 +66,8 @@ _TABLES_AT = _PARTS_AT + 4 * 8
 
 
 def _factory(
-    kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, box: int, fma: int
+    kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, apart: int, box: int,
+    fma: int,
 ) -> Any:  # fmt: skip
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, channel, band of rows).
 
@@ -80,10 +82,10 @@ def _factory(
     whole, acc, rounds = kind == "i16", "f32" if kind == "i16" else kind, ("", "saturate", "half_up").index(rounding)
     number = KINDS[acc][2]
     box_vertical = (lanes, rows, vecs)
-    whole_horizontal = (dst, rounding, lanes, wide, min(8, lanes), box, fma)
+    whole_horizontal = (dst, rounding, lanes, wide, min(8, lanes), apart, box, fma)
     narrow, short = dst == "u8", dst == "i16"
     vertical = (kind, src, lanes, rows, vecs, v, tall, fma)
-    horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), fma)
+    horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), apart, fma)
     size, pixel, result = KINDS[kind][2], stored_bytes(src), stored_bytes(dst)
     pixel_bits, result_bits = f"i{8 * pixel}", f"i{8 * result}"
     width, across, vector = lanes * vecs, lanes * wide, lanes * size
@@ -132,7 +134,7 @@ def _factory(
             for x0 in range(0, e.ow, e.cols):
                 wanted = min(e.cols, e.ow - x0)
                 c0 = x0 * e.sw - e.pl
-                c1 = c0 + (wanted - 1) * e.sw + e.kw
+                c1 = c0 + (wanted - 1) * e.sw + (e.kw - 1) * apart + 1
                 a, b = max(c0, 0), min(c1, e.iw)
                 zero = sums + (width - c0) * size  # of column 0
                 for j in range(j0, j1, rows):
@@ -213,13 +215,13 @@ def reject(p: Problem, t: Target) -> str | None:
         return "precision strict asks for direct sums"
     if not p.g == p.ic == p.oc:
         return "for filters of one channel each"
-    if p.src_layout == "nhwc" and p.ic > 1:
-        return "for channels one after the other, not interleaved"
+    if p.src_layout == "nhwc" and p.ic > 1 and not (p.shared and p.ic <= MOST_APART and _steps(p)[1] == 1 and not _finish(p).bias):
+        return f"interleaved channels: for at most {MOST_APART}, of one filter, without a bias, column stride 1"
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
-    if parse_epilogue(p.epilogue).activation is not None:
+    if _finish(p).activation is not None:
         return f"does not fuse {p.epilogue}"
-    if parse_epilogue(p.epilogue).rounding and (p.dst not in STORED or p.dst == "u32"):
+    if _finish(p).rounding and (p.dst not in STORED or p.dst == "u32"):
         return f"does not round into {p.dst}"
     if (p.dh > 1 and p.kh > 1) or (p.dw > 1 and p.kw > 1):
         return "does not spread taps"
@@ -233,7 +235,16 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return 3
+    return 3 * MOST_APART
+
+
+def _apart(p: Problem) -> int:
+    """Elements between two pixels of a row: interleaved channels are one plane of wider rows."""
+    return p.ic if p.src_layout == "nhwc" else 1
+
+
+def _finish(p: Problem) -> Finish:
+    return parse_epilogue(p.epilogue)
 
 
 def _tile(t: Target) -> Tile:
@@ -247,10 +258,10 @@ def _steps(p: Problem) -> tuple[int, int]:
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan that holds the two vectors of each filter."""
-    own = (p.src, p.dst) == (p.acc, p.acc)
+    own, apart = (p.src, p.dst) == (p.acc, p.acc), _apart(p)
     converts = p.src in LOADED and p.dst in STORED and (p.dst, p.acc) != ("f16", "f64")
     src_type, dst_type = (p.src, p.dst) if converts else (p.acc, p.acc)
-    rounding = parse_epilogue(p.epilogue).rounding or ""
+    rounding = _finish(p).rounding or ""
     types = f"_{src_type}_{dst_type}" * converts * (not own) + f"_{rounding}" * bool(rounding)
     box = int(p.structure == "box" and p.kw <= MOST_BOX)
     kinds = [p.acc, "i16"] if src_type == "u8" and p.acc == "f32" and (_row_stride(p), _steps(p)[1]) == (1, 1) else [p.acc]
@@ -260,15 +271,16 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         pixel = _pixel(fill, src_type)
-        if pixel is None or not (is_native(src, src_type) and is_native(dst, dst_type)):
-            return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
+        if pixel is None or not (_in_place(src, src_type, apart) and _in_place(dst, dst_type, apart)):
+            # bytes stay bytes, whose sums are others than those of floats
+            return staged_launch(p, plan.threads, build, t, src, packed, dst, fill, None if pixel is None else src_type)
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (t.bits // 8) == 0)
         values = finish_values(p, fill)
         launches = []
         for (_, region), (head, tables, _) in zip(regions, layouts, strict=True):
             e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
-            extents, units = np.concatenate([np.array(e, np.int64), tables]), p.n * p.oc * head.bands
+            extents, units = np.concatenate([np.array(e, np.int64), tables]), p.n * head.oc * head.bands
             launches.append(
                 region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst)
             )
@@ -291,8 +303,10 @@ def _region(kind: str, src: str, dst: str, rounding: str, types: str, box: int, 
     tile, lanes = _tile(t), t.lanes(KINDS[kind][2])
     v, box = _row_stride(p), box * (kind == "i16")
     v = v if v <= 2 else 0
-    spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, box, int(t.fma))
-    name = f"separable_{kind}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1) + "_box" * box
+    spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, _apart(p), box, int(t.fma))
+    name = (
+        f"separable_{kind}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1) + f"_c{_apart(p)}" * (_apart(p) > 1) + "_box" * box
+    )
     return name, Region(name, _factory, spec, "i8" if types else kind)
 
 
@@ -311,7 +325,7 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     packed = np.empty((p.oc, 1, 1, words(p.kh, p.kw)), DTYPES[p.acc])
     kind = "f4" if wei.dtype == np.float32 else "f8"
     found = FOUND[factor(wei if wei.dtype == kind else wei.astype(kind), packed)]
-    if found not in (p.structure, "box"):
+    if found not in (p.structure, "box") or (_apart(p) > 1 and not (wei == wei[:1]).all()):
         raise ValueError(f"weights must be finite and of structure {p.structure} as planned, or the plan made without it: {p}")
     if _steps(p)[1] == 2:
         columns = packed[..., p.kh : p.kh + p.kw]
@@ -330,12 +344,14 @@ def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
     lanes = t.lanes(size)
     width, across = lanes * tile.vecs, lanes * tile.wide
     sh, sw = _steps(p)
+    apart = _apart(p)
+    iw, ow, pl, oc = p.iw * apart, p.ow * apart, p.pl * apart, p.oc // apart
     step = _row_stride(p)
     held = min(step, p.kh)
     band_rows = min(_BAND, -(-p.oh // tile.rows) * tile.rows)
     cols = max(_COLUMN_BYTES // size // sw // across, 1) * across
-    cols = min(cols, -(-p.ow // across) * across)
-    columns = 2 * width + cols * sw + p.kw + 2 * lanes
+    cols = min(cols, -(-ow // across) * across)
+    columns = 2 * width + cols * sw + p.kw * apart + 2 * lanes
     # an odd multiple of a cache line, so that the rows of a tile lie in different sets
     pitch = (columns * size // 128 * 2 + 3) * 64
     half = (columns * size // 256 * 2 + 3) * 64 if sw == 2 else 0
@@ -343,13 +359,27 @@ def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
     entry = np.arange(p.oh * held + p.kh)
     rows = (entry // held * step + entry % held) * (sh if p.kh == 1 else 1)
     rows = row_map(p)[np.minimum(rows, p.ih_padded - 1)]
-    before, after = column_maps(p, p.pr)
+    before, after = (_elements(columns, apart) for columns in column_maps(p, p.pr))
     even = -(-p.kw // sw)
     head = Head(
-        oc=p.oc, iw=p.iw, oh=p.oh, ow=p.ow, kh=p.kh, kw=p.kw, sw=sw, pl=p.pl, held=held, bands=-(-p.oh // band_rows), band_rows=band_rows,
-        cols=cols, entries=entries, fills=int(rows.min() < 0), bias=int(parse_epilogue(p.epilogue).bias), pitch=pitch, half=half,
-        many=1 + (p.kw > even), words=words(p.kh, p.kw), nleft=p.pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        oc=oc, iw=iw, oh=p.oh, ow=ow, kh=p.kh, kw=p.kw, sw=sw, pl=pl, held=held, bands=-(-p.oh // band_rows), band_rows=band_rows,
+        cols=cols, entries=entries, fills=int(rows.min() < 0), bias=int(_finish(p).bias), pitch=pitch, half=half,
+        many=1 + (p.kw > even), words=words(p.kh, p.kw), nleft=pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     tables = np.concatenate([np.array([even, 0, p.kw - even, half]), rows, before, after])
-    scratch = 8 * (entries + p.kh) + 192 + size * (p.kh + p.kw) + 8 * (p.iw + across) + tile.rows * (pitch + 2 * half) + 128
+    scratch = 8 * (entries + p.kh) + 192 + size * (p.kh + p.kw) + 8 * (iw + across) + tile.rows * (pitch + 2 * half) + 128
     return head, tables, -(-scratch // 64) * 64
+
+
+def _elements(columns: np.ndarray, apart: int) -> np.ndarray:
+    """A map of columns as one of their interleaved channels."""
+    columns = columns[:, None]
+    return np.where(columns < 0, -1, columns * apart + np.arange(apart)).reshape(-1)
+
+
+def _in_place(array: np.ndarray, name: str, apart: int) -> bool:
+    """Whether rows are read or written where they are."""
+    if apart == 1:
+        return is_native(array, name)
+    size = DTYPES[name].itemsize
+    return array.dtype == DTYPES[name] and array.strides[1] == size and array.strides[3] == size * apart

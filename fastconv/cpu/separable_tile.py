@@ -103,21 +103,21 @@ def row_tile(
 ) -> Any:  # fmt: skip
     """``count`` tiles side by side, each ``vecs`` vectors of one row of results.
 
-    ``dst[x] = start + sum_part sum_kx row[part.offset + x + kx] * taps[part][kx]``
+    ``dst[x] = start + sum_part sum_kx row[part.offset + x + kx*apart] * taps[part][kx]``
 
-    ``spec = (kind, stored, rounding, lanes, vecs, wide, fma)``: results are stored as ``store_as`` does.  ``start`` is the address of the
-    first addend, ``parts`` that of ``many`` pairs
-    ``(taps, bytes from the row)``: one for column stride 1, the even and the odd columns for 2.  Order of accumulation: part, kx.
+    ``spec = (kind, stored, rounding, lanes, vecs, wide, apart, fma)``: interleaved channels are ``apart``; results are stored as
+    ``store_as`` does.  ``start`` is the address of the first addend, ``parts`` that of ``many`` pairs ``(taps, bytes from the row)``: one
+    for column stride 1, the even and the odd columns for 2.  Order of accumulation: part, kx.
     Groups of ``wide`` taps share a row's loads through lane shifts, since vectors that straddle two cache lines cost two or three
-    cycles each.  A tile reads ``lanes*(vecs + 1)`` elements from the place of each group's first tap; what lies behind the last
+    cycles each.  A tile reads whole vectors from the place of each group's first tap on to its last one's; what lies behind the last
     tap's pixels is not used.  Whole tiles are stored, those of the accumulator's type past the caches where ``past`` is not 0:
     ``dst`` is then a multiple of a vector's bytes.  No tails, no borders.
     """
-    kind, stored, rounding, lanes, vecs, wide, fma = literal(spec)
+    kind, stored, rounding, lanes, vecs, wide, apart, fma = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = Emitter(builder, kind, lanes, bool(fma))
-        RowTile(emit, stored, rounding, vecs, wide).emit_tiles(*arguments[1:])
+        RowTile(emit, stored, rounding, vecs, wide, apart).emit_tiles(*arguments[1:])
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 8), codegen
@@ -126,8 +126,8 @@ def row_tile(
 class RowTile:
     """The code of one specialisation."""
 
-    def __init__(self, emit: Emitter, stored: str, rounding: str, vecs: int, wide: int) -> None:
-        self.emit, self.stored, self.rounding, self.vecs, self.wide = emit, stored, rounding, vecs, wide
+    def __init__(self, emit: Emitter, stored: str, rounding: str, vecs: int, wide: int, apart: int) -> None:
+        self.emit, self.stored, self.rounding, self.vecs, self.wide, self.apart = emit, stored, rounding, vecs, wide, apart
         self.size = emit.lanes * stored_bytes(stored)
 
     def emit_tiles(self, start: Any, taps: Any, parts: Any, many: Any, row: Any, dst: Any, count: Any, past: Any) -> None:
@@ -159,7 +159,7 @@ class RowTile:
         at = emit.variable(row)
         with emit.loop(emit.quotient(taps, wide)):
             self.group(wide, emit.get(at))
-            emit.set(at, emit.offset(emit.get(at), wide * emit.itemsize))
+            emit.set(at, emit.offset(emit.get(at), wide * self.apart * emit.itemsize))
         rest = emit.remainder(taps, wide)
         for few in range(1, wide):
             with emit.case(rest, few):
@@ -171,12 +171,14 @@ class RowTile:
         bits, w = emit.bits(), emit.get(self.weights)
         sums = [emit.get(place) for place in self.acc]
         # as integers, whose lane shifts LLVM makes one instruction of
-        vectors = [bits.load(emit.offset(at, vec * emit.width)) for vec in range(vecs + (taps > 1))]
+        vectors = [bits.load(emit.offset(at, vec * emit.width)) for vec in range(vecs + -(-(taps - 1) * self.apart // lanes))]
         for kx in range(taps):
             weight = emit.splat(emit.offset(w, kx * emit.itemsize))
             for vec in range(vecs):
-                pair = vectors[vec + kx // lanes : vec + kx // lanes + 2]
-                shifted = bits.pick(pair[0], pair[1], range(kx, kx + lanes)) if kx else pair[0]
+                whole, part = divmod(kx * self.apart, lanes)
+                shifted = vectors[vec + whole]
+                if part:
+                    shifted = bits.pick(shifted, vectors[vec + whole + 1], range(part, part + lanes))
                 sums[vec] = emit.multiply_add(emit.values(shifted), weight, sums[vec])
         for place, value in zip(self.acc, sums, strict=True):
             emit.set(place, value)

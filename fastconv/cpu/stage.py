@@ -64,12 +64,13 @@ def _result_type(p: Problem) -> str:
     return p.dst if parse_epilogue(p.epilogue).rounding else p.acc
 
 
-def band_problem(p: Problem, rows: int, converted: bool = True) -> Problem:
+def band_problem(p: Problem, rows: int, converted: bool = True, source: str | None = None) -> Problem:
     """The problem of ``rows`` result rows whose source is staged: one image, no padding unless bands are vast.
 
-    It is of one type, and its channels are planes, where the source is ``converted``.
+    Its channels are planes, of the type of the sums or of ``source``, where they are ``converted``.
     """
-    image = p.replace(n=1, src=p.acc, wei=p.acc, dst=_result_type(p), src_layout="nchw") if converted else p.replace(n=1)
+    planes = p.replace(n=1, src=source or p.acc, wei=p.acc, dst=_result_type(p), src_layout="nchw")
+    image = planes if converted else p.replace(n=1)
     if bands_are_vast(p):
         return image
     return image.replace(ih=(rows - 1) * p.sh + p.kh_span, iw=p.iw_padded, pt=0, pb=0, pl=0, pr=0, border="constant")
@@ -100,12 +101,13 @@ def stage_rows(p: Problem, src: np.ndarray, n: int, first: int, end: int, fill: 
 
 
 def staged_launch(
-    p: Problem, threads: int, build: Callable[..., Plan], t: Any, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any
+    p: Problem, threads: int, build: Callable[..., Plan], t: Any, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any,
+    source: str | None = None,
 ) -> Launch:  # fmt: skip
     """A launch that stages every band's source, and its result where ``dst`` is not native."""
-    acc, own = DTYPES[p.acc], DTYPES[_result_type(p)]
+    acc, own = DTYPES[source or p.acc], DTYPES[_result_type(p)]
     in_place = is_native(dst, _result_type(p))
-    plans = {rows: build(band_problem(p, rows), t, None, threads) for rows in band_sizes(p)}
+    plans = {rows: build(band_problem(p, rows, source=source), t, None, threads) for rows in band_sizes(p)}
     launches = {}
     for rows, plan in plans.items():
         staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)

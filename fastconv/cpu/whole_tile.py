@@ -78,13 +78,13 @@ def whole_row_tile(
 ) -> Any:  # fmt: skip
     """``count`` tiles side by side, each ``vecs`` vectors of one row of results of 16-bit sums.
 
-    ``sum[x] = sum_kx row[x + kx] * taps[kx]``, of which the integers of :data:`Way` make ``dst[x]``, of type ``stored``.
-    ``spec = (stored, rounding, lanes, vecs, wide, box, fma)``: for a ``box`` all taps are 1, at most ``MOST_BOX`` of them.
+    ``sum[x] = sum_kx row[x + kx*apart] * taps[kx]``, of which the integers of :data:`Way` make ``dst[x]``, of type ``stored``.
+    ``spec = (stored, rounding, lanes, vecs, wide, apart, box, fma)``: for a ``box`` all taps are 1, at most ``MOST_BOX`` of them.
     """
-    stored, rounding, lanes, vecs, wide, box, fma = literal(spec)
+    stored, rounding, lanes, vecs, wide, apart, box, fma = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        tile = _WholeRowTile(Emitter(builder, "i16", lanes, False), stored, rounding, vecs, wide)
+        tile = _WholeRowTile(Emitter(builder, "i16", lanes, False), stored, rounding, vecs, wide, apart)
         tile.emit_whole(*arguments[1:], bool(box), bool(fma))
         return context.get_dummy_value()
 
@@ -126,10 +126,10 @@ class _WholeRowTile(RowTile):
     def double(self, taps: int, at: Any) -> None:
         """Sums of ``taps`` neighbours from sums of 1, 2, 4, ... of them."""
         emit, build, lanes = self.emit, self.emit.builder, self.emit.lanes
-        level = [emit.load(emit.offset(at, vec * emit.width)) for vec in range(self.vecs + -(-(taps - 1) // lanes))]
+        level = [emit.load(emit.offset(at, vec * emit.width)) for vec in range(self.vecs + -(-(taps - 1) * self.apart // lanes))]
 
         def shifted(vectors: list[Any], by: int) -> list[Any]:
-            whole, part = divmod(by, lanes)
+            whole, part = divmod(by * self.apart, lanes)
             ends = [*vectors[whole:], *[vectors[-1]] * (whole + 1)]
             return [emit.pick(a, b, range(part, part + lanes)) if part else a for a, b in itertools.pairwise(ends)]
 

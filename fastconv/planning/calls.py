@@ -89,10 +89,10 @@ class Call:
 
 
 class Rivals(NamedTuple):
-    """Plans for weights of which something is known, by structure, and what finds it."""
+    """What is found about weights, ``full`` if nothing, and the plan for weights of which something is known."""
 
     structure_of: Callable[[np.ndarray], str]
-    plans: dict[str, Plan]
+    plan: Callable[[str], Plan]
 
 
 def prepared(
@@ -109,15 +109,14 @@ def prepared(
     in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
     call = Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
     if rivals is not None:
-        known: dict[str, Call | None] = {}
+        known: dict[str, Call | None] = {"full": None}
 
         def rival(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Call | None:
             name = rivals.structure_of(wei)
             if name not in known:
-                plan = rivals.plans.get(name)
-                known[name] = None if plan is None else replace(
-                    call, pack=plan.pack_weights, problem=plan.problem, launch=plan.prepare(src, plan.pack(wei), dst, fill), rival=None
-                )  # fmt: skip
+                plan = rivals.plan(name)
+                launch = plan.prepare(src, plan.pack(wei), dst, fill)
+                known[name] = replace(call, pack=plan.pack_weights, problem=plan.problem, launch=launch, rival=None)
             return known[name]
 
         call.rival = rival

@@ -36,6 +36,7 @@ STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
 SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
 SEPARABLE_STORE_SECONDS = 2e-9  # per result vector: both passes' tiles, the sums between them
+SEPARABLE_BYTES_SHARE = 0.6  # of the time, for bytes whose weights may turn out to be small whole numbers
 
 BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
@@ -122,7 +123,8 @@ def separable_seconds(p: Problem, lanes: int) -> float:
     # images narrower than a tile are summed one by one
     down *= 1 if p.iw >= 2 * lanes else lanes
     taps = down * p.kh / FMA_PER_SECOND + along * p.kw * SEPARABLE_TAP_SECONDS
-    return CALL_SECONDS + taps + along * SEPARABLE_STORE_SECONDS + _moving_seconds(p)
+    share = SEPARABLE_BYTES_SHARE if (p.src, p.acc, p.sh, p.sw) == ("u8", "f32", 1, 1) else 1
+    return CALL_SECONDS + (taps + along * SEPARABLE_STORE_SECONDS) * share + _moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:

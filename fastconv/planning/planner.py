@@ -10,7 +10,7 @@ import importlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from .calls import Bounded
 from .operands import described, random
@@ -77,7 +77,8 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
     names = [short_name(a) for a in algorithms()]
     if algorithm is not None and algorithm not in names:
         raise ValueError(f"algorithm must be None or one of {', '.join(names)}, got {algorithm!r}")
-    image = p.replace(n=1)  # the choice, and so the bits of an image, must not depend on the batch it is in
+    if effort == "estimate" and algorithm is None:
+        return cheapest(p, target)[1].build(p, target, plan_problem, threads)
     best: tuple[float, Algorithm] | None = None
     for candidate in algorithms():
         if algorithm is not None and short_name(candidate) != algorithm:
@@ -87,16 +88,28 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
             if algorithm is not None:
                 raise ValueError(f"algorithm {algorithm!r} cannot run {p}: {reason}")
             continue
-        if effort == "measure":
-            cost = _seconds(candidate.build(p, target, plan_problem, threads))
-        else:
-            cost = candidate.cost(image, target)
+        cost = 0.0 if algorithm is not None else _seconds(candidate.build(p, target, plan_problem, threads))
         if best is None or cost < best[0]:
             best = cost, candidate
-    if best is None:
-        reasons = "; ".join(f"{short_name(a)}: {a.reject(p, target)}" for a in algorithms())
-        raise ValueError(f"no algorithm can run {p}: {reasons}")
-    return best[1].build(p, target, plan_problem, threads)
+    return (best or _no_algorithm(p, target))[1].build(p, target, plan_problem, threads)
+
+
+def cheapest(p: Problem, target: Any = None) -> tuple[float, Algorithm]:
+    """The least predicted seconds of one image, and whose they are; no plan is built."""
+    target = target or detect()
+    image = p.replace(n=1)  # the choice, and so the bits of an image, must not depend on the batch it is in
+    best: tuple[float, Algorithm] | None = None
+    for candidate in algorithms():
+        if candidate.reject(p, target) is None:
+            cost = candidate.cost(image, target)
+            if best is None or cost < best[0]:
+                best = cost, candidate
+    return best or _no_algorithm(p, target)
+
+
+def _no_algorithm(p: Problem, target: Any) -> NoReturn:
+    reasons = "; ".join(f"{short_name(a)}: {a.reject(p, target)}" for a in algorithms())
+    raise ValueError(f"no algorithm can run {p}: {reasons}")
 
 
 def compile_kernels(plan: Plan) -> None:

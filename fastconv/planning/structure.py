@@ -15,7 +15,7 @@ import numpy as np
 
 from . import cost as costs
 from .calls import Rivals
-from .planner import plan_problem
+from .planner import cheapest, plan_problem
 from .problem import DTYPES, Problem
 
 _FLOATS = {name: DTYPES[name] for name in ("f32", "f64")}
@@ -62,12 +62,10 @@ def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals 
     """The plans for weights that turn out to be of rank 1, or None where there is nothing to be gained."""
     if algorithm is not None or not _is_open(p):
         return None
-    image = p.replace(n=1)  # what changes the bits must not depend on the batch
-    plain = plan_problem(image)
-    if plain.cost < costs.EXAMINED_SECONDS or plan_problem(image.replace(structure="rank1")).algorithm == plain.algorithm:
+    seconds, plain = cheapest(p)
+    if seconds < costs.EXAMINED_SECONDS or cheapest(p.replace(structure="rank1"))[1] is plain:
         return None
-    plans = {name: plan_problem(p.replace(structure=name), threads=threads) for name in ("rank1", "box")}
-    return Rivals(functools.partial(structure_of, p.acc), plans)
+    return Rivals(functools.partial(structure_of, p.acc), lambda name: plan_problem(p.replace(structure=name), threads=threads))
 
 
 def _is_open(p: Problem) -> bool:
