@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .planning.arguments import check_choices, check_out, exact, pair, spans
-from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
+from .planning.calls import Bounded, Call, View, delivered, destination, prepared
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.thread_count import thread_count
@@ -128,10 +128,9 @@ def _lookup(
             key = None
         else:
             if call is not None:
-                if out is None:
-                    return call.run(in1, in2, None, np.empty(call.shape, call.dtype))
-                if out.flags.writeable and not aside(out, in1, in2):
-                    return call.run(in1, in2, None, out)
+                result = call.again(in1, in2, None, out)
+                if result is not None:
+                    return result
     if key is not None and fillvalue == 0 and type(fillvalue) is not int:
         key = None  # -0.0 and 0 are equal as keys
     return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,

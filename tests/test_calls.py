@@ -107,3 +107,56 @@ def test_another_out_of_any_class_is_checked_again(call, make):
     run(wide[:, ::2])
     assert np.array_equal(np.asarray(wide)[:, ::2], expected)
     assert not np.asarray(wide)[:, 1::2].any()
+
+
+@pytest.mark.parametrize("bias", [None, np.array(3.0, "f4")], ids=["", "bias"])
+def test_calls_that_come_again_are_the_same(bias):
+    """From the third call on a small problem goes the quick way: same bits, new weights seen, overlaps seen."""
+    rng = np.random.default_rng(1)
+    x, k = rng.standard_normal((2, 12, 12)).astype("f4")[:, ::-1], rng.standard_normal((2, 3, 3)).astype("f4")
+    planned = fastconv.plan(x[0], k[0], bias, padding=1)
+    expected = [[fastconv.conv2d(image, weight, bias, padding=1, algorithm="direct") for weight in k] for image in x]
+    for _ in range(3):
+        for image in range(2):
+            for weight in range(2):
+                planned.set_weight(k[weight], bias)
+                for out in (None, np.empty((12, 12), "f4"), np.empty((12, 24), "f4")[:, :12]):
+                    assert np.array_equal(planned(x[image], out=out), expected[image][weight])
+                    again = fastconv.conv2d(x[image], k[weight], bias, padding=1, out=out, algorithm="direct")
+                    assert np.array_equal(again, expected[image][weight])
+    for run in (lambda image, out: planned(image, out=out), lambda image, out: fastconv.conv2d(image, k[1], bias, padding=1, out=out)):
+        for _ in range(3):
+            image = x[0].copy()
+            assert run(image, image) is image
+            assert np.array_equal(image, expected[0][1])
+            both = np.zeros((13, 12), "f4")
+            both[1:] = x[0]
+            assert np.array_equal(run(both[1:], both[:-1]), expected[0][1])
+        fixed = np.zeros((12, 12), "f4")
+        fixed.flags.writeable = False
+        with pytest.raises(ValueError, match="out must be writeable"):
+            run(x[0], fixed)
+
+
+def test_an_out_that_holds_the_weights():
+    x = np.arange(49.0, dtype="f4").reshape(7, 7)
+    for _ in range(4):
+        out = np.arange(25.0, dtype="f4").reshape(5, 5)
+        k = out[1:4, 1:4]
+        expected = fastconv.conv2d(x, k.copy())
+        assert fastconv.conv2d(x, k, out=out) is out
+        assert np.array_equal(out, expected)
+
+
+def test_small_calls_from_many_threads():
+    x = np.random.default_rng(0).standard_normal((8, 9, 9)).astype("f4")
+    k = np.ones((3, 3), "f4")
+    planned = fastconv.plan(x[0], k)
+    expected = [fastconv.conv2d(image, k) for image in x]
+
+    def check(image):
+        out = np.empty((7, 7), "f4")
+        return all(np.array_equal(planned(x[image], out=out), expected[image]) for _ in range(2000))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(check, range(8)))

@@ -252,7 +252,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         way = 1 if dc == size else 2 if dx == size else 0
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head._replace(way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         extents = np.concatenate([np.array(numbers, np.int64), tables])
-        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds)
+        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack(p, wei, width)

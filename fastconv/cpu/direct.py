@@ -265,7 +265,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         past = int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
         e = head._replace(past=past, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
-        return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads, costs.direct_seconds(p, lanes))
+        return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads,
+                               costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
 
     return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip

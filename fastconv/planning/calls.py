@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .arguments import check_out
-from .plans import Launch, Plan
+from .plans import Launch, Plan, Quick, SerialLaunch
 from .problem import DTYPES, Problem
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -42,7 +43,8 @@ class Bounded(dict[Any, V]):
         return value
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)
+class Call:
     """A parsed and planned call: what is left to do for arrays of the same shapes, strides and types."""
 
     shape: tuple[int, ...]
@@ -53,15 +55,33 @@ class Call(NamedTuple):
     problem: Problem
     launch: Launch
     bias_type: np.dtype[Any]
+    in_place: bool  # whether the kernel reads the caller's weights, from their first element on
+    quick: Quick | None = None
 
     def run(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
         """Write the result into ``dst``, and return it."""
-        if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
+        if bias is None:
+            if self.quick is not None and self.quick(input, weight, 0, dst):
+                return dst
+        elif bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous:
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
         image = self.image
         self.launch(image(input), self.pack(self.problem, self.weights(weight)), bias, image(dst))
         return dst
+
+    def again(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
+        """`run` for a call that has come before, into ``out`` or a new array; None where the result must be computed aside."""
+        quick = self.quick
+        if quick is None and self.in_place and isinstance(self.launch, SerialLaunch):
+            quick = self.quick = self.launch.quick(input.ndim, weight.ndim)
+        if out is None:
+            return self.run(input, weight, bias, np.empty(self.shape, self.dtype))
+        if not out.flags.writeable:
+            return None
+        if quick is not None and bias is None and quick(input, weight, 0, out):
+            return out
+        return None if aside(out, input, weight, bias) else self.run(input, weight, bias, out)
 
 
 def prepared(
@@ -69,8 +89,10 @@ def prepared(
 ) -> Call:  # fmt: skip
     """The call for ``arrays``, (input, weight, result), and others like them."""
     src, wei, dst = arrays
-    launch = plan.prepare(image(src), plan.pack(weights(wei)), image(dst), fill)
-    return Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc])
+    packed = plan.pack(weights(wei))
+    launch = plan.prepare(image(src), packed, image(dst), fill)
+    in_place = packed.ctypes.data == wei.ctypes.data
+    return Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
 
 
 def aside(out: np.ndarray, *inputs: np.ndarray | None) -> bool:

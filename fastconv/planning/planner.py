@@ -14,7 +14,7 @@ from typing import Any
 
 from .calls import Bounded
 from .operands import described, random
-from .plans import Algorithm, Plan
+from .plans import Algorithm, Plan, SerialLaunch
 from .problem import Problem
 
 MOST_PLANS = 256  # of the functional calls' cache; a plan holds no weights
@@ -109,7 +109,10 @@ def compile_kernels(plan: Plan) -> None:
     """
     p = plan.problem
     src, wei, dst, _ = described(p)
-    plan.prepare(src, plan.pack(wei), dst)
+    launch = plan.prepare(src, plan.pack(wei), dst)
+    if isinstance(launch, SerialLaunch):
+        for image_ndim, weight_ndim in ((2, 2), (2, 4)) if p.n == p.ic == p.oc == 1 else ((4, 4),):
+            launch.quick(image_ndim, weight_ndim)
     for child in plan.children:
         compile_kernels(child)
 

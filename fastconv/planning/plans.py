@@ -17,6 +17,28 @@ from .problem import Problem
 
 Launch = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", np.ndarray], None]
 PlanFn = Callable[..., "Plan"]
+# (src, packed, address of the bias or 0, dst) -> 1, or 0 where dst overlaps one of them and nothing was done
+Quick = Callable[[np.ndarray, np.ndarray, int, np.ndarray], int]
+
+
+@dataclass(slots=True, frozen=True)
+class SerialLaunch:
+    """A launch of one compiled call on this thread, which arrays of fewer dimensions can take too.
+
+    Attributes
+    ----------
+    run : Launch
+    quick : callable
+        ``quick(image_ndim, weight_ndim)`` gives the `Quick` for images and results, and packed weights, of so many dimensions, with
+        the first pixels, and the strides between pixels, of the views that the launch was prepared for.
+    """
+
+    run: Launch
+    quick: Callable[[int, int], Quick]
+
+    def __call__(self, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        """Run it."""
+        self.run(src, packed, bias, dst)
 
 
 class Algorithm(Protocol):
