@@ -256,7 +256,7 @@ def test_the_bound_of_kernels_holds_and_is_near(name, target, dtype, monkeypatch
         p = fitted(name, any_problem(rng, dtype))
         if module.reject(p, target) is None:
             plan = module.build(p, target, plan_problem)
-            assert plan.kernel.startswith(tuple(kernel for kernel, _, _ in found)), "a plan names its kernel, and how it is used"
+            assert plan.kernel.partition(":")[0] in {kernel for kernel, _, _ in found}
     names = {kernel for kernel, _, _ in found}
     assert len(names) == len(found), "two kernels have one name"
     if not found:

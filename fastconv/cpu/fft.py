@@ -380,7 +380,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         return launch
 
     y, x = transform.frame.y, transform.frame.x
-    name = f"fft_{floating(p)}_{transform.lanes}_{y.blocks}x{x.blocks}_frames_of_{y.frame}x{x.frame}" + "_shared" * transform.split
+    name = f"fft_{floating(p)}_{transform.lanes}:{y.blocks}x{x.blocks}_frames_of_{y.frame}x{x.frame}" + "_shared" * transform.split
     return Plan(problem=p, algorithm="fft", kernel=name, cost=cost(p, t), pack_weights=transform.pack, prepare_launch=prepare,
                 workspace=transform.workspace, threads=threads, children=(child,))  # fmt: skip
 

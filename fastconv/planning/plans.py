@@ -81,7 +81,7 @@ class Plan:
     ----------
     problem : Problem
     algorithm, kernel : str
-        Name of the algorithm's file and of its compiled loop.
+        Name of the algorithm's file and of its compiled loop; behind a colon, how the loop is used.
     cost : float
         Predicted seconds on one thread.
     workspace : int
