@@ -59,7 +59,6 @@ FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; la
 FFT_LEAST_SHARED = 1 << 18
 FFT_BLOCKS_A_THREAD = 4  # of fewer, unless threads get as many each, frames are shared
 FFT_UNITS_A_THREAD = 4
-STAGED_VALUE_SECONDS = 3e-9  # of a pixel that NumPy converts, or a result
 FFT_SPARE_BITS = 27  # of exponents: the sums of a frame grow no further
 REPAIR_SECONDS = 1e-5  # of a window that holds a pixel that is not finite
 REPAIR_TAP_SECONDS = 1e-9

@@ -125,7 +125,7 @@ def rounded(rounding: str, values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarr
     (array([  0,   0,   2, 254, 255], dtype=uint8), array([  0,   1,   2, 255, 255], dtype=uint8))
     """
     limits = np.iinfo(dtype)
-    whole = np.rint(values) if rounding == "saturate" else np.floor(values + values.dtype.type(1) / 2)
+    whole = np.rint(values) if rounding == "saturate" else np.floor(values + values.dtype.type(1 / 2))
     above = whole >= float(limits.max)  # as a float, the largest of 64 bits is one too large to convert
     inside = np.where(above | np.isnan(whole), 0, np.maximum(whole, float(limits.min)))
     result: np.ndarray = inside.astype(dtype)
