@@ -323,7 +323,8 @@ class _Transform:
         self, head: Head, tables: np.ndarray, values: np.ndarray, arrays: tuple[Any, ...], units: int, seconds: float
     ) -> np.ndarray:
         extents = np.concatenate([np.array(head, np.int64), tables, np.zeros(units, np.int64)])
-        self.region.launcher(extents, values, self.scratch, units, self.threads, seconds)(*arrays)
+        src, wei, _, dst = arrays
+        self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, src, wei, dst)(*arrays)
         return extents[len(extents) - units :]
 
     def pack(self, p: Problem, wei: np.ndarray) -> np.ndarray:
