@@ -55,7 +55,7 @@ def spectrum(ny, nx, dtype, monkeypatch):
 @pytest.mark.parametrize("axis", ["rows", "columns"])
 def test_transforms_are_those_of_numpy(axis, dtype, monkeypatch):
     lanes = detect().lanes(4 if dtype == "f32" else 8)
-    for size in smooth(lanes, 640 if dtype == "f32" else 320, lanes):
+    for size in smooth(lanes, 512 if dtype == "f32" else 256, lanes):
         ny, nx = (2 * size, lanes) if axis == "rows" else (2 * lanes, size)
         found, expected, u = spectrum(ny, nx, dtype, monkeypatch)
         relative = np.linalg.norm(found - expected) / np.linalg.norm(expected)
@@ -222,10 +222,10 @@ def test_the_plan_states_what_is_allocated(text, count, monkeypatch):
 
 @pytest.mark.parametrize("types", ["u8:u8:u8:u8", "u8:i8:i32:i32", "i16:i16:i64:i64", "u16:u16:u16:u16", "u8:u8:u64:u64"])
 def test_sums_of_integers_are_exact_and_wrap(types):
-    for text in ("ih150iw130_k25_p24", "ih60iw200_k31_p15_reflect"):
+    for text in ("ih90iw70_k21_p20", "ih50iw120_k25_p12_reflect"):
         p = Problem.parse(f"{text}_{types}")
         src, wei, _ = operands(p)
-        src[..., :40, :] = np.iinfo(src.dtype).max
+        src[..., :30, :] = np.iinfo(src.dtype).max
         wei[..., :9] = np.iinfo(wei.dtype).max
         for fill in (0, 7, min(np.iinfo(DTYPES[p.acc]).max, 2**40)) if p.border == "constant" else (0,):
             exact = truth(p, src, wei, fill=fill)
@@ -234,7 +234,7 @@ def test_sums_of_integers_are_exact_and_wrap(types):
         assert fft.reject(Problem.parse(refused), detect())
 
 
-@pytest.mark.parametrize("text", ["n2_g2_ic2ih100iw220_oc4k41_p20_c64_bias", "ih90iw120_k60_p59_c64", "ih100_k45_wrap_p30_c128"])
+@pytest.mark.parametrize("text", ["g2_ic2ih100iw130_oc4k41_p20_c64_bias", "n2_ih70iw90_k50_p49_c64", "ih80_k35_wrap_p20_c128"])
 def test_large_complex_kernels_are_transformed(text):
     p = Problem.parse(text)
     plan = plan_problem(p)
@@ -247,7 +247,7 @@ def test_large_complex_kernels_are_transformed(text):
     result = run(p, src, wei, bias, fill=fill)
     assert_close(result, exact.value, allowed, text)
     assert_same_bits(run(p, src, wei, bias, fill=fill, threads=2), result)
-    src[0, 0, 50, 50:52] = np.nan, np.inf
+    src[0, 0, 40, 50:52] = np.nan, np.inf
     assert_close(run(p, src, wei, bias, fill=fill).real, truth(p, src, wei, bias, fill).value.real, allowed, text)
 
 

@@ -226,8 +226,7 @@ def cost(p: Problem, t: Target) -> float:
     """Frames there and back."""
     chosen = _chosen(p, t)
     assert chosen is not None
-    native = p.acc == p.src == p.dst == floating(p)
-    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks, native) + native * costs.staged_seconds(p)
+    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks, p.acc == p.src == p.dst == floating(p))
 
 
 def floating(p: Problem) -> str:
@@ -324,7 +323,8 @@ class _Transform:
         self, head: Head, tables: np.ndarray, values: np.ndarray, arrays: tuple[Any, ...], units: int, seconds: float
     ) -> np.ndarray:
         extents = np.concatenate([np.array(head, np.int64), tables, np.zeros(units, np.int64)])
-        self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, arrays[0], arrays[1], arrays[3])(*arrays)
+        src, wei, _, dst = arrays
+        self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, src, wei, dst)(*arrays)
         return extents[len(extents) - units :]
 
     def pack(self, p: Problem, wei: np.ndarray) -> np.ndarray:
