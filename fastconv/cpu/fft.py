@@ -226,7 +226,8 @@ def cost(p: Problem, t: Target) -> float:
     """Frames there and back."""
     chosen = _chosen(p, t)
     assert chosen is not None
-    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks, p.acc == p.src == p.dst == floating(p))
+    native = p.acc == p.src == p.dst == floating(p)
+    return costs.fft_seconds(p, chosen[0], chosen[0] / chosen[1].blocks, native) + native * costs.staged_seconds(p)
 
 
 def floating(p: Problem) -> str:

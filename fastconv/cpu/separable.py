@@ -32,9 +32,16 @@ from .threads import Job, Region
 from .values import finish_values
 from .whole_tile import MOST_BOX, WAY_BYTES, box_column_tile, choose_way, whole_row_tile
 
-CASES = ("ih64_k5_p2_reflect_f32_structure=rank1", "n2_g3_ic3ih40iw90_oc3kh4kw7_s2_p3_wrap_f64_structure=rank1",
-         "ih33iw1500_kh9kw3_sh1sw2_f32_bias_structure=rank1", "ih300_k31_p15_f32_structure=box",
-         "ih70iw20_kh3kw2_sh3sw1_f32_structure=rank1", "ih70iw90_k3_p1_u8:f32:u8:f32_saturate_structure=rank1")  # fmt: skip
+CASES = (
+    "ih64_k5_p2_reflect_f32_structure=rank1",
+    "n2_g3_ic3ih40iw90_oc3kh4kw7_s2_p3_wrap_f64_structure=rank1",
+    "ih33iw1500_kh9kw3_sh1sw2_f32_bias_structure=rank1",
+    "ih300_k31_p15_f32_structure=box",
+    "ih70iw20_kh3kw2_sh3sw1_f32_structure=rank1",
+    "ih70iw90_k3_p1_u8:f32:u8:f32_saturate_structure=rank1",
+    "ih40iw200_k15_p7_u8:f32:u8:f32_half-up_structure=box",
+    "g3_ic3ih21iw45_oc3kh4kw13_p6_reflect_f32_nhwc_structure=rank1_shared",
+)
 
 
 class Tile(NamedTuple):
