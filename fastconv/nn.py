@@ -17,6 +17,7 @@ from .planning.plans import Launch, Plan, Quick, SerialLaunch
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
+from .planning.workspaces import new_result
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
 
@@ -249,7 +250,7 @@ class ConvolutionPlan(Plan):
             shape, strides, dtype, out_shape, out_strides, out_dtype, run = quick
             if input.shape == shape and input.strides == strides and input.dtype is dtype:
                 if out is None:
-                    dst = np.empty(out_shape, out_dtype)
+                    dst = new_result(out_shape, out_dtype, input)
                     if dst.strides == out_strides and run(input, held.packed, held.place, dst):
                         return dst
                 elif (
@@ -262,7 +263,7 @@ class ConvolutionPlan(Plan):
             place = None if out is None else (out.shape, out.strides, out.dtype)
             known = held.launches.get((place, input.shape, input.strides, input.dtype))
             if known is not None and (out is None or (out.flags.writeable and not aside(out, input))):
-                dst = np.empty(parsed.shape, parsed.dtype) if out is None else out
+                dst = new_result(parsed.shape, parsed.dtype, input) if out is None else out
                 known(parsed.image(input), held.packed, held.bias, parsed.image(dst))
                 if isinstance(known, SerialLaunch):
                     run = known.quick(input.ndim, held.packed.ndim)

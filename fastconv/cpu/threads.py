@@ -14,6 +14,7 @@ from numba import types
 from ..planning import cost as costs
 from ..planning.plans import Launch, Quick, SerialLaunch
 from ..planning.thread_count import available
+from ..planning.workspaces import Workspaces
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
 from .memory import address, call_kernel, integers, poke
@@ -22,66 +23,11 @@ from .simd import KINDS
 
 # Chunks of work for each thread: a helper that comes late, or is descheduled, leaves the rest to the others.
 _CHUNKS = 8
-_MOST_KEPT = 64 << 20  # bytes of idle workspace
-MOST_SIZES = 256
 
 # An idle workspace that one launch keeps for itself: found in 0.06 us instead of 0.22.
 _MOST_OWN = 128 << 10
 
 _FIRST = (0, 0, 0, slice(0, 1))
-
-
-class Workspaces:
-    """Idle scratch arrays by size: at most ``most`` bytes in at most ``MOST_SIZES`` sizes, the oldest of which make room.
-
-    Any number of threads may use it, with or without an interpreter's lock: each step is one atomic operation of a dict or a deque.
-    A lock could stay taken by a fork or a signal, and a running total drift; so the bytes are counted where a size is admitted, and
-    what several threads admit in the same instant may exceed the limit until the next one is.
-    """
-
-    def __init__(self, most: int = _MOST_KEPT) -> None:
-        self._most = most
-        self._idle: dict[int, deque[np.ndarray]] = {}  # each counts as full
-
-    def take(self, size: int) -> np.ndarray:
-        """An array of so many bytes, whatever they hold."""
-        idle = self._idle.get(size)
-        if idle:
-            try:
-                return idle.pop()
-            except IndexError:  # another thread took it
-                pass
-        return np.empty(size, np.uint8)
-
-    def give(self, array: np.ndarray) -> None:
-        """Keep an array that is no longer used."""
-        idle = self._idle.get(array.size)
-        if idle is None or len(idle) == idle.maxlen:
-            self._admit(array)
-        else:
-            idle.append(array)
-
-    def _admit(self, array: np.ndarray) -> None:
-        """Keep one more array of this size than before, as far as the limit goes."""
-        size = array.size
-        if size > self._most:
-            return
-        arrays = [array]
-        former = self._idle.pop(size, None)  # so that this size becomes the newest
-        while former:
-            try:
-                arrays.append(former.pop())  # one by one: what another thread takes meanwhile is its alone
-            except IndexError:
-                break
-        idle = deque(arrays, min(len(arrays), self._most // size))
-        others = {other: other * (held.maxlen or 0) for other, held in self._idle.copy().items()}
-        total = size * len(idle) + sum(others.values())
-        for left, (other, held) in zip(range(len(others), 0, -1), others.items(), strict=True):
-            if total <= self._most and left < MOST_SIZES:
-                break
-            self._idle.pop(other, None)
-            total -= held
-        self._idle[size] = idle
 
 
 workspaces = Workspaces()

@@ -13,6 +13,7 @@ from ..planning.arguments import check_choices, exact
 from ..planning.calls import Bounded, aside
 from ..planning.planner import MOST_PLANS
 from ..planning.thread_count import thread_count
+from ..planning.workspaces import new_result
 from . import arguments
 from .passes import Filtering, LeftToSciPy, Settings, planned
 
@@ -79,7 +80,7 @@ def filtered(
             _calls.keep(key, call)
     elif out is not None and (out.shape != input.shape or not out.flags.writeable):
         return _scipys(name, input, weights, output, values, algorithm)
-    dst = out if out is not None and place is not None else np.empty(input.shape, dtype.newbyteorder("="))
+    dst = out if out is not None and place is not None else new_result(input.shape, dtype.newbyteorder("="), input)
     try:
         call.run(input, dst)
     except LeftToSciPy:
@@ -109,7 +110,7 @@ def _parsed(
     branches = parse(input.ndim, *(() if weights is None else (weights,)), *values)
     if not branches or not all(branches):
         raise LeftToSciPy
-    dst = out if out is not None and placed else np.empty(input.shape, native)
+    dst = out if out is not None and placed else new_result(input.shape, native, input)
     return planned(input, dst, branches, combine, settings)
 
 

@@ -13,7 +13,9 @@ from ..planning.calls import Bounded, View, aside, delivered, destination
 from ..planning.planner import MOST_PLANS, plan_problem
 from ..planning.plans import Launch, Quick, SerialLaunch
 from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
+from ..planning.structure import structured
 from ..planning.thread_count import thread_count
+from ..planning.workspaces import new_result
 from .arguments import F64, I32, Image, image
 
 _LARGEST = 2.0**60  # weight of which two make a product in float32
@@ -65,7 +67,7 @@ class Call:
         """`run` for a call that has come before; None where the result must be computed aside."""
         given = dst is not None and self.fits
         if dst is None or not given:
-            dst = np.empty(self.shape, self.dtype)
+            dst = new_result(self.shape, self.dtype, src)
         elif not dst.flags.writeable:
             return None
         if self.first is None and isinstance(self.launch, SerialLaunch) and src.ndim == dst.ndim:
@@ -155,8 +157,8 @@ def _general(
     shape = (known.h, known.w) if known.c == 1 else (known.h, known.w, known.c)
     out = dst if _fits(dst, shape, f.dtype) else None
     p, weights = _problem(known, f, precision)
-    plan = plan_problem(p, threads=count, algorithm=algorithm)
     wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
+    plan = plan_problem(structured(p, wei, algorithm), threads=count, algorithm=algorithm)
     with np.errstate(over="ignore"):
         bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
     into = destination(out, shape if out is None else out.shape, f.dtype, array)

@@ -11,6 +11,7 @@ import numpy as np
 from .arguments import check_out
 from .plans import Launch, Plan, Quick, SerialLaunch
 from .problem import DTYPES, Problem
+from .workspaces import new_result
 
 View = Callable[[np.ndarray], np.ndarray]
 V = TypeVar("V")
@@ -80,7 +81,7 @@ class Call:
         if quick is None and self.in_place and isinstance(self.launch, SerialLaunch):
             quick = self.quick = self.launch.quick(input.ndim, weight.ndim)
         if out is None:
-            return self.run(input, weight, bias, np.empty(self.shape, self.dtype))
+            return self.run(input, weight, bias, new_result(self.shape, self.dtype, input))
         if not out.flags.writeable:
             return None
         if quick is not None and bias is None and quick(input, weight, 0, out):
@@ -146,7 +147,7 @@ def destination(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs:
         if type(out) in (np.ndarray, np.memmap) and not aside(out, *inputs):
             result: np.ndarray = out
             return result
-    return np.empty(shape, dtype)
+    return new_result(shape, dtype, inputs[0] if inputs else None)
 
 
 def delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""workspaces: memory that is used again: scratch arrays of kernels, and large results that their callers no longer hold."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+MOST_KEPT = 64 << 20  # bytes of idle workspace, and of idle results
+MOST_SIZES = 256
+
+# A new array this large is a new mapping, whose pages the system makes one by one as they are written: 1024x1024 float32 takes
+# longer so than a 3x3 filter of it.
+_LEAST_RESULT = 512 << 10
+# Stores to addresses that equal those of the image modulo a page hold up the loads behind them (1024x1024 k3: 337 us, half a page apart
+# 203; one core, Zen 4, 2026-11), and large arrays all begin at one place of a page.
+_PAGE = 4096
+_LINE = 64
+
+
+class Workspaces:
+    """Idle scratch arrays by size: at most ``most`` bytes in at most ``MOST_SIZES`` sizes, the oldest of which make room.
+
+    Any number of threads may use it, with or without an interpreter's lock: each step is one atomic operation of a dict or a deque.
+    A lock could stay taken by a fork or a signal, and a running total drift; so the bytes are counted where a size is admitted, and
+    what several threads admit in the same instant may exceed the limit until the next one is.
+    """
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._most = most
+        self._idle: dict[int, deque[np.ndarray]] = {}  # each counts as full
+
+    def take(self, size: int) -> np.ndarray:
+        """An array of so many bytes, whatever they hold."""
+        idle = self._idle.get(size)
+        if idle:
+            try:
+                return idle.pop()
+            except IndexError:  # another thread took it
+                pass
+        return np.empty(size, np.uint8)
+
+    def give(self, array: np.ndarray) -> None:
+        """Keep an array that is no longer used."""
+        idle = self._idle.get(array.size)
+        if idle is None or len(idle) == idle.maxlen:
+            self._admit(array)
+        else:
+            idle.append(array)
+
+    def _admit(self, array: np.ndarray) -> None:
+        """Keep one more array of this size than before, as far as the limit goes."""
+        size = array.size
+        if size > self._most:
+            return
+        arrays = [array]
+        former = self._idle.pop(size, None)  # so that this size becomes the newest
+        while former:
+            try:
+                arrays.append(former.pop())  # one by one: what another thread takes meanwhile is its alone
+            except IndexError:
+                break
+        idle = deque(arrays, min(len(arrays), self._most // size))
+        others = {other: other * (held.maxlen or 0) for other, held in self._idle.copy().items()}
+        total = size * len(idle) + sum(others.values())
+        for left, (other, held) in zip(range(len(others), 0, -1), others.items(), strict=True):
+            if total <= self._most and left < MOST_SIZES:
+                break
+            self._idle.pop(other, None)
+            total -= held
+        self._idle[size] = idle
+
+
+results = Workspaces()
+
+
+class _Lent:
+    """The owner of a result's memory: what the array has for a base, gone when nobody holds the array or a view of it."""
+
+    def __init__(self, memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._memory, self._give = memory, results.give
+        self.__array_interface__ = {"shape": shape, "typestr": dtype.str, "data": (memory.ctypes.data + offset, False), "version": 3}
+
+    def __del__(self) -> None:
+        self._give(self._memory)
+
+
+def new_result(shape: tuple[int, ...], dtype: np.dtype[Any], near: np.ndarray | None = None) -> np.ndarray:
+    """A C-contiguous array that holds anything, half a page from ``near`` where it is large.
+
+    Examples
+    --------
+    >>> new_result((2, 3), np.dtype("f4")).shape
+    (2, 3)
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _LEAST_RESULT:
+        return np.empty(shape, dtype)
+    memory = results.take(size + _PAGE)
+    place = 0 if near is None else near.ctypes.data + _PAGE // 2
+    lines = (place - memory.ctypes.data) % _PAGE // _LINE
+    return np.asarray(_Lent(memory, -memory.ctypes.data % _LINE + lines * _LINE, shape, dtype))
