@@ -13,7 +13,7 @@ from bench.peers import LIBRARIES, NAMED
 from fastconv.planning.problem import BORDERS, DTYPES
 
 ALL = NAMED | {peer.name: peer for peer in calls.PEERS}
-MOST_ROUNDS, BURST_S, SETTLE_S, CASE_S = 5, 0.015, 0.015, 6.0  # there are hundreds of cases
+MOST_ROUNDS, BURST_S, SETTLE_S, CASE_S = 5, 0.01, 0.01, 2.0  # there are hundreds of cases
 SLOWER = 40  # a peer that is expected to take so many times as long as the fastest is not waited for
 BEATEN = 8  # one whose first calls take so many times as long as the fastest peer's is not timed
 PROBE_S = 0.005

@@ -1,4 +1,4 @@
-"""fastconv: 2-D convolution in Numba-compiled kernels, a drop-in for SciPy's, torch's and Keras's.
+"""fastconv: 2-D convolution in Numba-compiled kernels, a drop-in for SciPy's, torch's, Keras's and OpenCV's.
 
 Ten names, bound when first used; ``import fastconv`` imports neither numba nor scipy.
 """

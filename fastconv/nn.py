@@ -136,7 +136,8 @@ def conv2d(
         call = prepared(plan_problem(named, threads=count, algorithm=algorithm), parsed.shape, parsed.dtype, parsed.image,
                         parsed.weights, (input, weight, dst), rivals=rivals_of(p, count, algorithm))  # fmt: skip
         call.run(input, weight, bias, dst)
-        if key and (out is None or dst is out):
+        # a plan for these weights alone is not kept for others of their shape
+        if key and named is p and (out is None or dst is out):
             _calls.keep(key, call)
     return delivered(dst, out)
 

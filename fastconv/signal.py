@@ -184,12 +184,14 @@ def _general(
         src=dtype_name(in1.dtype), wei=dtype_name(in2.dtype), dst=name, acc=accumulator(name), precision=precision,
     )  # fmt: skip
     view = _KERNELS[flip, in2.dtype.kind == "c"]
-    plan = plan_problem(p if algorithm is None else structured(p, view(in2), algorithm), threads=count, algorithm=algorithm)
+    named = p if algorithm is None else structured(p, view(in2), algorithm)
+    plan = plan_problem(named, threads=count, algorithm=algorithm)
     dst = destination(out, shape, result_type, in1, in2)
     call = prepared(plan, shape, result_type, _plane, view, (in1, in2, dst), fill,
                     rivals_of(p, count, algorithm))  # fmt: skip
     call.run(in1, in2, None, dst)
-    if key is not None and (out is None or dst is out):
+    # a plan for these weights alone is not kept for others of their shape
+    if key is not None and named is p and (out is None or dst is out):
         _calls.keep(key, call)
     return delivered(dst, out)
 

@@ -239,6 +239,11 @@ def assert_same_bits(result, expected, what=""):
         assert np.array_equal(result, expected), f"{what}: other values"
 
 
+def transform_bound(algorithm, dtype, image, weights):
+    """How far a transform's sums may be from the exact ones: ``C u max|x| sum|w|``."""
+    return TRANSFORM[algorithm] * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
+
+
 def peer_bound(dtype, taps, magnitude):
     """What two libraries that both sum in ``dtype`` may differ by: the sum class's bound, once for each."""
     return 4 * (taps + 4) * unit(dtype) * np.asarray(magnitude).astype(np.float64)

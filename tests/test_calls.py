@@ -12,6 +12,7 @@ from fastconv import nn, signal
 from fastconv.layers import Conv2D
 from fastconv.planning import planner
 from fastconv.planning.calls import Bounded, delivered, destination
+from tests.oracles import assert_close, peer_bound
 
 
 def test_every_memory_is_bounded_by_the_same_rule():
@@ -160,3 +161,17 @@ def test_small_calls_from_many_threads():
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(check, range(8)))
+
+
+@pytest.mark.parametrize("algorithm", ["separable", "direct", None])
+def test_weights_of_the_same_shape_are_looked_at_again(algorithm):
+    """Boxes, filters of rank 1 and others, in any order, on a call that has been remembered."""
+    x = np.random.default_rng(3).standard_normal((300, 310)).astype("f4")
+    rank1 = np.outer([1, 2, 1], [1, 0, -1]).astype("f4")
+    kernels = [np.ones((3, 3), "f4"), rank1, np.ones((3, 3), "f4"), rank1 + np.eye(3, dtype="f4")]
+    for _ in range(2):
+        for k in kernels[: 3 if algorithm == "separable" else None]:
+            expected = fastconv.conv2d(x.astype("f8"), k.astype("f8"), algorithm="reference")
+            allowed = peer_bound("f4", 9, fastconv.conv2d(np.abs(x), np.abs(k), algorithm="reference"))
+            assert_close(fastconv.conv2d(x, k, algorithm=algorithm), expected, allowed, f"{algorithm} {k}")
+            assert_close(fastconv.correlate2d(x, k, "valid", algorithm=algorithm), expected, allowed, f"{algorithm} {k}")

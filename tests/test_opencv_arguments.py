@@ -203,7 +203,7 @@ def test_lists_and_none_where_opencv_takes_them():
     assert_same_bits(opencv.filter2D(src, -1, ONES[..., None].astype("u1")), cv2.filter2D(src, -1, ONES))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 40),
     st.integers(1, 40),
@@ -326,3 +326,10 @@ def test_import_takes_neither_numba_nor_scipy_nor_cv2():
     code = "import sys; from fastconv import opencv; print(*[m for m in ('numba', 'scipy', 'cv2') if m in sys.modules])"
     assert child(code).stdout.strip() == ""
     assert sys.modules["fastconv.opencv"] is opencv
+
+
+@pytest.mark.parametrize("call", [lambda x: opencv.blur(x, (20001, 20001)), lambda x: opencv.GaussianBlur(x, (0, 0), 1e6),
+                                  lambda x: opencv.sepFilter2D(x, -1, np.ones(5000), np.ones(5000))])  # fmt: skip
+def test_windows_beyond_memory_are_refused(call):
+    with pytest.raises(ValueError, match=r"at most 16777216 taps, got width"):
+        call(np.zeros((8, 8), "u1"))

@@ -234,31 +234,31 @@ def any_problem(rng, dtype):
         wei_layout=layouts[1])  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "u8", "f16:f16:f16:f32"])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_the_bound_of_kernels_holds_and_is_near(name, target, dtype, monkeypatch):
-    """An algorithm compiles at most as many as it says, each of its own name, and not many fewer."""
+def test_the_bound_of_kernels_holds_and_is_near(name, target, monkeypatch):
+    """An algorithm compiles for one type at most as many as it says, each of its own name, and for some type not many fewer."""
     module = ALGORITHMS[name]
     if not module.most_kernels(target):
         assert not hasattr(module, "Region"), "an algorithm that compiles nothing of its own needs no region"
         return
-    found = set()
+    found = {}
 
     class Region(module.Region):
         def __init__(self, kernel, factory, spec, kind):
-            found.add((kernel, factory, spec))
+            found.setdefault(dtype, set()).add((kernel, factory, spec))
             super().__init__(kernel, factory, spec, kind)
 
     monkeypatch.setattr(module, "Region", Region)
-    rng = np.random.default_rng(31)
-    for _ in range(1500):
-        p = fitted(name, any_problem(rng, dtype))
-        if module.reject(p, target) is None:
-            plan = module.build(p, target, plan_problem)
-            assert plan.kernel.partition(":")[0] in {kernel for kernel, _, _ in found}
-    names = {kernel for kernel, _, _ in found}
-    assert len(names) == len(found), "two kernels have one name"
-    if not found:
-        pytest.skip(f"{name} does not sum in {dtype}")
-    assert module.most_kernels(target) / 1.5 <= len(found) <= module.most_kernels(target), sorted(names)
+    for dtype in ("f32", "f64", "i32", "u8", "f16:f16:f16:f32", "u8:f32:u8:f32_saturate"):
+        rng = np.random.default_rng(31)
+        for _ in range(1500):
+            p = fitted(name, any_problem(rng, dtype))
+            if module.reject(p, target) is None:
+                plan = module.build(p, target, plan_problem)
+                made = {kernel for kernel, _, _ in found[dtype]}
+                assert set(plan.kernel.partition(":")[0].split("_or_")) <= made
+    for kernels in found.values():
+        assert len({kernel for kernel, _, _ in kernels}) == len(kernels), "two kernels have one name"
+    most = max(map(len, found.values()))
+    assert module.most_kernels(target) / 1.5 <= most <= module.most_kernels(target), found

@@ -4,7 +4,8 @@ What a call returns is SciPy's result:
 
 * *Integers* (and bool) are equal to SciPy's, bit for bit: sums in float64 in its order, each product rounded before it is added,
   each pass of a separable filter stored in the output's type, cut off and wrapped as C converts on x86-64.
-* *Floats* are within ``2 (T + 4) u sum|w x|`` of the formula, T taps, u half an epsilon.  float32 images with a float32 result are
+* *Floats* are within ``2 (T + 4) u sum|w x|`` of the formula, T taps, u half an epsilon; large kernels of `correlate` and
+  `convolve`, which are transformed, within ``32 u max|x| sum|w|``.  float32 images with a float32 result are
   summed in float32; with ``precision="strict"`` in float64 and in SciPy's order, so that they are equal, too.
 * *NaN and inf* go where SciPy's formula puts them: `correlate` and `convolve` do not multiply zero taps.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..planning.calls import View
 from ..planning.planes import Planes, planes
-from ..planning.planner import plan_problem
+from ..planning.planner import cheapest, plan_problem
 from ..planning.plans import Launch, Plan, Quick, SerialLaunch
 from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
 from .taps import as_scipy, exact_bits, largest, mean_tap, scipy_sum
@@ -272,7 +272,7 @@ def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ..
 
 def _cost(p: Problem) -> float:
     """Predicted for one plane: the choice must not depend on the batch."""
-    return plan_problem(p.replace(n=1, g=1, ic=1, oc=1, shared=False, src_layout="nchw")).cost
+    return cheapest(p.replace(g=1, ic=1, oc=1, shared=False, src_layout="nchw"))[0]
 
 
 def _problem(

@@ -21,6 +21,7 @@ BORDERS = {
 }
 _BORDER_NAMES = "BORDER_CONSTANT, BORDER_REPLICATE, BORDER_REFLECT, BORDER_WRAP, BORDER_REFLECT_101, with or without BORDER_ISOLATED"
 
+MOST_MADE = 1 << 24  # taps of a kernel made here
 U8, U16, I16, I32, F32, F64 = (np.dtype(name) for name in ("u1", "u2", "i2", "i4", "f4", "f8"))
 DEPTHS = {cv.CV_8U: U8, cv.CV_16U: U16, cv.CV_16S: I16, cv.CV_32S: I32, cv.CV_32F: F32, cv.CV_64F: F64}
 _DEPTH_NAMES = {cv.CV_8U: "CV_8U", cv.CV_16U: "CV_16U", cv.CV_16S: "CV_16S", cv.CV_32S: "CV_32S",
@@ -128,6 +129,12 @@ def anchored(anchor: Any, width: int, height: int) -> tuple[int, int]:
     if x >= width or y >= height:
         raise ValueError(f"anchor (x, y) must lie in the kernel of width {width} and height {height}, got {anchor!r}")
     return x, y
+
+
+def extents(name: str, kw: int, kh: int) -> None:
+    """A kernel that is made of two vectors, or of a size, is of at most ``MOST_MADE`` taps, all of which take memory."""
+    if kw * kh > MOST_MADE:
+        raise ValueError(f"{name} must make a kernel of at most {MOST_MADE} taps, got width {kw} and height {kh}")
 
 
 def kernel(name: str, value: Any) -> np.ndarray:

@@ -20,6 +20,7 @@ from .arguments import F64, I32, Image, image
 
 _LARGEST = 2.0**60  # weight of which two make a product in float32
 _REPAIRED = 1 << 16  # outputs that are repaired at a time
+_MOST_HELD = 1 << 18  # bytes of packed weights of a remembered call: of all of them, 64 MiB
 MOST_TAPS = 1024  # of a kernel whose values are part of a remembered call's key; larger ones are packed at each call
 
 
@@ -168,7 +169,7 @@ def _general(
     call = Call(shape, f.dtype, out is not None, source, result, packed, bias,
                 plan.prepare(source(array), packed, result(into)), repaired)  # fmt: skip
     call.run(array, into)
-    if key is not None and (out is None or into is out):
+    if key is not None and (out is None or into is out) and packed.nbytes <= _MOST_HELD:
         call.source = _VIEWS[src.ndim]  # of an image of fewer than two dimensions, which `image` made two
         _calls.keep(key, call)
     return delivered(into, out)

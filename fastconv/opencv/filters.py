@@ -6,7 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import BOX, DIRECT, F64, SEPARABLE, U8, U16, Image, anchored, border, depth, kernel, real, row_or_column, two, whole
+from .arguments import (
+    BOX,
+    DIRECT,
+    F64,
+    SEPARABLE,
+    U8,
+    U16,
+    Image,
+    anchored,
+    border,
+    depth,
+    extents,
+    kernel,
+    real,
+    row_or_column,
+    two,
+    whole,
+)
 from .constants import BORDER_CONSTANT, BORDER_DEFAULT, BORDER_ISOLATED
 from .filtering import Filter, filtered
 from .taps import fixed_point, gaussian
@@ -155,6 +172,7 @@ def _separable(src: Image, kernel_x: Any, kernel_y: Any, ddepth: Any, anchor: An
 
 def outer(y: np.ndarray, x: np.ndarray, src: Image, dtype: np.dtype[Any]) -> np.ndarray:
     """The kernel that is a column times a row, each in the type of OpenCV's sums."""
+    extents("kernelX and kernelY", x.size, y.size)
     if F64 not in (src.dtype, dtype):
         with np.errstate(over="ignore", under="ignore"):
             y, x = y.astype(np.float32).astype(np.float64), x.astype(np.float32).astype(np.float64)
@@ -259,6 +277,7 @@ def _box(src: Image, ksize: Any, ddepth: Any, anchor: Any, normalize: Any, borde
     if normalize and whole("borderType", border_type, BORDER_DEFAULT) & BORDER_ISOLATED:
         # only then, and unlike GaussianBlur with zeros beyond the border too
         kh, kw = 1 if src.h == 1 else kh, 1 if src.w == 1 else kw
+    extents("ksize (width, height)", kw, kh)
     middle, count = anchored(anchor, kw, kh), kw * kh
     scale, delta, rounding = 1 / count if normalize else 1.0, 0.0, "saturate"
     if normalize and src.dtype == dtype == U8 and 1 < count <= 256:
@@ -327,6 +346,7 @@ def _gaussian(src: Image, ksize: Any, sigma_x: Any, sigma_y: Any, border_type: A
     if kw < 1 or kh < 1 or kw % 2 == 0 or kh % 2 == 0:
         raise ValueError(f"ksize (width, height) must be odd and positive, or 0 with a sigma above 0, got {ksize!r} "
                          f"with sigmaX={sigma_x!r}, sigmaY={sigma_y!r}")  # fmt: skip
+    extents("ksize (width, height)", kw, kh)
     if kw == kh == 1:
         return Filter(np.ones((1, 1)), src.dtype, word, (0, 0), structure="identity")
     x, y = gaussian(kw, sx), gaussian(kh, sy)

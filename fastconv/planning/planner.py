@@ -70,6 +70,11 @@ def plan_problem(p: Problem, target: Any = None, threads: int = 1, algorithm: st
     return plan if plan is not None else _plans.keep(key, _build(p, target, threads, algorithm, effort))
 
 
+def refused(p: Problem, algorithm: str) -> bool:
+    """Whether the algorithm of this name cannot run the problem on the detected machine; not where there is none of it."""
+    return any(short_name(a) == algorithm and a.reject(p, detect()) is not None for a in algorithms())
+
+
 def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort: str) -> Plan:
     if effort not in ("estimate", "measure"):
         raise ValueError(f"effort must be 'estimate' or 'measure', got {effort!r}")

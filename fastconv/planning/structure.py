@@ -15,7 +15,7 @@ import numpy as np
 
 from . import cost as costs
 from .calls import Rivals
-from .planner import cheapest, plan_problem
+from .planner import cheapest, plan_problem, refused
 from .problem import DTYPES, Problem
 
 _FLOATS = {name: DTYPES[name] for name in ("f32", "f64")}
@@ -51,8 +51,11 @@ def _backend() -> Any:
 
 
 def structured(p: Problem, wei: np.ndarray | None, algorithm: str | None = None) -> Problem:
-    """The problem with what is found about the weights, where that may change its plan."""
-    if wei is None or not (_is_open(p) if algorithm is not None else rivals_of(p, 1)):
+    """The problem with what is found about the weights, where that may change its plan.
+
+    A named algorithm's may where it refuses weights of which nothing is known.
+    """
+    if wei is None or not (_is_open(p) and refused(p, algorithm) if algorithm is not None else rivals_of(p, 1)):
         return p
     found = structure_of(p.acc, wei)
     return p if found == "full" else p.replace(structure=found)
