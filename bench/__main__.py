@@ -21,12 +21,13 @@ def _load(name):
         raise click.ClickException(str(reason)) from None
 
 
-def _measure(names, quick, match):
+def _measure(names, quick, match, largest=runs.FULL_LARGEST):
     wide = Console(width=max(console.width, 140))  # a table that wraps its numbers cannot be read
     return runs.run(
         names,
         quick,
         match,
+        largest,
         report=lambda line: console.print(line, style="dim"),
         show=lambda figure: wide.print(tables.figure_table(figure)),
     )
@@ -48,9 +49,10 @@ def main():
     help="Only this figure, grid or group; may be repeated.",
 )
 @click.option("--match", default="", metavar="TEXT", help="Only cases whose text contains TEXT.")
-def run(quick, name, suites, match):
+@click.option("--largest", default=runs.FULL_LARGEST, metavar="N", help="Only images of at most N rows and columns.")
+def run(quick, name, suites, match, largest):
     """Measure figures and grids; write JSON into bench/results."""
-    document = _measure(runs.expand(suites or runs.NAMES), quick, match)
+    document = _measure(runs.expand(suites or runs.NAMES), quick, match, largest)
     console.print(tables.ceiling_table(document["ceilings"]))
     console.print("threads by default:", ", ".join(f"{library} {count}" for library, count in document["threads"].items()))
     for count, entry in tables.kinds_of(document["refusals"]):
@@ -75,7 +77,7 @@ def compare(before, after, show):
     Exits with 1 if a cell is more than 5% slower than before and the two spreads do not meet.
     """
     old = _load(before)
-    new = _load(after) if after else _measure(old["suites"], old["quick"], old["match"])
+    new = _load(after) if after else _measure(old["suites"], old["quick"], old["match"], old.get("largest", runs.FULL_LARGEST))
     for key in ("machine", "versions", "threads"):
         if key != "machine" and old[key] != new[key]:
             console.print(f"{key} differ: {old[key]} / {new[key]}", style="yellow", markup=False)

@@ -22,9 +22,9 @@ def expand(names):
     return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,))))
 
 
-def keeper(quick, match):
-    """Which cases are measured: those whose text, long or short, holds ``match``; quick ones have small images."""
-    largest = QUICK_LARGEST if quick else FULL_LARGEST
+def keeper(quick, match, largest=FULL_LARGEST):
+    """Which cases are measured: those whose text, long or short, holds ``match``, of images up to ``largest``; quick ones are small."""
+    largest = min(largest, QUICK_LARGEST if quick else FULL_LARGEST)
 
     def keep(problem):
         return max(problem.ih, problem.iw) <= largest and (match in str(problem) or match in short(str(problem)))
@@ -32,7 +32,7 @@ def keeper(quick, match):
     return keep
 
 
-def run(names=NAMES, quick=False, match="", report=lambda text: None, show=lambda figure: None):
+def run(names=NAMES, quick=False, match="", largest=FULL_LARGEST, report=lambda text: None, show=lambda figure: None):
     """Measure the named suites.
 
     Parameters
@@ -43,6 +43,8 @@ def run(names=NAMES, quick=False, match="", report=lambda text: None, show=lambd
         Few rounds, short bursts, small images: shows that everything works, proves no figure.
     match : str
         Only cases whose text contains it.
+    largest : int
+        Only images of at most so many rows and columns.
     report, show : callable
         Called with a line of progress, and with each `Figure` as it is ready.
 
@@ -51,10 +53,11 @@ def run(names=NAMES, quick=False, match="", report=lambda text: None, show=lambd
     dict
         The document that `save` writes.
     """
-    pace, keep = QUICK if quick else FULL, keeper(quick, match)
-    document = {"format": FORMAT, **describe(), "suites": list(names), "quick": quick, "match": match, "pace": pace._asdict()}
+    pace, keep = QUICK if quick else FULL, keeper(quick, match, largest)
+    document = {"format": FORMAT, **describe(), "suites": list(names), "quick": quick, "match": match,
+                "largest": largest, "pace": pace._asdict()}  # fmt: skip
     report("ceilings")
-    found = measure_ceilings(samples=pace.rounds, largest=QUICK_LARGEST if quick else FULL_LARGEST)
+    found = measure_ceilings(samples=pace.rounds, largest=min(largest, QUICK_LARGEST if quick else FULL_LARGEST))
     for scaling in scalings(found):
         report(f"all threads reach {scaling:.2f} times one thread's FMA peak: the cores are busy, shared, or slower together")
     document |= {"ceilings": [ceiling.as_dict() for ceiling in found], "figures": [], "cells": [], "refusals": []}

@@ -46,7 +46,7 @@ def test_every_border_and_size(border, exercised):
 
 
 def test_far_padding_and_several_column_bands(monkeypatch):
-    monkeypatch.setattr("fastconv.cpu.separable._COLUMN_BYTES", 256)
+    monkeypatch.setattr("fastconv.planning.cost.SEPARABLE_COLUMN_BYTES", 256)
     planner.forget()
     for border, stride in itertools.product(BORDERS, (1, 2)):
         check(Problem.parse(f"ih11iw300_kh3kw5_sh1sw{stride}_ph1pw40_{border}_structure=rank1"), 2, 1.5)

@@ -57,9 +57,6 @@ FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
 _BAND = 64  # rows of output that one unit of work computes at most
 _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
 _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, lines of a set, bytes from a set's line to its next
-# Rows of taps from which on a copy of crowded rows pays: 1024x1024 k3 takes 293 us instead of 241, k5 592 instead of 845, k15 4313
-# instead of 5025 (one core, Zen 4, 2026-11).
-_COPIED_ROWS = 4
 
 # The integers that the kernel receives: those of the tile, these, the spans of both strips, the runs, the row map,
 # the order of the taps, the two column maps.
@@ -259,7 +256,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     )
     region = Region(name, _factory, spec, kind)
     in_place = _layout(p, tile, lanes, size)
-    copied = _layout(p, tile, lanes, size, t.l2 // 2) if p.kh >= _COPIED_ROWS and p.ic == p.g else in_place
+    copied = _layout(p, tile, lanes, size, t.l2 // 2) if p.kh >= costs.COPIED_ROWS and p.ic == p.g else in_place
     if copied[-1] > costs.MOST_WORKSPACE:
         copied = in_place
 

@@ -54,7 +54,6 @@ FIXED = ((3, 3),)
 EXACT, INTEGER = 5, 1
 
 _BAND = 64  # rows of output that one unit of work computes at most
-_RING_BYTES = 128 << 10  # of the strip of one block of columns, where that leaves the columns of a tile
 
 # The integers that the kernel receives: those of the tile, these, the blocks, the row map, the order of the taps, the two column maps.
 Head = namedtuple(
@@ -257,8 +256,10 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     fma = int(t.fma and p.order == "any")
     regions = {1: Region(name, _factory, (kind, *common, kh, kw, fma, p.src, p.dst, rounding, p.order, 0), "i8")}
     dots, channels = _sums_bytes(p, t, lanes), interleaved(p)
+    names = [name]
     if dots:
         dot_name = f"panel_dots{channels}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
+        names.append(dot_name)
         regions[4] = Region(dot_name, _factory, ("i32", *common, 0, 0, 0, p.src, p.dst, rounding, "dots", channels), "i8")
     scratch = max(_layout(p, tile, lanes, taps)[3] for taps in regions)
 
@@ -304,7 +305,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack_bytes(p, wei) if dots else wei.astype(DTYPES[p.acc], copy=False)
 
-    return Plan(problem=p, algorithm="panel", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+    return Plan(problem=p, algorithm="panel", kernel="_or_".join(names), cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
@@ -416,7 +417,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     icg, ocg, groups = (1, 1, 1) if channels > 1 else (p.ic // p.g, p.oc // p.g, p.g)
     width, ow = lanes * tile.vecs, p.ow * channels
     held = (tile.rows - 1) * sh + p.kh
-    most = max(_RING_BYTES // (held * icg * size * sw * width), 1)  # tiles of a block
+    most = max(costs.PANEL_RING_BYTES // (held * icg * size * sw * width), 1)  # tiles of a block
     blocks = -(-ow // (most * width))
     tiles = -(-ow // (blocks * width))
     kw, tap = -(-p.kw // taps), taps * p.dw * channels

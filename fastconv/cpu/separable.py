@@ -61,7 +61,6 @@ TILES = (
 
 MOST_APART = 4  # interleaved channels
 _BAND = 32  # rows of output of one unit of work
-_COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
 
 # The integers that the kernel receives: these, the parts of a row, the row map, the two column maps.  ``fill`` are the bits of a pixel.
 Head = namedtuple(
@@ -356,7 +355,7 @@ def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
     step = _row_stride(p)
     held = min(step, p.kh)
     band_rows = min(_BAND, -(-p.oh // tile.rows) * tile.rows)
-    cols = max(_COLUMN_BYTES // size // sw // across, 1) * across
+    cols = max(costs.SEPARABLE_COLUMN_BYTES // size // sw // across, 1) * across
     cols = min(cols, -(-ow // across) * across)
     columns = 2 * width + cols * sw + p.kw * apart + 2 * lanes
     # an odd multiple of a cache line, so that the rows of a tile lie in different sets

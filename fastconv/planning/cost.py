@@ -18,12 +18,23 @@ PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
 
+SEPARABLE_COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
+
+PANEL_RING_BYTES = 128 << 10  # of the strip of one block of columns, where that leaves the columns of a tile
+
+# A new array this large is a new mapping, whose pages the system makes one by one as they are written: 1024x1024 float32 takes
+# longer so than a 3x3 filter of it.
+LEAST_RESULT = 512 << 10
+
 # any kernel
 FMA_PER_SECOND = 7.5e9  # of one vector register, one core
 CALL_SECONDS = 4e-7
 BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
 SEEN_SHARE = 0.25  # of the time that source and result take from memory; arithmetic hides the rest
 
+# Rows of taps from which on a copy of crowded rows pays: 1024x1024 k3 takes 293 us instead of 241, k5 592 instead of 845, k15 4313
+# instead of 5025 (one core, Zen 4, 2026-11).
+COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
 DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, whose vectors are picked out of two

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from . import cost as costs
+
 MOST_KEPT = 64 << 20  # bytes of idle workspace, and of idle results
 MOST_SIZES = 256
 
-# A new array this large is a new mapping, whose pages the system makes one by one as they are written: 1024x1024 float32 takes
-# longer so than a 3x3 filter of it.
-_LEAST_RESULT = 512 << 10
 # Stores to addresses that equal those of the image modulo a page hold up the loads behind them (1024x1024 k3: 337 us, half a page apart
 # 203; one core, Zen 4, 2026-11), and large arrays all begin at one place of a page.
 _PAGE = 4096
@@ -96,7 +95,7 @@ def new_result(shape: tuple[int, ...], dtype: np.dtype[Any], near: np.ndarray | 
     (2, 3)
     """
     size = math.prod(shape) * dtype.itemsize
-    if size < _LEAST_RESULT:
+    if size < costs.LEAST_RESULT:
         return np.empty(shape, dtype)
     memory = results.take(size + _PAGE)
     place = 0 if near is None else near.ctypes.data + _PAGE // 2
