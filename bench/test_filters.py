@@ -238,7 +238,7 @@ def test_patience_knows_what_is_far_behind():
     assert [patience.reason(large, peer) for peer in (ours, cv2_row)] == [None] * 2
     assert patience.reason(large, theirs) == "about 10 times slower than the fastest peer, judged by 1024x1024"
     patience = Patience(10.0)
-    endless = Problem.parse("ih4096_k4096_p4095")
+    endless = Problem.parse("ih4096_k4096_p4095_strict")
     assert "s per call, as it is planned" in Patience(1.0).reason(endless, ours)
     assert Patience(1.0).reason(small, ours) is None
     patience.learn(CALL, ours, 100.0)
