@@ -207,8 +207,8 @@ DFT = ("scipy.signal.oaconvolve", "scipy.signal.fftconvolve")
 SUITES = (
     against_fastest("images", "float32, 128 to 8192, k 3 to 21, over OpenCV, torch and SciPy: 5x in the mean, each 2.5x (128: 1.5x)",
                     "float32", "fastconv.conv2d", ("cv2.filter2D", "torch", *SCIPY), lambda p: 1.5 if p.ih == 128 else 2.5, 5),
-    of_roof("roof", "float32, 512 to 8192, k 3 to 21, into out=: 85% of the roof in the mean, each 70%",
-            "float32", "fastconv.conv2d", 0.70, 0.85, least=512),
+    of_roof("roof", "direct, float32, 512 to 8192, k 3 to 21, into out=: 85% of the roof in the mean, each 70%",
+            "float32", "fastconv direct", 0.70, 0.85, least=512),
     against_fastest("strided", "float32, stride 2, over filtering and then slicing: 8x in the mean, each 3x",
                     "strided", "fastconv.conv2d", ("cv2.filter2D, sliced", "torch"), lambda p: 3, 8),
     against_fastest("double", "float64 over OpenCV: 5x in the mean, each 2x",
