@@ -24,7 +24,7 @@ from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile
+from .tile import TAPS_AT, Shape, direct_tile, fitting
 from .values import finish_values, kernel_kind
 
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
@@ -197,13 +197,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(3 * len(tile.steps) + len(FIXED) * (1 in tile.steps) for tile in _fitting(t))
-
-
-def _fitting(t: Target) -> list[Tile]:
-    """The tiles for as many registers as the target has."""
-    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return [tile for tile in TILES if tile.registers == most]
+    return sum(3 * len(tile.steps) + len(FIXED) * (1 in tile.steps) for tile in fitting(TILES, t))
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -228,8 +222,8 @@ def _tile(p: Problem, t: Target) -> Tile:
     """
     lanes = t.lanes(DTYPES[p.acc].itemsize)
     rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 6 and p.ow >= 4 * lanes else (8, 2)
-    fitting = [tile for tile in _fitting(t) if _stride_classes(p)[1] in tile.steps]
-    return min(fitting, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
+    able = [tile for tile in fitting(TILES, t) if _stride_classes(p)[1] in tile.steps]
+    return min(able, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
 
 
 def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile
+from .tile import TAPS_AT, Shape, direct_tile, fitting
 from .values import finish_values
 
 CASES = ("ih64_k3_p1_reflect_u8:f32:u8:f32_saturate", "ih64_k5_p2_u8:f32:u8:f32_bias+saturate", "ih40_k7_p3_edge_f16:f16:f16:f32",
@@ -203,13 +203,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in _fitting(t))
-
-
-def _fitting(t: Target) -> list[Tile]:
-    """The tiles for as many registers as the target has."""
-    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return [tile for tile in TILES if tile.registers == most]
+    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in fitting(TILES, t))
 
 
 def _steps(p: Problem) -> tuple[int, int, int]:
@@ -221,7 +215,7 @@ def _tile(p: Problem, t: Target) -> Tile:
     """The flat tile for tall kernels on wide planes, else the tall one: see `direct`."""
     lanes, ow = t.lanes(KINDS[sum_kind(p) or "f32"][2]), p.ow * interleaved(p)
     rows, vecs = (4, 4) if p.kh >= 6 and ow >= 4 * lanes else (8, 2)
-    return min(_fitting(t), key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
+    return min(fitting(TILES, t), key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
 
 
 def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:

@@ -11,11 +11,18 @@ from numba.extending import intrinsic
 
 from .convert import store_as, stored_bytes
 from .simd import Emitter, literal
+from .target import Target
 
 # The first of a kernel's integers, which its tile reads: channels of a group; bytes between their tables and between the table
 # entries of two output rows; taps; bytes between two taps and between two outputs of a row.
 Shape = namedtuple("Shape", "icg pitch step kh kw tap column")
 TAPS_AT = 64  # bytes from the first addend to the packed taps
+
+
+def fitting(tiles: tuple[Any, ...], t: Target) -> list[Any]:
+    """The tiles for as many registers as the target has."""
+    most = max(tile.registers for tile in tiles if tile.registers <= t.registers)
+    return [tile for tile in tiles if tile.registers == most]
 
 
 @intrinsic(prefer_literal=True)
