@@ -1,12 +1,14 @@
 """The one place that compiles: all of Numba's options, and the disk cache of what was compiled.
 
-A kernel is compiled once per machine.  Its cache entry is named by a digest of everything that it depends on: the sources of this
-package that kernels are made of, the kernel's name and specialisation, the versions of fastconv, Numba, llvmlite and Python, the
-processor and its features.  So an edited source finds no stale entry, and unlike Numba's own cache the key does not depend on closures.
+A kernel is compiled once per machine.  Its cache entry is named by a digest of everything that it depends on: the source of its own
+module and of the modules of this package that it imports, the kernel's name and specialisation, the versions of fastconv, Numba,
+llvmlite and Python, the processor and its features.  So an edited source finds no stale entry, and unlike Numba's own cache the key
+does not depend on closures.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -82,7 +84,7 @@ def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], sign
         function = factory(*spec)
         function.__name__ = function.__qualname__ = name
         dispatcher = numba.njit(**_OPTIONS)(function)
-        cache = _KernelCache((name, spec, str(signature)))
+        cache = _KernelCache(sources_id(factory.__module__.rpartition(".")[2]), (name, spec, str(signature)))
         dispatcher._cache = cache
         dispatcher.compile(signature)
         dispatcher._can_compile = False
@@ -116,11 +118,11 @@ def kernel(name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> Ker
 
 
 @functools.cache
-def build_id() -> str:
-    """Digest of what every kernel depends on: sources, versions, processor."""
+def sources_id(module: str) -> str:
+    """Digest of what the kernels of a module depend on: its source and those that it imports, versions, processor."""
     digest = hashlib.sha256()
-    for name, content in _SOURCES.items():
-        digest.update(name.encode() + b"\0" + content + b"\0")
+    for name in sorted(_imported(module)):
+        digest.update(name.encode() + b"\0" + _SOURCES[name] + b"\0")
     for part in (
         *magic(),
         __version__,
@@ -131,6 +133,21 @@ def build_id() -> str:
     ):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
+
+
+def _imported(module: str) -> set[str]:
+    """The files of a module and of all that it imports from this package; every file where sources were not installed."""
+    if f"{module}.py" not in _SOURCES:
+        return set(_SOURCES)
+    found, left = {"compile.py"}, [f"{module}.py"]
+    while left:
+        name = left.pop()
+        found.add(name)
+        for node in ast.walk(ast.parse(_SOURCES[name])):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                left += [f"{name}.py" for name in names if f"{name}.py" in _SOURCES and f"{name}.py" not in found]
+    return found
 
 
 def _private(path: Path) -> bool:
@@ -202,10 +219,10 @@ class _KernelCache:
 
     cache_path = None
 
-    def __init__(self, identity: tuple[Any, ...]) -> None:
+    def __init__(self, sources: str, identity: tuple[Any, ...]) -> None:
         self.hit = False
         directory = cache_directory()
-        digest = hashlib.sha256(repr((build_id(), identity)).encode()).hexdigest()
+        digest = hashlib.sha256(repr((sources, identity)).encode()).hexdigest()
         self._path = None if directory is None else directory / f"{identity[0]}-{digest[:40]}.kernel"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
