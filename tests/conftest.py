@@ -18,6 +18,7 @@ LEAST_EXERCISED = {
     "reference": 250,
     "direct": 235,
     "blocked": 185,
+    "depthwise": 18,
     "panel": 100,
     "complex": 15,
     "activated": 4,
