@@ -12,7 +12,8 @@ from tests.test_layers import correlated, integers
 REQUIRED = inspect.Parameter.empty
 SHARED = {"strides": (1, 1), "padding": "valid", "data_format": None, "dilation_rate": (1, 1), "activation": None, "use_bias": True,
           "bias_initializer": "zeros", "bias_regularizer": None, "activity_regularizer": None, "bias_constraint": None,
-          "depth_multiplier": 1, "depthwise_initializer": "glorot_uniform", "depthwise_regularizer": None, "depthwise_constraint": None}  # fmt: skip
+          "depth_multiplier": 1, "depthwise_initializer": "glorot_uniform",
+          "depthwise_regularizer": None, "depthwise_constraint": None}  # fmt: skip
 # keras.layers' in Keras 3
 ARGUMENTS = {
     DepthwiseConv2D: {"kernel_size": REQUIRED, **SHARED},

@@ -1,4 +1,4 @@
-"""Keras 3's `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D` and `Sequential`: names, arguments, defaults, weight shapes and error texts, on NumPy arrays.
+"""Keras 3's convolution layers and `Sequential`: names, arguments, defaults, weight shapes and error texts, on NumPy arrays.
 
 A layer creates its weights, keeps a `fastconv.plan` per input shape and calls it; there is no training.  Results are
 NumPy arrays.  Error texts and the rules of building are those of Keras 3.15 (`keras/src/layers/layer.py`,

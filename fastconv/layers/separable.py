@@ -176,7 +176,9 @@ class SeparableConv2D(Conv2D):
         ]
         return [*weights, self._new_weight("bias", (self.filters,), self.bias_initializer)] if self.use_bias else weights
 
-    def _plan(self, src: np.ndarray, depthwise: np.ndarray, pointwise: Any = None, bias: np.ndarray | None = None) -> Any:
+    def _plan(self, src: np.ndarray, *weights: Any) -> Any:
+        depthwise, pointwise = weights[:2]
+        bias = weights[2] if self.use_bias else None
         first = _depthwise_plan(self, src, depthwise, None, None)
         last = self.data_format == "channels_last"
         between = list(self.compute_output_shape(src.shape))
