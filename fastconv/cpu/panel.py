@@ -10,7 +10,7 @@ before it is added.
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,21 +24,12 @@ from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile, fitting
+from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
 from .values import finish_values
 
 CASES = ("ih64_k3_p1_reflect_u8:f32:u8:f32_saturate", "ih64_k5_p2_u8:f32:u8:f32_bias+saturate", "ih40_k7_p3_edge_f16:f16:f16:f32",
          "ih40_k3_u8:f64:u8:f64_order=raster", "g3_ic3ih40_oc3k5_p2_wrap_u8:f32:u8:f32_nhwc_saturate_shared",
          "g3_ic3ih40_oc3k3_p1_f32_nhwc_shared", "ic3ih30_oc4k3_s2_p1_i16:f32:f32:f32_bias+relu")  # fmt: skip
-
-
-class Tile(NamedTuple):
-    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
-
-    registers: int  # of the target, at least
-    rows: int
-    vecs: int
-    tall: int
 
 
 TILES = (
@@ -222,12 +213,8 @@ def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
     """The row of FIXED that this problem's kernel is compiled for, or zeros; of pairs, 1 across the row or column."""
     if p.order != "any":
         return (0, 0) if p.order == "raster" else (1, 0) if p.kh == 1 else (0, 1)
-    for kh, kw in FIXED:
-        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
-        dense = kw == p.kw and p.dw == 1 and p.ic == p.g and not p.shared and registers <= tile.registers
-        if _steps(p)[:2] == (1, 1) and kh == p.kh <= tile.tall and dense:
-            return kh, kw
-    return 0, 0
+    side_by_side = p.dw == 1 and p.ic == p.g and not p.shared
+    return fixed(FIXED, p, tile, side_by_side) if _steps(p)[:2] == (1, 1) else (0, 0)
 
 
 def _tall(p: Problem, tile: Tile) -> int:
@@ -261,7 +248,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         """A launch for packed weights like these, ``taps`` in each of their elements."""
         shape, head, tables, own = _layout(p, tile, lanes, taps)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, _tall(p, tile), taps) @ strides
+        order = tap_order(p, _tall(p, tile), taps) @ strides
         e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         values = finish_values(p, fill).view(np.int8)
@@ -386,17 +373,6 @@ def _staged_launch(
                 np.copyto(to, made)
 
     return launch
-
-
-def _tap_order(p: Problem, tall: int, taps: int) -> np.ndarray:
-    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        rows.append((first, end))
-        first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
-    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
