@@ -192,7 +192,7 @@ def most_kernels(t: Target) -> int:
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
     """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
-    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    sh, sw = p.strides
     return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
 
 

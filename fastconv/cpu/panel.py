@@ -158,15 +158,15 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up")) or _refused_types(p, rounding)
     if reason is not None:
         return reason
-    sh, sw, dh = _steps(p)
+    sh, sw = p.strides
     if p.order != "any" and (sh, sw) != (1, 1):
         return f"its sums in exact orders have stride 1, not {(sh, sw)}"
     if p.order.endswith("symmetric") and p.ic > p.g:
         return "sums pairs of one channel"
     if sh > 2 or sw > 2:
         return f"its tiles have strides 1 and 2, not {(sh, sw)}"
-    if dh > 1:
-        return f"its rows of taps are dense, not {dh} apart"
+    if p.dh > 1 and p.kh > 1:
+        return f"its rows of taps are dense, not {p.dh} apart"
     if interleaved(p) > 1 and sw > 1:
         return "interleaved channels have no column stride"
     tile, lanes = _tile(p, t), t.lanes(KINDS[sum_kind(p) or "f32"][2])
@@ -197,11 +197,6 @@ def most_kernels(t: Target) -> int:
     return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in fitting(TILES, t))
 
 
-def _steps(p: Problem) -> tuple[int, int, int]:
-    """Row and column stride and row dilation that matter: of one row or column of results no stride does, of one tap no dilation."""
-    return p.sh if p.oh > 1 else 1, p.sw if p.ow > 1 else 1, p.dh if p.kh > 1 else 1
-
-
 def _tile(p: Problem, t: Target) -> Tile:
     """The flat tile for tall kernels on wide planes, else the tall one: see `direct`."""
     lanes, ow = t.lanes(KINDS[sum_kind(p) or "f32"][2]), p.ow * interleaved(p)
@@ -214,11 +209,11 @@ def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
     if p.order != "any":
         return (0, 0) if p.order == "raster" else (1, 0) if p.kh == 1 else (0, 1)
     side_by_side = p.dw == 1 and p.ic == p.g and not p.shared
-    return fixed(FIXED, p, tile, side_by_side) if _steps(p)[:2] == (1, 1) else (0, 0)
+    return fixed(FIXED, p, tile, side_by_side) if p.strides == (1, 1) else (0, 0)
 
 
 def _tall(p: Problem, tile: Tile) -> int:
-    return 1 if p.order != "any" else tile.tall if _steps(p)[1] == 1 else tile.tall // 2
+    return 1 if p.order != "any" else tile.tall if p.strides[1] == 1 else tile.tall // 2
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -226,7 +221,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     kind = sum_kind(p)
     assert kind is not None
     tile, lanes = _tile(p, t), t.lanes(KINDS[kind][2])
-    v, h, _ = _steps(p)
+    v, h = p.strides
     kh, kw = _fixed(p, tile)
     rounding = parse_epilogue(p.epilogue).rounding or ""
     name = (
@@ -296,7 +291,7 @@ def _sums_bytes(p: Problem, t: Target, lanes: int) -> bool:
     512x512 uint8, one core, float and integers: k3 69 and 64 us, k5 148 and 94, k7 248 and 115, k15 1037 and 327 (Zen 4, 2026-11).
     """
     exact = p.taps * 255 * 128 <= 1 << 24 and not parse_epilogue(p.epilogue).bias and p.order == "any"
-    dense = _steps(p)[:2] == (1, 1) and p.dw == 1 and p.kw >= 5 and interleaved(p) <= 4
+    dense = p.strides == (1, 1) and p.dw == 1 and p.kw >= 5 and interleaved(p) <= 4
     able = t.bits == 512 and adds_products_of_bytes()
     return able and dense and exact and p.src == "u8" and p.acc == "f32" and costs.panel_seconds(p.replace(n=1), lanes) > costs.DOTS_SECONDS
 
@@ -383,7 +378,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     kind = sum_kind(p)
     assert kind is not None
     size, channels = KINDS[kind][2], interleaved(p)
-    sh, sw, _ = _steps(p)
+    sh, sw = p.strides
     icg, ocg, groups = (1, 1, 1) if channels > 1 else (p.ic // p.g, p.oc // p.g, p.g)
     width, ow = lanes * tile.vecs, p.ow * channels
     held = (tile.rows - 1) * sh + p.kh
