@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .planning.arguments import check_choices, check_out, exact, pair, spans
-from .planning.calls import Bounded, Call, View, delivered, destination, prepared
+from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
@@ -24,7 +24,7 @@ _KERNELS: dict[tuple[bool, bool], View] = {
     (True, True): lambda w: w[None, None, ::-1, ::-1],
 }
 
-_calls: Bounded[Call] = Bounded(MOST_PLANS)
+_calls: Calls[GivenWeights] = Calls(MOST_PLANS)
 
 
 def _plane(x: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def correlate2d(
     boundary : {"fill", "wrap", "symm"}
         Also ``"pad"``, ``"circular"``, ``"symmetric"``.
     fillvalue : scalar
-        Outside the image under ``"fill"``; cast to the result's type.
+        Outside the image under ``"fill"``, cast to the result's type; not looked at under other boundaries.
     stride : int or (int, int)
         Every stride-th row and column of the result: equal to slicing it ``[::sh, ::sw]``.
     dilation : int or (int, int)
@@ -123,16 +123,12 @@ def _lookup(
         place = None if out is None else (out.shape, out.strides, out.dtype)
         key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
                stride, dilation, exact(fillvalue, stride, dilation), dtype, precision, count, device, algorithm)  # fmt: skip
-        try:
-            call = _calls.get(key)
-        except TypeError:  # an unhashable fillvalue or stride
-            key = None
-        else:
-            if call is not None:
-                result = call.again(in1, in2, None, out)
-                if result is not None:
-                    return result
-    if key is not None and fillvalue == 0 and type(fillvalue) is not int:
+        call = _calls.find(key)
+        if call is not None:
+            result = call.result((in1, in2, None)) if out is None else call.into((in1, in2, None), out)
+            if result is not None:
+                return result
+    if isinstance(fillvalue, (float, complex, np.inexact)) and fillvalue == 0:
         key = None  # -0.0 and 0 are equal as keys
     return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
                     precision, count, device, algorithm)  # fmt: skip
@@ -156,7 +152,7 @@ def _general(
     result_type = _result_type(in1, in2, dtype)
     if mask is not None:
         result_type = np.result_type(result_type, np.float64) if result_type.kind not in "fc" else result_type
-    fill = _cast_fill(fillvalue, result_type)
+    fill = _cast_fill(fillvalue, result_type) if _BORDERS[boundary] == "constant" else 0
     span = spans(in2.shape, dilations)
     swapped = _exchanged(mode, in1.shape, span)
     if swapped and (strides, dilations) != ((1, 1), (1, 1)):
@@ -189,11 +185,8 @@ def _general(
     dst = destination(out, shape, result_type, in1, in2)
     call = prepared(plan, shape, result_type, _plane, view, (in1, in2, dst), fill,
                     rivals_of(p, count, algorithm))  # fmt: skip
-    call.run(in1, in2, None, dst)
     # a plan for these weights alone is not kept for others of their shape
-    if key is not None and named is p and (out is None or dst is out):
-        _calls.keep(key, call)
-    return delivered(dst, out)
+    return _calls.first(key if named is p else None, call, (in1, in2, None), out, dst)
 
 
 def _result_type(in1: np.ndarray, in2: np.ndarray, dtype: Any) -> np.dtype[Any]:

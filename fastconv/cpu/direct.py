@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import namedtuple
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,21 +24,11 @@ from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile, fitting
+from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
 from .values import finish_values, kernel_kind
 
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
          "ic3ih64_oc8k5_s2_p2_f32", "ih64_k3_d2_p2_reflect_f32", "ih64_k31_f32", "ih64_k3_i64")  # fmt: skip
-
-
-class Tile(NamedTuple):
-    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
-
-    registers: int  # of the target, at least
-    rows: int
-    vecs: int
-    tall: int
-    steps: tuple[int, ...] = (1, 2)  # stride classes of columns that it is for
 
 
 TILES = (
@@ -202,7 +192,7 @@ def most_kernels(t: Target) -> int:
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
     """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
-    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    sh, sw = p.strides
     return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
 
 
@@ -228,12 +218,8 @@ def _tile(p: Problem, t: Target) -> Tile:
 
 def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
     """The row of FIXED that this problem's kernel is compiled for, or zeros."""
-    for kh, kw in FIXED:
-        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
-        dense = kw == p.kw and _steps(p)[3] == 1 and p.ic == p.g and size >= 4 and registers <= tile.registers
-        if _stride_classes(p) == (1, 1) and kh == p.kh <= tile.tall and (dense or not kw):
-            return kh, kw
-    return 0, 0
+    side_by_side = _steps(p)[3] == 1 and p.ic == p.g and size >= 4
+    return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p) == (1, 1) else (0, 0)
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -258,7 +244,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, tall) @ strides
+        order = tap_order(p, tall) @ strides
         shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy) else in_place
         units = p.n * p.oc * head.phases * head.bands
         # other threads see what went past the caches: the pool's atomic operations, or the interpreter's, order it
@@ -274,17 +260,6 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
 def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
-
-
-def _tap_order(p: Problem, tall: int) -> np.ndarray:
-    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        rows.append((first, end))
-        first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(p.kw) for ky in range(first, end)]
-    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:
