@@ -20,7 +20,7 @@ BLOCKS = {
     "mr": ("oc", True),
     "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers", "steps"}
+OTHER_FIELDS = {"registers", "steps", "carries"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 

@@ -29,6 +29,7 @@ class Tile(NamedTuple):
     vecs: int
     tall: int
     steps: tuple[int, ...] = (1, 2)  # stride classes of columns that it is for
+    carries: bool = False  # for kernels of one width that `carried.lead_of` takes, and for no others
 
 
 def fitting(tiles: tuple[Tile, ...], t: Target) -> list[Tile]:
