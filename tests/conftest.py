@@ -19,6 +19,7 @@ LEAST_EXERCISED = {
     "direct": 235,
     "blocked": 185,
     "panel": 100,
+    "transposed": 9,
     "complex": 15,
     "activated": 4,
     "separable": 200,

@@ -20,6 +20,7 @@ def _load():
 
 CASES = _load()
 STRUCTURED = {"separable": "rank1"}  # algorithms for weights of which something is known
+BACKWARD = ("transposed",)  # algorithms that compute gradients only
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import fastconv
 from fastconv.nn import conv2d_input, conv2d_weight
+from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
 from tests.oracles import activation, assert_close, assert_same_bits, assert_within, peer_bound, truth
 from tests.problems import operands, random_array, run
@@ -120,10 +121,11 @@ def test_transposed_activation_and_out():
     rng = np.random.default_rng(3)
     x, w, b = rng.standard_normal((2, 4, 5, 6)), rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(3)
     sums = fastconv.conv_transpose2d(x, w, b, stride=2)
+    magnitude = fastconv.conv_transpose2d(*map(np.abs, (x, w, b)), stride=2)
     for name in ("relu", "tanh", ("leaky_relu", 0.1)):
         text = name if isinstance(name, str) else "leaky_relu:0.1"
         result = fastconv.conv_transpose2d(x, w, b, stride=2, activation=name)
-        assert_close(result, activation(text, sums), peer_bound("f8", 1, np.abs(sums)))
+        assert_close(result, activation(text, sums), peer_bound("f8", w.size, magnitude))
     out = np.empty_like(sums)
     assert fastconv.conv_transpose2d(x, w, b, stride=2, out=out) is out
     assert_same_bits(out, sums)
@@ -180,6 +182,29 @@ def test_bad_arguments_of_the_gradients():
     for bad in ({"stride": 0}, {"padding": -1}, {"dilation": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             conv2d_input(x.shape, w, y, **bad)
+
+
+def test_a_gradient_by_transforms_is_of_their_class():
+    p = Problem.parse("ih130iw110_k31_p7_bwd-data")
+    src, wei, _ = operands(p)
+    (child,) = plan_problem(p).children
+    assert child.algorithm == "fft"
+    assert_within(run(p, src, wei, algorithm="transposed"), p, truth(p, src, wei), "fft")
+    strict = p.replace(precision="strict")
+    assert_within(run(strict, src, wei, algorithm="transposed"), strict, truth(strict, src, wei))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
+    """The weights of a forward problem would meet its padding."""
+    for text in ("ic3ih9iw11_oc5k3_p1_bwd-data", "ic2ih9iw10_oc3k3_s2_bwd-data_f64", "ih20iw31_k3_d2_bwd-data"):
+        p = Problem.parse(text)
+        src, wei, _ = operands(p)
+        for array, at in ((wei, (0, 0, 0, 1)), (src, (0, 0, 0, 0)), (src, (0, -1, -1, 2))):
+            changed = array.copy()
+            changed[at] = value
+            arrays = (src, changed) if array is wei else (changed, wei)
+            assert_within(run(p, *arrays), p, truth(p, *arrays))
 
 
 @pytest.mark.parametrize("op", ["bwd_data", "bwd_weight"])
