@@ -20,6 +20,7 @@ LEAST_EXERCISED = {
     "blocked": 185,
     "panel": 100,
     "transposed": 9,
+    "weights": 8,
     "complex": 15,
     "activated": 4,
     "separable": 200,

@@ -161,6 +161,16 @@ def transposed_seconds(p: Problem) -> float:
     return phases * CHILD_CALL_SECONDS + p.flops / CHILD_FLOPS_PER_SECOND + STAGED_VALUE_SECONDS * (p.sw > 1) * p.n * p.ic * p.ih * p.iw
 
 
+def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: bool) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``columns`` channels or taps of a row, and the packing of both panels."""
+    oc, ic = p.oc // p.g, p.ic // p.g
+    each, taps = (ic * p.kw, p.kh) if expanded else (ic, p.kh * p.kw)
+    vectors = _padded(oc, mr * lanes) / lanes * _padded(each, columns)
+    sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * BLOCKED_SHARE) + BLOCKED_STORE_SECONDS * taps)
+    packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
+    return 2 * CALL_SECONDS + p.g * (sums + packed)
+
+
 def complex_seconds(p: Problem) -> float:
     """Four real products for each, and NumPy's conversion of the planes."""
     values = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
