@@ -203,5 +203,8 @@ def _planned(
     dst = destination(out, shape, dtype, *inputs, bias)
     if dst.size:
         plan = plan_problem(p, threads=thread_count(threads), algorithm=algorithm)
+        if bias is not None:
+            with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
+                bias = np.ascontiguousarray(bias, DTYPES[p.acc])
         plan.run(src, plan.pack(wei), bias, view(dst))
     return delivered(dst, out)

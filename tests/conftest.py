@@ -16,6 +16,8 @@ LEAST_EXERCISED = {
     "direct": 235,
     "blocked": 185,
     "panel": 100,
+    "transposed": 9,
+    "weights": 8,
     "complex": 15,
     "activated": 4,
     "separable": 200,

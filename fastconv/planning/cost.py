@@ -79,6 +79,7 @@ CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
 CHILD_CALL_SECONDS = 3e-5
+MOST_BUFFER = 4 << 20  # bytes of a phase of a transposed convolution that is computed aside; of more images, some at a time
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 
 # NumPy's slice arithmetic, within a factor of 3
@@ -152,6 +153,22 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
 def activated_seconds(p: Problem) -> float:
     """A child's sums, and an activation by NumPy."""
     return p.flops / CHILD_FLOPS_PER_SECOND + ACTIVATION_SECONDS * p.n * p.oc * p.oh * p.ow + CHILD_CALL_SECONDS
+
+
+def transposed_seconds(p: Problem) -> float:
+    """Children's sums, one for each phase, and NumPy's copy of phases computed aside."""
+    phases = min(p.sh, p.ih) * min(p.sw, p.iw)
+    return phases * CHILD_CALL_SECONDS + p.flops / CHILD_FLOPS_PER_SECOND + STAGED_VALUE_SECONDS * (p.sw > 1) * p.n * p.ic * p.ih * p.iw
+
+
+def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: bool) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``columns`` channels or taps of a row, and the packing of both panels."""
+    oc, ic = p.oc // p.g, p.ic // p.g
+    each, taps = (ic * p.kw, p.kh) if expanded else (ic, p.kh * p.kw)
+    vectors = _padded(oc, mr * lanes) / lanes * _padded(each, columns)
+    sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * BLOCKED_SHARE) + BLOCKED_STORE_SECONDS * taps)
+    packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
+    return 2 * CALL_SECONDS + p.g * (sums + packed)
 
 
 def complex_seconds(p: Problem) -> float:
