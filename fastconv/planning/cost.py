@@ -81,6 +81,11 @@ COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart
 CHILD_CALL_SECONDS = 3e-5
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 
+# CUDA, of nominal figures; not measured on a card yet
+CUDA_LAUNCH_SECONDS = 3e-6
+CUDA_COPY_SHARE = 0.85
+CUDA_DIRECT_SHARE = 0.8
+
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
 REFERENCE_FLOP_SECONDS = 1.5e-9
@@ -178,3 +183,9 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
     converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
     return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
+
+
+def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
+    """The longer of memory's time and the multiply-adds', and a launch."""
+    sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
