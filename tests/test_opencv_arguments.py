@@ -176,7 +176,7 @@ WRONG = [
     ("GaussianBlur", (SRC, (3, 3), 1), {"hint": 9}, ValueError, "hint must be ALGO_HINT_DEFAULT.*got 9"),
     ("blur", (SRC, (3, 3)), {"precision": "high"}, ValueError, "precision must be one of .*got 'high'"),
     ("blur", (SRC, (3, 3)), {"threads": 0}, ValueError, "threads"),
-    ("blur", (SRC, (3, 3)), {"device": "tpu"}, ValueError, "device must be None or 'cpu'.*got 'tpu'"),
+    ("blur", (SRC, (3, 3)), {"device": "tpu"}, ValueError, "device must be None, 'cpu' or 'cuda'.*got 'tpu'"),
     ("blur", (SRC, (3, 3)), {"algorithm": "magic"}, ValueError, "algorithm must be None or one of .*got 'magic'"),
 ]  # fmt: skip
 

@@ -27,6 +27,7 @@ class DeviceArray:
         Kept alive as long as the view.
     """
 
+    is_cuda = True  # as torch says it
     __slots__ = ("address", "device", "dtype", "owner", "shape", "stream", "strides")
 
     def __init__(
@@ -114,3 +115,16 @@ def dense_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
         strides[axis] = step
         step *= max(shape[axis], 1)
     return tuple(strides)
+
+
+def _range(array: DeviceArray) -> tuple[int, int]:
+    reach = [stride * (extent - 1) for stride, extent in zip(array.strides, array.shape, strict=True)]
+    return array.address + sum(min(r, 0) for r in reach), array.address + sum(max(r, 0) for r in reach) + array.dtype.itemsize
+
+
+def overlap(a: DeviceArray, b: DeviceArray) -> bool:
+    """Whether two views may share memory."""
+    if a.device != b.device or 0 in a.shape or 0 in b.shape:
+        return False
+    (a0, a1), (b0, b1) = _range(a), _range(b)
+    return a0 < b1 and b0 < a1

@@ -10,6 +10,7 @@ from ..planning.problem import DTYPES, dtype_name
 from .arrays import DeviceArray
 from .compile import Kernel
 from .driver import Launch, Memory, uploaded
+from .finish import SUMS
 from .simd import SIZES
 
 _THREADS = 256
@@ -71,7 +72,7 @@ def converted(array: DeviceArray, dtype: Any) -> DeviceArray:
     for name in (dtype_name(array.dtype), dtype_name(dtype)):
         if name not in SIZES:
             raise TypeError(f"CUDA kernels do not read or write {DTYPES[name]}")
-    memory = Memory(array.nbytes // array.dtype.itemsize * np.dtype(dtype).itemsize, array.device)
+    memory = Memory(array.nbytes // array.dtype.itemsize * np.dtype(dtype).itemsize, array.device, array.stream)
     result = DeviceArray(memory.address, array.shape, None, dtype, array.stream, array.device, memory)
     copied(array, result)
     return result
@@ -88,3 +89,12 @@ def on_device(array: Any, kind: str, device: int | None = None) -> DeviceArray:
     if array.dtype == dtype or (array.dtype.kind in "iu" and dtype.kind in "iu" and array.dtype.itemsize == dtype.itemsize):
         return array
     return converted(array, dtype)
+
+
+def addend(acc: str, bias: Any, device: int | None) -> DeviceArray:
+    """A bias as kernels read it: dense, in the type of a thread's sums, rounded or wrapped as ``acc`` does first."""
+    if not isinstance(bias, DeviceArray):
+        with np.errstate(all="ignore"):
+            bias = np.asarray(bias).astype(DTYPES[acc])
+    array = on_device(bias, SUMS[acc], device)
+    return array if array.dense else converted(array, DTYPES[SUMS[acc]])

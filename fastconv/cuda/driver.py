@@ -1,7 +1,7 @@
 """driver: what fastconv asks of the CUDA driver, through cuda.bindings: devices, memory, loaded kernels, launches.
 
 A launch is prepared once: its parameters lie in a block of bytes in which a call replaces the addresses of the arrays, and the driver
-copies that block.  Work goes to the stream that the caller's arrays name; nothing here waits for it, but for `Memory.read`.  In Numba's
+copies that block.  Work goes to the stream that the caller's arrays name; nothing here waits for it, but for `Event.wait`.  In Numba's
 simulator memory is NumPy's and a launch runs the kernel's Python.
 """
 
@@ -135,47 +135,90 @@ def properties(device: int) -> Properties:
 
 
 class Memory:
-    """Bytes of a device, freed with this object; ``address`` is the first one's."""
+    """Bytes of a device, freed with this object; ``address`` is the first one's.
 
-    def __init__(self, size: int, device: int | None = None) -> None:
+    With a ``stream`` they are taken and given back in that stream's order, for what only its work uses; without one, giving them back
+    waits for all work of the device.
+    """
+
+    def __init__(self, size: int, device: int | None = None, stream: int | None = None) -> None:
         self.address = 0
         self.size = size
         self.device = current(device)
+        self._stream = stream
         self._host: Any = None
         if SIMULATED:
             self._host = np.empty(-(-size // 16) + 1, np.complex128)
             self.address = int(self._host.ctypes.data)
-        else:
+        elif stream is None:
             self.address = int(checked(api().cuMemAlloc(max(size, 1)), f"allocate {size} bytes"))
+        else:
+            self.address = int(checked(api().cuMemAllocAsync(max(size, 1), stream), f"allocate {size} bytes"))
 
     def __del__(self) -> None:
-        if self._host is None and self.address:
-            api().cuMemFree(self.address)
+        if self.address and self._host is None:
+            current(self.device)
+            if self._stream is None:
+                api().cuMemFree(self.address)
+            else:
+                api().cuMemFreeAsync(self.address, self._stream)
 
-    def write(self, array: np.ndarray) -> None:
-        """Copy a contiguous array into the memory's start; done on return."""
-        assert array.flags.c_contiguous
-        assert array.nbytes <= self.size
-        if self._host is not None:
-            ctypes.memmove(self.address, array.ctypes.data, array.nbytes)
-        elif array.nbytes:
-            checked(api().cuMemcpyHtoD(self.address, array.ctypes.data, array.nbytes), f"copy {array.nbytes} bytes to the device")
 
-    def read(self, array: np.ndarray) -> np.ndarray:
-        """Fill a contiguous array from the memory's start, behind all work of the default stream."""
-        assert array.flags.c_contiguous
-        assert array.nbytes <= self.size
-        if self._host is not None:
-            ctypes.memmove(array.ctypes.data, self.address, array.nbytes)
-        elif array.nbytes:
-            checked(api().cuMemcpyDtoH(array.ctypes.data, self.address, array.nbytes), f"copy {array.nbytes} bytes from the device")
-        return array
+def write(address: int, host: int, size: int, stream: int) -> None:
+    """Queue a copy from the host; done on return unless the host's memory is pinned."""
+    if SIMULATED:
+        ctypes.memmove(address, host, size)
+    elif size:
+        checked(api().cuMemcpyHtoDAsync(address, host, size, stream), f"copy {size} bytes to the device")
+
+
+def read(host: int, address: int, size: int, stream: int) -> None:
+    """Queue a copy to the host; done on return unless the host's memory is pinned."""
+    if SIMULATED:
+        ctypes.memmove(host, address, size)
+    elif size:
+        checked(api().cuMemcpyDtoHAsync(host, address, size, stream), f"copy {size} bytes from the device")
+
+
+class Event:
+    """A point in a stream's work."""
+
+    def __init__(self) -> None:
+        self._handle = None if SIMULATED else checked(api().cuEventCreate(2), "create an event")  # 2: without times
+
+    def record(self, stream: int) -> None:
+        """Put the event behind the stream's work."""
+        if self._handle is not None:
+            checked(api().cuEventRecord(self._handle, stream), "record an event")
+
+    def wait(self) -> None:
+        """Until the work before it is done."""
+        if self._handle is not None:
+            checked(api().cuEventSynchronize(self._handle), "wait for an event")
+
+    def hold(self, stream: int) -> None:
+        """Let a stream's further work wait for it; the host does not."""
+        if self._handle is not None:
+            checked(api().cuStreamWaitEvent(stream, self._handle, 0), "let a stream wait")
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            api().cuEventDestroy(self._handle)
+
+
+def pinned(size: int) -> Any:
+    """Page-locked memory of the host as an array of bytes, which copies read and write beside other work."""
+    if SIMULATED:
+        return np.empty(size, np.uint8)
+    address = int(checked(api().cuMemHostAlloc(size, 0), f"pin {size} bytes"))
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
 def uploaded(array: np.ndarray, device: int | None = None) -> Memory:
-    """A copy of an array on a device."""
+    """A copy of an array on a device, complete on return."""
+    array = np.ascontiguousarray(array)
     memory = Memory(array.nbytes, device)
-    memory.write(np.ascontiguousarray(array))
+    write(memory.address, array.ctypes.data, array.nbytes, 0)
     return memory
 
 

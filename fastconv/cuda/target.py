@@ -37,6 +37,11 @@ class Target:
     name: str = ""
 
     @property
+    def backend(self) -> str:
+        """Whose algorithms run on it."""
+        return "cuda"
+
+    @property
     def arch(self) -> str:
         """As the compiler spells it: ``sm_90``."""
         return f"sm_{self.cc[0]}{self.cc[1]}"

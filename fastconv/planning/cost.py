@@ -85,6 +85,7 @@ APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 CUDA_LAUNCH_SECONDS = 3e-6
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
+CUDA_PLAIN_SHARE = 0.02
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -189,3 +190,8 @@ def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
     """The longer of memory's time and the multiply-adds', and a launch."""
     sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
+
+
+def cuda_plain_seconds(p: Problem, fma: float) -> float:
+    """Two loads, their addresses and a border for each multiply-add."""
+    return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
