@@ -91,6 +91,12 @@ CHILD_CALL_SECONDS = 3e-5
 MOST_BUFFER = 4 << 20  # bytes of a phase of a transposed convolution that is computed aside; of more images, some at a time
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 
+# CUDA, of nominal figures; not measured on a card yet
+CUDA_LAUNCH_SECONDS = 3e-6
+CUDA_COPY_SHARE = 0.85
+CUDA_DIRECT_SHARE = 0.8
+CUDA_PLAIN_SHARE = 0.02
+
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
 REFERENCE_FLOP_SECONDS = 1.5e-9
@@ -217,3 +223,14 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
     converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
     return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
+
+
+def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
+    """The longer of memory's time and the multiply-adds', and a launch."""
+    sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
+
+
+def cuda_plain_seconds(p: Problem, fma: float) -> float:
+    """Two loads, their addresses and a border for each multiply-add."""
+    return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
