@@ -1,6 +1,6 @@
 """The CUDA backend: its ordered candidate list."""
 
-from . import direct, target
+from . import direct, implicit_gemm, target
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (direct,)
+ALGORITHMS = (implicit_gemm, direct)

@@ -75,6 +75,10 @@ class Emitter:
         """An address modulo a power of two, in 32 bits."""
         return self.value(self.builder.trunc(address.register, ir.IntType(32))) & size - 1
 
+    def anew(self, x: Any) -> Value:
+        """The same 32-bit number, as one that the compiler cannot know: what is made of it is made here, not kept in registers."""
+        return self._asm(ir.IntType(32), "mov.b32 $0, $1;", "=r,r", [self.i32(x)], True)
+
     def pick(self, condition: Any, a: Any, b: Any) -> Value:
         """``a`` where the condition holds, else ``b``; neither is a branch."""
         a, b = self._alike(a, b)

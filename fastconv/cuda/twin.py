@@ -54,6 +54,9 @@ class Twin:
     def below(self, address: int, size: int) -> int:
         return address & size - 1
 
+    def anew(self, x: Any) -> int:
+        return self.i32(x)
+
     def pick(self, condition: Any, a: Any, b: Any) -> Any:
         return a if condition else b
 

@@ -85,6 +85,7 @@ APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 CUDA_LAUNCH_SECONDS = 3e-6
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
+CUDA_GEMM_SHARE = 0.7
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -189,3 +190,8 @@ def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
     """The longer of memory's time and the multiply-adds', and a launch."""
     sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
+
+
+def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, fma: float) -> float:
+    """The longer of memory's time and the multiply-adds' of whole tiles, and a launch."""
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / (CUDA_GEMM_SHARE * fma))
