@@ -1,6 +1,6 @@
 """The CUDA backend: its ordered candidate list."""
 
-from . import direct, implicit_gemm, target
+from . import direct, implicit_gemm, target, tensor
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (implicit_gemm, direct)
+ALGORITHMS = (tensor, implicit_gemm, direct)

@@ -86,6 +86,7 @@ CUDA_LAUNCH_SECONDS = 3e-6
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
 CUDA_GEMM_SHARE = 0.7
+CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -192,6 +193,6 @@ def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
 
 
-def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, fma: float) -> float:
-    """The longer of memory's time and the multiply-adds' of whole tiles, and a launch."""
-    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / (CUDA_GEMM_SHARE * fma))
+def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, rate: float) -> float:
+    """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)
