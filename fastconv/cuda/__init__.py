@@ -1,6 +1,6 @@
 """The CUDA backend: its ordered candidate list."""
 
-from . import direct, plain, target
+from . import direct, implicit_gemm, plain, target, tensor
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (direct, plain)
+ALGORITHMS = (tensor, implicit_gemm, direct, plain)

@@ -75,6 +75,10 @@ class Emitter:
         """An address modulo a power of two, in 32 bits."""
         return self.value(self.builder.trunc(address.register, ir.IntType(32))) & size - 1
 
+    def anew(self, x: Any) -> Value:
+        """The same 32-bit number, as one that the compiler cannot know: what is made of it is made here, not kept in registers."""
+        return self._asm(ir.IntType(32), "mov.b32 $0, $1;", "=r,r", [self.i32(x)], True)
+
     def pick(self, condition: Any, a: Any, b: Any) -> Value:
         """``a`` where the condition holds, else ``b``; neither is a branch."""
         a, b = self._alike(a, b)
@@ -123,6 +127,44 @@ class Emitter:
         names = {"u": "u32", "s": "s32"}
         text = f"dp4a.{names[signs[0]]}.{names[signs[1]]} $0, $1, $2, $3;"
         return self._asm(ir.IntType(32), text, "=r,r,r,r", [a, b, c])
+
+    def tf32(self, x: Value) -> Value:
+        """A float32 rounded to the 11 significant bits that tensor cores multiply."""
+        kind = ir.FloatType()
+        bits = self._asm(ir.IntType(32), "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x])
+        return self.value(self.builder.bitcast(bits.register, kind))
+
+    def warp_products(self, a: Value, b: Value, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Value]) -> list[Value]:
+        """Add ``sum_k a[k][i] b[k][j]``, k in 0 .. 7, to the warp's sums, on tensor cores; ``a`` and ``b`` are rows of float32 that hold
+        numbers of `tf32` in shared memory, ``pitches`` apart.
+
+        Of each 16 x 8 sums a thread has rows ``lane / 4`` and 8 more, columns ``lane % 4 * 2`` and the next.
+        """
+        (m, n), number = pitches, ir.FloatType()
+        lane = self.thread("x") & 31
+        deep, across = lane & 3, lane >> 2
+        # at, and 4 rows of k further down
+        left, right = a + (deep * m + across) * 4, b + (deep * n + across) * 4
+        rows, columns = extents[0] // 16, extents[1] // 8
+
+        def operands(base: Value, pitch: int, offsets: tuple[int, ...]) -> list[Value]:
+            words = [self._words("f32", base + 4 * (offset + 4 * pitch * far), 1, 3)[0] for far in (0, 1) for offset in offsets]
+            return [self.value(self.builder.bitcast(word.register, ir.IntType(32))) for word in words]
+
+        tiles = [operands(left, m, (16 * i, 16 * i + 8)) for i in range(rows)]
+        pixels = [operands(right, n, (8 * j,)) for j in range(columns)]
+        text = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        kind = ir.LiteralStructType([number] * 4)
+        sums = list(sums)
+        width = 2 * columns
+        for i in range(rows):
+            for j in range(columns):
+                places = [(2 * i + half) * width + 2 * j + k for half in (0, 1) for k in (0, 1)]
+                held = [*tiles[i], *pixels[j], *(sums[place] for place in places)]
+                made = self._asm(kind, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", held)
+                for part, place in enumerate(places):
+                    sums[place] = self.value(self.builder.extract_value(made.register, part))
+        return sums
 
     def permute(self, a: Any, b: Any, selector: int) -> Value:
         """Four of the eight bytes of ``b:a``, named by the digits of ``selector``, the lowest first."""

@@ -6,6 +6,7 @@ Each method is that of :class:`fastconv.cuda.simd.Emitter`, and documented there
 from __future__ import annotations
 
 import ctypes
+import itertools
 import operator
 from typing import Any
 
@@ -54,6 +55,9 @@ class Twin:
     def below(self, address: int, size: int) -> int:
         return address & size - 1
 
+    def anew(self, x: Any) -> int:
+        return self.i32(x)
+
     def pick(self, condition: Any, a: Any, b: Any) -> Any:
         return a if condition else b
 
@@ -74,6 +78,23 @@ class Twin:
             for word, sign in zip((a, b), signs, strict=True)
         ]
         return c + sum(x * y for x, y in zip(*parts, strict=True))
+
+    def tf32(self, x: float) -> float:
+        bits = np.array([x], np.float32).view(np.uint32)
+        if np.isfinite(x):
+            bits = bits + np.uint32(1 << 12) & np.uint32(0xFFFFFFFF - (1 << 13) + 1)
+        return float(bits.view(np.float32)[0])
+
+    def warp_products(self, a: int, b: int, pitches: tuple[int, int], extents: tuple[int, int], sums: list[float]) -> list[float]:
+        lane = self.thread("x") % 32
+        rows = [16 * i + lane // 4 + half for i in range(extents[0] // 16) for half in (0, 8)]
+        columns = [8 * j + lane % 4 * 2 + k for j in range(extents[1] // 8) for k in (0, 1)]
+        sums = list(sums)
+        for k in range(8):
+            left = [self.shared_load("f32", a + 4 * (k * pitches[0] + row), 1)[0] for row in rows]
+            right = [self.shared_load("f32", b + 4 * (k * pitches[1] + column), 1)[0] for column in columns]
+            sums = [total + x * y for total, (x, y) in zip(sums, itertools.product(left, right), strict=True)]
+        return sums
 
     def permute(self, a: Any, b: Any, selector: int) -> int:
         both = (a & 0xFFFFFFFF) | (b & 0xFFFFFFFF) << 32

@@ -96,6 +96,8 @@ CUDA_LAUNCH_SECONDS = 3e-6
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
 CUDA_PLAIN_SHARE = 0.02
+CUDA_GEMM_SHARE = 0.7
+CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -234,3 +236,8 @@ def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
 def cuda_plain_seconds(p: Problem, fma: float) -> float:
     """Two loads, their addresses and a border for each multiply-add."""
     return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
+
+
+def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, rate: float) -> float:
+    """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)
