@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ from .epilogue import Epilogue, epilogue_text, finisher
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
-from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, paddings
+from .planning.card import CardPlan
+from .planning.devices import described_on_card, on_card, planned_for, session
+from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings
 from .planning.passes import bound
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
 from .planning.plans import Plan
@@ -116,11 +119,23 @@ def conv2d(
             if result is not None:
                 return result
     check_choices(precision, device)
-    input, weight = as_array("input", input), as_array("weight", weight)
+    here = session(device, "input", input, weight=weight, bias=bias, out=out)
+    if here is not None:
+        if epilogue is not None:
+            raise ValueError("epilogue must be None on a CUDA device; give bias= and activation=")
+        input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
+    else:
+        input, weight = as_array("input", input), as_array("weight", weight)
     if epilogue is not None and activation is not None:
         raise ValueError("activation must be None where an epilogue is given: it has one of its own")
     parsed = _parse(input.shape, input.dtype, weight.shape, weight.dtype, bias is not None, stride, padding, dilation, groups,
                     padding_mode, data_format, activation, dtype, precision)  # fmt: skip
+    if here is not None:
+        addend = checked_bias(bias, parsed.problem.oc, weight.ndim)
+        result, to = here.destination(out, parsed.shape, parsed.dtype)
+        if parsed.problem.n:
+            here.run(parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.image(to), 0, algorithm)
+        return here.deliver(result, to)
     if epilogue is not None:
         finish = finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, out)
         return finish(conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
@@ -273,7 +288,7 @@ def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.d
     """Shape and type of an array, or of a shape given in its place."""
     if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
         return tuple(extent.__index__() for extent in value), np.dtype(np.float32 if dtype is None else dtype), None
-    array = as_array(name, value)
+    array = described_on_card(name, value) if on_card(value) else as_array(name, value)
     return array.shape, array.dtype, array
 
 
@@ -299,7 +314,7 @@ def plan(
     padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
     precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
     effort: str = "estimate",
-) -> ConvolutionPlan:  # fmt: skip
+) -> ConvolutionPlan | CardPlan:  # fmt: skip
     """Decide once how to convolve, pack the weights, and run many times: `conv2d`'s arguments.
 
     Parameters
@@ -335,7 +350,22 @@ def plan(
                                     epilogue, dtype, precision, threads, device, algorithm, effort)  # fmt: skip
     if weights is not None and isinstance(bias, bool):
         raise TypeError(f"bias must be an array or None where weight is an array, got {bias!r}")
+    target = planned_for(device, input=input, weight=weight, bias=bias)
+    if target is not None:
+        return _card_plan(arguments, target, weights, bias if weights is not None else None)
     return ConvolutionPlan(arguments, weights, bias if weights is not None else None)
+
+
+def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -> CardPlan:
+    settings = dict(arguments)
+    if settings.pop("effort") != "estimate":
+        raise ValueError("effort must be 'estimate' on a CUDA device")
+    algorithm, _ = settings.pop("algorithm"), settings.pop("threads")
+    image, weights = settings.pop("input"), settings.pop("weight")
+    made = CardPlan(_parse(*image, *weights, **settings), image, weights, target, algorithm, partial(_card_plan, arguments, target))
+    if weight is not None:
+        made.set_weight(weight, bias)
+    return made
 
 
 def explain(
@@ -375,5 +405,8 @@ def explain(
     count, _ = arguments.pop("threads"), arguments.pop("effort")
     arguments.pop("algorithm")
     parsed = _parse(shape, input_type, weight_shape, weight_type, **arguments)
+    target = planned_for(device, input=input, weight=weight, bias=bias)
+    if target is not None:
+        return explain_problem(parsed.problem, target, algorithm=algorithm)
     p = structured(parsed.problem, None if weights is None else parsed.weights(weights), algorithm)
     return explain_problem(p, threads=count, algorithm=algorithm)

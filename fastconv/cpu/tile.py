@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numba import types
@@ -29,9 +29,21 @@ class Tile(NamedTuple):
     vecs: int
     tall: int
     steps: tuple[int, ...] = (1, 2)  # stride classes of columns that it is for
+    carries: bool = False  # for kernels of one width that `carried.lead_of` takes, and for no others
 
 
-def fitting(tiles: tuple[Tile, ...], t: Target) -> list[Tile]:
+class Row(Protocol):
+    """A row of a table of tiles."""
+
+    @property
+    def registers(self) -> int:
+        """Of the target, at least."""
+
+
+AnyTile = TypeVar("AnyTile", bound=Row)
+
+
+def fitting(tiles: tuple[AnyTile, ...], t: Target) -> list[AnyTile]:
     """The tiles for as many registers as the target has."""
     most = max(tile.registers for tile in tiles if tile.registers <= t.registers)
     return [tile for tile in tiles if tile.registers == most]
