@@ -88,7 +88,16 @@ CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
 CHILD_CALL_SECONDS = 3e-5
+MOST_BUFFER = 4 << 20  # bytes of a phase of a transposed convolution that is computed aside; of more images, some at a time
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
+
+# CUDA, of nominal figures; not measured on a card yet
+CUDA_LAUNCH_SECONDS = 3e-6
+CUDA_COPY_SHARE = 0.85
+CUDA_DIRECT_SHARE = 0.8
+CUDA_PLAIN_SHARE = 0.02
+CUDA_GEMM_SHARE = 0.7
+CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -176,6 +185,22 @@ def activated_seconds(p: Problem) -> float:
     return p.flops / CHILD_FLOPS_PER_SECOND + ACTIVATION_SECONDS * p.n * p.oc * p.oh * p.ow + CHILD_CALL_SECONDS
 
 
+def transposed_seconds(p: Problem) -> float:
+    """Children's sums, one for each phase, and NumPy's copy of phases computed aside."""
+    phases = min(p.sh, p.ih) * min(p.sw, p.iw)
+    return phases * CHILD_CALL_SECONDS + p.flops / CHILD_FLOPS_PER_SECOND + STAGED_VALUE_SECONDS * (p.sw > 1) * p.n * p.ic * p.ih * p.iw
+
+
+def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: bool) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``columns`` channels or taps of a row, and the packing of both panels."""
+    oc, ic = p.oc // p.g, p.ic // p.g
+    each, taps = (ic * p.kw, p.kh) if expanded else (ic, p.kh * p.kw)
+    vectors = _padded(oc, mr * lanes) / lanes * _padded(each, columns)
+    sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * BLOCKED_SHARE) + BLOCKED_STORE_SECONDS * taps)
+    packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
+    return 2 * CALL_SECONDS + p.g * (sums + packed)
+
+
 def complex_seconds(p: Problem) -> float:
     """Four real products for each, and NumPy's conversion of the planes."""
     values = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
@@ -200,3 +225,19 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
     converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
     return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
+
+
+def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
+    """The longer of memory's time and the multiply-adds', and a launch."""
+    sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
+
+
+def cuda_plain_seconds(p: Problem, fma: float) -> float:
+    """Two loads, their addresses and a border for each multiply-add."""
+    return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
+
+
+def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, rate: float) -> float:
+    """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)
