@@ -9,11 +9,12 @@ import numpy as np
 from .epilogue import activation_text, epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
 from .planning.calls import delivered, destination
-from .planning.layout import arranged, bias_array, check_channels
+from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, paddings
 from .planning.planner import plan_problem
 from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
 from .planning.thread_count import thread_count
+from .tensors import is_tensor, torch_ops
 
 
 def conv_transpose2d(
@@ -52,6 +53,9 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.ones((1, 2, 2)), np.ones((1, 1, 2, 2)), stride=2)[0, 0]
     array([1., 1., 1., 1.])
     """
+    if is_tensor(input) or is_tensor(weight):
+        return torch_ops().conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
+                                            out, dtype, precision, threads, device, algorithm)  # fmt: skip
     check_choices(precision, device)
     input, weight = as_array("input", input), as_array("weight", weight)
     layout = arranged(data_format, input.shape, weight.shape, (3, 4))
@@ -126,9 +130,10 @@ def conv2d_input(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
+    if is_tensor(weight) or is_tensor(grad_output):
+        return torch_ops().conv2d_input(input_size, weight, grad_output, stride, padding, dilation, groups)
     weight, grad = as_array("weight", weight), as_array("grad_output", grad_output)
-    p = _gradient("bwd_data", _size("input_size", input_size), weight.shape, grad, weight.dtype, stride, padding, dilation, groups)
-    return _planned(p, grad, weight, None, (p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+    return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups)
 
 
 def conv2d_weight(
@@ -163,12 +168,40 @@ def conv2d_weight(
     array([[4., 4.],
            [4., 4.]])
     """
+    if is_tensor(input) or is_tensor(grad_output):
+        return torch_ops().conv2d_weight(input, weight_size, grad_output, stride, padding, dilation, groups)
     image, grad = as_array("input", input), as_array("grad_output", grad_output)
-    p = _gradient("bwd_weight", image.shape, _size("weight_size", weight_size), grad, image.dtype, stride, padding, dilation, groups)
-    return _planned(p, image, grad, None, (p.oc, p.ic // p.g, p.kh, p.kw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+    return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups)
 
 
-def _size(name: str, value: Any) -> tuple[int, ...]:
+def image_gradient(
+    size: tuple[int, ...], weight: np.ndarray, grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
+    padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size."""
+    p, layout = _gradient("bwd_data", size, weight.shape, grad, weight.dtype, stride, padding, dilation, groups, padding_mode, data_format,
+                          precision)  # fmt: skip
+    return _planned(p, layout.image(grad), layout.weights(weight), None, layout.shape(p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], layout.image,
+                    None, (), threads, None)  # fmt: skip
+
+
+def weight_gradient(
+    input: np.ndarray, size: tuple[int, ...], grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
+    padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
+    p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
+                          precision)  # fmt: skip
+    return _planned(p, layout.image(input), layout.image(grad), None, size, DTYPES[p.dst], layout.weights, None, (), threads, None)
+
+
+def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of torch's functions: the same before and behind the image."""
+    rows, columns = pair("padding", padding, 0)
+    return (rows, rows), (columns, columns)
+
+
+def four(name: str, value: Any) -> tuple[int, ...]:
     """A shape of four ints."""
     try:
         size = tuple(extent.__index__() for extent in value)
@@ -181,19 +214,22 @@ def _size(name: str, value: Any) -> tuple[int, ...]:
 
 def _gradient(
     op: str, image: tuple[int, ...], kernel: tuple[int, ...], grad: np.ndarray, other: np.dtype[Any], stride: Any, padding: Any,
-    dilation: Any, groups: int,
-) -> Problem:  # fmt: skip
-    layout = arranged("NCHW", image, kernel, (4,))
+    dilation: Any, groups: Any, padding_mode: str, data_format: str, precision: str,
+) -> tuple[Problem, Layout]:  # fmt: skip
+    layout = arranged(data_format, image, kernel, (4,))
     g = group_count(groups)
     (n, ic, ih, iw), (oc, icg, kh, kw) = layout.extents(image), layout.filters(kernel)
     check_channels(ic, g, oc, icg, kernel)
-    (sh, sw), (dh, dw), (ph, pw) = pair("stride", stride, 1), pair("dilation", dilation, 1), pair("padding", padding, 0)
+    (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    (pt, pb), (pl, pr) = paddings(padding, (ih, iw), spans((kh, kw), (dh, dw)), (sh, sw))
     name = dtype_name(result_type(grad.dtype, other, None))
-    p = Problem(op=op, n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw, pr=pw,
-                src=dtype_name(grad.dtype), wei=dtype_name(other), dst=name, acc=accumulator(name))  # fmt: skip
-    if grad.shape != (p.n, p.oc, p.oh, p.ow):
-        raise ValueError(f"grad_output must have shape {(p.n, p.oc, p.oh, p.ow)}, got {grad.shape}")
-    return p
+    p = Problem(op=op, n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=pt, pb=pb, pl=pl, pr=pr,
+                border=PADDING_MODES[padding_mode], src=dtype_name(grad.dtype), wei=dtype_name(other), dst=name, acc=accumulator(name),
+                src_layout=layout.name, wei_layout=layout.weights_name, precision=precision)  # fmt: skip
+    wanted = layout.shape(p.n, p.oc, p.oh, p.ow)
+    if grad.shape != wanted:
+        raise ValueError(f"grad_output must have shape {wanted}, got {grad.shape}")
+    return p, layout
 
 
 def _planned(
