@@ -8,13 +8,17 @@ import numpy as np
 
 from .epilogue import activation_text, epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
-from .planning.calls import delivered, destination
+from .planning.calls import Bounded, View, delivered, destination
 from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, paddings
 from .planning.planner import plan_problem
+from .planning.plans import Launch
 from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
 from .planning.thread_count import thread_count
+from .planning.workspaces import new_result
 from .tensors import is_tensor, torch_ops
+
+_MOST_LAUNCHES = 8  # of a plan: the strides that it has met
 
 
 def conv_transpose2d(
@@ -60,7 +64,7 @@ def conv_transpose2d(
     input, weight = as_array("input", input), as_array("weight", weight)
     layout = arranged(data_format, input.shape, weight.shape, (3, 4))
     g = group_count(groups)
-    (n, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+    (_, oc, oh, ow), (filters, _, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
     if filters != oc or oc % g:
         raise ValueError(f"weight must have the input's {oc} channels, divisible by groups={g}, "
                          f"got shapes {input.shape} and {weight.shape}")  # fmt: skip
@@ -74,27 +78,73 @@ def conv_transpose2d(
         raise ValueError(f"stride and dilation must keep the result's extents below 2**62, got {stride!r} and {dilation!r}")
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
-    result = result_type(input.dtype, weight.dtype, dtype)
-    name = dtype_name(result)
-    bias = bias_array(bias, icg * g, weight.ndim, accumulator(name))
-    # rows of output padding take the place of padding at the end; those that remain are reached by no tap
-    beyond = max(extra_h - ph, 0), max(extra_w - pw, 0)
-    p = Problem(
-        op="bwd_data", n=n, g=g, ic=icg * g, ih=ih - beyond[0], iw=iw - beyond[1], oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw,
-        pt=ph, pb=max(ph - extra_h, 0), pl=pw, pr=max(pw - extra_w, 0), src=dtype_name(input.dtype), wei=dtype_name(weight.dtype),
-        dst=name, acc=accumulator(name), src_layout=layout.name, wei_layout=layout.weights_name,
-        epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
-    )  # fmt: skip
+    plan = TransposedPlan(layout, input, weight, bias, (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision,
+                          thread_count(threads), algorithm)  # fmt: skip
+    return plan(input, out)
 
-    def reached(dst: np.ndarray) -> np.ndarray:
-        image = layout.image(dst)
-        if any(beyond):
-            start = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if bias is None else bias.astype(DTYPES[p.acc]).reshape(1, -1, 1, 1)
-            np.copyto(image, activate(activation_text(activation, result), start), casting="unsafe")
-        return image[:, :, : p.ih, : p.iw]
 
-    return _planned(p, layout.image(input), layout.weights(weight), bias, layout.shape(n, p.ic, ih, iw), DTYPES[name], reached, out,
-                    (input, weight), threads, algorithm)  # fmt: skip
+class TransposedPlan:
+    """A transposed convolution of images of one shape and type, its weights packed: ``plan(image, out=None)``.
+
+    Parameters
+    ----------
+    layout : Layout
+    input : ndarray
+        Of the shape and type that the plan is for.
+    weight : ndarray
+    bias : array_like, optional
+    stride, dilation : (int, int)
+    groups : int
+    start : (int, int)
+        Rows and columns that the result lacks before its first.
+    size : (int, int)
+        Rows and columns of the result; no tap reaches those beyond the last pixel's kernel.
+    activation, dtype, precision, threads, algorithm
+        See `conv_transpose2d`.
+    """
+
+    def __init__(
+        self, layout: Layout, input: np.ndarray, weight: np.ndarray, bias: Any, stride: tuple[int, int], dilation: tuple[int, int],
+        groups: int, start: tuple[int, int], size: tuple[int, int], activation: Any, dtype: Any, precision: str, threads: int,
+        algorithm: str | None,
+    ) -> None:  # fmt: skip
+        (n, oc, oh, ow), (_, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+        result = result_type(input.dtype, weight.dtype, dtype)
+        name = dtype_name(result)
+        bias = bias_array(bias, icg * groups, weight.ndim, accumulator(name))
+        rows, columns = spans((kh, kw), dilation)
+        after = (oh - 1) * stride[0] + rows - start[0] - size[0], (ow - 1) * stride[1] + columns - start[1] - size[1]
+        self.problem = p = Problem(
+            op="bwd_data", n=n, g=groups, ic=icg * groups, ih=size[0] + min(after[0], 0), iw=size[1] + min(after[1], 0), oc=oc, kh=kh,
+            kw=kw, sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1], pr=max(after[1], 0),
+            src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout.name,
+            wei_layout=layout.weights_name, epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
+        )  # fmt: skip
+        self.shape, self.dtype = layout.shape(n, p.ic, *size), DTYPES[name]
+        self._image = layout.image
+        with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
+            self._bias = None if bias is None else np.array(bias, DTYPES[p.acc])
+            start_at = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if self._bias is None else self._bias.reshape(1, -1, 1, 1)
+            self._unreached = activate(activation_text(activation, result), start_at)
+        self._plan = plan_problem(p, threads=threads, algorithm=algorithm)
+        self._packed = self._plan.pack(layout.weights(weight))
+        self._launches: Bounded[Launch] = Bounded(_MOST_LAUNCHES)
+
+    def __call__(self, input: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The result for an image of the planned shape and type."""
+        dst = destination(out, self.shape, self.dtype, input)
+        if dst.size:
+            src, to = self._image(input), self._image(dst)
+            p = self.problem
+            reached = to[:, :, : p.ih, : p.iw]
+            if reached.shape != to.shape:
+                np.copyto(to, self._unreached, casting="unsafe")
+            key = src.strides, to.strides
+            launch = self._launches.get(key)
+            if launch is None:
+                launch = self._launches.keep(key, self._plan.prepare(src, self._packed, reached))
+            launch(src, self._packed, self._bias, reached)
+        return delivered(dst, out)
 
 
 def conv2d_input(
@@ -181,8 +231,7 @@ def image_gradient(
     """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size."""
     p, layout = _gradient("bwd_data", size, weight.shape, grad, weight.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    return _planned(p, layout.image(grad), layout.weights(weight), None, layout.shape(p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], layout.image,
-                    None, (), threads, None)  # fmt: skip
+    return _planned(p, layout.image(grad), layout.weights(weight), layout.shape(p.n, p.ic, p.ih, p.iw), layout.image, threads)
 
 
 def weight_gradient(
@@ -192,7 +241,7 @@ def weight_gradient(
     """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    return _planned(p, layout.image(input), layout.image(grad), None, size, DTYPES[p.dst], layout.weights, None, (), threads, None)
+    return _planned(p, layout.image(input), layout.image(grad), size, layout.weights, threads)
 
 
 def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -233,14 +282,10 @@ def _gradient(
 
 
 def _planned(
-    p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype[Any], view: Any,
-    out: np.ndarray | None, inputs: tuple[np.ndarray, ...], threads: Any, algorithm: str | None,
+    p: Problem, src: np.ndarray, wei: np.ndarray, shape: tuple[int, ...], view: View, threads: int | None
 ) -> np.ndarray:  # fmt: skip
-    dst = destination(out, shape, dtype, *inputs, bias)
+    dst = new_result(shape, DTYPES[p.dst], src)
     if dst.size:
-        plan = plan_problem(p, threads=thread_count(threads), algorithm=algorithm)
-        if bias is not None:
-            with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
-                bias = np.ascontiguousarray(bias, DTYPES[p.acc])
-        plan.run(src, plan.pack(wei), bias, view(dst))
-    return delivered(dst, out)
+        plan = plan_problem(p, threads=thread_count(threads))
+        plan.run(src, plan.pack(wei), None, view(dst))
+    return dst

@@ -131,8 +131,8 @@ def conv_transpose2d_op(
     name, _, slope = activation.partition(":")
     return _tensor(gradients.conv_transpose2d(
         image, kernel, None if bias is None else _array(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
-        tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision, threads=threads or None,
-        algorithm=algorithm or None,
+        tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+        threads=threads or None, algorithm=algorithm or None,
     ), turned)  # fmt: skip
 
 

@@ -207,11 +207,19 @@ class Conv2D(Layer):
                 f"The number of input channels must be evenly divisible by the number of groups. Received "
                 f"groups={self.groups}, but the input has {channels} channels (full input shape is {shape})."
             )
-        kernel = (*self.kernel_size, channels // self.groups, self.filters)
+        kernel = self._kernel_shape(channels)
         self._weights = [self._new_weight("kernel", kernel, self.kernel_initializer)]
         if self.use_bias:
             self._weights.append(self._new_weight("bias", (self.filters,), self.bias_initializer))
         self.built = True
+
+    def _kernel_shape(self, channels: int) -> tuple[int, ...]:
+        return (*self.kernel_size, channels // self.groups, self.filters)
+
+    @property
+    def _channels(self) -> int:
+        """Of the input, as the kernel says."""
+        return self._weights[0].shape[2] * self.groups
 
     def _new_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Variable:
         value = np.array(initializer(shape, dtype=self.dtype), self.dtype)
@@ -284,7 +292,7 @@ class Conv2D(Layer):
         return array.astype(self.dtype, copy=False)
 
     def _check_channels(self, shape: tuple[int, ...]) -> None:
-        axis, channels = self._channel_axis, self._weights[0].shape[2] * self.groups
+        axis, channels = self._channel_axis, self._channels
         if len(shape) > axis and shape[axis] != channels:
             raise ValueError(
                 f"Input 0 with name 'None' of layer '{self.name}' is incompatible with the layer: expected axis {axis} "

@@ -12,6 +12,7 @@ import numpy as np
 
 from .convolution import Conv2D
 from .layer import Layer, Shape, Variable, serialized, standard_shape
+from .transposed import Conv2DTranspose
 
 BATCH_SIZE = 32  # Keras's default in predict
 SUMMARY_WIDTH = 88
@@ -69,6 +70,7 @@ class InputLayer(Layer):
 
 
 Input = InputLayer
+_LAYERS = {layer.__name__: layer for layer in (Conv2D, Conv2DTranspose)}
 
 
 class Sequential(Layer):
@@ -363,12 +365,12 @@ class Sequential(Layer):
             if entry["class_name"] == "InputLayer":
                 keep = ("batch_shape", "dtype", "name")
                 model.add(InputLayer(**{key: arguments[key] for key in keep if key in arguments}))
-            elif entry["class_name"] == "Conv2D":
-                model.add(Conv2D.from_config(arguments))
+            elif entry["class_name"] in _LAYERS:
+                model.add(_LAYERS[entry["class_name"]].from_config(arguments))
             elif entry["class_name"] == "Sequential":
                 model.add(Sequential.from_config(arguments))
             else:
-                raise ValueError(f"layers must be InputLayer, Conv2D or Sequential. Received: {entry['class_name']}")
+                raise ValueError(f"layers must be InputLayer, {', '.join(_LAYERS)} or Sequential. Received: {entry['class_name']}")
         return model
 
 
