@@ -116,7 +116,8 @@ class TransposedPlan:
         after = (oh - 1) * stride[0] + rows - start[0] - size[0], (ow - 1) * stride[1] + columns - start[1] - size[1]
         self.problem = p = Problem(
             op="bwd_data", n=n, g=groups, ic=icg * groups, ih=size[0] + min(after[0], 0), iw=size[1] + min(after[1], 0), oc=oc, kh=kh,
-            kw=kw, sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1], pr=max(after[1], 0),
+            kw=kw, sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1],
+            pr=max(after[1], 0),
             src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout.name,
             wei_layout=layout.weights_name, epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
         )  # fmt: skip
