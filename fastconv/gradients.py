@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .epilogue import activation_text, epilogue_text
+from .epilogue import epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
 from .planning.calls import Bounded, View, delivered, destination
-from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, paddings
+from .planning.devices import Session, session
+from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, checked_bias, paddings
 from .planning.planner import plan_problem
 from .planning.plans import Launch
 from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
@@ -61,10 +62,14 @@ def conv_transpose2d(
         return torch_ops().conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
                                             out, dtype, precision, threads, device, algorithm)  # fmt: skip
     check_choices(precision, device)
-    input, weight = as_array("input", input), as_array("weight", weight)
+    here = session(device, "input", input, weight=weight, bias=bias, out=out)
+    if here is None:
+        input, weight = as_array("input", input), as_array("weight", weight)
+    else:
+        input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
     layout = arranged(data_format, input.shape, weight.shape, (3, 4))
     g = group_count(groups)
-    (_, oc, oh, ow), (filters, _, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+    (_, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
     if filters != oc or oc % g:
         raise ValueError(f"weight must have the input's {oc} channels, divisible by groups={g}, "
                          f"got shapes {input.shape} and {weight.shape}")  # fmt: skip
@@ -78,9 +83,37 @@ def conv_transpose2d(
         raise ValueError(f"stride and dilation must keep the result's extents below 2**62, got {stride!r} and {dilation!r}")
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
-    plan = TransposedPlan(layout, input, weight, bias, (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision,
-                          thread_count(threads), algorithm)  # fmt: skip
-    return plan(input, out)
+    how = (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision
+    if here is None:
+        return TransposedPlan(layout, input, weight, bias, *how, thread_count(threads), algorithm)(input, out)
+    checked_bias(bias, icg * g, weight.ndim)
+    p = _transposed(layout, input, weight, bias is not None, *how)
+    if (p.ih, p.iw) != (ih, iw):
+        # kernels write what no tap reaches, too
+        p = p.replace(ih=ih, iw=iw)
+        if (p.oh, p.ow) != (oh, ow):
+            raise ValueError(f"output_padding must not exceed padding by a stride or more on a CUDA device, got {output_padding!r}")
+    return _on_card(
+        here, p, layout.image(input), layout.weights(weight), bias, layout.shape(p.n, p.ic, ih, iw), layout.image, out, algorithm
+    )
+
+
+def _transposed(
+    layout: Layout, input: Any, weight: Any, biased: bool, stride: tuple[int, int], dilation: tuple[int, int], groups: int,
+    start: tuple[int, int], size: tuple[int, int], activation: Any, dtype: Any, precision: str,
+) -> Problem:  # fmt: skip
+    """The problem of what taps can reach of a result of this size, which begins ``start`` pixels after the first pixel's kernel."""
+    (n, oc, oh, ow), (_, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+    result = result_type(input.dtype, weight.dtype, dtype)
+    name = dtype_name(result)
+    rows, columns = spans((kh, kw), dilation)
+    after = (oh - 1) * stride[0] + rows - start[0] - size[0], (ow - 1) * stride[1] + columns - start[1] - size[1]
+    return Problem(
+        op="bwd_data", n=n, g=groups, ic=icg * groups, ih=size[0] + min(after[0], 0), iw=size[1] + min(after[1], 0), oc=oc, kh=kh, kw=kw,
+        sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1], pr=max(after[1], 0),
+        src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout.name,
+        wei_layout=layout.weights_name, epilogue=epilogue_text(biased, activation, result), precision=precision,
+    )  # fmt: skip
 
 
 class TransposedPlan:
@@ -108,25 +141,15 @@ class TransposedPlan:
         groups: int, start: tuple[int, int], size: tuple[int, int], activation: Any, dtype: Any, precision: str, threads: int,
         algorithm: str | None,
     ) -> None:  # fmt: skip
-        (n, oc, oh, ow), (_, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
-        result = result_type(input.dtype, weight.dtype, dtype)
-        name = dtype_name(result)
-        bias = bias_array(bias, icg * groups, weight.ndim, accumulator(name))
-        rows, columns = spans((kh, kw), dilation)
-        after = (oh - 1) * stride[0] + rows - start[0] - size[0], (ow - 1) * stride[1] + columns - start[1] - size[1]
-        self.problem = p = Problem(
-            op="bwd_data", n=n, g=groups, ic=icg * groups, ih=size[0] + min(after[0], 0), iw=size[1] + min(after[1], 0), oc=oc, kh=kh,
-            kw=kw, sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1],
-            pr=max(after[1], 0),
-            src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout.name,
-            wei_layout=layout.weights_name, epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
-        )  # fmt: skip
-        self.shape, self.dtype = layout.shape(n, p.ic, *size), DTYPES[name]
+        how = stride, dilation, groups, start, size, activation, dtype, precision
+        self.problem = p = _transposed(layout, input, weight, bias is not None, *how)
+        bias = bias_array(bias, p.ic, weight.ndim, p.acc)
+        self.shape, self.dtype = layout.shape(p.n, p.ic, *size), DTYPES[p.dst]
         self._image = layout.image
         with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
             self._bias = None if bias is None else np.array(bias, DTYPES[p.acc])
             start_at = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if self._bias is None else self._bias.reshape(1, -1, 1, 1)
-            self._unreached = activate(activation_text(activation, result), start_at)
+            self._unreached = activate(p.epilogue, start_at)
         self._plan = plan_problem(p, threads=threads, algorithm=algorithm)
         self._packed = self._plan.pack(layout.weights(weight))
         self._launches: Bounded[Launch] = Bounded(_MOST_LAUNCHES)
@@ -183,8 +206,9 @@ def conv2d_input(
     """
     if is_tensor(weight) or is_tensor(grad_output):
         return torch_ops().conv2d_input(input_size, weight, grad_output, stride, padding, dilation, groups)
-    weight, grad = as_array("weight", weight), as_array("grad_output", grad_output)
-    return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups)
+    here = session(None, "grad_output", grad_output, weight=weight)
+    weight, grad = _operand(here, "weight", weight), as_array("grad_output", grad_output) if here is None else here.input
+    return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups, here=here)
 
 
 def conv2d_weight(
@@ -221,28 +245,35 @@ def conv2d_weight(
     """
     if is_tensor(input) or is_tensor(grad_output):
         return torch_ops().conv2d_weight(input, weight_size, grad_output, stride, padding, dilation, groups)
-    image, grad = as_array("input", input), as_array("grad_output", grad_output)
-    return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups)
+    here = session(None, "input", input, grad_output=grad_output)
+    image, grad = as_array("input", input) if here is None else here.input, _operand(here, "grad_output", grad_output)
+    return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups, here=here)
+
+
+def _operand(here: Session | None, name: str, value: Any) -> Any:
+    return as_array(name, value) if here is None else here.take(name, value)
 
 
 def image_gradient(
     size: tuple[int, ...], weight: np.ndarray, grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
+    here: Session | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size."""
     p, layout = _gradient("bwd_data", size, weight.shape, grad, weight.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    return _planned(p, layout.image(grad), layout.weights(weight), layout.shape(p.n, p.ic, p.ih, p.iw), layout.image, threads)
+    return _planned(p, layout.image(grad), layout.weights(weight), layout.shape(p.n, p.ic, p.ih, p.iw), layout.image, threads, here)
 
 
 def weight_gradient(
     input: np.ndarray, size: tuple[int, ...], grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
+    here: Session | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    return _planned(p, layout.image(input), layout.image(grad), size, layout.weights, threads)
+    return _planned(p, layout.image(input), layout.image(grad), size, layout.weights, threads, here)
 
 
 def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -283,10 +314,21 @@ def _gradient(
 
 
 def _planned(
-    p: Problem, src: np.ndarray, wei: np.ndarray, shape: tuple[int, ...], view: View, threads: int | None
+    p: Problem, src: np.ndarray, wei: np.ndarray, shape: tuple[int, ...], view: View, threads: int | None, here: Session | None
 ) -> np.ndarray:  # fmt: skip
+    if here is not None:
+        return _on_card(here, p, src, wei, None, shape, view, None, None)
     dst = new_result(shape, DTYPES[p.dst], src)
     if dst.size:
         plan = plan_problem(p, threads=thread_count(threads))
         plan.run(src, plan.pack(wei), None, view(dst))
     return dst
+
+
+def _on_card(
+    here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None
+) -> Any:  # fmt: skip
+    result, to = here.destination(out, shape, DTYPES[p.dst])
+    if 0 not in shape:
+        here.run(p, src, wei, bias, view(to), 0, algorithm)
+    return here.deliver(result, to)

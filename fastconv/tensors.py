@@ -7,7 +7,7 @@ from typing import Any
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a `torch.Tensor`; where nobody has imported torch there are none.
+    """Whether it is a `torch.Tensor` on the CPU; where nobody has imported torch there are none.
 
     Examples
     --------
@@ -15,7 +15,7 @@ def is_tensor(value: Any) -> bool:
     False
     """
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    return torch is not None and isinstance(value, torch.Tensor) and value.device.type == "cpu"
 
 
 def torch_ops() -> Any:

@@ -318,7 +318,7 @@ def conv2d(
     """`fastconv.nn.conv2d` of tensors, of any number of dimensions."""
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv2d, tensors)
-    _refuse(epilogue=epilogue, out=out, dtype=dtype, device=device)
+    _refuse(epilogue=epilogue, out=out, dtype=dtype, device=None if device == "cpu" else device)
     fused, behind = _fused(activation, tensors)
     missing = (4 - input.dim()) * (FORMATS.get(data_format) is not None)
     image = input
@@ -349,7 +349,7 @@ def conv_transpose2d(
     """`fastconv.nn.conv_transpose2d` of tensors."""
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv_transpose2d, tensors)
-    _refuse(out=out, dtype=dtype, device=device)
+    _refuse(out=out, dtype=dtype, device=None if device == "cpu" else device)
     fused, behind = _fused(activation, tensors)
     single = input.dim() == 3
     image = input[None] if single else input
