@@ -1,7 +1,9 @@
 """layers.Conv2DTranspose against Keras 3's rules, and against a sum over pixels that is exact in float32."""
 
+import concurrent.futures
 import inspect
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -102,6 +104,46 @@ def test_in_a_model():
     again.set_weights(model.get_weights())
     x = integers(3, 8, 8, 1)
     np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u1"])
+def test_a_model_keeps_its_buffers(dtype):
+    """Nothing but the result is allocated after the first call; results stay as they are; models copy without buffers."""
+    layers = [Conv2D(8, 3, padding="same", activation="relu"), Sequential([Conv2D(8, 3, padding="same"), Conv2D(4, 3, 2, "same")]),
+              Conv2DTranspose(1, 2, 2)]  # fmt: skip
+    model = Sequential([Input((96, 128, 1)), *layers])
+    x = np.random.default_rng(3).integers(0, 9, (5, 96, 128, 1)).astype(dtype)
+    expected = x
+    for layer in model._flat():
+        expected = layer(expected)
+    first = model.predict(x, batch_size=2)
+    np.testing.assert_array_equal(first, expected)
+    tracemalloc.start()
+    try:
+        second = model.predict(x, batch_size=2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    between = 2 * 96 * 128 * 8 * 4  # bytes of a batch between two layers
+    assert peak < second.nbytes + 2 * second.nbytes // 5 + between // 4
+    np.testing.assert_array_equal(second, expected)
+    other = model.predict(x[::-1], batch_size=2)
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(other, expected[::-1])
+    assert len(pickle.dumps(model)) < between // 4
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for result in pool.map(model.predict, [x, x[::-1]] * 6):
+            assert np.array_equal(result, expected) or np.array_equal(result, expected[::-1])
+
+
+def test_a_models_callable_activation_may_keep_what_it_is_given():
+    kept = []
+    model = Sequential([Conv2D(2, 3, activation=lambda values: kept.append(values) or values), Conv2D(1, 3)])
+    x = integers(1, 8, 8, 1)
+    model(x)
+    before = kept[0].copy()
+    model(x + 1)
+    np.testing.assert_array_equal(kept[0], before)
 
 
 @pytest.mark.parametrize(
