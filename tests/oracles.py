@@ -256,6 +256,13 @@ def peer_bound(dtype, taps, magnitude):
     return 4 * (taps + 4) * unit(dtype) * np.asarray(magnitude).astype(np.float64)
 
 
+def assert_as_near(result, peer, exact, what=""):
+    """No output of a whole network is further from the exact one than four times the peer's furthest, both computed in one type."""
+    result, peer, exact = (np.asarray(x) for x in (result, peer, exact))
+    allowed = 4 * np.abs(peer - exact).max() + 8 * unit(result.dtype) * np.abs(exact).max()
+    assert_close(result, exact, allowed, what)
+
+
 def scipy_signal(name, in1, in2, mode="full", boundary="fill", fillvalue=0):
     """SciPy's own result of ``correlate2d`` or ``convolve2d``, and how far from it fastconv's may be (equal for integers)."""
     function = getattr(scipy.signal, name)
