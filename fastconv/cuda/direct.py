@@ -36,21 +36,27 @@ class Tile(NamedTuple):
     """A thread's results, ``px`` wide and ``rows`` deep, for pixels of ``size`` bytes; what its kernels may take."""
 
     size: int
+    fixed: int  # width and height of the taps that stay in registers, or 0
     px: int
     rows: int
     registers: int
     blocks: int  # of 128 threads on a multiprocessor, at least
 
 
-# 32 sums, a row of up to 12 pixels and the words of the next, 8 taps, addresses
+# sums; a row of pixels; the taps of a row, or all that are fixed; addresses
 TILES = (
-    Tile(1, px=8, rows=4, registers=128, blocks=4),
-    Tile(2, px=8, rows=4, registers=128, blocks=4),
-    Tile(4, px=4, rows=8, registers=128, blocks=4),
-    Tile(8, px=2, rows=8, registers=128, blocks=4),
+    Tile(1, 3, px=8, rows=8, registers=128, blocks=4),  # 64 + 12 + 9
+    Tile(1, 5, px=8, rows=4, registers=128, blocks=4),  # 32 + 12 + 25
+    Tile(1, 0, px=8, rows=4, registers=128, blocks=4),  # 32 + 20 + 12
+    Tile(2, 3, px=8, rows=4, registers=128, blocks=4),
+    Tile(2, 5, px=8, rows=4, registers=128, blocks=4),
+    Tile(2, 0, px=8, rows=4, registers=128, blocks=4),
+    Tile(4, 3, px=4, rows=8, registers=168, blocks=3),  # 32 + 8 + 9, and rows on their way: memory is the limit
+    Tile(4, 5, px=4, rows=8, registers=168, blocks=3),  # 32 + 8 + 25
+    Tile(4, 0, px=8, rows=8, registers=168, blocks=3),  # 64 + 20 + 12: multiply-adds are the limit
+    Tile(8, 0, px=2, rows=8, registers=128, blocks=4),
 )
-FIXED = (3, 5)  # square kernels whose taps stay in registers
-GROUP = 8  # columns of taps that a row of pixels in registers serves
+GROUP, LAST = 8, 11  # columns of taps that a row of pixels in registers serves, and the last of them
 WARPS = 4  # of a block, one below the other
 MOST_SHARED = 48 << 10  # bytes of the taps of one channel
 
@@ -68,12 +74,14 @@ class Spec(NamedTuple):
     full: int  # whether there are groups of GROUP columns before the last
     last: int  # columns of the last group
     fixed: int  # width and height of taps in registers, or 0
+    phase: int  # bytes from a multiple of 16 to a thread's first pixel in every row, or -1: known when a row is loaded
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "wo", "wc", "wy", "wx", "dn", "dc", "dy", "dx")
 EXTENTS = (
-    "tiles", "bands", "icg", "ocg", "oh", "ow", "kh", "kw", "sw", "dw", "pt", "pl", "phase_rows", "tile_rows", "row_step", "held", "q",
-    "phases", "padded", "pitch", "biased", "activated", *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
+    "tiles", "bands", "icg", "ocg", "oh", "ow", "kh", "kw", "sw", "dw", "pt", "pl", "phase_rows", "tile_rows", "row_step", "row_jump",
+    "held", "phases", "padded", "pitch", "biased", "activated",
+    *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
 
 
@@ -171,9 +179,9 @@ class Thread(NamedTuple):
         if not s.h:
             return self.add_apart(plane, sums)
         # whole vectors lie inside the row if those of all groups do
-        reach = (s.px - 1) * s.h + x.kw
         vector = VECTOR // SIZES[s.src]
-        inside = (self.col0 >= vector - 1) & (self.col0 + reach + 2 * vector <= x.x_inside)
+        before = vector - 1 if s.phase < 0 else s.phase // SIZES[s.src]
+        inside = (self.col0 >= before) & (self.col0 + (s.px - 1) * s.h + x.kw + (vector - 1) <= x.x_inside)
         return e.when(inside, sums, lambda sums: self.add_groups(plane, taps, sums, True),
                       lambda sums: self.add_groups(plane, taps, sums, False))  # fmt: skip
 
@@ -184,7 +192,7 @@ class Thread(NamedTuple):
             return self.add_fixed(plane, taps, sums, inside)
         first: Any = 0
         if s.full:
-            groups = (x.kw - s.last) // GROUP
+            groups = (x.kw - s.last) // GROUP  # whole
             sums = e.loop(groups, sums, lambda g, sums: self.add_rows(plane, g * GROUP, GROUP, sums, inside))
             first = groups * GROUP
         return self.add_rows(plane, first, s.last, sums, inside)
@@ -204,11 +212,14 @@ class Thread(NamedTuple):
         size, kind = SIZES[s.src], SUMS[s.acc]
 
         def whole(_: list[Any]) -> list[Any]:
-            address = line + e.i64(columns * size)
+            address, needed = line + e.i64(columns * size), _parts(count * size, 4)
+            if s.phase >= 0:
+                words = e.words(address - s.phase, 4 * _parts(s.phase + count * size, VECTOR))
+                return e.elements(s.src, kind, words[s.phase // 4 :], count)
             offset = e.below(address, VECTOR)
-            many = -(-(VECTOR - size + count * size) // VECTOR)
-            words = e.words(address - e.i64(offset), 4 * many)
-            return e.elements(s.src, kind, e.aligned(words, offset, size), count)
+            words = e.words(address - e.i64(offset), 4 * _parts(VECTOR - size + count * size, VECTOR))
+            words = e.when(offset > 0, words[:needed], lambda _: e.aligned(words, offset, size)[:needed])
+            return e.elements(s.src, kind, words, count)
 
         def singly(_: list[Any]) -> list[Any]:
             found = []
@@ -241,9 +252,8 @@ class Thread(NamedTuple):
         columns = self.columns(first, count, inside)
         size, kind = SIZES[SUMS[s.acc]], SUMS[s.acc]
 
-        def step(m: Any, sums: list[Any]) -> list[Any]:
-            sums = list(sums)
-            row = self.row0 + (m // x.held * x.q + m % x.held) * x.row_step
+        def step(m: Any, values: list[Any]) -> list[Any]:
+            (row, part), sums = values[:2], values[2:]
             pixels = self.pixels(plane, row, columns, count, inside)
             for j in range(s.rows):
                 ky = m - x.held * j
@@ -255,9 +265,15 @@ class Thread(NamedTuple):
 
                 mine = slice(j * s.px, (j + 1) * s.px)
                 sums[mine] = e.when((ky >= 0) & (ky < x.kh), sums[mine], meet)
-            return sums
+            return [*self.next_row(row, part), *sums]
 
-        return e.loop(x.held * (s.rows - 1) + x.kh, sums, step)
+        return e.loop(x.held * (s.rows - 1) + x.kh, [self.row0, e.i32(0), *sums], step)[2:]
+
+    def next_row(self, row: Any, part: Any) -> tuple[Any, Any]:
+        """The row of pixels that comes after ``row``, the ``part``-th of the ``held`` that one row of results adds."""
+        e, x = self.e, self.x
+        last = part + 1 >= x.held
+        return row + e.pick(last, x.row_jump, x.row_step), e.pick(last, 0, part + 1)
 
     def add_fixed(self, plane: Any, taps: Any, sums: list[Any], inside: bool) -> list[Any]:
         """The products of a square of taps that stay in registers; strides are 1."""
@@ -281,9 +297,9 @@ class Thread(NamedTuple):
         def column(kx: Any, sums: list[Any]) -> list[Any]:
             columns = [border.mapped(e, _axis(x, "x"), self.col0 + x.sw * i + kx * x.dw) for i in range(s.px)]
 
-            def step(m: Any, sums: list[Any]) -> list[Any]:
-                sums = list(sums)
-                pixels = self.pixels(plane, self.row0 + (m // x.held * x.q + m % x.held) * x.row_step, columns, s.px, False)
+            def step(m: Any, values: list[Any]) -> list[Any]:
+                (row, part), sums = values[:2], values[2:]
+                pixels = self.pixels(plane, row, columns, s.px, False)
                 for j in range(s.rows):
                     ky = m - x.held * j
 
@@ -293,9 +309,9 @@ class Thread(NamedTuple):
 
                     mine = slice(j * s.px, (j + 1) * s.px)
                     sums[mine] = e.when((ky >= 0) & (ky < x.kh), sums[mine], meet)
-                return sums
+                return [*self.next_row(row, part), *sums]
 
-            return e.loop(x.held * (s.rows - 1) + x.kh, sums, step)
+            return e.loop(x.held * (s.rows - 1) + x.kh, [self.row0, e.i32(0), *sums], step)[2:]
 
         return e.loop(x.kw, sums, column)
 
@@ -305,7 +321,11 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
     if reason is not None:
         return reason
-    if max(p.ih_padded, p.iw_padded) * 8 >= 2**30 or p.taps >= 2**31 or max(p.oc, p.n) > MOST_GRID[1]:
+    if (
+        max(p.ih_padded + p.kh_span, p.iw_padded + p.kw_span, p.oh * p.sh, p.ow * p.sw) * 8 >= 2**30
+        or p.taps >= 2**31
+        or max(p.oc, p.n) > MOST_GRID[1]
+    ):
         return "counts rows and columns in 32 bits, and channels and images in 16"
     if p.kh * _pitch(p) * SIZES[SUMS[p.acc]] > MOST_SHARED:
         return f"keeps a channel's taps in {MOST_SHARED >> 10} KiB"
@@ -317,8 +337,9 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """Of each type: widths of the last group, with and without others before, at strides 1 and 2; fixed ones; one for the rest."""
-    return 2 * 2 * GROUP + len(FIXED) + 1
+    """Of each type: widths of the last group, alone or not, at strides 1 and 2, and fixed ones, at each phase; one more."""
+    phases, fixed = 1 + VECTOR // 4, max(sum(tile.size == size and tile.fixed > 0 for tile in TILES) for size in (1, 2, 4))
+    return phases * (2 * (LAST + GROUP) + fixed) + 1
 
 
 def _parts(extent: int, size: int) -> int:
@@ -326,24 +347,30 @@ def _parts(extent: int, size: int) -> int:
 
 
 def _pitch(p: Problem) -> int:
-    """Taps from one row to the next in shared memory."""
-    return -(-p.kw // 4) * 4
+    """Taps from one row to the next in shared memory: whole vectors of them can be read from the first of any group on."""
+    return _parts(p.kw, 4) * 4
 
 
-def _spec(p: Problem, dense: bool) -> Spec:
-    tile = next(tile for tile in TILES if tile.size == max(SIZES[p.src], SIZES[SUMS[p.acc]] // 4))
+def _spec(p: Problem, dense: bool, phase: int) -> Spec:
+    """The kernel's for pixels and results that are dense or not, and the phase of all rows where they have the same."""
     sw, dw = p.sw if p.ow > 1 else 1, p.dw if p.kw > 1 else 1
     h = sw if dense and dw == 1 and sw <= 2 else 0
-    fixed = p.kh if h == 1 and p.kh == p.kw and p.kh in FIXED and p.sh == 1 and SUMS[p.acc] != "f64" else 0
-    last = p.kw if fixed else (p.kw - 1) % GROUP + 1 if h else 1
+    size = max(SIZES[p.src], SIZES[SUMS[p.acc]] // 4)
+    able = [tile for tile in TILES if tile.size == size and (not tile.fixed or (h == p.sh == 1 and p.kh == p.kw == tile.fixed))]
+    tile = max(able, key=lambda tile: tile.fixed)
+    last = p.kw if tile.fixed or p.kw <= LAST else LAST + 1 - GROUP + (p.kw - (LAST + 1 - GROUP)) % GROUP
+    full = int(h > 0 and p.kw > last)
     rounding = parse_epilogue(p.epilogue).rounding or ""
-    return Spec(p.src, p.acc, p.dst, rounding, tile.px, tile.rows, h, int(h > 0 and not fixed and p.kw > GROUP), last, fixed)
+    phase = phase if h and SIZES[p.src] >= 4 else -1
+    return Spec(p.src, p.acc, p.dst, rounding, tile.px, tile.rows, h, full, last if h else 1, tile.fixed, phase)
 
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    tile = next(tile for tile in TILES if (tile.px, tile.rows) == (s.px, s.rows))
-    how = f"k{s.fixed}" if s.fixed else f"h{s.h}" + (f"w{GROUP * s.full}{s.last}" if s.h else "")
+    size = max(SIZES[s.src], SIZES[SUMS[s.acc]] // 4)
+    tile = next(tile for tile in TILES if (tile.size, tile.fixed) == (size, s.fixed))
+    how = f"k{s.fixed}" if s.fixed else f"h{s.h}" + (f"w{GROUP * s.full}_{s.last}" if s.h else "")
+    how += f"_at{s.phase}" * (s.phase >= 0)
     types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
     return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (LANES, WARPS, 1),
                   tile.registers, shared=not s.fixed, blocks=tile.blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
@@ -351,40 +378,57 @@ def kernel_of(s: Spec) -> Kernel:
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
     """Those of the cases, which every test of machine code compiles."""
-    return tuple(dict.fromkeys(kernel_of(_spec(Problem.parse(case), True)) for case in CASES))
+    problems = [Problem.parse(case) for case in CASES]
+    return tuple(dict.fromkeys(kernel_of(_spec(p, True, -p.pl * SIZES[p.src] % VECTOR)) for p in problems))
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan that packs nothing, unless weights have another type than sums."""
-    name = kernel_of(_spec(p, p.src_layout == "nchw" or (p.ic == p.oc == 1))).name
+    dense = p.src_layout == "nchw" or p.ic == p.oc == 1
+    name = kernel_of(_spec(p, dense, -p.pl * SIZES[p.src] % VECTOR)).name
 
     def prepare(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
-        s = _spec(p, src.strides[3] == SIZES[p.src] and dst.strides[3] == SIZES[p.dst])
-        sh, dh = p.sh if p.oh > 1 else 1, p.dh if p.kh > 1 else (p.sh if p.oh > 1 else 1)
-        finish, g = parse_epilogue(p.epilogue), gcd(sh, dh)
-        q, k = sh // g, dh // g
-        phases = min(k, p.oh)
-        tiles, bands = _parts(p.ow, LANES * s.px), _parts(_parts(p.oh, k), WARPS * s.rows)
-        extents = {
-            "tiles": tiles, "bands": bands, "icg": p.ic // p.g, "ocg": p.oc // p.g, "oh": p.oh, "ow": p.ow, "kh": p.kh, "kw": p.kw,
-            "sw": p.sw if p.ow > 1 else 1, "dw": p.dw, "pt": p.pt, "pl": p.pl, "phase_rows": sh, "tile_rows": q * dh, "row_step": dh,
-            "held": min(q, p.kh), "q": q, "phases": k, "padded": p.ih_padded, "pitch": _pitch(p), "biased": int(finish.bias),
-            "activated": int(finish.activation is not None),
-        }  # fmt: skip
-        far = (LANES * s.px * tiles) * p.sw + p.kw * p.dw
-        axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
-        assert far < 2**30
-        strides = (*src.strides, *packed.strides, *dst.strides)
-        launch = DriverLaunch(kernel_of(s), (tiles * bands * phases, p.oc, p.n), (0, 0, 0, 0, *strides), finish_values(p, fill),
-                              (*extents.values(), *axes), 0 if s.fixed else p.kh * _pitch(p) * SIZES[SUMS[p.acc]], src.device)  # fmt: skip
-        assert tuple(extents) == EXTENTS[: len(extents)]
+        size = SIZES[p.src]
+        dense = src.strides[3] == size and dst.strides[3] == SIZES[p.dst]
+        # every row begins at the same place between multiples of 16 where images, channels and rows are multiples apart
+        alike = all(stride % VECTOR == 0 or extent == 1 for stride, extent in zip(src.strides[:3], src.shape[:3], strict=True))
+        start = src.address % VECTOR
+        phase = (start - p.pl * size) % VECTOR
+        known = _spec(p, dense, phase) if alike and phase % size == 0 else _spec(p, dense, -1)
+        launch, other = _launch(p, known, src, packed, dst, fill), None
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            launch(src.stream, src.address, packed.address, bias.address if bias is not None else 0, dst.address)
+            nonlocal other
+            chosen = launch
+            if known.phase >= 0 and src.address % VECTOR != start:
+                if other is None:
+                    other = _launch(p, known._replace(phase=-1), src, packed, dst, fill)
+                chosen = other
+            chosen(src.stream, src.address, packed.address, bias.address if bias is not None else 0, dst.address)
 
         return run
 
     return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=packed_weights, prepare_launch=prepare)
+
+
+def _launch(p: Problem, s: Spec, src: Any, packed: Any, dst: Any, fill: Any) -> DriverLaunch:
+    finish = parse_epilogue(p.epilogue)
+    sh = p.sh if p.oh > 1 else 1
+    dh = p.dh if p.kh > 1 else sh
+    q, k = sh // gcd(sh, dh), dh // gcd(sh, dh)
+    held, phases = min(q, p.kh), min(k, p.oh)
+    tiles, bands = _parts(p.ow, LANES * s.px), _parts(_parts(p.oh, k), WARPS * s.rows)
+    extents = {
+        "tiles": tiles, "bands": bands, "icg": p.ic // p.g, "ocg": p.oc // p.g, "oh": p.oh, "ow": p.ow, "kh": p.kh, "kw": p.kw,
+        "sw": p.sw if p.ow > 1 else 1, "dw": p.dw, "pt": p.pt, "pl": p.pl, "phase_rows": sh, "tile_rows": q * dh, "row_step": dh,
+        "row_jump": (q - held + 1) * dh, "held": held, "phases": k, "padded": p.ih_padded, "pitch": _pitch(p),
+        "biased": int(finish.bias), "activated": int(finish.activation is not None),
+    }  # fmt: skip
+    assert tuple(extents) == EXTENTS[: len(extents)]
+    axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
+    shared = 0 if s.fixed else p.kh * _pitch(p) * SIZES[SUMS[p.acc]]
+    return DriverLaunch(kernel_of(s), (tiles * bands * phases, p.oc, p.n), (0, 0, 0, 0, *src.strides, *packed.strides, *dst.strides),
+                        finish_values(p, fill), (*extents.values(), *axes), shared, src.device)  # fmt: skip
 
 
 def packed_weights(p: Problem, wei: Any) -> Any:
