@@ -19,7 +19,7 @@ ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda
 # of tests/cases.txt, with few planes: each block of each takes half a second
 FEW = ("image.plain", "image.narrow", "image.one", "image.uneven", "image.lesson", "image.wrap", "larger.reflect", "image.activated")
 # of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
-FEW_OWN = {"implicit_gemm": 2, "tensor": 1}
+FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1}
 
 
 def cases(name):

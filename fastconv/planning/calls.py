@@ -145,9 +145,9 @@ def arguments_of(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, .
     kinds = tuple(map(type, values))
     if list in kinds:
         values = tuple([tuple(value) if type(value) is list else value for value in values])
-    if list in kinds or tuple in kinds:
-        kinds = exact(*values)
-    return values, kinds
+    elif tuple not in kinds:
+        return values, kinds
+    return values, exact(*values)
 
 
 @dataclass(slots=True)
