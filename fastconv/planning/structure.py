@@ -71,6 +71,16 @@ def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals 
     return Rivals(functools.partial(structure_of, p.acc), lambda name: plan_problem(p.replace(structure=name), threads=threads))
 
 
+def looked_at(p: Problem, wei: np.ndarray, target: Any, algorithm: str | None = None) -> Problem:
+    """The problem for a card with what is found about weights of the host, where another algorithm would compute those of rank 1."""
+    if not _is_open(p) or algorithm not in (None, "separable"):
+        return p
+    if algorithm is None and cheapest(p.replace(structure="rank1"), target)[1] is cheapest(p, target)[1]:
+        return p
+    found = structure_of(p.acc, wei)
+    return p if found == "full" else p.replace(structure=found)
+
+
 def _is_open(p: Problem) -> bool:
     """Whether weights of which nothing is known yet may be looked at."""
     several = p.kh > 1 and p.kw > 1
