@@ -23,6 +23,8 @@ LEAST_EXERCISED = {
     "activated": 4,
     "separable": 200,
     "fft": 110,
+    "masked": 4,
+    "quotient": 4,
 }
 
 

@@ -42,6 +42,9 @@ DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a t
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
+MASKED_QUOTIENT_SECONDS = 3e-9  # per result vector
+QUOTIENT_CALL_SECONDS = 3e-5
+QUOTIENT_VALUE_SECONDS = 1e-9  # per pixel and per result: NumPy's passes
 DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for whether they are small integers
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
@@ -115,6 +118,17 @@ def panel_seconds(p: Problem, lanes: int) -> float:
     """The tiles of `direct`, and the conversion of each row that they read."""
     rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
     return direct_seconds(p, lanes) + PANEL_STAGE_SECONDS * rows * _padded(p.iw_padded, lanes) / lanes
+
+
+def masked_seconds(p: Problem, lanes: int) -> float:
+    """Two sums, a row of pixels and one of weights for each row that they read, a quotient for each result."""
+    vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    return 2 * panel_seconds(p, lanes) - CALL_SECONDS + MASKED_QUOTIENT_SECONDS * vectors
+
+
+def quotient_seconds(p: Problem, child: float) -> float:
+    """Two plain problems, and NumPy's passes over the image and the result."""
+    return 2 * child + QUOTIENT_CALL_SECONDS + QUOTIENT_VALUE_SECONDS * p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
 
 
 def staged_seconds(p: Problem, converts: bool = False, channels_last: bool = False) -> float:
