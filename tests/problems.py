@@ -71,6 +71,12 @@ def structured(rng, p, integers=False):
         return random_array(rng, shape, dtype, integers)
     if p.structure == "box":
         return np.full(shape, random_array(rng, (), dtype, integers))
+    if p.structure in ("identity", "zero"):
+        weights = np.zeros(shape, dtype)
+        if p.structure == "identity":
+            for o in range(p.oc):
+                weights[o, 0, rng.integers(p.kh), rng.integers(p.kw)] = 1
+        return weights
     assert p.structure == "rank1"
     return random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
 
