@@ -137,6 +137,18 @@ def activation(epilogue, x):
         }[name]()
 
 
+def _masked_truth(p, src, wei, mask):
+    """Both sums, and what their errors, and that of the quotient, come to in the quotient."""
+    valid = ~np.isnan(src) if mask is None else mask.reshape(src.shape)
+    plain = p.replace(masked=False)
+    total, weight = (truth(plain, x, wei) for x in (np.where(valid, src, src.dtype.type(0)), valid.astype(DTYPES[p.acc])))
+    with np.errstate(all="ignore"):
+        value = np.where(weight.value == 0, np.nan, total.value / weight.value)
+        size = np.abs(weight.value).astype(np.float64)
+        magnitude = (total.magnitude + np.abs(value).astype(np.float64) * weight.magnitude) / size
+    return Truth(value, np.where(size == 0, 0, magnitude), total.scale)
+
+
 def truth(p, src, wei, bias=None, fill=0):
     """The exact result of a problem and its two scales of error.
 
@@ -147,7 +159,11 @@ def truth(p, src, wei, bias=None, fill=0):
         As `fastconv.planning.plans.Plan.run` takes them, NCHW and OIHW.
     fill : scalar
         Outside the image under the constant border.
+
+    Of a masked problem ``bias`` is the mask.
     """
+    if p.masked:
+        return _masked_truth(p, src, wei, bias)
     kind = wide(DTYPES[p.acc])
     sums = _SUMS[p.op]
     with np.errstate(all="ignore"):

@@ -70,7 +70,7 @@ def run_tile(name, tile, p, target, monkeypatch):
         dst = result_array(p)
         plan.run(src, plan.pack(wei), bias, dst)
         exact = truth(p, src, wei, bias)
-        if integers and name not in TRANSFORM:
+        if integers and name not in TRANSFORM and not p.masked:  # a quotient is rounded
             assert_close(dst, stored(p, exact), 0, f"{plan}")
         else:
             assert_within(dst, p, exact, name, f"{plan}")
@@ -113,7 +113,8 @@ def test_tables_serve_every_target(name):
     """On each target some row fits its registers, and no row is the same as another."""
     tiles = getattr(ALGORITHMS[name], "TILES", None)
     if tiles is None:
-        assert name in ("complex", "activated", "transposed", "fft", "reference"), "an algorithm with register tiles has a table of them"
+        without = ("complex", "activated", "transposed", "fft", "identity", "quotient", "reference")
+        assert name in without, "an algorithm with register tiles has a table of them"
         return
     assert len(set(tiles)) == len(tiles)
     for target in TARGETS:

@@ -115,6 +115,17 @@ class Emitter:
         store = self.builder.store(value, self._pointer(address, self.vector), align=self.width)
         store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
 
+    def every(self, where: Any) -> Any:
+        """A 64-bit integer: 1 where a comparison holds in every lane, else 0."""
+        lanes = ir.IntType(self.lanes)
+        held = self.builder.icmp_unsigned("==", self.builder.bitcast(where, lanes), ir.Constant(lanes, -1))
+        return self.builder.zext(held, I64)
+
+    def store_flag(self, address: Any, where: Any) -> None:
+        """A byte: 1 where a comparison holds in every lane, else 0."""
+        byte = ir.IntType(8)
+        self.builder.store(self.builder.trunc(self.every(where), byte), self._pointer(address, byte), align=1)
+
     def store_first(self, address: Any, value: Any, count: int) -> None:
         """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
         done, size = 0, self.lanes

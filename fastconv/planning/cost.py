@@ -15,6 +15,7 @@ MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an a
 MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees signals and other threads
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
+SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
 
@@ -32,6 +33,8 @@ CALL_SECONDS = 4e-7
 BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
 SEEN_SHARE = 0.25  # of the time that source and result take from memory; arithmetic hides the rest
 
+COPIED_SHARE = 0.5  # of the time that source and result take from memory, where no arithmetic hides any of it
+
 # Rows of taps from which on a copy of crowded rows pays: 1024x1024 k3 takes 293 us instead of 241, k5 592 instead of 845, k15 4313
 # instead of 5025 (one core, Zen 4, 2026-11).
 COPIED_ROWS = 4
@@ -45,6 +48,9 @@ DIRECT_ROW_SECONDS = 7e-9  # and column stride: the ends of a row are copied
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
+MASKED_QUOTIENT_SECONDS = 3e-9  # per result vector
+QUOTIENT_CALL_SECONDS = 3e-5
+QUOTIENT_VALUE_SECONDS = 4e-9  # per pixel and per result: passes over new arrays (1024x1024 float32: 13 ms; Zen 4, one core, 2026-11)
 DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for whether they are small integers
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
@@ -134,6 +140,22 @@ def panel_seconds(p: Problem, lanes: int) -> float:
     """The tiles of `direct`, and the conversion of each row that they read."""
     rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
     return direct_seconds(p, lanes) + PANEL_STAGE_SECONDS * rows * _padded(p.iw_padded, lanes) / lanes
+
+
+def identity_seconds(p: Problem) -> float:
+    """A copy, and another look at the image, which is in the cache."""
+    return 2 * CALL_SECONDS + COPIED_SHARE * bytes_moved(p) / BYTES_PER_SECOND
+
+
+def masked_seconds(p: Problem, lanes: int) -> float:
+    """Two sums, a row of pixels and one of weights for each row that they read, a quotient for each result."""
+    vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    return 2 * panel_seconds(p, lanes) - CALL_SECONDS + MASKED_QUOTIENT_SECONDS * vectors
+
+
+def quotient_seconds(p: Problem, child: float) -> float:
+    """Two plain problems, and NumPy's passes over the image and the result."""
+    return 2 * child + QUOTIENT_CALL_SECONDS + QUOTIENT_VALUE_SECONDS * p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
 
 
 def staged_seconds(p: Problem, converts: bool = False, channels_last: bool = False) -> float:
