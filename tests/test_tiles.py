@@ -21,7 +21,7 @@ BLOCKS = {
     "columns": ("ic", False),
     "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers", "steps", "carries"}
+OTHER_FIELDS = {"registers", "carries"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 

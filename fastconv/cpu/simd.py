@@ -174,18 +174,6 @@ class Emitter:
         lanes = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), lanes)
 
-    def gather(self, address: Any, step: Any) -> Any:
-        """Elements ``step`` bytes apart (strides of 3 and more): a loop through memory, since unrolled it takes seconds to compile."""
-        buffer = cgutils.alloca_once(self.builder, self.vector)
-        to = self.variable(self.builder.ptrtoint(buffer, I64))
-        place = self.variable(address)
-        with self.loop(self.constant(self.lanes)):
-            value = self.load_scalar(self.get(place))
-            self.builder.store(value, self._pointer(self.get(to), self.element), align=1)
-            self.set(to, self.offset(self.get(to), self.itemsize))
-            self.set(place, self.offset(self.get(place), step))
-        return self.builder.load(buffer)
-
     def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """Lanes of ``a`` (0..) and ``b`` (lanes..)."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))

@@ -40,7 +40,12 @@ COPIED_SHARE = 0.5  # of the time that source and result take from memory, where
 COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
-DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, whose vectors are picked out of two
+DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
+# Taps and results of a row from which on columns of stride 2 are copied by phase instead: 256x256 k5 takes 22 us with pairs and 29 so, k7
+# 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212 (one core, Zen 4, 2026-11).
+PHASE_TAPS, PHASE_RESULTS = 7, 512
+PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
+PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
 # Of further channels of the image: Zen 4, one core, 3x3, 137 us for 32 planes of 112x112, 198 for 144 of 56x56, 80 for 384 of 14x14
 DIRECT_PLANE_SECONDS = 1e-7
@@ -123,17 +128,31 @@ def _moving_seconds(p: Problem) -> float:
     return SEEN_SHARE * bytes_moved(p) / BYTES_PER_SECOND
 
 
+def columns_by_phase(p: Problem) -> bool:
+    """Whether `direct` copies columns by phase."""
+    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and (p.kw >= PHASE_TAPS or p.ow >= PHASE_RESULTS)))
+
+
+def _phase_seconds(p: Problem, lanes: int) -> float:
+    """The copy of columns by phase."""
+    rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
+    vectors = rows * _padded(p.iw_padded, lanes) / lanes
+    return vectors * (PHASE_VECTOR_SECONDS if p.sw == 2 else PHASE_PIXEL_SECONDS * lanes)
+
+
 def direct_seconds(p: Problem, lanes: int) -> float:
-    """Tiles of vectors along the row; strides of 3 and more gather one element at a time."""
+    """Tiles of vectors along the row, and what columns of a stride take longer."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
-    gathered = 1.0 if p.sw == 1 else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0 + lanes / 2
+    by_phase = columns_by_phase(p)
+    paired = DIRECT_PAIR_FACTOR if p.sw == 2 and not by_phase else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
     taps = min(p.kh, DIRECT_ROWS)
     share = DIRECT_SHARE * min(1.0, DIRECT_ROWS * taps / (2 * (DIRECT_ROWS - 1 + taps)))
-    sums = vectors * p.taps * gathered / (FMA_PER_SECOND * share)
+    sums = vectors * p.taps * paired / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
-    return CALL_SECONDS + sums + tiles + planes + _moving_seconds(p)
+    phases = _phase_seconds(p, lanes) if by_phase else 0.0
+    return CALL_SECONDS + sums + tiles + planes + phases + _moving_seconds(p)
 
 
 def panel_seconds(p: Problem, lanes: int) -> float:
