@@ -15,11 +15,11 @@ import scipy.ndimage
 import scipy.signal
 from scipy import special
 
-from fastconv.cpu import fft_repair
-from fastconv.planning.problem import DTYPES, parse_epilogue
+from fastconv.cpu import fft_repair, winograd
+from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 
-# C of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {"fft": fft_repair.MOST_ERROR}
+# C, for a problem, of the algorithms that do not add up the products of the direct formula
+TRANSFORM = {"fft": lambda p: fft_repair.MOST_ERROR, "winograd": winograd.most_error}
 # largest |slope| of each activation
 STEEPNESS = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "silu": 1.1, "gelu": 1.13, "leaky_relu": 1.0}
 ACTIVATION_ULPS = 8  # of an activation's own evaluation, in units of u (|y| + min(|x|, 1))
@@ -170,7 +170,7 @@ def bound(p, exact, algorithm=None):
     if not u:
         return np.zeros(exact.value.shape)
     if algorithm in TRANSFORM:
-        allowed = TRANSFORM[algorithm] * u * exact.scale + 8 * u * exact.magnitude
+        allowed = TRANSFORM[algorithm](p) * u * exact.scale + 8 * u * exact.magnitude
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     allowed = allowed + terms(p) * float(np.finfo(acc).smallest_subnormal)
@@ -240,8 +240,8 @@ def assert_same_bits(result, expected, what=""):
 
 
 def transform_bound(algorithm, dtype, image, weights):
-    """How far a transform's sums may be from the exact ones: ``C u max|x| sum|w|``."""
-    return TRANSFORM[algorithm] * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
+    """How far a transform's sums of one channel may be from the exact ones: ``C u max|x| sum|w|``."""
+    return TRANSFORM[algorithm](Problem()) * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
 
 
 def peer_bound(dtype, taps, magnitude):

@@ -18,6 +18,7 @@ BLOCKS = {
     "vecs": ("ow", True),
     "wide": ("ow", True),
     "mr": ("oc", True),
+    "nt": ("ow", False),
     "tall": ("kh", False),
 }
 OTHER_FIELDS = {"registers", "steps"}
@@ -43,9 +44,9 @@ def problems(tile, lanes):
     """All combinations of rows, columns and channels; then the heights of kernels, each on one uneven image."""
     extents = blocks(tile, lanes)
     sw = 1 if 1 in getattr(tile, "steps", (1,)) else 3
-    for oh, ow, oc in itertools.product(extents["oh"], extents["ow"], extents.get("oc", [2])):
+    for oh, ow, oc in itertools.product(extents.get("oh", [1, 30]), extents["ow"], extents.get("oc", [2])):
         yield Problem(ic=5, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=3, kw=3, sw=sw, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
-    oh, ow, oc = extents["oh"][-1], extents["ow"][-2], extents.get("oc", [1])[0]
+    oh, ow, oc = extents.get("oh", [9])[-1], extents["ow"][-2], extents.get("oc", [1])[0]
     for kh in extents.get("kh", [1, 2, 5]):
         yield Problem(ic=2, ih=oh + kh - 1, iw=(ow - 1) * sw + 2, oc=oc, kh=kh, kw=2, sw=sw)
         yield Problem(

@@ -56,6 +56,8 @@ BLOCKED_STORE_SECONDS = 1.5e-9
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
+WINOGRAD_FACTOR = 1.5
+
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
 # Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
 FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
@@ -147,6 +149,15 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * BLOCKED_PACK_SECONDS[p.src_layout]
     sums = vectors * p.taps / (FMA_PER_SECOND * share)
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
+
+
+def winograd_seconds(p: Problem, lanes: int, m: int, mr: int, nt: int) -> float:
+    """Products of transformed blocks, and the transforms of pixels and results."""
+    oc, ic = p.oc // p.g, p.ic // p.g
+    tiles = p.n * p.g * -(-p.oh // m) * -(-p.ow // m)
+    depth, vectors = _padded(ic, lanes), _padded(oc, mr * lanes) / lanes
+    sums = tiles * (m + 2) ** 2 * depth * vectors / (FMA_PER_SECOND * BLOCKED_SHARE)
+    return 2 * CALL_SECONDS + WINOGRAD_FACTOR * sums + _moving_seconds(p)
 
 
 def activated_seconds(p: Problem) -> float:
