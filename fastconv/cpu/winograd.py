@@ -11,8 +11,11 @@ by direct sums, block by block: where results are not finite, or tiny, and where
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import deque, namedtuple
-from functools import partial
+from collections.abc import Iterator
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +31,8 @@ from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values
-from .winograd_points import of_weights
+from .winograd_pack import HEAD, Packing, packing_kernel, weights_of
+from .winograd_points import POINTS
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64")
@@ -43,19 +47,17 @@ class Tile(NamedTuple):
 
 
 TILES = (
-    Tile(32, mr=4, nt=6),  # 24 accumulators, 4 weights, 1 pixel of 32 registers
+    Tile(32, mr=4, nt=4),  # 16 accumulators, 4 weights, 1 pixel of 32 registers; images of networks have few blocks, often 16 or 49
     Tile(16, mr=2, nt=6),  # 12 accumulators, 2 weights, 1 pixel of 16 registers
 )
 
-HEAD = 16  # elements before the packed weights: whether they may be transformed
-_MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
+_MOST_BLOCKS = 128  # of a group
 _PATCHES = 16  # blocks of one call of direct sums
 _OUTSIDE, _BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 # The integers that the kernel receives: these, the image row behind each row of the blocks, the column behind each column.
 Head = namedtuple(
     "Head",
-    "planes icg ocg ih iw oh ow rows columns gy gx groups_y groups_x parts part_blocks blocks pad_x most bias flags "
-    "sn sc sy sx dn dc dy dx",
+    "planes icg ocg ih iw oh ow rows columns gy gx groups_y groups_x parts part_blocks blocks pad_x padded_x bias flags sn sc sy sx dn dc dy dx",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
@@ -66,12 +68,13 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     Raw pixels of a vector of channels, ``[row][column][lanes]``, with borders resolved, are transformed along columns and then along rows
     to ``[i][j][c / lanes][block][lanes]``; products lie as ``[block][i][j][mr * lanes]``.  A block whose results are to be repaired is
     marked in the words at ``flags``, ``[n][block row][block column]``, behind one that tells whether any is.
+    Products of blocks beyond the group's last, up to a tile, are of what lies there and never used.
     Workspace: bias of the output channels, a vector of zeros, results of a block, raw pixels, a row of blocks transformed along columns,
     transformed pixels, products.
     """
     spec = (kind, lanes, m, mr, nt, fma)
     size = KINDS[kind][2]
-    vector, width, taps = lanes * size, mr * lanes, (m + 2) ** 2
+    vector, width, taps, chunk = lanes * size, mr * lanes, (m + 2) ** 2, CHUNK // lanes
 
     def winograd(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -90,7 +93,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
         middle_bytes = (e.gx * m + 2) * vector
         pixels = middle + (m + 2) * middle_bytes
         depth = (e.icg + lanes - 1) // lanes
-        pixel_bytes = (depth * e.most + 1) * vector
+        pixel_bytes = (depth * e.gy * e.gx + 1) * vector
         sums = pixels + taps * pixel_bytes
         sum_bytes = taps * width * size
         fill_row(kind, lanes, zeros, lanes, zero)
@@ -115,7 +118,9 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                     row = peek("i64", row_at + 8 * (ty * m + r))
                     to = raw + r * row_bytes + vector * lanes
                     if row < 0:
-                        fill_row(kind, lanes, to, columns * lanes, fill if row == _OUTSIDE else zero)
+                        padded = min(columns, e.padded_x - tx * m) if row == _OUTSIDE else 0
+                        fill_row(kind, lanes, to, padded * lanes, fill)
+                        fill_row(kind, lanes, to + padded * vector, (columns - padded) * lanes, zero)
                         continue
                     line = plane + row * e.sy
                     first = line + c0 * e.sx
@@ -152,12 +157,15 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                     poke(kind, bias_at + lane * size, peek(kind, at.bias + (group * e.ocg + o + lane) * size) if has else zero)
                 wei = at.wei + (HEAD + (group * e.blocks + block) * taps * depth * lanes * width) * size
                 for i in range(taps):
-                    for t in range(0, many, nt):
-                        first = max(min(t, many - nt), 0)
-                        products(spec, sums + first * sum_bytes + i * width * size, sum_bytes, pixels + i * pixel_bytes + first * vector,
-                                 many * vector, wei + i * depth * lanes * width * size, depth)  # fmt: skip
+                    for c in range(0, depth, chunk):
+                        for t in range(0, many, nt):
+                            to, place = sums + t * sum_bytes + i * width * size, pixels + i * pixel_bytes + (c * many + t) * vector
+                            first = wei + c * lanes * width * size
+                            products(spec, to, sum_bytes, place, many * vector, first, min(chunk, depth - c), c)
+                    wei += depth * lanes * width * size
                 for t in range(many):
-                    y, x = (ty + t // wide) * m, (tx + t % wide) * m
+                    by, bx = ty + t // wide, tx + t % wide
+                    y, x = by * m, bx * m
                     to = at.dst + n * e.dn + (group * e.ocg + o) * e.dc + y * e.dy + x * e.dx
                     for lane in range(0, min(width, e.ocg - o), lanes):
                         result = to + lane * e.dc
@@ -167,7 +175,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                                               result if way else tile_at, e.dy, e.dx, e.dc, way)  # fmt: skip
                         if wrong:
                             poke("i64", e.flags, 1)
-                            poke("i64", e.flags + 8 * (1 + (n * e.rows + ty + t // wide) * e.columns + tx + t % wide), 1)
+                            poke("i64", e.flags + 8 * (1 + (n * e.rows + by) * e.columns + bx), 1)
                         if way == 0:
                             for a in range(min(m, e.oh - y)):
                                 for b in range(min(m, e.ow - x)):
@@ -191,9 +199,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"3x3 windows at every pixel, not {p.kh}x{p.kw}, strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
     if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
-    size = DTYPES[p.acc].itemsize
-    tile, m = _tile(p, t), _variant(p, t)
-    return too_large(p, _scratch(p, t.lanes(size), size, tile, m, _split(p, t, tile, m, 1)))
+    choice = _choice(p.replace(n=1), t)
+    if choice is None:
+        return f"needs more than {costs.MOST_WORKSPACE >> 20} MiB of workspace a thread"
+    return too_large(p, _scratch(p, t, choice))
 
 
 def most_error(p: Problem) -> int:
@@ -204,66 +213,102 @@ def most_error(p: Problem) -> int:
     return 64 + 4 * min(icg, CHUNK) + 4 * icg // CHUNK
 
 
-def cost(p: Problem, t: Target) -> float:
-    """Products, and the transforms around them."""
-    tile, m = _tile(p, t), _variant(p, t)
-    return costs.winograd_seconds(p, t.lanes(DTYPES[p.acc].itemsize), m, tile.mr, tile.nt)
+class Choice(NamedTuple):
+    """How a problem is computed: the extent of a block, the tile, rows and columns of blocks of a group, parts of the output channels."""
 
-
-def most_kernels(t: Target) -> int:
-    """How many kernels of one type can ever be compiled: tiles."""
-    return len(fitting(TILES, t))
-
-
-def _tile(p: Problem, t: Target) -> Tile:
-    return fitting(TILES, t)[0]
-
-
-def _variant(p: Problem, t: Target) -> int:
-    """The m that is chosen for one image."""
-    return 4
-
-
-class _Split(NamedTuple):
-    """How the work is cut: rows and columns of blocks of one group, parts of the output channels."""
-
+    m: int
+    tile: Tile
     gy: int
     gx: int
     parts: int
 
 
-def _split(p: Problem, t: Target, tile: Tile, m: int, threads: int) -> _Split:
-    """Groups whose transformed pixels and products fit the cache."""
-    size = DTYPES[p.acc].itemsize
-    lanes = t.lanes(size)
+def cost(p: Problem, t: Target) -> float:
+    """Groups of blocks, the cheapest way to cut them."""
+    choice = _choice(p.replace(n=1), t)
+    assert choice is not None
+    return costs.WINOGRAD_CALL_SECONDS + p.n * _seconds(p.replace(n=1), t, choice, 1, costs.WINOGRAD_CACHE_BYTES)
+
+
+def most_kernels(t: Target) -> int:
+    """How many kernels of one type can ever be compiled: tiles x extents of a block, and for each extent one that packs."""
+    return (len(fitting(TILES, t)) + 1) * len(POINTS)
+
+
+def variants(p: Problem) -> tuple[int, ...]:
+    """The extents m that keep what the precision promises: results of F(6x6) in float32 are up to 2e-5 of the largest off."""
+    return tuple(POINTS) if p.acc == "f64" or p.precision == "fast" else (2, 4)
+
+
+@functools.lru_cache(maxsize=256)
+def _choice(p: Problem, t: Target) -> Choice | None:
+    """The cheapest for one image on one thread; None where all need too much workspace.  Only m changes a sum."""
+    cache = costs.WINOGRAD_CACHE_BYTES
+    found = [(_seconds(p, t, choice, 1, cache), choice) for m in variants(p) for choice in _choices(p, t, m, 1)]
+    return min(found)[1] if found else None
+
+
+@functools.lru_cache(maxsize=256)
+def _split(p: Problem, t: Target, m: int, threads: int) -> Choice:
+    """The quickest on so many threads, of one m."""
+    return min((_seconds(p, t, choice, threads, t.l2), choice) for choice in _choices(p, t, m, threads))[1]
+
+
+def _choices(p: Problem, t: Target, m: int, threads: int) -> Iterator[Choice]:
     rows, columns = -(-p.oh // m), -(-p.ow // m)
-    depth = -(-(p.ic // p.g) // lanes) * lanes
-    most = max((t.l2 // 2) // ((m + 2) ** 2 * (depth + tile.mr * lanes) * size), 2 * tile.nt)
-    gx = min(columns, most)
-    gy = min(max(most // gx, 1), rows)
-    return _Split(gy, gx, 1)
+    for tile, across, parts in itertools.product(fitting(TILES, t), (1, 2, 3, 4), {1, threads}):
+        gx = min(-(-columns // across), _MOST_BLOCKS)
+        for gy in {min(tall, rows) for tall in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, -(-rows // 2), -(-rows // 3))}:
+            if gy == 1 or gy * gx <= _MOST_BLOCKS:
+                choice = _shorter(p, t, Choice(m, tile, gy, gx, parts))
+                if _scratch(p, t, choice) <= costs.MOST_WORKSPACE:
+                    yield choice
 
 
-def _scratch(p: Problem, lanes: int, size: int, tile: Tile, m: int, split: _Split) -> int:
+def _shorter(p: Problem, t: Target, choice: Choice) -> Choice:
+    """The same with so many parts that no unit of work takes long."""
+    blocks = -(-(p.oc // p.g) // (choice.tile.mr * t.lanes(DTYPES[p.acc].itemsize)))
+    seconds = _unit_seconds(p, t, choice._replace(parts=1), costs.WINOGRAD_CACHE_BYTES)
+    return choice._replace(parts=min(max(choice.parts, ceil(seconds / costs.UNIT_SECONDS)), blocks))
+
+
+def _unit_seconds(p: Problem, t: Target, choice: Choice, cache: int) -> float:
+    size = DTYPES[p.acc].itemsize
+    m, tile, gy, gx, parts = choice
+    lanes = t.lanes(size)
+    depth, blocks = -(-(p.ic // p.g) // lanes), -(-(p.oc // p.g) // (tile.mr * lanes))
+    return costs.winograd_unit_seconds(gy * gx, m, depth, -(-blocks // parts), lanes, tile.mr, tile.nt, size, cache)
+
+
+def _seconds(p: Problem, t: Target, choice: Choice, threads: int, cache: int) -> float:
+    """Of the thread with the most units."""
+    units = p.n * p.g * -(-p.oh // (choice.m * choice.gy)) * -(-p.ow // (choice.m * choice.gx)) * choice.parts
+    return ceil(units / threads) * _unit_seconds(p, t, choice, cache)
+
+
+def _scratch(p: Problem, t: Target, choice: Choice) -> int:
     """Bytes of workspace of one thread."""
-    vector, taps = lanes * size, (m + 2) ** 2
-    many = max(split.gy * split.gx, tile.nt)
-    columns = split.gx * m + 2
-    raw = (split.gy * m + 2) * (columns + 2 * lanes) + (m + 2) * columns
+    m, tile, gy, gx, _ = choice
+    size, taps = DTYPES[p.acc].itemsize, (m + 2) ** 2
+    lanes = t.lanes(size)
+    many = -(-gy * gx // tile.nt) * tile.nt
+    columns = gx * m + 2
+    raw = (gy * m + 2) * (columns + 2 * lanes) + (m + 2) * columns
     depth = -(-(p.ic // p.g) // lanes)
-    vectors = tile.mr + 1 + m * m + raw + taps * (depth * many + 1) + taps * tile.mr * many + tile.nt
-    return -(-vectors * vector // 64) * 64
+    vectors = tile.mr + 1 + m * m + raw + taps * (depth * gy * gx + 1) + taps * tile.mr * many + tile.nt
+    return -(-vectors * lanes * size // 64) * 64
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0) -> Plan:
     """A plan whose child computes blocks that no transform can."""
-    kind, size = p.acc, DTYPES[p.acc].itemsize
-    lanes, tile, m = t.lanes(size), _tile(p, t), m or _variant(p, t)
-    split = _split(p, t, tile, m, threads)
-    scratch = _scratch(p, lanes, size, tile, m, split)
+    kind, lanes = p.acc, t.lanes(DTYPES[p.acc].itemsize)
+    choice = _choice(p.replace(n=1), t)
+    assert choice is not None
+    m, tile, *_ = choice = _split(p, t, m or choice.m, threads)
+    scratch = _scratch(p, t, choice)
     name = f"winograd_{kind}_{m}x{m}_{tile.mr}x{tile.nt}_{lanes}"
     region = Region(name, _factory, (kind, lanes, m, tile.mr, tile.nt, int(t.fma)), kind)
-    head, tables = _layout(p, lanes, tile, m, split)
+    head, tables = _layout(p, lanes, choice)
     units = p.n * p.g * head.groups_y * head.groups_x * head.parts
     seconds = cost(p, t)
     patch = p.replace(n=_PATCHES, ih=m + 2, iw=m + 2, pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict", src_layout="nchw")
@@ -272,7 +317,11 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0) -> 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         dtype = DTYPES[p.acc]
         if src.dtype != dtype or dst.dtype != dtype:
-            return staged_launch(p, own.threads, partial(build, m=m), t, src, packed, dst, fill, multiple=m)
+
+            def band(q: Problem, t: Target, _: None, threads: int) -> Plan:
+                return build(q, t, plan, threads, m)
+
+            return staged_launch(p, own.threads, band, t, src, packed, dst, fill, multiple=m)
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
         placed = head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
         values = finish_values(p, fill)
@@ -302,21 +351,21 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0) -> 
 
         return launch
 
-    pack = partial(_pack, m=m, width=tile.mr * lanes, lanes=lanes)
+    pack = Packing(Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind), lanes, m, tile.mr, threads)
     return Plan(problem=p, algorithm="winograd", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads, children=(child,))  # fmt: skip
 
 
-def _layout(p: Problem, lanes: int, tile: Tile, m: int, split: _Split) -> tuple[Head, np.ndarray]:
+def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
     """The kernel's integers but for the strides, and its tables."""
+    m, tile, gy, gx, parts = choice
     rows, columns = -(-p.oh // m), -(-p.ow // m)
     blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
-    part_blocks = -(-blocks // split.parts)
+    part_blocks = -(-blocks // parts)
     head = Head(*[0] * len(Head._fields))._replace(
-        planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=split.gy,
-        gx=split.gx, groups_y=-(-rows // split.gy), groups_x=-(-columns // split.gx), parts=-(-blocks // part_blocks),
-        part_blocks=part_blocks, blocks=blocks, pad_x=p.pl, most=max(split.gy * split.gx, tile.nt),
-        bias=int(parse_epilogue(p.epilogue).bias),
+        planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=gy, gx=gx,
+        groups_y=-(-rows // gy), groups_x=-(-columns // gx), parts=-(-blocks // part_blocks), part_blocks=part_blocks, blocks=blocks,
+        pad_x=p.pl, padded_x=p.iw_padded, bias=int(parse_epilogue(p.epilogue).bias),
     )  # fmt: skip
     return head, np.concatenate(_sources(p, m))
 
@@ -331,32 +380,13 @@ def _sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
     return found[0], found[1]
 
 
-def _pack(p: Problem, wei: np.ndarray, m: int, width: int, lanes: int) -> np.ndarray:
-    """``HEAD`` numbers, ``[g][o / width][i][j][c][o % width]``, zeros for channels beyond, and the weights; as ``(1, 1, 1, n)``."""
-    icg, ocg, dtype = p.ic // p.g, p.oc // p.g, DTYPES[p.acc]
-    blocks, depth, taps = -(-ocg // width), -(-icg // lanes) * lanes, (m + 2) ** 2
-    count = p.g * blocks * taps * depth * width
-    packed = np.zeros(HEAD + count + wei.size, dtype)
-    with np.errstate(all="ignore"):
-        totals = np.abs(wei).sum((1, 2, 3), dtype=np.float64)
-        packed[0] = bool(((np.abs(np.log2(totals)) <= _MOST_EXPONENT) | (totals == 0)).all())
-        g = of_weights(m)
-        transformed = np.einsum("ik,ockl,jl->oijc", g, wei, g, optimize=True)
-    padded = np.zeros((p.g, blocks * width, taps, depth), dtype)
-    padded[:, :ocg, :, :icg] = transformed.reshape(p.g, ocg, taps, icg)
-    packed[HEAD : HEAD + count] = padded.reshape(p.g, blocks, width, taps, depth).transpose(0, 1, 3, 4, 2).reshape(-1)
-    packed[HEAD + count :] = wei.reshape(-1)
-    return packed.reshape(1, 1, 1, -1)
-
-
 def _repair(
     p: Problem, m: int, child: Plan, wrong: np.ndarray, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray,
     fill: Any,
 ) -> None:  # fmt: skip
     """Direct sums for the blocks at ``wrong``, rows of (image, block row, block column)."""
     dtype = DTYPES[p.acc]
-    weights = packed.reshape(-1)[-p.oc * p.taps :].reshape(p.oc, p.ic // p.g, 3, 3)
-    own = child.pack(weights)
+    own = child.pack(weights_of(p, packed))
     rows, columns = _sources(p, m)
     patches = np.zeros((_PATCHES, p.ic, m + 2, m + 2), dtype)
     results = np.empty((_PATCHES, p.oc, m, m), dtype)

@@ -8,31 +8,13 @@ float64 when weights are packed.  Pairs share their even and odd halves.  Lavin 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
-
-import numpy as np
 
 # Positive points by m, in eighths: those of all multiples of 1/8 with the least error over random layers; their products are exact in
 # float32.  With the usual 1 and 2, results of F(4x4) are 4 times further from the exact ones.
-_EIGHTHS = {2: (8,), 4: (5, 12)}
+_EIGHTHS = {2: (8,), 4: (5, 12), 6: (4, 8, 16)}
 POINTS = {m: tuple(eighths / 8 for eighths in points) for m, points in _EIGHTHS.items()}
-
-
-def _pairs(m: int) -> list[tuple[float, float]]:
-    return [(p, -p) for p in POINTS[m]]
-
-
-def of_weights(m: int) -> np.ndarray:
-    """``G``, of ``m + 2`` rows and 3 columns.
-
-    Examples
-    --------
-    >>> of_weights(2).tolist()
-    [[-1.0, -0.0, -0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]
-    """
-    points = [0.0, *(p for pair in _pairs(m) for p in pair)]
-    rows = [[p**k / np.prod([p - q for q in points if q != p]) for k in range(3)] for p in points]
-    return np.array([*rows, [0.0, 0.0, 1.0]])
 
 
 def _product(squares: Sequence[float]) -> list[float]:
@@ -77,6 +59,17 @@ class Transform:
             even, odd = self._dot(others, x[2::2]), self._dot(others, x[1:-1:2])
             found += [emit.multiply_add(odd, emit.number(p), even), emit.multiply_add(odd, emit.number(-p), even)]
         return [*found, self._dot(every, x[1::2])]
+
+    def weights(self, w: Sequence[Any]) -> list[Any]:
+        """``G w``: ``m + 2`` vectors of 3."""
+        emit, build, points = self.emit, self.emit.builder, self.points
+        found = [build.fmul(w[0], emit.number(1 / prod(-p * p for p in points)))]
+        for p in points:
+            factor = 1 / (2 * p * p * prod(p * p - q * q for q in points if q != p))
+            even = build.fmul(emit.multiply_add(w[2], emit.number(p * p), w[0]), emit.number(factor))
+            odd = build.fmul(w[1], emit.number(p * factor))
+            found += [build.fadd(even, odd), build.fsub(even, odd)]
+        return [*found, w[2]]
 
     def results(self, y: Sequence[Any]) -> list[Any]:
         """``A^T y``: m vectors of ``m + 2``."""

@@ -15,7 +15,6 @@ from .simd import I64, Emitter, literal
 from .winograd_points import Transform
 
 CHUNK = 128  # channels of one sum; the sums of chunks are added up, so that errors hardly grow with the channels
-_UNROLL = 4  # channels per turn of the innermost loop
 # Results of at least this magnitude, but 0, and finite: what is smaller may have lost bits on its way.
 LEAST_EXPONENT = {"f32": -60, "f64": -500}
 
@@ -87,60 +86,103 @@ def transformed_pixels(
 
 
 @intrinsic(prefer_literal=True)
-def products(typing_context: Any, spec: Any, dst: Any, dst_step: Any, pixels: Any, block: Any, wei: Any, blocks: Any) -> Any:
-    """``dst[t*dst_step + o] = sum_c pixels[c / lanes * block + t*lanes + c % lanes] * wei[c, o]`` for nt blocks t, mr vectors of o.
+def transformed_weights(typing_context: Any, spec: Any, dst: Any, dst_step: Any, dst_pitch: Any, src: Any, count: Any) -> Any:
+    """``dst[c*dst_step + (i, j)*dst_pitch] = sum_{ky, kx} G[i, ky] G[j, kx] src[c, ky, kx]``, vectors, for ``count`` of c.
 
-    ``c`` runs over ``blocks * lanes`` channels; ``dst_step`` and ``block`` are bytes.  Order of accumulation: one after the other from 0
-    on in chunks of `CHUNK` channels, whose sums are added one after the other.
+    Computed in float64 and rounded once.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, dst, dst_step, pixels, block, wei, blocks = arguments
+        _, dst, dst_step, dst_pitch, src, count = arguments
+        kind, lanes, m, _, _, fma = chosen
+        emit, wide = Emitter(builder, kind, lanes, False), Emitter(builder, "f64", lanes, bool(fma))
+        transform = Transform(wide, m)
+        to, place = emit.variable(dst), emit.variable(src)
+        with emit.loop(count):
+            w = [emit.load(emit.offset(emit.get(place), n * emit.width)) for n in range(9)]
+            if kind != "f64":
+                w = [builder.fpext(value, wide.vector) for value in w]
+            columns = [transform.weights(w[kx::3]) for kx in range(3)]
+            for i in range(m + 2):
+                for j, value in enumerate(transform.weights([column[i] for column in columns])):
+                    narrow = value if kind == "f64" else builder.fptrunc(value, emit.vector)
+                    emit.store(emit.offset(emit.get(to), emit.times(dst_pitch, i * (m + 2) + j)), narrow)
+            emit.set(to, emit.offset(emit.get(to), dst_step))
+            emit.set(place, emit.offset(emit.get(place), 9 * emit.width))
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 5), codegen
+
+
+@intrinsic(prefer_literal=True)
+def magnitudes(typing_context: Any, spec: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``dst = sum_n |src[n]|``, of ``count`` vectors."""
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, dst, src, count = arguments
+        kind, lanes, *_ = chosen
+        emit = Emitter(builder, kind, lanes, False)
+        place, total = emit.variable(src), emit.variable(emit.number(0))
+        with emit.loop(count):
+            emit.set(total, builder.fadd(emit.get(total), emit.values(_absolute(emit, emit.load(emit.get(place))))))
+            emit.set(place, emit.offset(emit.get(place), emit.width))
+        emit.store(dst, emit.get(total))
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 3), codegen
+
+
+def _absolute(emit: Emitter, value: Any) -> Any:
+    """The bits of the magnitude."""
+    bits = emit.bits()
+    return emit.builder.and_(emit.builder.bitcast(value, bits.vector), bits.number(2 ** (8 * emit.itemsize - 1) - 1))
+
+
+@intrinsic(prefer_literal=True)
+def products(typing_context: Any, spec: Any, dst: Any, dst_step: Any, pixels: Any, block: Any, wei: Any, blocks: Any, later: Any) -> Any:
+    """``dst[t*dst_step + o] (+)= sum_c pixels[c / lanes * block + t*lanes + c % lanes] * wei[c, o]`` for nt blocks t, mr vectors of o.
+
+    ``c`` runs over ``blocks * lanes`` channels, one after the other from 0 on; ``dst_step`` and ``block`` are bytes.  Where ``later`` is
+    not 0 the sum is added to what is there.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, dst, dst_step, pixels, block, wei, blocks, later = arguments
         kind, lanes, _, mr, nt, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
         places = [emit.offset(dst, emit.times(dst_step, t), n * emit.width) for n in range(mr) for t in range(nt)]
         acc = [emit.variable(emit.number(0)) for _ in places]
         base, weights = emit.variable(pixels), emit.variable(wei)
-        left, later = emit.variable(blocks), emit.variable(emit.constant(0))
-        unroll = min(_UNROLL, lanes)
-
-        def channels() -> None:
-            here, w = emit.get(at), emit.get(weights)
+        with emit.loop(blocks):
+            here, w = emit.get(base), emit.get(weights)
             sums = [emit.get(place) for place in acc]
-            for turn in range(unroll):
-                vectors = [emit.load(emit.offset(w, (turn * mr + n) * emit.width)) for n in range(mr)]
+            # in a loop of fewer channels LLVM keeps an address for each pixel, in memory
+            for c in range(lanes):
+                vectors = [emit.load(emit.offset(w, (c * mr + n) * emit.width)) for n in range(mr)]
+                # of the next chunk: 512 channels at 14x14 take 3.26 ms instead of 3.60 (Zen 4, one core, 2026-11)
+                for n in range(0, mr * emit.width, 64):
+                    emit.prefetch(emit.offset(w, (CHUNK + c) * mr * emit.width + n))
                 for t in range(nt):
-                    pixel = emit.splat(emit.offset(here, t * emit.width + turn * emit.itemsize))
+                    pixel = emit.splat(emit.offset(here, t * emit.width + c * emit.itemsize))
                     for n in range(mr):
                         sums[n * nt + t] = emit.multiply_add(vectors[n], pixel, sums[n * nt + t])
-            _set(emit, acc, sums)
-            emit.set(at, emit.offset(here, unroll * emit.itemsize))
-            emit.set(weights, emit.offset(w, unroll * mr * emit.width))
-
-        most = CHUNK // lanes
-        with emit.loop(emit.quotient(emit.offset(blocks, most - 1), most)):
-            _set(emit, acc, [emit.number(0)] * len(acc))
-            rest = emit.get(left)
-            with emit.loop(builder.select(builder.icmp_signed("<", rest, emit.constant(most)), rest, emit.constant(most))):
-                at = emit.variable(emit.get(base))
-                with emit.loop(emit.constant(lanes // unroll)):
-                    channels()
-                emit.set(base, emit.offset(emit.get(base), block))
-            emit.set(left, emit.offset(rest, -most))
-            with emit.loop(emit.get(later)):
-                _set(emit, acc, [builder.fadd(emit.load(place), emit.get(value)) for place, value in zip(places, acc, strict=True)])
-            for place, value in zip(places, acc, strict=True):
-                emit.store(place, emit.get(value))
-            emit.set(later, emit.constant(1))
+            for place, value in zip(acc, sums, strict=True):
+                emit.set(place, value)
+            emit.set(base, emit.offset(here, block))
+            emit.set(weights, emit.offset(w, lanes * mr * emit.width))
+        with emit.either(later) as (more, first):
+            with more:
+                for place, value in zip(places, acc, strict=True):
+                    emit.store(place, builder.fadd(emit.load(place), emit.get(value)))
+            with first:
+                for place, value in zip(places, acc, strict=True):
+                    emit.store(place, emit.get(value))
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 6), codegen
-
-
-def _set(emit: Emitter, places: list[Any], values: list[Any]) -> None:
-    for place, value in zip(places, values, strict=True):
-        emit.set(place, value)
+    return types.void(spec, *[types.int64] * 7), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -192,12 +234,10 @@ def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish:
 def _unsafe(emit: Emitter, values: list[Any]) -> Any:
     """1 where in some lane the largest magnitude is not finite, or below the least but not 0; else 0."""
     builder, bits = emit.builder, emit.bits()
-    size = 8 * emit.itemsize
     bias, mantissa = {"f32": (127, 23), "f64": (1023, 52)}[emit.kind]
-    magnitude = bits.number(2 ** (size - 1) - 1)
     largest = None
     for value in values:
-        absolute = builder.and_(builder.bitcast(value, bits.vector), magnitude)
+        absolute = _absolute(emit, value)
         larger = absolute if largest is None else builder.icmp_signed(">", absolute, largest)
         largest = absolute if largest is None else builder.select(larger, absolute, largest)
     least = (bias + LEAST_EXPONENT[emit.kind]) << mantissa
