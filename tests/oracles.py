@@ -15,11 +15,11 @@ import scipy.ndimage
 import scipy.signal
 from scipy import special
 
-from fastconv.cpu import fft_repair
-from fastconv.planning.problem import DTYPES, parse_epilogue
+from fastconv.cpu import fft_repair, winograd
+from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 
-# C of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {"fft": fft_repair.MOST_ERROR}
+# C, for a problem, of the algorithms that do not add up the products of the direct formula
+TRANSFORM = {"fft": lambda p: fft_repair.MOST_ERROR, "winograd": winograd.most_error}
 # relative error of a factor, of algorithms that round pixels and weights before they multiply (precision "fast")
 REDUCED = {"tensor": 2.0**-11}
 # largest |slope| of each activation
@@ -190,7 +190,7 @@ def bound(p, exact, algorithm=None):
     if not u:
         return np.zeros(exact.value.shape)
     if algorithm in TRANSFORM:
-        allowed = TRANSFORM[algorithm] * u * exact.scale + 8 * u * exact.magnitude
+        allowed = TRANSFORM[algorithm](p) * u * exact.scale + 8 * u * exact.magnitude
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     if algorithm in REDUCED:
@@ -263,8 +263,8 @@ def assert_same_bits(result, expected, what=""):
 
 
 def transform_bound(algorithm, dtype, image, weights):
-    """How far a transform's sums may be from the exact ones: ``C u max|x| sum|w|``."""
-    return TRANSFORM[algorithm] * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
+    """How far a transform's sums of one channel may be from the exact ones: ``C u max|x| sum|w|``."""
+    return TRANSFORM[algorithm](Problem()) * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
 
 
 def peer_bound(dtype, taps, magnitude):

@@ -19,6 +19,7 @@ BLOCKS = {
     "wide": ("ow", True),
     "mr": ("oc", True),
     "columns": ("ic", False),
+    "nt": ("ow", False),
     "tall": ("kh", False),
 }
 OTHER_FIELDS = {"registers", "carries"}
@@ -48,9 +49,9 @@ def problems(tile, lanes):
         for ic, oc, (kh, kw, sw) in itertools.product(extents["ic"], extents["oc"], ((1, 1, 1), (3, 2, 2))):
             yield Problem(ic=ic, ih=5, iw=17, oc=oc, kh=kh, kw=kw, sw=sw)
         return
-    for oh, ow, oc in itertools.product(extents["oh"], extents["ow"], extents.get("oc", [2])):
+    for oh, ow, oc in itertools.product(extents.get("oh", [1, 30]), extents["ow"], extents.get("oc", [2])):
         yield Problem(ic=5, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=3, kw=3, sw=sw, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
-    oh, ow, oc = extents["oh"][-1], extents["ow"][-2], extents.get("oc", [1])[0]
+    oh, ow, oc = extents.get("oh", [9])[-1], extents["ow"][-2], extents.get("oc", [1])[0]
     for kh in extents.get("kh", [1, 2, 5]):
         yield Problem(ic=2, ih=oh + kh - 1, iw=(ow - 1) * sw + 2, oc=oc, kh=kh, kw=2, sw=sw)
         yield Problem(

@@ -17,10 +17,12 @@ from . import (
     separable,
     transposed,
     weights,
+    winograd,
 )
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    transposed, weights, complex, activated, depthwise, blocked, identity, separable, direct, panel, fft, masked, quotient, reference,
+    transposed, weights, complex, activated, depthwise, winograd, blocked, identity, separable, direct, panel, fft, masked, quotient,
+    reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

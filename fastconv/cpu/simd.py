@@ -106,6 +106,22 @@ class Emitter:
             vector = self.builder.insert_element(vector, self.builder.extract_element(few, place), place)
         return vector
 
+    def load_up_to(self, address: Any, count: Any) -> Any:
+        """The first ``count`` elements, a value that may exceed ``lanes``, and 0 in the other lanes: only for what is read seldom."""
+        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        mask = self.builder.icmp_signed("<", numbers, self.of("i64").spread(count))
+        pointer = self.vector.as_pointer()
+        kind = ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector])
+        name = f"llvm.masked.load.v{self.lanes}{self.kind}.p0"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        arguments = [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, ir.Constant(self.vector, None)]
+        return self.builder.call(function, arguments)
+
+    def any(self, bits: Any) -> Any:
+        """Whether some lane of a comparison holds."""
+        word = self.builder.bitcast(bits, ir.IntType(self.lanes))
+        return self.builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0))
+
     def store(self, address: Any, value: Any) -> None:
         """``lanes`` consecutive elements."""
         self.builder.store(value, self._pointer(address, self.vector), align=1)

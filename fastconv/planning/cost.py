@@ -75,6 +75,15 @@ DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for ea
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
+WINOGRAD_SHARE = 0.97
+WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
+WINOGRAD_RESULT_SECONDS = 1.25e-9
+WINOGRAD_CACHE_BYTES = 1 << 20  # a second-level cache, where the algorithm is chosen: results must not depend on a processor's own
+WINOGRAD_CACHE_SHARE = 0.6
+WINOGRAD_BYTES_PER_SECOND = 8e10  # of weights and pixels beyond the second-level cache
+WINOGRAD_FAR_BYTES, WINOGRAD_FAR_BYTES_PER_SECOND = 24 << 20, 6e10  # of weights that no cache holds
+WINOGRAD_CALL_SECONDS = 1e-5  # flags are looked at
+WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
 # Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
@@ -219,6 +228,21 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
     return seconds + _moving_seconds(p)
+
+
+def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int) -> float:
+    """A group of ``many`` blocks of ``m x m`` results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
+
+    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it.
+    """
+    taps = (m + 2) ** 2
+    sums = _padded(many, nt) * taps * depth * lanes * blocks * mr / (FMA_PER_SECOND * WINOGRAD_SHARE)
+    transforms = many * taps * (depth * WINOGRAD_PIXEL_SECONDS + blocks * mr * WINOGRAD_RESULT_SECONDS)
+    pixels, weights = (taps * depth * lanes * size * vectors for vectors in (many, blocks * mr * lanes))
+    products = taps * mr * lanes * size * many
+    moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
+    rate = WINOGRAD_FAR_BYTES_PER_SECOND if weights > WINOGRAD_FAR_BYTES else WINOGRAD_BYTES_PER_SECOND
+    return CALL_SECONDS + sums + transforms + moved / rate
 
 
 def activated_seconds(p: Problem) -> float:
