@@ -44,7 +44,6 @@ PINNED = {
     "g144_ic144ih28_oc144k3_p1_nhwc_hwio": "depthwise",
     "g144_ic144ih56_oc144k3_s2_p1": "depthwise",
     "g32_ic128ih56_oc128k3_p1_nhwc_hwio": "depthwise",
-    "g32_ic1024ih14_oc1024k3_p1": "blocked",
     "ic64ih56_oc64k3_p1_i32": "direct",
     "ic64ih56_oc64k3_p1_c64": "complex",
     "ic64ih56_oc1k3_p1": "direct",
