@@ -18,6 +18,7 @@ LEAST_EXERCISED = {
     "reference": 250,
     "direct": 235,
     "blocked": 185,
+    "int8": 8,
     "panel": 100,
     "complex": 15,
     "activated": 4,

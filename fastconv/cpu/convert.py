@@ -40,6 +40,18 @@ def adds_products_of_bytes() -> bool:
     return triple.startswith("x86_64") and "+avx512vnni" in features.split(",")
 
 
+def dot_way(bits: int, signed: bool) -> str:
+    """How `Emitter.dot_add` adds products in vectors of so many bits; ``signed``: of bytes that all have a sign on one side."""
+    triple, _, features = magic()
+    if not triple.startswith(("x86_64", "i686")):
+        return "halves"
+    on = set(features.split(","))
+    vnni = "+avx512vnni" in on if bits == 512 else {"+avx512vnni", "+avx512vl"} <= on or "+avxvnni" in on
+    if not vnni:
+        return "pairs"
+    return "bytes" if signed else "words"
+
+
 def stored_bytes(name: str) -> int:
     """Bytes of one element of a stored type."""
     return KINDS[INTEGERS[name][0] if name in INTEGERS else name][2]
@@ -67,30 +79,33 @@ def load_as(emit: Emitter, name: str, address: Any) -> Any:
 
 
 def store_as(emit: Emitter, name: str, rounding: str, address: Any, value: Any) -> None:
-    """``lanes`` consecutive elements of type ``name``, one of ``STORED``, from the emitter's kind.
+    """``lanes`` consecutive elements of type ``name``, one of ``STORED``, from the emitter's kind, as `converted`."""
+    part, value = converted(emit, name, rounding, value)
+    part.store(address, value)
 
-    ``rounding`` into an integer is ``saturate``, ``half_up`` or "" (as C converts); integers wrap.
+
+def converted(emit: Emitter, name: str, rounding: str, value: Any, zero: Any = None) -> tuple[Emitter, Any]:
+    """A vector of the emitter's kind as elements of type ``name``, one of ``STORED``, and the emitter of these.
+
+    ``rounding`` into an integer is ``saturate``, ``half_up`` or "" (as C converts); integers wrap.  ``zero``, whole numbers in a vector,
+    is added to what was rounded, before it is clipped.
     """
     build = emit.builder
     if name in INTEGERS:
         part = emit.of(INTEGERS[name][0])
-        if emit.floating:
-            value = _rounded(emit, name, rounding, value) if rounding else _truncated(emit, name, value)
-            part.store(address, _resized(part, value, True))
-        else:
-            part.store(address, _resized(part, value, INTEGERS[name][1]))
-    elif name == emit.kind:
-        emit.store(address, value)
-    elif name == "f16":
+        if not emit.floating:
+            return part, _resized(part, value, INTEGERS[name][1])
+        value = _rounded(emit, name, rounding, value, zero) if rounding else _truncated(emit, name, value)
+        return part, _resized(part, value, True)
+    if name == emit.kind:
+        return emit, value
+    part = emit.of(name)
+    if not emit.floating:
+        return part, build.sitofp(value, part.vector)
+    if name == "f16":
         assert emit.kind == "f32", "float64 to float16 would round twice"
-        half = emit.of("f16")
-        if converts_half():
-            half.store(address, build.fptrunc(value, half.vector))
-        else:
-            _store_narrowed(emit, address, value)
-    else:
-        part = emit.of(name)
-        part.store(address, build.fpext(value, part.vector) if part.itemsize == 8 else build.fptrunc(value, part.vector))
+        return (part, build.fptrunc(value, part.vector)) if converts_half() else (emit.of("i16"), _narrowed(emit, value))
+    return part, build.fpext(value, part.vector) if part.itemsize == 8 else build.fptrunc(value, part.vector)
 
 
 def _resized(to: Emitter, bits: Any, signed: bool) -> Any:
@@ -120,17 +135,20 @@ def _truncated(emit: Emitter, name: str, value: Any) -> Any:
     return build.select(build.fcmp_ordered(">=", value, emit.number(half)), high, low)
 
 
-def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
-    """Rounded, clipped, NaN made 0: as 32-bit integers."""
+def _rounded(emit: Emitter, name: str, rounding: str, value: Any, zero: Any = None) -> Any:
+    """Rounded, NaN made 0, ``zero`` added, clipped: as 32-bit integers."""
     build, wide = emit.builder, emit.of("i32")
     least, most = _limits(name)
     assert most < 2**31, f"no rounding into {name}"
     signed, exact = least < 0, most < 2**24 or emit.kind == "f64"
-    if signed:
+    if signed or zero is not None:
         value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0))
     if rounding == "half_up":
         value = build.fadd(value, emit.number(1 / 2))
     low, high = emit.number(least), emit.number(most if exact else 2**31 - 2**7)
+    if zero is not None:
+        assert exact, f"no zero point in {name}"
+        low, high = build.fsub(low, zero), build.fsub(high, zero)
     inside = build.select(build.fcmp_ordered(">", value, low), value, low)  # NaN becomes the least of an unsigned type
     inside = build.select(build.fcmp_ordered("<", inside, high), inside, high)
     if rounding == "saturate":
@@ -141,7 +159,7 @@ def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
             above = build.fcmp_ordered(">", build.sitofp(whole, emit.vector), inside)
             whole = build.add(whole, build.sext(above, wide.vector))
     if exact:
-        return whole
+        return whole if zero is None else build.add(whole, build.fptosi(zero, wide.vector))
     return build.select(build.fcmp_ordered(">=", value, emit.number(2**31)), wide.number(most), whole)
 
 
@@ -157,7 +175,7 @@ def _widened(single: Emitter, address: Any) -> Any:
     return single.values(build.or_(build.or_(build.bitcast(scaled, wide.vector), exponent), sign))
 
 
-def _store_narrowed(single: Emitter, address: Any, value: Any) -> None:
+def _narrowed(single: Emitter, value: Any) -> Any:
     """float32 to float16, to nearest even, with integer operations; subnormals are rounded by an addition that shifts them into place."""
     build, wide, half = single.builder, single.of("i32"), single.of("i16")
     bits = build.bitcast(value, wide.vector)
@@ -171,7 +189,7 @@ def _store_narrowed(single: Emitter, address: Any, value: Any) -> None:
     special = build.select(nan, wide.number(_HALF_NAN), wide.number(_HALF_INFINITY))
     result = build.select(build.icmp_unsigned("<", magnitude, wide.number(113 << 23)), small, normal)
     result = build.select(build.icmp_unsigned(">=", magnitude, wide.number(143 << 23)), special, result)
-    half.store(address, build.trunc(build.or_(result, build.lshr(sign, wide.number(16))), half.vector))
+    return build.trunc(build.or_(result, build.lshr(sign, wide.number(16))), half.vector)
 
 
 def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any, Any], move: Any) -> None:
@@ -200,11 +218,15 @@ def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any
                 _spread(emit.of(emit.kind, lanes // 2), count, sizes, starts, move)
 
 
-def copy_as(emit: Emitter, name: str, to: Any, source: Any, count: Any) -> None:
-    """``count`` elements of type ``name`` to elements of the emitter's kind; reads and writes nothing else."""
+def copy_as(emit: Emitter, name: str, to: Any, source: Any, count: Any, flip: int = 0) -> None:
+    """``count`` elements of type ``name`` to elements of the emitter's kind; reads and writes nothing else.
+
+    Of integers the bits of ``flip`` are flipped.
+    """
 
     def move(part: Emitter, to: Any, source: Any) -> None:
-        part.store(to, load_as(part, name, source))
+        value = load_as(part, name, source)
+        part.store(to, part.builder.xor(value, part.number(flip)) if flip else value)
 
     _spread(emit, count, (emit.itemsize, stored_bytes(name)), (to, source), move)
 
