@@ -185,6 +185,8 @@ def not_fused(p: Problem) -> str | None:
     tail = dtype_name(finish_type(p))
     if finish.activation not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
+    if finish.activation == "leaky_relu" and finish.rounding:
+        return f"clips what it rounds, without {finish.activation}"
     if scaling.residual and p.dst != tail:
         return f"adds a residual to {tail} results, not {p.dst}"
     if scaling != Scaling() and p.dst != tail and finish.rounding is None:
@@ -248,7 +250,16 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
 def _values(p: Problem, fill: Any) -> np.ndarray:
     """``[fill, slope, low, high, 0, 0, zero point]`` in the accumulator's type."""
     values = finish_values(p, fill)
-    values[5:7] = 0, parse_scaling(p.epilogue).zero
+    values[5:7] = 0, 0
+    return requantised(p, values)
+
+
+def requantised(p: Problem, values: np.ndarray) -> np.ndarray:
+    """Of a rounded result, low and high are clipped to its type less the zero point, which is put behind them."""
+    if parse_epilogue(p.epilogue).rounding:
+        zero, limits = parse_scaling(p.epilogue).zero, np.iinfo(DTYPES[p.dst])
+        values[2:4] = np.clip(values[2:4], limits.min - zero, limits.max - zero)
+        values[6] = zero
     return values
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from numba import types
 from numba.extending import intrinsic
 
-from .convert import converted, stored_bytes
+from .convert import converted, rounded_between, stored_bytes
 from .simd import Emitter, literal
 
 DEPTH = 16  # channels in a channel block
@@ -71,7 +71,8 @@ def blocked_tile(
     see :class:`Form`.  ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is
     packed as ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` elements.  Order of accumulation: channel
     block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the
-    same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, ``after`` that of ``[scale][shift]``, each
+    same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded result within
+    its type less the zero point, ``after`` that of ``[scale][shift]``, each
     ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]``
     at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0 but the sums as they are.
     """
@@ -186,16 +187,21 @@ class _Tile:
             value = build.sitofp(value, self.tail.vector)
         return build.fadd(build.fmul(value, scale), shift)
 
+    def _converted(self, value: Any) -> tuple[Emitter, Any]:
+        """Activated, and of the result's type."""
+        tail, form = self.tail, self.form
+        slope, low, high, _, _, zero = (tail.splat(tail.offset(self.finish, n * tail.itemsize)) for n in range(6))
+        if form.rounding:  # low and high clip to the type too
+            return rounded_between(tail, form.dst, value, low, high, zero)
+        return converted(tail, form.dst, "", tail.activate(value, slope, low, high))
+
     def _put(self, to: Any, value: Any, count: int = 0) -> None:
         """Add the residual, activate, convert and store a vector or its first ``count`` lanes."""
         tail, form = self.tail, self.form
         if form.residual:
             place = tail.offset(to, self.beside)
             value = tail.builder.fadd(value, tail.load_first(place, count) if count else tail.load(place))
-        slope, low, high = (tail.splat(tail.offset(self.finish, n * tail.itemsize)) for n in range(3))
-        value = tail.activate(value, slope, low, high)
-        zero = tail.splat(tail.offset(self.finish, 5 * tail.itemsize)) if form.rounding else None
-        part, value = converted(tail, form.dst, form.rounding, value, zero)
+        part, value = self._converted(value)
         if count:
             part.store_first(to, value, count)
         else:

@@ -84,18 +84,17 @@ def store_as(emit: Emitter, name: str, rounding: str, address: Any, value: Any) 
     part.store(address, value)
 
 
-def converted(emit: Emitter, name: str, rounding: str, value: Any, zero: Any = None) -> tuple[Emitter, Any]:
+def converted(emit: Emitter, name: str, rounding: str, value: Any) -> tuple[Emitter, Any]:
     """A vector of the emitter's kind as elements of type ``name``, one of ``STORED``, and the emitter of these.
 
-    ``rounding`` into an integer is ``saturate``, ``half_up`` or "" (as C converts); integers wrap.  ``zero``, whole numbers in a vector,
-    is added to what was rounded, before it is clipped.
+    ``rounding`` into an integer is ``saturate``, ``half_up`` or "" (as C converts); integers wrap.
     """
     build = emit.builder
     if name in INTEGERS:
         part = emit.of(INTEGERS[name][0])
         if not emit.floating:
             return part, _resized(part, value, INTEGERS[name][1])
-        value = _rounded(emit, name, rounding, value, zero) if rounding else _truncated(emit, name, value)
+        value = _rounded(emit, name, rounding, value) if rounding else _truncated(emit, name, value)
         return part, _resized(part, value, True)
     if name == emit.kind:
         return emit, value
@@ -135,20 +134,17 @@ def _truncated(emit: Emitter, name: str, value: Any) -> Any:
     return build.select(build.fcmp_ordered(">=", value, emit.number(half)), high, low)
 
 
-def _rounded(emit: Emitter, name: str, rounding: str, value: Any, zero: Any = None) -> Any:
-    """Rounded, NaN made 0, ``zero`` added, clipped: as 32-bit integers."""
+def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
+    """Rounded, clipped, NaN made 0: as 32-bit integers."""
     build, wide = emit.builder, emit.of("i32")
     least, most = _limits(name)
     assert most < 2**31, f"no rounding into {name}"
     signed, exact = least < 0, most < 2**24 or emit.kind == "f64"
-    if signed or zero is not None:
+    if signed:
         value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0))
     if rounding == "half_up":
         value = build.fadd(value, emit.number(1 / 2))
     low, high = emit.number(least), emit.number(most if exact else 2**31 - 2**7)
-    if zero is not None:
-        assert exact, f"no zero point in {name}"
-        low, high = build.fsub(low, zero), build.fsub(high, zero)
     inside = build.select(build.fcmp_ordered(">", value, low), value, low)  # NaN becomes the least of an unsigned type
     inside = build.select(build.fcmp_ordered("<", inside, high), inside, high)
     if rounding == "saturate":
@@ -159,8 +155,21 @@ def _rounded(emit: Emitter, name: str, rounding: str, value: Any, zero: Any = No
             above = build.fcmp_ordered(">", build.sitofp(whole, emit.vector), inside)
             whole = build.add(whole, build.sext(above, wide.vector))
     if exact:
-        return whole if zero is None else build.add(whole, build.fptosi(zero, wide.vector))
+        return whole
     return build.select(build.fcmp_ordered(">=", value, emit.number(2**31)), wide.number(most), whole)
+
+
+def rounded_between(emit: Emitter, name: str, value: Any, low: Any, high: Any, zero: Any) -> tuple[Emitter, Any]:
+    """Floats, NaN made 0, clipped, rounded half to even, plus ``zero``, as integers of 8 or 16 bits; all bounds are whole or within 2^24.
+
+    ``low`` and ``high`` lie within the type less ``zero``.
+    """
+    build, wide, part = emit.builder, emit.of("i32"), emit.of(INTEGERS[name][0])
+    value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0))
+    value = build.select(build.fcmp_ordered(">", value, low), value, low)
+    value = build.select(build.fcmp_ordered("<", value, high), value, high)
+    whole = build.add(emit.call("llvm.lrint", value, result=wide), build.fptosi(zero, wide.vector))
+    return part, build.trunc(whole, part.vector)
 
 
 def _widened(single: Emitter, address: Any) -> Any:

@@ -16,7 +16,7 @@ from ..planning import reference
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from . import blocked
-from .blocked import Body, not_fused, tile_of, workspace
+from .blocked import Body, not_fused, requantised, tile_of, workspace
 from .blocked_pack import FilterPacker, flipped
 from .blocked_tile import Form
 from .border import too_large
@@ -115,12 +115,10 @@ def _values(p: Problem, form: Form, fill: Any) -> np.ndarray:
     """``[fill of an element, slope, low, high, 0, fill of a channel, zero point]``, in 32 bits each."""
     if p.border != "constant":
         fill = 0
-    floats = finish_values(p.replace(acc="f32"), 0)
-    floats[6] = parse_scaling(p.epilogue).zero
+    floats = requantised(p, finish_values(p.replace(acc="f32"), 0))
     values = floats.view(np.int32) if form.scaled else finish_values(p, 0)
     part: np.ndarray = np.array([fill], DTYPES[p.src]).astype(np.int8 if form.q == 4 else np.int16)
     values[5] = int(part[0])
-    values[6] *= form.scaled
     values[0] = np.repeat(np.bitwise_xor(part, part.dtype.type(flipped(form))), form.q).view(np.int32)[0]
     return values
 

@@ -116,15 +116,12 @@ class Emitter:
         store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
 
     def store_first(self, address: Any, value: Any, count: int) -> None:
-        """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
-        done, size = 0, self.lanes
-        while done < count:
-            while size > count - done:
-                size //= 2
-            part = value if size == self.lanes else self.pick(value, value, range(done, done + size))
-            at = self.offset(address, done * self.itemsize)
+        """The first ``count`` lanes, in two stores of 2^n elements that overlap (no masks: AVX2 and NEON have none that are fast)."""
+        size = 1 << (count.bit_length() - 1)
+        for first in sorted({0, count - size}):
+            part = value if size == self.lanes else self.pick(value, value, range(first, first + size))
+            at = self.offset(address, first * self.itemsize)
             self.builder.store(part, self._pointer(at, ir.VectorType(self.element, size)), align=1)
-            done += size
 
     def fence(self, values: Sequence[Any]) -> list[Any]:
         """The same values, computed before any later memory access; emits nothing.
