@@ -29,8 +29,11 @@ def addends_of(p, bias):
     return Addends(bias, scale if words.scale else None, shift if words.shift else None, residual if words.residual else None)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("epilogue", FLOATS)
+@pytest.mark.parametrize(
+    ("layer", "epilogue"),
+    [pytest.param(layer, epilogue, marks=[pytest.mark.slow] * (n % 2 != m)) for n, epilogue in enumerate(FLOATS) for m, layer in
+     enumerate(LAYERS)],
+)  # fmt: skip
 def test_every_algorithm_that_takes_an_epilogue_computes_it(layer, epilogue, exercised):
     dst = "u8" if "saturate" in epilogue else "f32"
     p = Problem.parse(f"{layer}_f32:f32:{dst}:f32").replace(epilogue=epilogue)

@@ -13,9 +13,13 @@ from fastconv.nn import Epilogue
 from fastconv.planning.problem import Problem
 from tests.problems import operands, run
 
-WAYS = ("bytes", "words", "pairs", "halves")
 # the same tile in both layouts, with tails of channels and of elements
 LAYERS = ("n2_ic37ih9_oc40k3_s2_p1", "g2_ic70ih7_oc66k2_p1_nhwc_hwio")
+# each way to add products, layer and types: a few, and all of them with --slow
+SOME = (("bytes", 0, "u8:i8"), ("bytes", 1, "i8:i8"), ("words", 1, "u8:u8"), ("pairs", 0, "u8:i8"), ("halves", 1, "i8:u8"))
+EVERY = [(way, layer, types) for way in ("bytes", "words", "pairs", "halves") for layer in (0, 1)
+         for types in ("u8:i8", "i8:i8", "u8:u8", "i8:u8") if way != "bytes" or types.endswith("i8")]  # fmt: skip
+CHOICES = [*SOME, *(pytest.param(*each, marks=pytest.mark.slow) for each in EVERY if each not in SOME)]
 
 
 def able(way):
@@ -24,23 +28,21 @@ def able(way):
     return way in known
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("way", WAYS)
-def test_sums_are_exact_at_the_extremes(way, layer, monkeypatch, exercised):
+@pytest.mark.parametrize(("way", "layer", "types"), CHOICES)
+def test_sums_are_exact_at_the_extremes(way, layer, types, monkeypatch, exercised):
     """Two products of 255 * -128 do not fit into 16 bits: what saturates is wrong here."""
     if not able(way):
         pytest.skip(f"this processor does not add {way}")
     monkeypatch.setattr(int8, "dot_way", lambda bits, signed: way)
-    types = ("u8:i8", "i8:i8") if way == "bytes" else ("u8:i8",) if way != "words" else ("u8:u8", "i8:i8")
-    for src, wei in (pair.split(":") for pair in types):
-        p = Problem.parse(f"{layer}_{src}:{wei}:i32:i32_bias")
-        x, w, bias = operands(p)
-        for pixel, weight in ((x.dtype.type(np.iinfo(x.dtype).max), np.iinfo(w.dtype).min), (x.dtype.type(np.iinfo(x.dtype).min), None)):
-            x[:, ::3], w[::2] = pixel, w[::2] if weight is None else weight
-            expected = run(p, x, w, bias, "reference", fill=7)
-            for threads in (1, 2):
-                np.testing.assert_array_equal(run(p, x, w, bias, "int8", threads, fill=7), expected)
-        exercised("int8", f"{way} {p}")
+    p = Problem.parse(f"{LAYERS[layer]}_{types}:i32:i32_bias")
+    x, w, bias = operands(p)
+    w[::2] = np.iinfo(w.dtype).min
+    for pixel in (np.iinfo(x.dtype).max, np.iinfo(x.dtype).min):
+        x[:, ::3] = pixel
+        expected = run(p, x, w, bias, "reference", fill=7)
+        for threads in (1, 2):
+            np.testing.assert_array_equal(run(p, x, w, bias, "int8", threads, fill=7), expected)
+    exercised("int8", f"{way} {p}")
 
 
 @pytest.mark.parametrize("fill", [300, -1, 2.5])
@@ -79,8 +81,11 @@ def quantised(sums, scale, zero, dtype):
     return np.clip(whole, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
 
 
-@pytest.mark.parametrize(("dtype", "zero"), [("u1", 0), ("u1", 128), ("i1", -5)])
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(
+    ("dtype", "zero", "layout"),
+    [("u1", 0, "NCHW"), ("u1", 128, "NCHW"), ("i1", -5, "NHWC"), pytest.param("i1", 7, "NCHW", marks=pytest.mark.slow),
+     pytest.param("u1", 1, "NHWC", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_requantised(dtype, zero, layout):
     """Halves to even, saturated, NaN as 0, infinities at the ends; the plan and the call alike."""
     rng = np.random.default_rng(3)
@@ -104,7 +109,7 @@ def test_requantised(dtype, zero, layout):
 
 def test_int8_is_chosen_for_layers_of_8_bits():
     x, w = np.ones((1, 64, 14, 14), "u1"), np.ones((64, 64, 3, 3), "i1")
-    assert fastconv.plan(x, w, padding=1, dtype="int32").algorithm == "int8"
-    assert fastconv.plan(x, w, padding=1, epilogue=Epilogue(scale=0.5, dtype="u1")).algorithm == "int8"
+    for more in ({"dtype": "int32"}, {"epilogue": Epilogue(scale=0.5, dtype="u1")}):
+        assert "(int8 " in fastconv.explain(x, w, padding=1, **more)
     with pytest.raises(ValueError, match="8 bits"):
         fastconv.conv2d(x, w, algorithm="int8")  # its result is int16, which wraps

@@ -11,39 +11,31 @@ from __future__ import annotations
 import itertools
 from collections import namedtuple
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from . import carried
 from .border import Span, border_row, column_maps, row_map, span, too_large
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile, fitting
+from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
 from .values import finish_values, kernel_kind
 
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
          "ic3ih64_oc8k5_s2_p2_f32", "ih64_k3_d2_p2_reflect_f32", "ih64_k31_f32", "ih64_k3_i64")  # fmt: skip
 
 
-class Tile(NamedTuple):
-    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
-
-    registers: int  # of the target, at least
-    rows: int
-    vecs: int
-    tall: int
-    steps: tuple[int, ...] = (1, 2)  # stride classes of columns that it is for
-
-
 TILES = (
     Tile(32, rows=8, vecs=2, tall=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
     Tile(32, rows=4, vecs=4, tall=8),  # 16 accumulators, 8 taps, 4 pixels: for tall kernels
+    Tile(32, rows=2, vecs=4, tall=8, steps=(1,), carries=True),  # 8 accumulators, 9 taps, 4 vectors carried over, 6 of pixels
     Tile(32, rows=8, vecs=1, tall=8),  # for planes narrower than two vectors
     Tile(32, rows=4, vecs=1, tall=8, steps=(0,)),  # gathered columns take long to compile
     Tile(16, rows=4, vecs=2, tall=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
@@ -197,12 +189,13 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(3 * len(tile.steps) + len(FIXED) * (1 in tile.steps) for tile in fitting(TILES, t))
+    tiles, carries = fitting(TILES, t), sum(2 for _, kw in FIXED if kw)
+    return sum(carries if tile.carries else 3 * len(tile.steps) + len(FIXED) * (1 in tile.steps) for tile in tiles)
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
     """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
-    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    sh, sw = p.strides
     return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
 
 
@@ -214,26 +207,32 @@ def _stride_classes(p: Problem) -> tuple[int, int]:
 
 
 def _tile(p: Problem, t: Target) -> Tile:
-    """The flat tile for tall kernels on wide planes, the narrow one for planes of one vector, else the tall one.
+    """The carrying tile where it can be; the flat tile for tall kernels on wide planes, the narrow one for one vector, else the tall one.
 
     Flat: 7 rows of taps at 218 against 173 GFLOP/s of the tall tile, whose 14 row addresses do not fit the integer registers;
-    3 rows at 88 against 111 (512x512, one core, Zen 5, 2026-11).  Tiles of one register count share ``tall``, so the choice
-    never changes a sum.
+    3 rows at 88 against 111 (512x512, one core, Zen 5, 2026-11); 5 rows as fast in the cache and, since the tall tile's 12 rows crowd it,
+    520 us against 600 at 1024x1024, 2490 against 2980 at 2048x2048 (Zen 4).  Tiles of one register count share ``tall``, so the
+    choice never changes a sum.
     """
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 6 and p.ow >= 4 * lanes else (8, 2)
+    rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 5 and p.ow >= 4 * lanes else (8, 2)
     able = [tile for tile in fitting(TILES, t) if _stride_classes(p)[1] in tile.steps]
+    # of tables with carrying tiles alone, as tests make them, these are taken for anything
+    able = [tile for tile in able if tile.carries and _lead(p, tile, lanes) is not None] or [
+        tile for tile in able if not tile.carries] or able  # fmt: skip
     return min(able, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
 
 
 def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
     """The row of FIXED that this problem's kernel is compiled for, or zeros."""
-    for kh, kw in FIXED:
-        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
-        dense = kw == p.kw and _steps(p)[3] == 1 and p.ic == p.g and size >= 4 and registers <= tile.registers
-        if _stride_classes(p) == (1, 1) and kh == p.kh <= tile.tall and (dense or not kw):
-            return kh, kw
-    return 0, 0
+    side_by_side = _steps(p)[3] == 1 and p.ic == p.g and size >= 4
+    return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p) == (1, 1) else (0, 0)
+
+
+def _lead(p: Problem, tile: Tile, lanes: int) -> int | None:
+    """Of a carrying tile and a kernel that it is for, `carried.lead_of`; else None."""
+    able = tile.carries and p.dh == 1 and _fixed(p, tile, DTYPES[p.acc].itemsize)[1]
+    return carried.lead_of(p, tile.rows, tile.vecs, lanes) if able else None
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -242,6 +241,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     assert kind is not None
     size = KINDS[kind][2]
     tile, lanes = _tile(p, t), t.lanes(size)
+    lead = _lead(p, tile, lanes)
+    if lead is not None:
+        return _build_carried(p, t, tile, lanes, kind, lead, threads)
     v, h = _stride_classes(p)
     tall, (kh, kw) = tile.tall if h == 1 else tile.tall // 2, _fixed(p, tile, size)
     spec = (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma))
@@ -258,12 +260,10 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, tall) @ strides
+        order = tap_order(p, tall) @ strides
         shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy) else in_place
         units = p.n * p.oc * head.phases * head.bands
-        # other threads see what went past the caches: the pool's atomic operations, or the interpreter's, order it
-        past = int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (lanes * size) == 0)
-        e = head._replace(past=past, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads,
                                costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
@@ -272,19 +272,38 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
                 workspace=max(in_place[-1], copied[-1]) * threads, threads=threads)  # fmt: skip
 
 
+def _past(p: Problem, t: Target, vector: int, pitch: int) -> int:
+    """Whether results go past the caches; other threads see them: the pool's atomic operations, or the interpreter's, order that."""
+    return int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and pitch % vector == 0)
+
+
+def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lead: int, threads: int) -> Plan:
+    size = KINDS[kind][2]
+    spec = (kind, lanes, tile.rows, tile.vecs, p.kh, p.kw, lead, int(t.fma))
+    name = f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}_kh{p.kh}kw{p.kw}_lead{lead}"
+    region = Region(name, carried.factory, spec, kind)
+    head, tables, scratch = carried.layout(p, tile.rows, tile.vecs, lanes, size, _band_rows(p, lanes))
+
+    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not (is_native(src, p.acc) and is_native(dst, p.acc)):
+            return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
+        (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
+        e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array(e, np.int64), tables, tap_order(p, tile.tall) @ strides])
+        return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * head.bands, plan.threads,
+                               costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
+
+    return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _band_rows(p: Problem, lanes: int) -> int:
+    """Rows of output that a unit of work has at most: bands of fewer cost more than evener shares gain, 5 of 100 at 512x512."""
+    return min(_BAND, int(costs.UNIT_SECONDS / (costs.direct_seconds(p, lanes) / (max(p.n, 1) * p.oc * p.oh))))
+
+
 def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
-
-
-def _tap_order(p: Problem, tall: int) -> np.ndarray:
-    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        rows.append((first, end))
-        first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(p.kw) for ky in range(first, end)]
-    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:
@@ -329,11 +348,9 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     q, k = sh // g, dh // g
     held, phases = min(q, p.kh), min(k, p.oh)
     of_phase = -(-p.oh // k)
-    # bands of fewer rows cost more than evener shares gain: 5 of 100 at 512x512
-    row_seconds = costs.direct_seconds(p, lanes) / (max(p.n, 1) * p.oc * p.oh)
     wide = _whole(p, tile, lanes, size) if copied else _widest(p, tile, lanes)
     strip_rows = (copied or _STRIP_BYTES) // (size * p.ic // p.g * wide)
-    band = max(min(_BAND, int(costs.UNIT_SECONDS / row_seconds), strip_rows) // tile.rows, 1) * tile.rows
+    band = max(min(_band_rows(p, lanes), strip_rows) // tile.rows, 1) * tile.rows
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
     entries = _entries(p, tile, band_rows)

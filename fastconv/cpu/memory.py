@@ -54,6 +54,24 @@ def copy(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, count: 
 
 
 @intrinsic(prefer_literal=True)
+def copy_past(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``copy_past(kind, lanes, dst, src, count)``: as `copy`, whole vectors past the caches; ``dst`` is a multiple of a vector's bytes."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, name, width, False)
+        to, place = emit.variable(arguments[2]), emit.variable(arguments[3])
+        with emit.loop(emit.quotient(arguments[4], width)):
+            emit.store_past(emit.get(to), emit.load(emit.get(place)))
+            emit.set(to, emit.offset(emit.get(to), emit.width))
+            emit.set(place, emit.offset(emit.get(place), emit.width))
+        emit.copy(to, place, emit.remainder(arguments[4], width))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
 def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: Any, count: Any) -> Any:
     """``split(kind, lanes, even, odd, src, count)``: elements 0, 2, ... and 1, 3, ... of a row, ``count`` of each.
 
