@@ -15,6 +15,7 @@ LEAST_EXERCISED = {
     "reference": 250,
     "direct": 235,
     "blocked": 185,
+    "int8": 12,
     "depthwise": 18,
     "panel": 100,
     "transposed": 9,
