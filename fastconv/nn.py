@@ -21,8 +21,9 @@ from .planning.plans import Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
+from .tensors import is_tensor, torch_ops
 
-__all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
+__all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan", "replace_convs"]
 
 
 class _Parsed(NamedTuple):
@@ -49,7 +50,8 @@ def conv2d(
     Parameters
     ----------
     input : array_like
-        ``(n, c, h, w)``, one image ``(c, h, w)``, or one plane ``(h, w)``; channels last with ``data_format="NHWC"``.
+        ``(n, c, h, w)``, one image ``(c, h, w)``, or one plane ``(h, w)``; channels last with ``data_format="NHWC"``.  A `torch.Tensor` on
+        the CPU, with weight and bias of its type, gives one, and gradients.
     weight : array_like
         ``(oc, c/groups, kh, kw)``; with ``"NHWC"`` ``(kh, kw, c/groups, oc)``; for one plane ``(kh, kw)``.
     bias : array_like, optional
@@ -97,6 +99,9 @@ def conv2d(
     >>> conv2d(np.ones((1, 512, 512, 1), "f4"), np.ones((3, 3, 1, 8), "f4"), stride=(2, 1), data_format="NHWC").shape
     (1, 255, 510, 8)
     """
+    if input.__class__ is not np.ndarray and (is_tensor(input) or is_tensor(weight)):
+        return torch_ops().conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, epilogue,
+                                  out, dtype, precision, threads, device, algorithm)  # fmt: skip
     count = thread_count(threads)
     key: tuple[Any, ...] | None = None
     if (
@@ -410,3 +415,34 @@ def explain(
         return explain_problem(parsed.problem, target, algorithm=algorithm)
     p = structured(parsed.problem, None if weights is None else parsed.weights(weights), algorithm)
     return explain_problem(p, threads=count, algorithm=algorithm)
+
+
+def replace_convs(model: Any) -> Any:
+    """Make the Conv2d and ConvTranspose2d modules of a torch model run on fastconv's kernels, in place.
+
+    Parameters, hooks and the names in the state dict stay as they are; subclasses of the two are left alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On the CPU when it is called; of float32, float64 or float16.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model itself.
+
+    Raises
+    ------
+    ImportError
+        torch is not installed.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> torch = pytest.importorskip("torch", reason="torch is not installed: its modules are not replaced")
+    >>> model = replace_convs(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.ReLU()))
+    >>> type(model[0]).__module__, model(torch.ones(1, 1, 5, 5)).shape
+    ('fastconv.torch_ops', torch.Size([1, 1, 3, 3]))
+    """
+    return torch_ops().replace_convs(model)
