@@ -61,7 +61,7 @@ def conv_transpose2d(
     if is_tensor(input) or is_tensor(weight):
         return torch_ops().conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
                                             out, dtype, precision, threads, device, algorithm)  # fmt: skip
-    check_choices(precision, device)
+    check_choices(precision)
     here = session(device, "input", input, weight=weight, bias=bias, out=out)
     if here is None:
         input, weight = as_array("input", input), as_array("weight", weight)

@@ -76,7 +76,8 @@ def conv2d(
     precision : {"strict", "default", "fast"}
         ``"strict"``: direct sums only.
     threads : int, optional
-    device : None or "cpu"
+    device : None, "cpu" or "cuda"
+        Where to run: None is where the input is. On "cuda" NumPy input is copied there and the result back.
     algorithm : str, optional
         A name that `explain` lists; ValueError with its reason if it cannot run.
 
@@ -124,7 +125,7 @@ def conv2d(
             result = call.result((input, weight, bias)) if out is None else call.into((input, weight, bias), out)
             if result is not None:
                 return result
-    check_choices(precision, device)
+    check_choices(precision)
     here = session(device, "input", input, weight=weight, bias=bias, out=out)
     if here is not None:
         if epilogue is not None:
@@ -351,7 +352,7 @@ def _arguments(
     input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, data_format: Any,
     activation: Any, epilogue: Any, dtype: Any, precision: Any, threads: Any, device: Any, algorithm: Any, effort: str,
 ) -> tuple[dict[str, Any], np.ndarray | None]:  # fmt: skip
-    check_choices(precision, device)
+    check_choices(precision)
     shape, input_type, _ = _described("input", input, dtype)
     weight_shape, weight_type, weights = _described("weight", weight, dtype)
     return {

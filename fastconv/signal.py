@@ -157,7 +157,7 @@ def _general(
             raise ValueError("Incorrect boundary value.")
         raise ValueError("Acceptable boundary flags are 'fill', 'circular' (or 'wrap'), and 'symmetric' (or 'symm').")
     strides, dilations = pair("stride", stride, 1), pair("dilation", dilation, 1)
-    check_choices(precision, device)
+    check_choices(precision)
     result_type = _result_type(in1, in2, dtype)
     if mask is not None:
         result_type = np.result_type(result_type, np.float64) if result_type.kind not in "fc" else result_type
