@@ -1,7 +1,8 @@
 """blocked: many channels; a block of output channels x pixels in registers over packed weights and a packed panel of pixels.
 
 Wins where there are enough output channels to fill the lanes: the layers of networks.  For each band of output rows the source rows
-are packed into a panel with borders, strides and layout resolved, so the inner loop is one dense product whatever the problem.
+are packed into a panel with borders, strides and layout resolved, so the inner loop is one dense product whatever the problem; planes
+that a dense kernel of one tap reads are read where they lie (384 to 64 channels at 14x14: 86 us instead of 104; one core, Zen 4, 2026-11).
 Order of accumulation per output: blocks of 16 channels, taps row by row, the block's channels; it depends on nothing else.
 Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the register block.
 """
@@ -36,6 +37,9 @@ CASES = (
     "ic17ih20_oc33k5_d2_p4_f64",
     "ic3ih64_oc64k7_s2_p3_f32",
     "ic40ih7_oc48k3_p1_reflect_f32",
+    "n2_ic20ih7iw30_oc40k1_f32",
+    "ic5ih41_oc33k9_s8_p4_reflect_f32",
+    "ic3ih40_oc48k4_s4_f32",
 )
 
 
@@ -69,7 +73,8 @@ _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache wit
 Head = namedtuple(
     "Head",
     "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns phase bias map_rows nleft "
-    "channels_last row panel_rows way sn sc sy sx dn",
+    "channels_last row panel_rows way in_place "
+    "splits split_columns split_bytes sn sc sy sx dn",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT, _SPAN_BYTES = _HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
@@ -109,7 +114,8 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
         lines_at = tile_at + tile_bytes
         line_bytes = (e.columns * e.gx + 2 * lanes) * size
         unread_at = lines_at + LINES * line_bytes
-        partial_at = (unread_at + line_bytes + 63) // 64 * 64
+        split_at = unread_at + line_bytes
+        partial_at = (split_at + e.split_bytes + 63) // 64 * 64
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             rest, part = rest // e.parts, rest % e.parts
@@ -123,7 +129,8 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                 last = many - (blocks - 1) * DEPTH
                 final = turn == e.passes - 1
                 plane = at.src + n * e.sn + (group * e.icg + first) * e.sc
-                for r in range((y1 - y0 - 1) * e.q + e.kh_rows):
+                pixels = plane + y0 * e.sy if e.in_place else panel
+                for r in range(0 if e.in_place else (y1 - y0 - 1) * e.q + e.kh_rows):
                     row = peek("i64", row_at + (y0 * e.q + r) * e.g * 8)
                     line = plane + row * e.sy
                     to = panel + r * e.row
@@ -154,6 +161,21 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                                 even = to + c * s.channel
                                 odd = even + e.phase * size if e.qx == 2 else unread_at
                                 split(kind, lanes, even, odd, lines_at + (c - c0) * line_bytes, (e.columns * e.gx + 1) // 2)
+                    elif e.splits and e.sx == size:
+                        # even and odd columns again and again, until each phase is on its own
+                        for c in range(many):
+                            border_row(kind, lanes, split_at, line + c * e.sc, row_span, maps, fill)
+                            held, other, count = split_at, split_at + e.split_bytes // 2, e.split_columns
+                            for level in range(e.splits):
+                                segments = 1 << level
+                                count //= 2
+                                ends = level == e.splits - 1
+                                first_to, pitch = (to + c * s.channel, e.phase) if ends else (other, count + 2 * lanes)
+                                for i in range(segments):
+                                    even = first_to + i * pitch * size
+                                    source = held + i * (2 * count + 2 * lanes) * size
+                                    split(kind, lanes, even, even + segments * pitch * size, source, count)
+                                held, other = other, held
                     else:
                         for c in range(many):
                             for x in range(e.columns):
@@ -175,7 +197,7 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                             whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
                             stored = final and whole and e.way != 0
                             result = to + yt * s.dy + xt * s.dx
-                            blocked_tile(spec, at.extents, offsets, panel + (yt - y0) * s.step_y + xt * step * size, wei, blocks, last,
+                            blocked_tile(spec, at.extents, offsets, pixels + (yt - y0) * s.step_y + xt * step * size, wei, blocks, last,
                                          partial if turn else bias_block, width * size if turn else 0,
                                          at.values + (size if final else 5 * size),
                                          result if stored else tile_at if final else partial, e.way if stored else 0)  # fmt: skip
@@ -251,7 +273,10 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
             return staged_launch(p, own.threads, partial(build, tile=tile), t, src, packed, dst, fill)
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
         way = 1 if dc == size else 2 if dx == size else 0
-        numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head._replace(way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
+        in_place = _in_place(p, tile, head) and sx == size and step == 1
+        read = shape._replace(channel=sc, block=DEPTH * sc, step_y=sy) if in_place else shape
+        numbers = (*read._replace(dy=dy, dx=dx, dc=dc),
+                   *head._replace(way=way, in_place=int(in_place), sn=sn, sc=sc, sy=sy, sx=sx, dn=dn))  # fmt: skip
         extents = np.concatenate([np.array(numbers, np.int64), tables])
         return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst)
 
@@ -260,6 +285,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
 
     return Plan(problem=p, algorithm="blocked", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _in_place(p: Problem, tile: Tile, head: Head) -> bool:
+    """Whether planes are read where they lie: by kernels of one tap, dense and without padding, in tiles that stay inside."""
+    dense = (p.kh, p.kw, *_steps(p)[:4]) == (1,) * 6 and p.pt == p.pb == p.pl == p.pr == 0
+    last = p.oh - (head.bands - 1) * head.band_rows
+    return dense and p.ow >= tile.nx and min(last, head.band_rows) >= tile.ny
 
 
 def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
@@ -325,7 +357,11 @@ def _scratch(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, split: _S
     oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
     scratch = _panel_bytes(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + tile.mr * lanes * size
-    scratch += (LINES + 1) * (s.columns * s.gx + 2 * lanes) * size + tile_bytes * (1 + tiles * (split.pass_blocks < s.blocks))
+    scratch += (
+        _split_bytes(s, lanes, size)
+        + (LINES + 1) * (s.columns * s.gx + 2 * lanes) * size
+        + tile_bytes * (1 + tiles * (split.pass_blocks < s.blocks))
+    )
     return -(-scratch // 64) * 64
 
 
@@ -346,17 +382,31 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias = parse_epilogue(p.epilogue).bias
+    splits, split_columns = _splits(s)
     shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, dy=0, dx=0, dc=0)
     head = Head(
         planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows), band_rows=split.band_rows,
         parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
         pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        way=0, in_place=0,
+        splits=splits, split_columns=split_columns, split_bytes=_split_bytes(s, lanes, size), sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     line = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(line), offsets, row_map(p), every[inside], places, before, after])
     return shape, head, tables, _scratch(p, s, tile, lanes, size, split)
+
+
+def _splits(s: _Steps) -> tuple[int, int]:
+    """How often rows of planes are split into even and odd columns, where that is more than once, and columns in whole phases."""
+    splits = s.qx.bit_length() - 1 if s.step == 1 and s.gx == 1 and s.qx in (4, 8, 16) else 0
+    return splits, -(-s.columns // s.qx) * s.qx
+
+
+def _split_bytes(s: _Steps, lanes: int, size: int) -> int:
+    """Of both buffers between the splits; a part of a row is written, and read, up to two vectors beyond its end."""
+    splits, columns = _splits(s)
+    return 2 * (columns + (s.qx + 2) * lanes) * size if splits else 0
 
 
 class _Split(NamedTuple):
