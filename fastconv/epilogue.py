@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def activation_text(activation: Any, dtype: np.dtype[Any]) -> str:
     if activation is None:
         return ""
     name, slope = activation if isinstance(activation, tuple) and len(activation) == 2 else (activation, None)
-    if not isinstance(name, str) or name not in ACTIVATIONS or (name == "leaky_relu") != isinstance(slope, (int, float)):
+    if not isinstance(name, str) or name not in ACTIVATIONS or (name == "leaky_relu") != isinstance(slope, numbers.Real):
         names = ", ".join(repr(a) for a in ACTIVATIONS if a != "leaky_relu")
         raise ValueError(f"activation must be None, {names} or ('leaky_relu', slope), got {activation!r}")
     if dtype.kind == "c" or (dtype.kind in "iu" and name not in ("relu", "relu6")):

@@ -9,7 +9,8 @@ import numpy as np
 from .epilogue import activation_text, epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
 from .planning.calls import delivered, destination
-from .planning.layout import arranged, bias_array, check_channels
+from .planning.devices import session
+from .planning.layout import arranged, bias_array, check_channels, checked_bias
 from .planning.planner import plan_problem
 from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
@@ -53,7 +54,11 @@ def conv_transpose2d(
     array([1., 1., 1., 1.])
     """
     check_choices(precision, device)
-    input, weight = as_array("input", input), as_array("weight", weight)
+    here = session(device, "input", input, weight=weight, bias=bias, out=out)
+    if here is None:
+        input, weight = as_array("input", input), as_array("weight", weight)
+    else:
+        input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
     layout = arranged(data_format, input.shape, weight.shape, (3, 4))
     g = group_count(groups)
     (n, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
@@ -72,7 +77,10 @@ def conv_transpose2d(
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
     result = result_type(input.dtype, weight.dtype, dtype)
     name = dtype_name(result)
-    bias = bias_array(bias, icg * g, weight.ndim, accumulator(name))
+    if here is None:
+        bias = bias_array(bias, icg * g, weight.ndim, accumulator(name))
+    else:
+        checked_bias(bias, icg * g, weight.ndim)
     # rows of output padding take the place of padding at the end; those that remain are reached by no tap
     beyond = max(extra_h - ph, 0), max(extra_w - pw, 0)
     p = Problem(
@@ -82,6 +90,13 @@ def conv_transpose2d(
         epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
     )  # fmt: skip
 
+    if here is not None and any(beyond):
+        # kernels write what no tap reaches, too
+        p = p.replace(ih=ih, iw=iw)
+        if (p.oh, p.ow) != (oh, ow):
+            raise ValueError(f"output_padding must not exceed padding by a stride or more on a CUDA device, got {output_padding!r}")
+        beyond = 0, 0
+
     def reached(dst: np.ndarray) -> np.ndarray:
         image = layout.image(dst)
         if any(beyond):
@@ -90,7 +105,7 @@ def conv_transpose2d(
         return image[:, :, : p.ih, : p.iw]
 
     return _planned(p, layout.image(input), layout.weights(weight), bias, layout.shape(n, p.ic, ih, iw), DTYPES[name], reached, out,
-                    (input, weight), threads, algorithm)  # fmt: skip
+                    (input, weight), threads, algorithm, here)  # fmt: skip
 
 
 def conv2d_input(
@@ -126,9 +141,10 @@ def conv2d_input(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
-    weight, grad = as_array("weight", weight), as_array("grad_output", grad_output)
+    here = session(None, "grad_output", grad_output, weight=weight)
+    weight, grad = _operand(here, "weight", weight), as_array("grad_output", grad_output) if here is None else here.input
     p = _gradient("bwd_data", _size("input_size", input_size), weight.shape, grad, weight.dtype, stride, padding, dilation, groups)
-    return _planned(p, grad, weight, None, (p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+    return _planned(p, grad, weight, None, (p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], lambda x: x, None, (), None, None, here)
 
 
 def conv2d_weight(
@@ -163,9 +179,14 @@ def conv2d_weight(
     array([[4., 4.],
            [4., 4.]])
     """
-    image, grad = as_array("input", input), as_array("grad_output", grad_output)
+    here = session(None, "input", input, grad_output=grad_output)
+    image, grad = as_array("input", input) if here is None else here.input, _operand(here, "grad_output", grad_output)
     p = _gradient("bwd_weight", image.shape, _size("weight_size", weight_size), grad, image.dtype, stride, padding, dilation, groups)
-    return _planned(p, image, grad, None, (p.oc, p.ic // p.g, p.kh, p.kw), DTYPES[p.dst], lambda x: x, None, (), None, None)
+    return _planned(p, image, grad, None, (p.oc, p.ic // p.g, p.kh, p.kw), DTYPES[p.dst], lambda x: x, None, (), None, None, here)
+
+
+def _operand(here: Any, name: str, value: Any) -> Any:
+    return as_array(name, value) if here is None else here.take(name, value)
 
 
 def _size(name: str, value: Any) -> tuple[int, ...]:
@@ -198,10 +219,18 @@ def _gradient(
 
 def _planned(
     p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype[Any], view: Any,
-    out: np.ndarray | None, inputs: tuple[np.ndarray, ...], threads: Any, algorithm: str | None,
+    out: np.ndarray | None, inputs: tuple[np.ndarray, ...], threads: Any, algorithm: str | None, here: Any,
 ) -> np.ndarray:  # fmt: skip
+    if here is not None:
+        result, to = here.destination(out, shape, dtype)
+        if 0 not in shape:
+            here.run(p, src, wei, bias, view(to), 0, algorithm)
+        return here.deliver(result, to)
     dst = destination(out, shape, dtype, *inputs, bias)
     if dst.size:
         plan = plan_problem(p, threads=thread_count(threads), algorithm=algorithm)
+        if bias is not None:
+            with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
+                bias = np.ascontiguousarray(bias, DTYPES[p.acc])
         plan.run(src, plan.pack(wei), bias, view(dst))
     return delivered(dst, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +11,16 @@ import numpy as np
 from .epilogue import Epilogue, epilogue_text, finisher
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
-from .planning.calls import Bounded, Call, View, aside, delivered, destination, prepared
-from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, paddings
+from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
+from .planning.card import CardPlan
+from .planning.devices import described_on_card, on_card, planned_for, session
+from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings
+from .planning.passes import bound
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
-from .planning.plans import Launch, Plan, Quick, SerialLaunch
+from .planning.plans import Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
-from .planning.workspaces import new_result
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan"]
 
@@ -32,7 +35,7 @@ class _Parsed(NamedTuple):
     weights: View
 
 
-_calls: Bounded[Call] = Bounded(MOST_PLANS)
+_calls: Calls[GivenWeights] = Calls(MOST_PLANS)
 
 
 def conv2d(
@@ -95,9 +98,10 @@ def conv2d(
     (1, 255, 510, 8)
     """
     count = thread_count(threads)
-    key: tuple[Any, ...] = ()
+    key: tuple[Any, ...] | None = None
     if (
-        type(input) is np.ndarray
+        epilogue is None
+        and type(input) is np.ndarray
         and type(weight) is np.ndarray
         and (bias is None or type(bias) is np.ndarray)
         and (out is None or type(out) is np.ndarray)
@@ -108,38 +112,44 @@ def conv2d(
             kinds = exact(stride, padding, dilation, groups, activation)
         key = (place, input.shape, input.strides, input.dtype, weight.shape, weight.strides, weight.dtype,
                bias is None or (bias.shape, bias.strides, bias.dtype), stride, padding, dilation, groups, kinds, padding_mode,
-               data_format, activation, epilogue is None, dtype, precision, count, device, algorithm)  # fmt: skip
-        try:
-            call = _calls.get(key)
-        except TypeError:  # a list as stride or padding
-            key = ()
-        else:
-            if call is not None and epilogue is None:
-                result = call.again(input, weight, bias, out)
-                if result is not None:
-                    return result
+               data_format, activation, dtype, precision, count, device, algorithm)  # fmt: skip
+        call = _calls.find(key)
+        if call is not None:
+            result = call.result((input, weight, bias)) if out is None else call.into((input, weight, bias), out)
+            if result is not None:
+                return result
     check_choices(precision, device)
-    input, weight = as_array("input", input), as_array("weight", weight)
+    here = session(device, "input", input, weight=weight, bias=bias, out=out)
+    if here is not None:
+        if epilogue is not None:
+            raise ValueError("epilogue must be None on a CUDA device; give bias= and activation=")
+        input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
+    else:
+        input, weight = as_array("input", input), as_array("weight", weight)
     if epilogue is not None and activation is not None:
         raise ValueError("activation must be None where an epilogue is given: it has one of its own")
     parsed = _parse(input.shape, input.dtype, weight.shape, weight.dtype, bias is not None, stride, padding, dilation, groups,
                     padding_mode, data_format, activation, dtype, precision)  # fmt: skip
+    if here is not None:
+        addend = checked_bias(bias, parsed.problem.oc, weight.ndim)
+        result, to = here.destination(out, parsed.shape, parsed.dtype)
+        if parsed.problem.n:
+            here.run(parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.image(to), 0, algorithm)
+        return here.deliver(result, to)
     if epilogue is not None:
         finish = finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, out)
         return finish(conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
                              dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm))  # fmt: skip
     bias = bias_array(bias, parsed.problem.oc, weight.ndim, parsed.problem.acc)
     dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias)
-    if dst.size:
-        p = parsed.problem
-        named = p if algorithm is None else structured(p, parsed.weights(weight), algorithm)
-        call = prepared(plan_problem(named, threads=count, algorithm=algorithm), parsed.shape, parsed.dtype, parsed.image,
-                        parsed.weights, (input, weight, dst), rivals=rivals_of(p, count, algorithm))  # fmt: skip
-        call.run(input, weight, bias, dst)
-        # a plan for these weights alone is not kept for others of their shape
-        if key and named is p and (out is None or dst is out):
-            _calls.keep(key, call)
-    return delivered(dst, out)
+    if not dst.size:
+        return delivered(dst, out)
+    p = parsed.problem
+    named = p if algorithm is None else structured(p, parsed.weights(weight), algorithm)
+    call = prepared(plan_problem(named, threads=count, algorithm=algorithm), parsed.shape, parsed.dtype, parsed.image, parsed.weights,
+                    (input, weight, dst), rivals=rivals_of(p, count, algorithm))  # fmt: skip
+    # a plan for these weights alone is not kept for others of their shape
+    return _calls.first(key if named is p else None, call, (input, weight, bias), out, dst)
 
 
 def _parse(
@@ -166,18 +176,12 @@ def _parse(
 
 @dataclass(slots=True)
 class _Held:
-    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), bias and its address.
-
-    ``launches`` are known by shapes and strides; ``quick`` is (shape, strides, type) of the last image, the same of its result, and the
-    quick way to run them.
-    """
+    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), bias, and remembered calls."""
 
     plan: Plan
     packed: np.ndarray | None = None
     bias: np.ndarray | None = None
-    place: int = 0
-    launches: Bounded[Launch] = field(default_factory=lambda: Bounded(MOST_PLANS))
-    quick: tuple[Any, Any, Any, Any, Any, Any, Quick] | None = None
+    calls: Calls[Any] = field(default_factory=lambda: Calls(MOST_PLANS))  # of passes, or of given weights
 
 
 class ConvolutionPlan(Plan):
@@ -222,10 +226,12 @@ class ConvolutionPlan(Plan):
         """
         weight, bias = self._checked_weight(weight, bias)
         weight = weight.copy()
-        plan, held = self._choose(weight), self._held
-        packed, place = plan.pack(self._parsed.weights(weight)), 0 if bias is None else bias.ctypes.data
-        ways = (held.launches, held.quick) if plan is held.plan else ()
-        self._held, self._weight = _Held(plan, packed, bias, place, *ways), weight
+        plan, former = self._choose(weight), self._held
+        held = _Held(plan, plan.pack(self._parsed.weights(weight)), bias)
+        if plan is former.plan:
+            for key, call in former.calls.copy().items():
+                held.calls.keep(key, call.holding(held.packed, bias))
+        self._held, self._weight = held, weight
 
     def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
         weight = as_array("weight", weight)
@@ -246,50 +252,33 @@ class ConvolutionPlan(Plan):
             Another shape or type; weights where the plan holds some, or none where it does not.
         """
         held, parsed = self._held, self._parsed
-        quick = held.quick
-        if quick is not None and held.packed is not None and weight is None and bias is None and type(input) is np.ndarray:
-            shape, strides, dtype, out_shape, out_strides, out_dtype, run = quick
-            if input.shape == shape and input.strides == strides and input.dtype is dtype:
-                if out is None:
-                    dst = new_result(out_shape, out_dtype, input)
-                    if dst.strides == out_strides and run(input, held.packed, held.place, dst):
-                        return dst
-                elif (
-                    type(out) is np.ndarray and out.shape == out_shape and out.strides == out_strides and out.dtype is out_dtype
-                    and out.flags.writeable and run(input, held.packed, held.place, out)
-                ):  # fmt: skip
-                    return out
-        plain = type(input) is np.ndarray and (out is None or type(out) is np.ndarray)
-        if plain and held.packed is not None and weight is None and bias is None:
-            place = None if out is None else (out.shape, out.strides, out.dtype)
-            known = held.launches.get((place, input.shape, input.strides, input.dtype))
-            if known is not None and (out is None or (out.flags.writeable and not aside(out, input))):
-                dst = new_result(parsed.shape, parsed.dtype, input) if out is None else out
-                known(parsed.image(input), held.packed, held.bias, parsed.image(dst))
-                if isinstance(known, SerialLaunch):
-                    run = known.quick(input.ndim, held.packed.ndim)
-                    held.quick = (input.shape, input.strides, input.dtype, dst.shape, dst.strides, dst.dtype, run)
-                return dst
+        key: tuple[Any, ...] | None = None
+        if type(input) is np.ndarray and (out is None or type(out) is np.ndarray) and weight is None and bias is None:
+            key = (None if out is None else (out.shape, out.strides, out.dtype), input.shape, input.strides, input.dtype)
+            call = held.calls.find(key)
+            if call is not None:
+                result: np.ndarray | None = call.result((input,)) if out is None else call.into((input,), out)
+                if result is not None:
+                    return result
         input = as_array("input", input)
         if input.shape != self._input_shape or input.dtype != self._input_type:
             raise ValueError(f"input must have shape {self._input_shape} and dtype {self._input_type} as planned, "
                              f"got {input.shape} and {input.dtype}")  # fmt: skip
-        packed, addends = held.packed, held.bias
+        packed = held.packed
         if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
-            weight, addends = self._checked_weight(weight, bias)
-            packed = held.plan.pack(parsed.weights(weight))
-        dst = destination(out, parsed.shape, parsed.dtype, input, weight, addends)
-        src_view, dst_view = parsed.image(input), parsed.image(dst)
-        # checked by now; a result computed aside has strides that `out` has not
-        place = (dst.shape, dst.strides, dst.dtype) if dst is out else None
-        key = (place, input.shape, input.strides, input.dtype, *(() if weight is None else packed.strides))
-        launch = held.launches.get(key)
-        if launch is None:
-            launch = held.launches.keep(key, held.plan.prepare(src_view, packed, dst_view))
-        launch(src_view, packed, addends, dst_view)
-        return delivered(dst, out)
+            weight, bias = self._checked_weight(weight, bias)
+            dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias)
+            key = (dst.strides, input.strides, weight.strides)
+            given = held.calls.find(key)
+            if given is None:
+                arrays = input, weight, dst
+                given = prepared(held.plan, parsed.shape, parsed.dtype, parsed.image, parsed.weights, arrays)
+            return held.calls.first(key, given, (input, weight, bias), out, dst)
+        dst = destination(out, parsed.shape, parsed.dtype, input)
+        call = bound(held.plan, packed, input, dst, parsed.image, parsed.image, bias=held.bias)
+        return held.calls.first(key, call, (input,), out, dst)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ConvolutionPlan, (self._arguments, self._weight, self._held.bias)
@@ -299,7 +288,7 @@ def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.d
     """Shape and type of an array, or of a shape given in its place."""
     if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
         return tuple(extent.__index__() for extent in value), np.dtype(np.float32 if dtype is None else dtype), None
-    array = as_array(name, value)
+    array = described_on_card(name, value) if on_card(value) else as_array(name, value)
     return array.shape, array.dtype, array
 
 
@@ -325,7 +314,7 @@ def plan(
     padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
     precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
     effort: str = "estimate",
-) -> ConvolutionPlan:  # fmt: skip
+) -> ConvolutionPlan | CardPlan:  # fmt: skip
     """Decide once how to convolve, pack the weights, and run many times: `conv2d`'s arguments.
 
     Parameters
@@ -361,7 +350,22 @@ def plan(
                                     epilogue, dtype, precision, threads, device, algorithm, effort)  # fmt: skip
     if weights is not None and isinstance(bias, bool):
         raise TypeError(f"bias must be an array or None where weight is an array, got {bias!r}")
+    target = planned_for(device, input=input, weight=weight, bias=bias)
+    if target is not None:
+        return _card_plan(arguments, target, weights, bias if weights is not None else None)
     return ConvolutionPlan(arguments, weights, bias if weights is not None else None)
+
+
+def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -> CardPlan:
+    settings = dict(arguments)
+    if settings.pop("effort") != "estimate":
+        raise ValueError("effort must be 'estimate' on a CUDA device")
+    algorithm, _ = settings.pop("algorithm"), settings.pop("threads")
+    image, weights = settings.pop("input"), settings.pop("weight")
+    made = CardPlan(_parse(*image, *weights, **settings), image, weights, target, algorithm, partial(_card_plan, arguments, target))
+    if weight is not None:
+        made.set_weight(weight, bias)
+    return made
 
 
 def explain(
@@ -401,5 +405,8 @@ def explain(
     count, _ = arguments.pop("threads"), arguments.pop("effort")
     arguments.pop("algorithm")
     parsed = _parse(shape, input_type, weight_shape, weight_type, **arguments)
+    target = planned_for(device, input=input, weight=weight, bias=bias)
+    if target is not None:
+        return explain_problem(parsed.problem, target, algorithm=algorithm)
     p = structured(parsed.problem, None if weights is None else parsed.weights(weights), algorithm)
     return explain_problem(p, threads=count, algorithm=algorithm)

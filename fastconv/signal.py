@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .planning.arguments import check_choices, check_out, exact, pair, spans
-from .planning.calls import Bounded, Call, View, delivered, destination, prepared
+from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
+from .planning.devices import session
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
@@ -24,7 +25,7 @@ _KERNELS: dict[tuple[bool, bool], View] = {
     (True, True): lambda w: w[None, None, ::-1, ::-1],
 }
 
-_calls: Bounded[Call] = Bounded(MOST_PLANS)
+_calls: Calls[GivenWeights] = Calls(MOST_PLANS)
 
 
 def _plane(x: np.ndarray) -> np.ndarray:
@@ -49,7 +50,7 @@ def correlate2d(
     boundary : {"fill", "wrap", "symm"}
         Also ``"pad"``, ``"circular"``, ``"symmetric"``.
     fillvalue : scalar
-        Outside the image under ``"fill"``; cast to the result's type.
+        Outside the image under ``"fill"``, cast to the result's type; not looked at under other boundaries.
     stride : int or (int, int)
         Every stride-th row and column of the result: equal to slicing it ``[::sh, ::sw]``.
     dilation : int or (int, int)
@@ -123,16 +124,12 @@ def _lookup(
         place = None if out is None else (out.shape, out.strides, out.dtype)
         key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
                stride, dilation, exact(fillvalue, stride, dilation), dtype, precision, count, device, algorithm)  # fmt: skip
-        try:
-            call = _calls.get(key)
-        except TypeError:  # an unhashable fillvalue or stride
-            key = None
-        else:
-            if call is not None:
-                result = call.again(in1, in2, None, out)
-                if result is not None:
-                    return result
-    if key is not None and fillvalue == 0 and type(fillvalue) is not int:
+        call = _calls.find(key)
+        if call is not None:
+            result = call.result((in1, in2, None)) if out is None else call.into((in1, in2, None), out)
+            if result is not None:
+                return result
+    if isinstance(fillvalue, (float, complex, np.inexact)) and fillvalue == 0:
         key = None  # -0.0 and 0 are equal as keys
     return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,
                     precision, count, device, algorithm)  # fmt: skip
@@ -142,7 +139,8 @@ def _general(
     key: tuple[Any, ...] | None, flip: bool, in1: Any, in2: Any, mode: Any, boundary: Any, fillvalue: Any, stride: Any,
     dilation: Any, mask: Any, out: Any, dtype: Any, precision: Any, count: int, device: Any, algorithm: Any,
 ) -> np.ndarray:  # fmt: skip
-    in1, in2 = np.asarray(in1), np.asarray(in2)
+    here = session(device, "in1", in1, in2=in2, mask=mask, out=out)
+    in1, in2 = (np.asarray(in1), np.asarray(in2)) if here is None else (here.input, here.take("in2", in2))
     if not in1.ndim == in2.ndim == 2:
         raise ValueError(f"{'convolve2d' if flip else 'correlate2d'} inputs must both be 2-D arrays")
     if not isinstance(mode, str) or mode not in ("full", "same", "valid"):
@@ -156,7 +154,7 @@ def _general(
     result_type = _result_type(in1, in2, dtype)
     if mask is not None:
         result_type = np.result_type(result_type, np.float64) if result_type.kind not in "fc" else result_type
-    fill = _cast_fill(fillvalue, result_type)
+    fill = _cast_fill(fillvalue, result_type) if _BORDERS[boundary] == "constant" else 0
     span = spans(in2.shape, dilations)
     swapped = _exchanged(mode, in1.shape, span)
     if swapped and (strides, dilations) != ((1, 1), (1, 1)):
@@ -166,15 +164,21 @@ def _general(
     before, after = _paddings(mode, flip, kernel)
     full = [i if mode == "same" else max(i + k - 1 if mode == "full" else i - k + 1, 0) for i, k in zip(image, kernel, strict=True)]
     shape = (-(-full[0] // strides[0]), -(-full[1] // strides[1]))
-    if out is not None:
+    if here is not None and mask is not None:
+        raise ValueError("mask must be None on a CUDA device")
+    if out is not None and (here is None or here.hosted):
         check_out(out, shape, result_type)
     if mask is not None:
         return _masked(flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, result_type,
                        precision, count, device, algorithm)  # fmt: skip
     if swapped:
         # SciPy exchanges the inputs of a 'valid' call, and turns the result of a correlation round
+        if here is not None:
+            raise ValueError(f"in2 must not be larger than in1 in mode 'valid' on a CUDA device, got shapes {in1.shape} and {in2.shape}")
         result = _lookup(flip, in2, in1, mode, boundary, fillvalue, 1, 1, None, None, result_type, precision, count, device, algorithm)
         return delivered(result if flip else np.ascontiguousarray(result[::-1, ::-1]), out)
+    if here is not None and (0 in image or 0 in kernel):
+        raise ValueError(f"in1 and in2 must not be empty on a CUDA device, got shapes {in1.shape} and {in2.shape}")
     if 0 in shape or 0 in image or 0 in kernel:
         return _degenerate(shape, result_type, image, kernel, in2, _BORDERS[boundary], fill, out)
     name = dtype_name(result_type)
@@ -184,16 +188,17 @@ def _general(
         src=dtype_name(in1.dtype), wei=dtype_name(in2.dtype), dst=name, acc=accumulator(name), precision=precision,
     )  # fmt: skip
     view = _KERNELS[flip, in2.dtype.kind == "c"]
+    if here is not None:
+        result, dst = here.destination(out, shape, result_type)
+        here.run(p, _plane(in1), view(in2), None, _plane(dst), fill, algorithm)
+        return here.deliver(result, dst)
     named = p if algorithm is None else structured(p, view(in2), algorithm)
     plan = plan_problem(named, threads=count, algorithm=algorithm)
     dst = destination(out, shape, result_type, in1, in2)
     call = prepared(plan, shape, result_type, _plane, view, (in1, in2, dst), fill,
                     rivals_of(p, count, algorithm))  # fmt: skip
-    call.run(in1, in2, None, dst)
     # a plan for these weights alone is not kept for others of their shape
-    if key is not None and named is p and (out is None or dst is out):
-        _calls.keep(key, call)
-    return delivered(dst, out)
+    return _calls.first(key if named is p else None, call, (in1, in2, None), out, dst)
 
 
 def _result_type(in1: np.ndarray, in2: np.ndarray, dtype: Any) -> np.dtype[Any]:

@@ -1,24 +1,24 @@
 """Options, what was skipped and exercised, and memory that is poisoned wherever fastconv asks for some."""
 
 import functools
-import signal
-import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numba  # noqa: F401 (it must have seen numpy.empty before it is replaced)
 import numpy as np
 import pytest
 
-from fastconv.planning import thread_count, workspaces
+from fastconv.planning import workspaces
 
 # Combinations of algorithm and case that a full run must exercise; raise them with the lists, never lower them quietly.
 LEAST_EXERCISED = {
     "reference": 250,
     "direct": 235,
     "blocked": 185,
+    "depthwise": 18,
     "panel": 100,
+    "transposed": 9,
+    "weights": 8,
     "complex": 15,
     "activated": 4,
     "separable": 200,
@@ -131,15 +131,3 @@ def poisoned_memory():
 
         patch.setattr(workspaces.results, "take", poisoned_take.__get__(workspaces.results))
         yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def compiled_ahead(request):
-    """Kernels that the tests will want, compiled by a process beside this one where there is a core for it."""
-    if thread_count.available() < 2 or not any(item.path.stem == "test_algorithms" for item in request.session.items):
-        yield
-        return
-    beside = subprocess.Popen([sys.executable, "-m", "tests.ahead"], cwd=Path(__file__).parent.parent)
-    yield
-    beside.kill()
-    assert beside.wait() in (0, -signal.SIGKILL), "tests/ahead.py failed"

@@ -20,6 +20,7 @@ def _load():
 
 CASES = _load()
 STRUCTURED = {"separable": "rank1"}  # algorithms for weights of which something is known
+BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight"}  # algorithms that compute gradients only
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 
@@ -73,7 +74,12 @@ def structured(rng, p, integers=False):
 
 
 def fitted(name, p):
-    """The problem as an algorithm for structured weights takes it; others take any."""
+    """The problem as an algorithm for structured weights, for small groups or for a gradient takes it; others take any."""
+    if name in BACKWARD:
+        return p.replace(op=BACKWARD[name], epilogue="", order="any")
+    if name == "depthwise":
+        depth = next(depth for depth in (8, 4, 2, 1) if p.ic // p.g % depth == 0)
+        return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
     if name not in STRUCTURED:
         return p
     p = p.replace(dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])

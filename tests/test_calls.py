@@ -10,8 +10,10 @@ import pytest
 import fastconv
 from fastconv import nn, signal
 from fastconv.layers import Conv2D
+from fastconv.ndimage import calls as ndimage_calls
+from fastconv.opencv import calls as opencv_calls
 from fastconv.planning import planner
-from fastconv.planning.calls import Bounded, delivered, destination
+from fastconv.planning.calls import Bounded, Calls, delivered, destination
 from tests.oracles import assert_close, peer_bound
 
 
@@ -19,7 +21,9 @@ def test_every_memory_is_bounded_by_the_same_rule():
     layer = Conv2D(1, 3)
     layer(np.ones((1, 5, 5, 1)))
     plan = nn.plan((5, 5), np.ones((3, 3)))
-    for memory in (nn._calls, signal._calls, planner._plans, plan._held.launches, layer._plans[1]):
+    for memory in (nn._calls, signal._calls, opencv_calls._calls, ndimage_calls._calls, plan._held.calls):
+        assert isinstance(memory, Calls)
+    for memory in (planner._plans, layer._plans[1]):
         assert isinstance(memory, Bounded)
 
 

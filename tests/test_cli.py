@@ -16,6 +16,7 @@ from fastconv.cli.demo import PHOTO
 from fastconv.cli.filter import BORDERS
 from fastconv.cli.kernels import KERNELS, parse_kernel
 from fastconv.epilogue import saturate
+from tests.by_reference import rare_types_by_reference  # noqa: F401 (a fixture)
 
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
 SHARPEN = [[0, -1, 0], [-1, 5, -1], [0, -1, 0]]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.cpu import weights
 from fastconv.nn import conv2d_input, conv2d_weight
-from fastconv.planning.problem import Problem
+from fastconv.planning.planner import forget, plan_problem
+from fastconv.planning.problem import DTYPES, Problem
 from tests.oracles import activation, assert_close, assert_same_bits, assert_within, peer_bound, truth
-from tests.problems import operands, random_array, run
+from tests.problems import operands, random_array, run, shapes
 
 GRID = [
     # n, c, (h, w), oc, (kh, kw), stride, padding, dilation, groups
@@ -120,10 +122,11 @@ def test_transposed_activation_and_out():
     rng = np.random.default_rng(3)
     x, w, b = rng.standard_normal((2, 4, 5, 6)), rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(3)
     sums = fastconv.conv_transpose2d(x, w, b, stride=2)
+    magnitude = fastconv.conv_transpose2d(*map(np.abs, (x, w, b)), stride=2)
     for name in ("relu", "tanh", ("leaky_relu", 0.1)):
         text = name if isinstance(name, str) else "leaky_relu:0.1"
         result = fastconv.conv_transpose2d(x, w, b, stride=2, activation=name)
-        assert_close(result, activation(text, sums), peer_bound("f8", 1, np.abs(sums)))
+        assert_close(result, activation(text, sums), peer_bound("f8", w.size, magnitude))
     out = np.empty_like(sums)
     assert fastconv.conv_transpose2d(x, w, b, stride=2, out=out) is out
     assert_same_bits(out, sums)
@@ -180,6 +183,52 @@ def test_bad_arguments_of_the_gradients():
     for bad in ({"stride": 0}, {"padding": -1}, {"dilation": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             conv2d_input(x.shape, w, y, **bad)
+
+
+def test_a_gradient_by_transforms_is_of_their_class():
+    p = Problem.parse("ih130iw110_k31_p7_bwd-data")
+    src, wei, _ = operands(p)
+    (child,) = plan_problem(p).children
+    assert child.algorithm == "fft"
+    assert_within(run(p, src, wei, algorithm="transposed"), p, truth(p, src, wei), "fft")
+    strict = p.replace(precision="strict")
+    assert_within(run(strict, src, wei, algorithm="transposed"), strict, truth(strict, src, wei))
+
+
+@pytest.mark.parametrize("text", ["n5_ic20ih9_oc40k3_p1", "n3_ic14ih21_oc20k1_f64", "n7_g2_ic6ih13_oc8k5_s2_p2_nhwc_hwio"])
+def test_the_gradient_of_the_weights_has_the_same_bits(text, monkeypatch):
+    """On any number of threads, in any parts and bands, in launches of any number of images."""
+    p = Problem.parse(text).replace(op="bwd_weight")
+    src, wei, _ = operands(p)
+    expected = run(p, src, wei, algorithm="weights")
+    assert_within(expected, p, truth(p, src, wei))
+    for threads in (2, 3, 7):
+        assert_same_bits(run(p, src, wei, algorithm="weights", threads=threads), expected, f"{threads} threads")
+    for name, value in (("_BAND_PIXELS", 3), ("_SUM_BYTES", 1), ("_PANEL_BYTES", 1)):
+        monkeypatch.setattr(weights, name, value)
+        forget()
+        assert_same_bits(run(p, src, wei, algorithm="weights"), expected, name)
+    monkeypatch.setattr(weights.costs, "MOST_SECONDS", 1e-12)
+    monkeypatch.setattr(weights, "_unit_seconds", lambda *arguments: 1e-12 / 2)
+    forget()
+    dst = np.full((*shapes(p)[3][:3], 2 * p.kw), np.nan, DTYPES[p.dst])[..., ::2]
+    assert_same_bits(run(p, src, wei, algorithm="weights", dst=dst).copy(), expected, "two images at a time")
+    assert np.isnan(dst.base[..., 1::2]).all()
+    forget()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
+    """The weights of a forward problem would meet its padding."""
+    for text in ("ic3ih9iw11_oc5k3_p1_bwd-data", "ic2ih9iw10_oc3k3_s2_bwd-data_f64", "ih20iw31_k3_d2_bwd-data",
+                 "n2_ic20ih9iw11_oc18k3_p1_bwd-weight"):  # fmt: skip
+        p = Problem.parse(text)
+        src, wei, _ = operands(p)
+        for array, at in ((wei, (0, 0, 0, 1)), (src, (0, 0, 0, 0)), (src, (-1, -1, -1, 2))):
+            changed = array.copy()
+            changed[at] = value
+            arrays = (src, changed) if array is wei else (changed, wei)
+            assert_within(run(p, *arrays), p, truth(p, *arrays))
 
 
 @pytest.mark.parametrize("op", ["bwd_data", "bwd_weight"])

@@ -215,7 +215,8 @@ def test_dimensions_and_layouts():
         assert_same_bits(fastconv.conv2d(x[0, 0], w[0, 0], b[:1], data_format="NHWC", **arguments), plane)
 
 
-@pytest.mark.parametrize("activation", ["relu", "relu6", "sigmoid", "tanh", "silu", "gelu", ("leaky_relu", 0.2), ("leaky_relu", 0)])
+@pytest.mark.parametrize("activation", ["relu", "relu6", "sigmoid", "tanh", "silu", "gelu", ("leaky_relu", 0.2),
+                                        ("leaky_relu", np.float32(0.25)), ("leaky_relu", np.int64(0))])  # fmt: skip
 def test_activations(activation):
     text = activation if isinstance(activation, str) else f"leaky_relu:{float(activation[1])}"
     for dtype, biased in itertools.product(("f4", "f8", "f2"), (True, False)):

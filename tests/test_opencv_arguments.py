@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastconv import opencv
-from fastconv.opencv import filtering
-from fastconv.planning.calls import Bounded
+from fastconv.opencv import calls
 from fastconv.planning.problem import Problem
 from tests.children import child
 from tests.oracles import assert_same_bits
@@ -173,10 +172,17 @@ WRONG = [
     ("Scharr", (SRC, -1, 2, 0), {}, ValueError, "dx and dy must be 1 and 0, or 0 and 1, for Scharr's kernel, got 2 and 0"),
     ("Laplacian", (SRC, -1), {"ksize": 2}, ValueError, "ksize must be odd and from 1 to 31, got 2"),
     ("Laplacian", (SRC.astype("f4"), 6), {}, ValueError, r"ddepth must be -1 or one of CV_32F \(5\) for an image of float32, got 6"),
-    ("GaussianBlur", (SRC, (3, 3), 1), {"hint": 9}, ValueError, "hint must be ALGO_HINT_DEFAULT.*got 9"),
+    ("filter2D", (SRC, -1, ONES), {"delta": True}, TypeError, "delta must be a real number, got True"),
+    ("filter2D", (SRC.astype("f4"), None, ONES), {}, ValueError, "ddepth must be -1 or one of.*for an image of float32, got None"),
+    ("blur", (SRC, None), {}, ValueError, r"ksize \(width, height\) must be at least 1, got None"),
+    ("blur", (SRC, {3, 5}), {}, TypeError, r"ksize must be two ints \(width, height\), got {3, 5}"),
+    ("boxFilter", (SRC, -1, np.array([[3], [3]])), {}, TypeError, r"ksize must be an int, got array\(\[3\]\)"),
+    ("boxFilter", (SRC, -1, (3, 3)), {"normalize": 1.0}, TypeError, r"normalize must be a bool, got 1\.0"),
+    ("GaussianBlur", (SRC, (3, 3), 1), {"hint": 1.0}, TypeError, r"hint must be an int, got 1\.0"),
+    ("Sobel", (SRC, -1, None, None), {}, ValueError, "dx and dy must not be negative and not both 0, got None and None"),
     ("blur", (SRC, (3, 3)), {"precision": "high"}, ValueError, "precision must be one of .*got 'high'"),
     ("blur", (SRC, (3, 3)), {"threads": 0}, ValueError, "threads"),
-    ("blur", (SRC, (3, 3)), {"device": "tpu"}, ValueError, "device must be None or 'cpu'.*got 'tpu'"),
+    ("blur", (SRC, (3, 3)), {"device": "tpu"}, ValueError, "device must be None, 'cpu' or 'cuda'.*got 'tpu'"),
     ("blur", (SRC, (3, 3)), {"algorithm": "magic"}, ValueError, "algorithm must be None or one of .*got 'magic'"),
 ]  # fmt: skip
 
@@ -189,15 +195,60 @@ def test_wrong_arguments(name, arguments, keywords, error, text):
         getattr(opencv, name)(*arguments, **keywords)
     if before is not None:
         assert_same_bits(dst, before)
-    if not set(keywords) & {"hint", *TAIL}:
+    if not set(keywords) & set(TAIL):
         with pytest.raises((cv2.error, SystemError)):
             getattr(cv2, name)(*arguments, **keywords)
 
 
-def test_lists_and_none_where_opencv_takes_them():
+def outcome(function, *arguments, **keywords):
+    """The result, or None instead of an exception."""
+    try:
+        return function(*arguments, **keywords)
+    except (cv2.error, SystemError, TypeError, ValueError):
+        return None
+
+
+INTS = (None, 1, np.int64(1), np.uint8(1), 1.0, np.float32(1), True, np.True_, "1", (1,), 1j)
+PAIRS = (None, (1, 1), [1, 1], np.array([1, 1]), (None, 1), (1, None), (np.int64(1), np.int32(1)), (1.0, 1.0), (1.5, 1), (True, True),
+         np.ones(2), 1, (1,), (1, 1, 1), (), "11", np.array([[1, 1]]), {1, 2}, {1: 1, 2: 1}, np.array(1))  # fmt: skip
+REALS = (None, 2, 2.0, np.float32(2), np.float64(2), np.int64(2), True, np.True_, "2", (2.0,), [2.0], 2j, np.nan)
+MATRICES = (None, 3, 3.0, True, np.float64(3), np.array(3.0), (1, 2.0, 1), (), np.ones(3), np.ones((3, 1)),
+            np.ones((1, 3), "u1"), np.ones((2, 2, 2)), np.ones((0, 3)), "abc")  # fmt: skip
+OFFERED = {"kernel": MATRICES, "kernelX": MATRICES, "kernelY": MATRICES, "ksize": PAIRS, "anchor": PAIRS, "delta": REALS, "scale": REALS,
+           "sigmaX": REALS, "sigmaY": REALS}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_what_opencv_takes_is_taken_as_it_takes_it(name):
+    """Every argument as None, as numbers of other types, as sequences: the same result, or an exception where OpenCV has one."""
+    src, parameters = image(), list(inspect.signature(getattr(opencv, name)).parameters)
+    given = dict(zip([word for word in parameters[1:] if word != "dst"], CALLS[name], strict=False))
+    for word in parameters[1 : -len(TAIL)]:
+        values = OFFERED.get(word, INTS) if word != "ksize" or isinstance(given.get(word), tuple) else INTS
+        for value in () if word == "dst" else values:
+            keywords = given | {word: value}
+            if word in ("kernelX", "kernelY"):  # which OpenCV wants of one type
+                keywords["kernelX"] = keywords["kernelY"] = value
+            call = f"{name}({word}={value!r})"
+            expected = outcome(getattr(cv2, name), src, **keywords)
+            result = outcome(getattr(opencv, name), src, **keywords, algorithm="reference")
+            assert (result is None) == (expected is None), call
+            if expected is not None:
+                assert_same_bits(result, expected, call)
+
+
+def test_images_and_depths_that_are_no_arrays():
+    for src in (3.0, 7, (1.0, 2, 5)):
+        assert_same_bits(opencv.blur(src, (1, 2), algorithm="reference"), cv2.blur(src, (1, 2)))
+    src = image(dtype="f4")
+    for name in ("sepFilter2D", "boxFilter", "Sobel", "Scharr"):
+        arguments = None, *CALLS[name][1:]
+        assert_same_bits(getattr(opencv, name)(src, *arguments, algorithm="reference"), getattr(cv2, name)(src, *arguments), name)
+
+
+def test_lists_where_opencv_takes_them():
     src = image()
     assert_same_bits(opencv.blur(src, [3, 3], anchor=[0, 1]), cv2.blur(src, [3, 3], anchor=[0, 1]))
-    assert_same_bits(opencv.filter2D(src, None, ONES, borderType=None), cv2.filter2D(src, None, ONES, borderType=None))
     assert_same_bits(opencv.filter2D(src, -7, np.array([1, 2, 3])), cv2.filter2D(src, -7, np.array([1, 2, 3])))
     assert_same_bits(opencv.filter2D(src, -1, ONES[:, :1]), cv2.filter2D(src, -1, ONES[:, :1]))
     assert_same_bits(opencv.filter2D(src, -1, ONES[..., None].astype("u1")), cv2.filter2D(src, -1, ONES))
@@ -207,7 +258,7 @@ def test_lists_and_none_where_opencv_takes_them():
 @given(
     st.integers(1, 40),
     st.integers(1, 40),
-    st.integers(1, 4),
+    st.sampled_from((1, 3, 5)),  # more channels than the separable kernels take, and the numbers that others compile
     st.integers(1, 9),
     st.integers(1, 9),
     st.sampled_from((0, 1, 2, 4)),
@@ -264,22 +315,22 @@ def test_a_delta_beyond_float32_is_infinite_there():
 
 
 def test_a_remembered_call_is_the_same_call():
-    assert isinstance(filtering._calls, Bounded)
-    filtering._calls.clear()
+    calls._calls.clear()
     src, weights = image(dtype="f4"), ONES.copy()
     first = opencv.filter2D(src, -1, weights)
     assert_same_bits(opencv.filter2D(src, -1, weights), first)
-    assert len(filtering._calls) == 1
+    assert len(calls._calls) == 1
     weights[1, 1] = 2  # another kernel in the same array
     assert_same_bits(opencv.filter2D(src, -1, weights), opencv.filter2D(src, -1, weights.tolist()))
     assert not np.array_equal(opencv.filter2D(src, -1, weights), first)
-    assert np.array_equal(opencv.filter2D(src, -1, weights, delta=1), opencv.filter2D(src, -1, weights, delta=True))
+    with pytest.raises(TypeError, match="delta must be a real number, got True"):
+        [opencv.filter2D(src, -1, weights, delta=delta) for delta in (1, True)]
     with pytest.raises(TypeError, match=r"ksize must be an int, got 3\.0"):
         [opencv.blur(src, ksize) for ksize in ((3, 3), (3.0, 3.0))]
-    large = np.ones((33, 33), np.float32)
-    before = len(filtering._calls)
+    large = np.ones((64, 33), np.float32)
+    before = len(calls._calls)
     opencv.filter2D(src, -1, large)
-    assert len(filtering._calls) == before
+    assert len(calls._calls) == before
 
 
 def test_any_number_of_threads_gives_the_same_bits():
@@ -312,13 +363,11 @@ ASKED = [
 
 @pytest.mark.parametrize(("name", "dtype", "shape", "arguments", "keywords", "text"), ASKED)
 def test_what_the_planner_is_asked_for(monkeypatch, name, dtype, shape, arguments, keywords, text):
-    asked, plan = [], filtering.plan_problem
-    monkeypatch.setattr(
-        filtering, "plan_problem", lambda p, **settings: asked.append(p) or plan(p, **settings | {"algorithm": "reference"})
-    )
-    filtering._calls.clear()
+    asked, plan = [], calls.plan_problem
+    monkeypatch.setattr(calls, "plan_problem", lambda p, **settings: asked.append(p) or plan(p, **settings | {"algorithm": "reference"}))
+    calls._calls.clear()
     getattr(opencv, name)(image(shape, dtype), *arguments, **keywords)
-    filtering._calls.clear()
+    calls._calls.clear()
     assert asked == [Problem.parse(text)], asked
 
 

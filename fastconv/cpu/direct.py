@@ -2,7 +2,8 @@
 
 Wins where there are too few channels to put into lanes: image filters, depthwise and first layers.  Rows are read in place through
 a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small padded copy.  Columns of
-a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).  Rows so far apart that a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
+a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).  Rows so far apart that
+a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
 Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the stride class, dilation and target only.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import namedtuple
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,21 +26,11 @@ from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile, fitting
+from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
 from .values import finish_values, kernel_kind
 
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
          "ic3ih64_oc8k5_s2_p2_f32", "ih64_k3_d2_p2_reflect_f32", "ih64_k31_f32", "ih64_k3_i64")  # fmt: skip
-
-
-class Tile(NamedTuple):
-    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
-
-    registers: int  # of the target, at least
-    rows: int
-    vecs: int
-    tall: int
-    carries: bool = False  # for kernels of one width that `carried.lead_of` takes, and for no others
 
 
 TILES = (
@@ -60,7 +51,7 @@ _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than on
 _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, lines of a set, bytes from a set's line to its next
 
 # The integers that the kernel receives: those of the tile, these, the spans of both strips, the runs, the row map,
-# the order of the taps, the two column maps.
+# the order of the taps, the two column maps, the places of kx, the places and columns of pixels that are copied by phase one by one.
 Head = namedtuple(
     "Head",
     "oc ocg iw oh ow k phases band_rows bands finish bias taps entries runs phase_rows nleft "
@@ -78,7 +69,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
     k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses, which holds
     ``min(q, kh)`` rows for each output row, the rows between two outputs being left out.
-    Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band.
+    Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band; of columns by phase the left
+    strip holds all.
     Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
     spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)
@@ -218,7 +210,7 @@ def most_kernels(t: Target) -> int:
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
     """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
-    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    sh, sw = p.strides
     return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
 
 
@@ -261,12 +253,8 @@ def _tile(p: Problem, t: Target) -> Tile:
 
 def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
     """The row of FIXED that this problem's kernel is compiled for, or zeros."""
-    for kh, kw in FIXED:
-        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
-        dense = kw == p.kw and _steps(p)[3] == 1 and p.ic == p.g and size >= 4 and registers <= tile.registers
-        if _stride_classes(p) == (1, 1) and kh == p.kh <= tile.tall and (dense or not kw):
-            return kh, kw
-    return 0, 0
+    side_by_side = _steps(p)[3] == 1 and p.ic == p.g and size >= 4
+    return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p) == (1, 1) else (0, 0)
 
 
 def _lead(p: Problem, tile: Tile, lanes: int) -> int | None:
@@ -301,7 +289,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, tall) @ strides
+        order = tap_order(p, tall) @ strides
         shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy) else in_place
         units = p.n * p.oc * head.phases * head.bands
         e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
@@ -330,7 +318,7 @@ def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lea
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
         e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
-        extents = np.concatenate([np.array(e, np.int64), tables, _tap_order(p, tile.tall) @ strides])
+        extents = np.concatenate([np.array(e, np.int64), tables, tap_order(p, tile.tall) @ strides])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * head.bands, plan.threads,
                                costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
 
@@ -345,17 +333,6 @@ def _band_rows(p: Problem, lanes: int) -> int:
 
 def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
-
-
-def _tap_order(p: Problem, tall: int) -> np.ndarray:
-    """``(c, ky, kx)`` of each packed tap: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        rows.append((first, end))
-        first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(p.kw) for ky in range(first, end)]
-    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:

@@ -10,7 +10,7 @@ before it is added.
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,21 +24,12 @@ from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile, fitting
+from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
 from .values import finish_values
 
 CASES = ("ih64_k3_p1_reflect_u8:f32:u8:f32_saturate", "ih64_k5_p2_u8:f32:u8:f32_bias+saturate", "ih40_k7_p3_edge_f16:f16:f16:f32",
          "ih40_k3_u8:f64:u8:f64_order=raster", "g3_ic3ih40_oc3k5_p2_wrap_u8:f32:u8:f32_nhwc_saturate_shared",
          "g3_ic3ih40_oc3k3_p1_f32_nhwc_shared", "ic3ih30_oc4k3_s2_p1_i16:f32:f32:f32_bias+relu")  # fmt: skip
-
-
-class Tile(NamedTuple):
-    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
-
-    registers: int  # of the target, at least
-    rows: int
-    vecs: int
-    tall: int
 
 
 TILES = (
@@ -167,15 +158,15 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up")) or _refused_types(p, rounding)
     if reason is not None:
         return reason
-    sh, sw, dh = _steps(p)
+    sh, sw = p.strides
     if p.order != "any" and (sh, sw) != (1, 1):
         return f"its sums in exact orders have stride 1, not {(sh, sw)}"
     if p.order.endswith("symmetric") and p.ic > p.g:
         return "sums pairs of one channel"
     if sh > 2 or sw > 2:
         return f"its tiles have strides 1 and 2, not {(sh, sw)}"
-    if dh > 1:
-        return f"its rows of taps are dense, not {dh} apart"
+    if p.dh > 1 and p.kh > 1:
+        return f"its rows of taps are dense, not {p.dh} apart"
     if interleaved(p) > 1 and sw > 1:
         return "interleaved channels have no column stride"
     tile, lanes = _tile(p, t), t.lanes(KINDS[sum_kind(p) or "f32"][2])
@@ -206,11 +197,6 @@ def most_kernels(t: Target) -> int:
     return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in fitting(TILES, t))
 
 
-def _steps(p: Problem) -> tuple[int, int, int]:
-    """Row and column stride and row dilation that matter: of one row or column of results no stride does, of one tap no dilation."""
-    return p.sh if p.oh > 1 else 1, p.sw if p.ow > 1 else 1, p.dh if p.kh > 1 else 1
-
-
 def _tile(p: Problem, t: Target) -> Tile:
     """The flat tile for tall kernels on wide planes, else the tall one: see `direct`."""
     lanes, ow = t.lanes(KINDS[sum_kind(p) or "f32"][2]), p.ow * interleaved(p)
@@ -222,16 +208,12 @@ def _fixed(p: Problem, tile: Tile) -> tuple[int, int]:
     """The row of FIXED that this problem's kernel is compiled for, or zeros; of pairs, 1 across the row or column."""
     if p.order != "any":
         return (0, 0) if p.order == "raster" else (1, 0) if p.kh == 1 else (0, 1)
-    for kh, kw in FIXED:
-        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
-        dense = kw == p.kw and p.dw == 1 and p.ic == p.g and not p.shared and registers <= tile.registers
-        if _steps(p)[:2] == (1, 1) and kh == p.kh <= tile.tall and dense:
-            return kh, kw
-    return 0, 0
+    side_by_side = p.dw == 1 and p.ic == p.g and not p.shared
+    return fixed(FIXED, p, tile, side_by_side) if p.strides == (1, 1) else (0, 0)
 
 
 def _tall(p: Problem, tile: Tile) -> int:
-    return 1 if p.order != "any" else tile.tall if _steps(p)[1] == 1 else tile.tall // 2
+    return 1 if p.order != "any" else tile.tall if p.strides[1] == 1 else tile.tall // 2
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -239,7 +221,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     kind = sum_kind(p)
     assert kind is not None
     tile, lanes = _tile(p, t), t.lanes(KINDS[kind][2])
-    v, h, _ = _steps(p)
+    v, h = p.strides
     kh, kw = _fixed(p, tile)
     rounding = parse_epilogue(p.epilogue).rounding or ""
     name = (
@@ -261,7 +243,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         """A launch for packed weights like these, ``taps`` in each of their elements."""
         shape, head, tables, own = _layout(p, tile, lanes, taps)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, _tall(p, tile), taps) @ strides
+        order = tap_order(p, _tall(p, tile), taps) @ strides
         e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         values = finish_values(p, fill).view(np.int8)
@@ -309,7 +291,7 @@ def _sums_bytes(p: Problem, t: Target, lanes: int) -> bool:
     512x512 uint8, one core, float and integers: k3 69 and 64 us, k5 148 and 94, k7 248 and 115, k15 1037 and 327 (Zen 4, 2026-11).
     """
     exact = p.taps * 255 * 128 <= 1 << 24 and not parse_epilogue(p.epilogue).bias and p.order == "any"
-    dense = _steps(p)[:2] == (1, 1) and p.dw == 1 and p.kw >= 5 and interleaved(p) <= 4
+    dense = p.strides == (1, 1) and p.dw == 1 and p.kw >= 5 and interleaved(p) <= 4
     able = t.bits == 512 and adds_products_of_bytes()
     return able and dense and exact and p.src == "u8" and p.acc == "f32" and costs.panel_seconds(p.replace(n=1), lanes) > costs.DOTS_SECONDS
 
@@ -388,17 +370,6 @@ def _staged_launch(
     return launch
 
 
-def _tap_order(p: Problem, tall: int, taps: int) -> np.ndarray:
-    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        rows.append((first, end))
-        first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
-    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
-
-
 def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
     """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread.
 
@@ -407,7 +378,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     kind = sum_kind(p)
     assert kind is not None
     size, channels = KINDS[kind][2], interleaved(p)
-    sh, sw, _ = _steps(p)
+    sh, sw = p.strides
     icg, ocg, groups = (1, 1, 1) if channels > 1 else (p.ic // p.g, p.oc // p.g, p.g)
     width, ow = lanes * tile.vecs, p.ow * channels
     held = (tile.rows - 1) * sh + p.kh

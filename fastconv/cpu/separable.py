@@ -221,7 +221,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return "precision strict asks for direct sums"
     if not p.g == p.ic == p.oc:
         return "for filters of one channel each"
-    if p.src_layout == "nhwc" and p.ic > 1 and not (p.shared and p.ic <= MOST_APART and _steps(p)[1] == 1 and not _finish(p).bias):
+    if p.src_layout == "nhwc" and p.ic > 1 and not (p.shared and p.ic <= MOST_APART and p.strides[1] == 1 and not _finish(p).bias):
         return f"interleaved channels: for at most {MOST_APART}, of one filter, without a bias, column stride 1"
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
@@ -231,7 +231,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"does not round into {p.dst}"
     if (p.dh > 1 and p.kh > 1) or (p.dw > 1 and p.kw > 1):
         return "does not spread taps"
-    if _steps(p)[1] > 2:
+    if p.strides[1] > 2:
         return "for column strides 1 and 2"
     return too_large(p, _layout(p, t, DTYPES[p.acc].itemsize)[-1])
 
@@ -257,11 +257,6 @@ def _tile(t: Target) -> Tile:
     return next(tile for tile in TILES if tile.registers <= t.registers)
 
 
-def _steps(p: Problem) -> tuple[int, int]:
-    """The strides that matter."""
-    return (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
-
-
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan that holds the two vectors of each filter."""
     own, apart = (p.src, p.dst) == (p.acc, p.acc), _apart(p)
@@ -270,7 +265,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     rounding = _finish(p).rounding or ""
     types = f"_{src_type}_{dst_type}" * converts * (not own) + f"_{rounding}" * bool(rounding)
     box = int(p.structure == "box" and p.kw <= MOST_BOX)
-    kinds = [p.acc, "i16"] if src_type == "u8" and p.acc == "f32" and (_row_stride(p), _steps(p)[1]) == (1, 1) else [p.acc]
+    kinds = [p.acc, "i16"] if src_type == "u8" and p.acc == "f32" and (_row_stride(p), p.strides[1]) == (1, 1) else [p.acc]
     regions = [_region(kind, src_type, dst_type, rounding, types, box, p, t) for kind in kinds]
     layouts = [_layout(p, t, KINDS[kind][2]) for kind in kinds]
     scratch, seconds = max(layout[-1] for layout in layouts), costs.separable_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
@@ -333,7 +328,7 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     found = FOUND[factor(wei if wei.dtype == kind else wei.astype(kind), packed)]
     if found not in (p.structure, "box") or (_apart(p) > 1 and not (wei == wei[:1]).all()):
         raise ValueError(f"weights must be finite and of structure {p.structure} as planned, or the plan made without it: {p}")
-    if _steps(p)[1] == 2:
+    if p.strides[1] == 2:
         columns = packed[..., p.kh : p.kh + p.kw]
         columns[...] = np.concatenate([columns[..., ::2], columns[..., 1::2]], axis=-1)
     return packed
@@ -341,7 +336,7 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
 
 def _row_stride(p: Problem) -> int:
     """Entries of the row table between the rows of two outputs; of kernels of one row, every row is its own entry."""
-    return _steps(p)[0] if p.kh > 1 else 1
+    return p.strides[0] if p.kh > 1 else 1
 
 
 def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
@@ -349,7 +344,7 @@ def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
     tile = _tile(t)
     lanes = t.lanes(size)
     width, across = lanes * tile.vecs, lanes * tile.wide
-    sh, sw = _steps(p)
+    sh, sw = p.strides
     apart = _apart(p)
     iw, ow, pl, oc = p.iw * apart, p.ow * apart, p.pl * apart, p.oc // apart
     step = _row_stride(p)

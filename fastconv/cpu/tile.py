@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from ..planning.problem import Problem
 from .convert import store_as, stored_bytes
 from .simd import Emitter, literal
 from .target import Target
@@ -20,10 +22,54 @@ Shape = namedtuple("Shape", "icg pitch step kh kw tap column places pairs", defa
 TAPS_AT = 64  # bytes from the first addend to the packed taps
 
 
-def fitting(tiles: tuple[Any, ...], t: Target) -> list[Any]:
+class Tile(NamedTuple):
+    """``rows x vecs`` accumulators over groups of at most ``tall`` rows of taps."""
+
+    registers: int  # of the target, at least
+    rows: int
+    vecs: int
+    tall: int
+    carries: bool = False  # for kernels of one width that `carried.lead_of` takes, and for no others
+
+
+class Row(Protocol):
+    """A row of a table of tiles."""
+
+    @property
+    def registers(self) -> int:
+        """Of the target, at least."""
+
+
+AnyTile = TypeVar("AnyTile", bound=Row)
+
+
+def fitting(tiles: tuple[AnyTile, ...], t: Target) -> list[AnyTile]:
     """The tiles for as many registers as the target has."""
     most = max(tile.registers for tile in tiles if tile.registers <= t.registers)
     return [tile for tile in tiles if tile.registers == most]
+
+
+def fixed(sizes: tuple[tuple[int, int], ...], p: Problem, tile: Tile, side_by_side: bool) -> tuple[int, int]:
+    """The first of ``(kh, kw)``, 0 for any kw, that code for this size serves at strides 1, or zeros.
+
+    A kw is for taps ``side_by_side``, of one channel, all of which are in registers.
+    """
+    for kh, kw in sizes:
+        registers = (tile.rows + 1) * tile.vecs + kh * kw + 2
+        if kh == p.kh <= tile.tall and (not kw or (side_by_side and kw == p.kw and registers <= tile.registers)):
+            return kh, kw
+    return 0, 0
+
+
+def tap_order(p: Problem, tall: int, taps: int = 1) -> np.ndarray:
+    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
+    rows, groups, first = [], -(-p.kh // tall), 0
+    while groups:
+        end = first + -(-(p.kh - first) // groups)
+        rows.append((first, end))
+        first, groups = end, groups - 1
+    one = [(ky, kx) for first, end in rows for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
+    return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
 @intrinsic(prefer_literal=True)

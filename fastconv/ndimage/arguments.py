@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .passes import Filter, LeftToSciPy
+from .passes import LeftToSciPy, Stencil
 from .taps import gaussian
 
 BORDERS = {"reflect": "symmetric", "grid-mirror": "symmetric", "mirror": "reflect", "nearest": "edge", "wrap": "wrap",
            "grid-wrap": "wrap", "constant": "constant", "grid-constant": "constant"}  # fmt: skip
-Branches = tuple[tuple[Filter, ...], ...]
+Branches = tuple[tuple[Stencil, ...], ...]
 
 
 def _axes(axes: Any, ndim: int) -> tuple[int, ...]:
@@ -81,9 +81,9 @@ def _before(size: int, origin: Any) -> int:
     return before if 0 <= before < size else _refuse()
 
 
-def _line(axis: int, taps: np.ndarray, mode: Any, cval: Any, origin: Any = 0, rule: str = "line") -> Filter:
+def _line(axis: int, taps: np.ndarray, mode: Any, cval: Any, origin: Any = 0, rule: str = "line") -> Stencil:
     border = _border(mode)
-    return Filter((axis,), taps, (_before(taps.size, origin),), border, _fill(cval, border), rule)
+    return Stencil((axis,), taps, (_before(taps.size, origin),), border, _fill(cval, border), rule)
 
 
 def grid(flip: bool, ndim: int, weights: np.ndarray, mode: Any, cval: Any, origin: Any, axes: Any) -> Branches:
@@ -107,7 +107,7 @@ def grid(flip: bool, ndim: int, weights: np.ndarray, mode: Any, cval: Any, origi
         raise LeftToSciPy
     border = _border(mode)
     taps = np.ascontiguousarray(taps).reshape([taps.shape[i] for i in wide])
-    f = Filter(tuple(filtered[i] for i in wide), taps, tuple(before[i] for i in wide), border, _fill(cval, border), "grid")
+    f = Stencil(tuple(filtered[i] for i in wide), taps, tuple(before[i] for i in wide), border, _fill(cval, border), "grid")
     return ((f,),)
 
 
@@ -122,7 +122,7 @@ def line(flip: bool, ndim: int, weights: np.ndarray, axis: Any, mode: Any, cval:
     return ((_line(_axis(axis, ndim), np.ascontiguousarray(taps), mode, cval, origin),),)
 
 
-def _gaussian(axis: int, sigma: Any, order: Any, mode: Any, cval: Any, truncate: Any, radius: Any) -> Filter:
+def _gaussian(axis: int, sigma: Any, order: Any, mode: Any, cval: Any, truncate: Any, radius: Any) -> Stencil:
     width, order = float(sigma), _index(order)
     if radius is None:
         reach = float(truncate) * width + 0.5
@@ -134,7 +134,7 @@ def _gaussian(axis: int, sigma: Any, order: Any, mode: Any, cval: Any, truncate:
 
 def smooth(
     ndim: int, sigma: Any, order: Any, mode: Any, cval: Any, truncate: Any, radius: Any, axes: Any
-) -> tuple[Filter, ...]:  # fmt: skip
+) -> tuple[Stencil, ...]:  # fmt: skip
     """``gaussian_filter``: a pass along each axis whose sigma is not 0."""
     filtered = _axes(axes, ndim)
     arguments = zip(*(_each(value, len(filtered)) for value in (sigma, order, mode, radius)), strict=True)

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..planning.arguments import check_choices, exact
-from ..planning.calls import Bounded, aside
+from ..planning.arguments import check_choices
+from ..planning.calls import Call, Calls, arguments_of, aside, delivered, values_of
 from ..planning.planner import MOST_PLANS
 from ..planning.thread_count import thread_count
 from ..planning.workspaces import new_result
 from . import arguments
-from .passes import Filtering, LeftToSciPy, Settings, planned
+from .passes import LeftToSciPy, Settings, planned
 
-_MOST_KEY = 1 << 13  # bytes of weights that are looked up by value: 32 x 32
-_MOST_HELD = 1 << 16  # bytes of packed weights of a remembered call
 _TYPES = frozenset(np.dtype(name) for name in ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"))
 
 # name -> names of the arguments but for input, weights, output and the tail; filters, from ndim and their values; how branches combine
@@ -35,7 +33,7 @@ _FUNCTIONS: dict[str, tuple[tuple[str, ...], Callable[..., arguments.Branches], 
     "gaussian_laplace": (("sigma", "mode", "cval", "axes", "**"), arguments.gaussian_laplace, "sum"),
     "gaussian_gradient_magnitude": (("sigma", "mode", "cval", "axes", "**"), arguments.gaussian_gradient, "norm"),
 }
-_calls: Bounded[Filtering] = Bounded(MOST_PLANS)
+_calls: Calls[Call] = Calls(MOST_PLANS)
 
 
 def filtered(
@@ -44,73 +42,56 @@ def filtered(
 ) -> np.ndarray:  # fmt: skip
     """What the function ``name`` of scipy.ndimage makes of an image, given the values of its arguments in ``_FUNCTIONS``'s order."""
     count = thread_count(threads)
-    values = tuple([tuple(value) if type(value) is list else value for value in values])
+    values, kinds = arguments_of(values)
     if type(input) is not np.ndarray:
         input = np.asarray(input)
-    place = out = None
+    out = into = None  # the caller's array, and where a result can be written into it while the input is read
     if output is None:
-        dtype = input.dtype.newbyteorder("=")
+        dtype = input.dtype
     elif isinstance(output, np.ndarray):
         out = output if type(output) is np.ndarray else np.asarray(output)
         dtype = out.dtype
-    elif isinstance(output, (type, np.dtype)):
-        dtype = np.dtype(output)
-    elif isinstance(output, str) and np.dtype(output).kind in "iuf":
+        into = out if dtype.isnative and min(out.strides, default=1) > 0 and not aside(out, input) else None
+    elif isinstance(output, (type, np.dtype)) or (isinstance(output, str) and np.dtype(output).kind in "iuf"):
         dtype = np.dtype(output)
     else:
         return _scipys(name, input, weights, output, values, algorithm)
-    if out is not None and _is_place(out, input):
-        place = out.strides
-    key: Any = (name, input.shape, input.strides, input.dtype, dtype, place, values, exact(*values), precision, count, device, algorithm)
-    if weights is not None:
-        key = (*key, weights.shape, weights.dtype, weights.tobytes()) if weights.nbytes <= _MOST_KEY else None
-    call = None
-    if key is not None:
-        try:
-            call = _calls.get(key)
-        except TypeError:  # an argument is a list, or an array
-            key = None
-    if call is None:
-        check_choices(precision, device)
-        try:
-            call = _parsed(name, input, weights, dtype, out, place is not None, values, Settings(precision, count, algorithm))
-        except LeftToSciPy:
-            return _scipys(name, input, weights, output, values, algorithm)
-        if key is not None and call.held <= _MOST_HELD:
-            _calls.keep(key, call)
-    elif out is not None and (out.shape != input.shape or not out.flags.writeable):
-        return _scipys(name, input, weights, output, values, algorithm)
-    dst = out if out is not None and place is not None else new_result(input.shape, dtype.newbyteorder("="), input)
+    held = () if weights is None else values_of((weights,))
+    key = None
+    if held is not None:
+        place = None if into is None else (into.shape, into.strides)
+        key = (name, place, dtype, input.shape, input.strides, input.dtype, held, values, kinds, precision, count, device, algorithm)
+    call = _calls.find(key)
+    result: np.ndarray | None
     try:
-        call.run(input, dst)
+        if out is not None and (out.shape != input.shape or not out.flags.writeable):
+            raise LeftToSciPy
+        if call is None:
+            check_choices(precision, device)
+            native = dtype.newbyteorder("=")
+            dst = new_result(input.shape, native, input) if into is None else into
+            call = _parsed(name, input, weights, dst, values, Settings(precision, count, algorithm))
+            result = _calls.first(key, call, (input,), into, dst)
+        else:
+            result = call.result((input,)) if into is None else call.into((input,), into)
+        if result is None:
+            raise LeftToSciPy
     except LeftToSciPy:
         return _scipys(name, input, weights, output, values, algorithm)
-    if out is not None:
-        if dst is not out:
-            np.copyto(out, dst)
-        return out
-    return dst if dtype.isnative else dst.astype(dtype)
-
-
-def _is_place(out: np.ndarray, input: np.ndarray) -> bool:
-    """Whether a result can be written into ``out`` while ``input`` is read."""
-    return out.dtype.isnative and all(stride > 0 for stride in out.strides) and not aside(out, input)
+    if out is None:
+        return result if dtype.isnative or output is None else result.astype(dtype)
+    return delivered(result, out)
 
 
 def _parsed(
-    name: str, input: np.ndarray, weights: np.ndarray | None, dtype: np.dtype[Any], out: np.ndarray | None, placed: bool,
-    values: tuple[Any, ...], settings: Settings,
-) -> Filtering:  # fmt: skip
+    name: str, input: np.ndarray, weights: np.ndarray | None, dst: np.ndarray, values: tuple[Any, ...], settings: Settings
+) -> Call:  # fmt: skip
     _, parse, combine = _FUNCTIONS[name]
-    native = dtype.newbyteorder("=")
-    if not input.size or input.ndim == 0 or input.dtype.newbyteorder("=") not in _TYPES or native not in _TYPES:
-        raise LeftToSciPy
-    if out is not None and (out.shape != input.shape or not out.flags.writeable):
+    if not input.size or input.ndim == 0 or input.dtype.newbyteorder("=") not in _TYPES or dst.dtype not in _TYPES:
         raise LeftToSciPy
     branches = parse(input.ndim, *(() if weights is None else (weights,)), *values)
     if not branches or not all(branches):
         raise LeftToSciPy
-    dst = out if out is not None and placed else new_result(input.shape, native, input)
     return planned(input, dst, branches, combine, settings)
 
 

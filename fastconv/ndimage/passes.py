@@ -7,19 +7,19 @@ any order, and two passes become one with the outer product of their taps where 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..planning.calls import View
+from ..planning.calls import Call, Inputs
+from ..planning.passes import Pass, ZeroTaps, bound
 from ..planning.planes import Planes, planes
 from ..planning.planner import cheapest, plan_problem
-from ..planning.plans import Launch, Plan, Quick, SerialLaunch
-from ..planning.problem import DTYPES, Problem, border_indices, dtype_name
+from ..planning.problem import DTYPES, Problem, dtype_name
 from .taps import as_scipy, exact_bits, largest, mean_tap, scipy_sum
 
-_REPAIRED = 1 << 16  # outputs that are recomputed at once
 _SMALLEST, _LARGEST = 2.0**-100, 2.0**100  # taps that float32 sums take: products of pixels stay clear of its limits
 _LEAST = 2.0**-1000  # likewise float64's
 _MOST_TAPS = 1 << 20  # of an outer product
@@ -30,7 +30,7 @@ class LeftToSciPy(Exception):
     """What these passes do not compute, or what is no valid call."""
 
 
-class Filter(NamedTuple):
+class Stencil(NamedTuple):
     """Taps along one or two axes.
 
     ``before`` are the pixels before the output's own under the first tap, ``rule`` is that of the C function: ``line``
@@ -58,85 +58,79 @@ class Settings(NamedTuple):
     algorithm: str | None
 
 
-class Pass(NamedTuple):
-    """A planned filter for arrays of certain shapes, strides and types."""
+@dataclass(slots=True)
+class Converted(Call):
+    """A pass into an array of another type, and what turns that into the result."""
 
-    launch: Launch
-    packed: np.ndarray
-    source: View
-    result: View
-    through: np.dtype[Any] | None  # the type of an array between the kernel and the result
-    finish: Callable[[np.ndarray, np.ndarray], None] | None  # from there to the result
-    repair: Callable[[np.ndarray, np.ndarray], None] | None
-    quick: Quick | None  # instead of the launch, where nothing else is to be done
+    inner: Pass
+    finish: Callable[[np.ndarray, np.ndarray], None]
     guard: Callable[[np.ndarray], None] | None = None  # raises LeftToSciPy where the pixels are too large
 
-    def run(self, src: np.ndarray, dst: np.ndarray) -> None:
-        """Filter ``src`` into ``dst``."""
+    @property
+    def held(self) -> int:
+        """Bytes of weights that it holds."""
+        return self.inner.held
+
+    def run(self, inputs: Inputs, dst: np.ndarray) -> None:
+        """As `Call.run`."""
         if self.guard is not None:
-            self.guard(src)
-        to = dst if self.through is None else np.empty(dst.shape, self.through)
-        if self.quick is not None and self.quick(src, self.packed, 0, to):
-            return
-        source, result = self.source(src), self.result(to)
-        self.launch(source, self.packed, None, result)
-        if self.repair is not None:
-            self.repair(source, result)
-        if self.finish is not None:
-            with np.errstate(invalid="ignore"):
-                self.finish(to, dst)
+            self.guard(*inputs)
+        between = self.inner.result(inputs)
+        with np.errstate(invalid="ignore"):
+            self.finish(between, dst)
 
 
-class Filtering(NamedTuple):
-    """A parsed and planned call: branches of passes, the first of which has the result to itself."""
+Step = Pass | Converted
 
-    branches: tuple[tuple[Pass, ...], ...]
+
+@dataclass(slots=True)
+class Branches(Call):
+    """Branches of passes, the first of which has the result to itself."""
+
+    branches: tuple[tuple[Step, ...], ...]
     combine: str  # sum | norm, of the branches
     copied: bool  # whether the input must be made contiguous: its axes do not lie as planes
     aside: bool  # likewise the result
 
     @property
     def held(self) -> int:
-        """Bytes of packed weights."""
-        return sum(step.packed.nbytes for branch in self.branches for step in branch)
+        """Bytes of weights that it holds."""
+        return sum(step.held for branch in self.branches for step in branch)
 
-    def run(self, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
-        """Write the result into ``dst``, which shares no memory with ``src``, and return it."""
+    def run(self, inputs: Inputs, dst: np.ndarray) -> None:
+        """As `Call.run`."""
+        (src,) = inputs
         if self.copied:
             src = np.ascontiguousarray(src)
-        if self.aside:
-            np.copyto(dst, self._replace(aside=False).run(src, np.empty(dst.shape, dst.dtype)))
-            return dst
-        first = self.branches[0]
-        _chained(first, src, dst)
-        if self.combine == "norm":
-            np.multiply(dst, dst, dst)
-        for branch in self.branches[1:]:
-            further = np.empty(dst.shape, dst.dtype)
-            _chained(branch, src, further)
+        to = np.empty(dst.shape, dst.dtype) if self.aside else dst
+        for i, branch in enumerate(self.branches):
+            result = np.empty(dst.shape, dst.dtype) if i else to
+            _chained(branch, src, result)
             if self.combine == "norm":
-                np.multiply(further, further, further)
-            dst += further
+                np.multiply(result, result, result)
+            if i:
+                to += result
         if self.combine == "norm":
-            np.sqrt(dst, dst, casting="unsafe")
-        return dst
+            np.sqrt(to, to, casting="unsafe")
+        if self.aside:
+            np.copyto(dst, to)
 
 
-def _chained(passes: tuple[Pass, ...], src: np.ndarray, dst: np.ndarray) -> None:
-    if src.dtype.kind == "b":
-        src = src.view(_BYTE)
-    if dst.dtype.kind == "b":
-        dst = dst.view(_BYTE)
+def _chained(passes: tuple[Step, ...], src: np.ndarray, dst: np.ndarray) -> None:
+    src, dst = _as_bytes(src), _as_bytes(dst)
     for step in passes[:-1]:
-        between = np.empty(dst.shape, dst.dtype)
-        step.run(src, between)
-        src = between
-    passes[-1].run(src, dst)
+        src = step.result((src,))
+    if not passes[-1].quick((src,), dst):
+        passes[-1].run((src,), dst)
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return array.view(_BYTE) if array.dtype.kind == "b" else array
 
 
 def planned(
-    src: np.ndarray, dst: np.ndarray, branches: tuple[tuple[Filter, ...], ...], combine: str, settings: Settings
-) -> Filtering:  # fmt: skip
+    src: np.ndarray, dst: np.ndarray, branches: tuple[tuple[Stencil, ...], ...], combine: str, settings: Settings
+) -> Call:  # fmt: skip
     """The passes from ``src``, of a type that SciPy's filters read, into ``dst``, for these and arrays like them.
 
     Raises
@@ -159,30 +153,30 @@ def planned(
         dst = np.empty(dst.shape, dst.dtype)
     if not all(p.fits(x.strides) for p in seen for x in (src, dst)):
         raise LeftToSciPy
-    if src.dtype.kind == "b":
-        src = src.view(_BYTE)
-    if dst.dtype.kind == "b":
-        dst = dst.view(_BYTE)
+    shape, dtype, no_bools = dst.shape, dst.dtype, "b" not in src.dtype.kind + dst.dtype.kind
+    src, dst = _as_bytes(src), _as_bytes(dst)
     results = [dst, *(np.empty(dst.shape, dst.dtype) for _ in branches[1:])]
     passes = tuple(_branch(src, to, branch, exact, settings) for to, branch in zip(results, branches, strict=True))
-    return Filtering(passes, combine, copied, aside)
+    if len(passes) == len(passes[0]) == 1 and combine == "sum" and no_bools and not (copied or aside):
+        return passes[0][0]
+    return Branches(shape, dtype, passes, combine, copied, aside)
 
 
-def _branch(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], exact: bool, settings: Settings) -> tuple[Pass, ...]:
-    if len(filters) == 2 and not exact:
-        once = _swept_once(src, dst, filters, settings)
+def _branch(src: np.ndarray, dst: np.ndarray, stencils: tuple[Stencil, ...], exact: bool, settings: Settings) -> tuple[Step, ...]:
+    if len(stencils) == 2 and not exact:
+        once = _swept_once(src, dst, stencils, settings)
         if once is not None:
             return (once,)
     passes = []
-    for i, f in enumerate(filters):
-        last = i == len(filters) - 1
+    for i, f in enumerate(stencils):
+        last = i == len(stencils) - 1
         result = dst if last else np.empty(dst.shape, dst.dtype)
         passes.append(_pass(src, result, f, exact, settings))
         src = result
     return tuple(passes)
 
 
-def _pass(src: np.ndarray, dst: np.ndarray, f: Filter, exact: bool, settings: Settings) -> Pass:
+def _pass(src: np.ndarray, dst: np.ndarray, f: Stencil, exact: bool, settings: Settings) -> Step:
     if f.rule == "mean" and dst.dtype.kind != "f":
         return _mean_of_integers(src, dst, f, settings)
     if f.rule == "mean" or not exact:
@@ -194,7 +188,7 @@ def _pass(src: np.ndarray, dst: np.ndarray, f: Filter, exact: bool, settings: Se
     return _prepared(src, dst, f._replace(taps=sums.taps), sums.acc, sums.order, settings, as_scipy(f.taps, f.rule == "line"))
 
 
-def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Settings) -> Pass:
+def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Stencil, settings: Settings) -> Step:
     """What SciPy's division of an exact sum, rounded once and cut off, gives."""
     if src.dtype.kind == "f":
         raise LeftToSciPy  # whose running sum rounds
@@ -209,8 +203,9 @@ def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Filter, settings: Set
     if bits == 64:
         raise LeftToSciPy
     acc_type = np.dtype(f"f{4 if bits == 24 else 8}")
-    step = _prepared(src, np.empty(dst.shape, acc_type), f, dtype_name(acc_type), "any", settings)
-    return step._replace(through=acc_type, finish=partial(_divide, acc_type.type(f.taps.size)), quick=None, guard=guard)
+    sums = np.empty(dst.shape, acc_type)
+    step = _launched(src, sums, f, _problem(src, sums, f, dtype_name(acc_type), "any", settings), settings)
+    return Converted(dst.shape, dst.dtype, step, partial(_divide, acc_type.type(f.taps.size)), guard)
 
 
 def _divide(size: Any, sums: np.ndarray, dst: np.ndarray) -> None:
@@ -236,19 +231,19 @@ def _accumulator(src: np.ndarray, dst: np.ndarray, span: np.ndarray, fill: float
     return "f32" if narrow and within else "f64"
 
 
-def _swept_once(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], settings: Settings) -> Pass | None:
+def _swept_once(src: np.ndarray, dst: np.ndarray, stencils: tuple[Stencil, ...], settings: Settings) -> Pass | None:
     """Both passes as one of the outer product, where it is the same filter and predicted to be faster."""
-    one, two = sorted(filters, key=lambda f: f.axes)
+    one, two = sorted(stencils, key=lambda f: f.axes)
     span = _span(one.taps) * _span(two.taps)
     # products too small to be kept: inf times zero would be NaN
-    if one.border != two.border or not filters[0].keeps_constants or span[0] < _LEAST or one.taps.size * two.taps.size > _MOST_TAPS:
+    if one.border != two.border or not stencils[0].keeps_constants or span[0] < _LEAST or one.taps.size * two.taps.size > _MOST_TAPS:
         return None
     mean = one.rule == "mean"
     acc = _accumulator(src, dst, span, one.fill, settings)
     taps = np.broadcast_to(0.0, (one.taps.size, two.taps.size))
-    both = Filter((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill)
+    both = Stencil((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill)
     p = _problem(src, dst, both, acc, "any", settings, "box" if mean else "rank1")
-    if settings.algorithm is None and _cost(p) > sum(_cost(_problem(src, dst, f, acc, "any", settings)) for f in filters):
+    if settings.algorithm is None and _cost(p) > sum(_cost(_problem(src, dst, f, acc, "any", settings)) for f in stencils):
         return None
     taps = np.outer(one.taps, two.taps) / (taps.size if mean else 1)
     try:
@@ -257,7 +252,7 @@ def _swept_once(src: np.ndarray, dst: np.ndarray, filters: tuple[Filter, ...], s
         return None
 
 
-def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ...], ...]:
+def _crossed(branches: tuple[tuple[Stencil, ...], ...]) -> tuple[tuple[Stencil, ...], ...]:
     """The sum of two lines of floats as one pass of a cross, where their borders agree."""
     if [len(branch) for branch in branches] != [1, 1]:
         return branches
@@ -267,7 +262,7 @@ def _crossed(branches: tuple[tuple[Filter, ...], ...]) -> tuple[tuple[Filter, ..
     taps = np.zeros((one.taps.size, two.taps.size))
     taps[:, two.before[0]] = one.taps
     taps[one.before[0], :] += two.taps
-    return ((Filter((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill, "grid"),),)
+    return ((Stencil((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill, "grid"),),)
 
 
 def _cost(p: Problem) -> float:
@@ -276,7 +271,7 @@ def _cost(p: Problem) -> float:
 
 
 def _problem(
-    src: np.ndarray, dst: np.ndarray, f: Filter, acc: str, order: str, settings: Settings, structure: str = "full"
+    src: np.ndarray, dst: np.ndarray, f: Stencil, acc: str, order: str, settings: Settings, structure: str = "full"
 ) -> Problem:  # fmt: skip
     seen = planes(src.shape, f.axes)
     n, h, w, c = seen.extents
@@ -289,7 +284,7 @@ def _problem(
     )  # fmt: skip
 
 
-def _kernel(seen: Planes, f: Filter) -> tuple[tuple[int, int], tuple[int, int]]:
+def _kernel(seen: Planes, f: Stencil) -> tuple[tuple[int, int], tuple[int, int]]:
     """``(kh, kw)`` and ``(pt, pl)`` of a filter."""
     if len(f.axes) == 2:
         kh, kw = f.taps.shape
@@ -299,8 +294,8 @@ def _kernel(seen: Planes, f: Filter) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _prepared(
-    src: np.ndarray, dst: np.ndarray, f: Filter, acc: str, order: str, settings: Settings, agrees: bool = False
-) -> Pass:  # fmt: skip
+    src: np.ndarray, dst: np.ndarray, f: Stencil, acc: str, order: str, settings: Settings, agrees: bool = False
+) -> Step:  # fmt: skip
     through, long = None, False
     if dst.dtype.kind != "f":
         # what a zero tap makes of NaN must be seen before it is an integer; what these cannot hold, NumPy does not convert as C does
@@ -308,7 +303,7 @@ def _prepared(
         through = _DOUBLE if long or _is_repaired(src, f) else _LONG if dst.dtype == np.uint32 else None
     to = dst if through is None else np.empty(dst.shape, through)
     step = _launched(src, to, f, _problem(src, to, f, acc, order, settings), settings, agrees)
-    return step if through is None else step._replace(through=through, finish=_cut_long if long else _cut, quick=None)
+    return step if through is None else Converted(dst.shape, dst.dtype, step, _cut_long if long else _cut)
 
 
 def _cut(between: np.ndarray, dst: np.ndarray) -> None:
@@ -322,43 +317,18 @@ def _cut_long(between: np.ndarray, dst: np.ndarray) -> None:
     np.copyto(dst, np.where(between > -1, whole, np.negative(whole)))
 
 
-def _is_repaired(src: np.ndarray, f: Filter) -> bool:
+def _is_repaired(src: np.ndarray, f: Stencil) -> bool:
     """Whether a zero tap may meet a pixel that is not finite, which SciPy does not multiply."""
     return f.rule == "grid" and not f.taps.all() and (src.dtype.kind == "f" or not np.isfinite(f.fill))
 
 
-def _launched(src: np.ndarray, dst: np.ndarray, f: Filter, p: Problem, settings: Settings, agrees: bool = False) -> Pass:
+def _launched(src: np.ndarray, dst: np.ndarray, f: Stencil, p: Problem, settings: Settings, agrees: bool = False) -> Pass:
     """The plan of a problem, bound to arrays; left to SciPy where that ``agrees`` and only the slower reference could run."""
-    plan: Plan = plan_problem(p, threads=settings.threads, algorithm=settings.algorithm)
+    plan = plan_problem(p, threads=settings.threads, algorithm=settings.algorithm)
     if agrees and settings.algorithm is None and plan.algorithm == "reference":
         raise LeftToSciPy
     seen = planes(src.shape, f.axes)
     view = seen.view()
     weights = np.ascontiguousarray(np.broadcast_to(f.taps.reshape(1, 1, p.kh, p.kw), (p.oc, 1, p.kh, p.kw)))
-    packed = plan.pack(weights)
-    launch = plan.prepare(view(src), packed, view(dst), f.fill)
-    repair = partial(_repair, p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
-    quick = launch.quick(2, packed.ndim) if src.ndim == 2 and isinstance(launch, SerialLaunch) and repair is None else None
-    return Pass(launch, packed, view, view, None, None, repair, quick)
-
-
-def _repair(p: Problem, taps: np.ndarray, fill: float, src: np.ndarray, dst: np.ndarray) -> None:
-    """Outputs that are not finite, from the taps that are not zero: a pixel under a zero tap leaves no trace.
-
-    Where an output is finite, so is every pixel under its taps: nothing times zero is finite else.
-    """
-    with np.errstate(all="ignore"):
-        if np.isfinite(np.add.reduce(dst, axis=None)):
-            return
-        wrong = np.nonzero(~np.isfinite(dst))
-        rows = border_indices(-p.pt, p.ih_padded, 1, p.ih, p.border)
-        cols = border_indices(-p.pl, p.iw_padded, 1, p.iw, p.border)
-        for first in range(0, len(wrong[0]), _REPAIRED):
-            n, c, y, x = (index[first : first + _REPAIRED] for index in wrong)
-            sums = np.zeros(len(n))
-            for ky, kx in np.argwhere(taps):
-                row, col = rows[y + ky], cols[x + kx]
-                pixels = src[n, c, row, col].astype(_DOUBLE)
-                pixels[(row < 0) | (col < 0)] = fill
-                sums += taps[ky, kx] * pixels
-            dst[n, c, y, x] = sums
+    zero_taps = ZeroTaps(p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
+    return bound(plan, plan.pack(weights), src, dst, view, view, f.fill, zero_taps=zero_taps)

@@ -1,10 +1,11 @@
 """Checks of OpenCV's arguments: each raises one exception naming the argument, its value and what is allowed.
 
-None stands for an argument's default wherever OpenCV takes it so.
+None stands for an argument's default, or for zero where it has none: OpenCV leaves a number as it was.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,51 +59,67 @@ class Image(NamedTuple):
 
 def image(src: Any) -> tuple[np.ndarray, Image]:
     """``src`` as an array, and what it is: (h, w), (h, w, c), or as OpenCV reads them (n,) as one row and a scalar as one pixel."""
-    array = as_array("src", src)
+    array = _matrix("src", src)
     dtype = array.dtype.newbyteorder("=")
     if dtype not in DIRECT:
         raise TypeError(f"src must have dtype uint8, uint16, int16, float32 or float64, got {array.dtype}")
-    if array.ndim < 2:
-        array = array.reshape(1, array.size)
     if array.ndim > 3:
         raise ValueError(f"src must have shape (h, w) or (h, w, channels), got {array.shape}")
     if 0 in array.shape:
         raise ValueError(f"src must not be empty, got shape {array.shape}")
-    return array, Image(array.shape[0], array.shape[1], array.shape[2] if array.ndim == 3 else 1, dtype)
+    h, w, c = array.shape + (1,) * (3 - array.ndim) if array.ndim > 1 else (1, array.size, 1)
+    return array, Image(h, w, c, dtype)
 
 
-def whole(name: str, value: Any, default: int | None = None) -> int:
+def _matrix(name: str, value: Any) -> np.ndarray:
+    """An argument as an array; a number is a `cv2.Scalar` of it, a column of four, and a tuple of numbers a column."""
+    if isinstance(value, (int, float)):
+        value = (value, 0, 0, 0)
+    array = as_array(name, value)
+    return array.astype(np.float64)[:, None] if isinstance(value, tuple) and array.ndim == 1 else array
+
+
+def whole(name: str, value: Any, default: int = 0) -> int:
     """An int."""
-    if value is None and default is not None:
+    if value is None:
         return default
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    number: int = value.__index__()
-    return number
+    try:
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must be an int, got {value!r}")
 
 
-def real(name: str, value: Any) -> float:
+def real(name: str, value: Any, default: float = 0.0) -> float:
     """A float."""
     try:
-        if not isinstance(value, (str, bytes)):
+        if value is None:
+            return default
+        if not isinstance(value, (str, bytes, bool, np.bool_)):
             return float(value)
     except (TypeError, ValueError):
         pass
     raise TypeError(f"{name} must be a real number, got {value!r}")
 
 
-def two(name: str, value: Any, words: str) -> tuple[int, int]:
-    """Two ints, in OpenCV's order: x or width first."""
+def two(name: str, value: Any, words: str, default: int = 0) -> tuple[int, int]:
+    """A sequence of two ints, in OpenCV's order: x or width first."""
+    if value is None:
+        value = default, default
     try:
-        first, second = value
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be two ints {words}, got {value!r}") from None
-    return whole(name, first), whole(name, second)
+        first, second = value[0], value[1]
+        count = len(value)
+    except (LookupError, TypeError):
+        count = 0
+    if count != 2:
+        raise TypeError(f"{name} must be two ints {words}, got {value!r}")
+    return whole(name, first, default), whole(name, second, default)
 
 
 def depth(ddepth: Any, src: Image, allowed: dict[np.dtype[Any], tuple[int, ...]]) -> np.dtype[Any]:
-    """The result's type; a negative ``ddepth`` is the image's own."""
-    number = whole("ddepth", ddepth, -1)
+    """The result's type; a negative ``ddepth`` is the image's own, and None is CV_8U."""
+    number = whole("ddepth", ddepth)
     if number < 0:
         return src.dtype
     if number not in allowed[src.dtype]:
@@ -122,9 +139,7 @@ def border(border_type: Any) -> str:
 
 def anchored(anchor: Any, width: int, height: int) -> tuple[int, int]:
     """The anchor (x, y) inside a kernel of this size; a negative coordinate is the middle, ``size // 2``."""
-    if anchor is None:
-        return width // 2, height // 2
-    x, y = two("anchor", anchor, "(x, y)")
+    x, y = two("anchor", anchor, "(x, y)", -1)
     x, y = width // 2 if x < 0 else x, height // 2 if y < 0 else y
     if x >= width or y >= height:
         raise ValueError(f"anchor (x, y) must lie in the kernel of width {width} and height {height}, got {anchor!r}")
@@ -139,11 +154,11 @@ def extents(name: str, kw: int, kh: int) -> None:
 
 def kernel(name: str, value: Any) -> np.ndarray:
     """A kernel of two dimensions in float64; as OpenCV reads them, one dimension is a row."""
-    array = as_array(name, value)
+    array = _matrix(name, value)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim == 1:
-        array = array[None]
+    if array.ndim < 2:
+        array = array.reshape(1, -1)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must be an array of shape (height, width) and not empty, got shape {array.shape}")
     if array.dtype.kind == "c":

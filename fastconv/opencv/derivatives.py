@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .arguments import DIRECT, LAPLACIAN, SEPARABLE, Image, border, depth, real, whole
+from .calls import Filter, filtered
 from .constants import BORDER_DEFAULT
-from .filtering import Filter, filtered
 from .filters import outer
 from .taps import derivative, scharr
 
@@ -106,7 +106,7 @@ def _sobel(src: Image, ddepth: Any, dx: Any, dy: Any, ksize: Any, scale: Any, de
             if order >= max(k, 3):
                 raise ValueError(f"{name} must be below {max(k, 3)} for ksize {k}, got {order}")
         x, y = derivative(x_order, k), derivative(y_order, k)
-    factor = real("scale", scale)
+    factor = real("scale", scale, 1.0)
     if x_order == 0:
         x = x * factor
     else:
@@ -165,7 +165,7 @@ def _laplacian(src: Image, ddepth: Any, ksize: Any, scale: Any, delta: Any, bord
     k = whole("ksize", ksize, 1)
     _check_ksize(k, ksize)
     small = k in _LAPLACIANS
-    dtype, factor, addend = depth(ddepth, src, DIRECT if small else LAPLACIAN), real("scale", scale), real("delta", delta)
+    dtype, factor, addend = depth(ddepth, src, DIRECT if small else LAPLACIAN), real("scale", scale, 1.0), real("delta", delta)
     if small:
         weights = np.array(_LAPLACIANS[k], np.float64)
     else:

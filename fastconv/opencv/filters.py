@@ -24,8 +24,8 @@ from .arguments import (
     two,
     whole,
 )
+from .calls import Filter, filtered
 from .constants import BORDER_CONSTANT, BORDER_DEFAULT, BORDER_ISOLATED
-from .filtering import Filter, filtered
 from .taps import fixed_point, gaussian
 
 MIDDLE = (-1, -1)  # the anchor, where none is given
@@ -45,11 +45,11 @@ def filter2D(
     src : array_like
         ``(h, w)`` or ``(h, w, channels)``, any number of channels; uint8, uint16, int16, float32 or float64.
     ddepth : int
-        The result's type, or -1 for the image's: uint8 may become CV_8U, CV_16U, CV_16S, CV_32F, CV_64F; uint16 and int16 their
-        own, CV_32F, CV_64F; float32 and float64 only their own.
+        The result's type, or -1 for the image's; None is CV_8U: uint8 may become CV_8U, CV_16U, CV_16S, CV_32F, CV_64F; uint16
+        and int16 their own, CV_32F, CV_64F; float32 and float64 only their own.
     kernel : array_like
-        ``(kh, kw)``, the same for all channels; one dimension is one row.  Its values are used in float32, in float64 where
-        image or result is float64.
+        ``(kh, kw)``, the same for all channels; one dimension is one row, but a tuple of numbers one column.  Its values are used in
+        float32, in float64 where image or result is float64.
     dst : ndarray, optional
         Receives and is the result where shape and type are the result's; otherwise it is left alone and a new array returned, as
         OpenCV does.  May be ``src``, or share memory with it.
@@ -89,17 +89,8 @@ def filter2D(
     >>> filter2D(x, 5, np.ones((1, 3)) / 3).dtype
     dtype('float32')
     """
-    return filtered(
-        _filter2d,
-        src,
-        dst,
-        (kernel,),
-        (ddepth, None if anchor is MIDDLE else anchor, delta, borderType),
-        precision,
-        threads,
-        device,
-        algorithm,
-    )
+    return filtered(_filter2d, src, dst, (kernel,), (ddepth, None if anchor is MIDDLE else anchor, delta, borderType),
+                    precision, threads, device, algorithm)  # fmt: skip
 
 
 def _filter2d(src: Image, kernel2d: Any, ddepth: Any, anchor: Any, delta: Any, border_type: Any) -> Filter:
@@ -151,17 +142,8 @@ def sepFilter2D(
            [0, 6, 6, 0],
            [0, 6, 6, 0]], dtype=uint8)
     """
-    return filtered(
-        _separable,
-        src,
-        dst,
-        (kernelX, kernelY),
-        (ddepth, None if anchor is MIDDLE else anchor, delta, borderType),
-        precision,
-        threads,
-        device,
-        algorithm,
-    )
+    return filtered(_separable, src, dst, (kernelX, kernelY), (ddepth, None if anchor is MIDDLE else anchor, delta, borderType),
+                    precision, threads, device, algorithm)  # fmt: skip
 
 
 def _separable(src: Image, kernel_x: Any, kernel_y: Any, ddepth: Any, anchor: Any, delta: Any, border_type: Any) -> Filter:
@@ -225,17 +207,8 @@ def boxFilter(
     >>> boxFilter(x, 4, (3, 1), normalize=False)[0]
     array([2, 3, 6, 7], dtype=int32)
     """
-    return filtered(
-        _box,
-        src,
-        dst,
-        (),
-        (ksize, ddepth, None if anchor is MIDDLE else anchor, normalize, borderType),
-        precision,
-        threads,
-        device,
-        algorithm,
-    )
+    return filtered(_box, src, dst, (), (ksize, ddepth, None if anchor is MIDDLE else anchor, normalize, borderType), precision,
+                    threads, device, algorithm)  # fmt: skip
 
 
 def blur(
@@ -264,9 +237,8 @@ def blur(
     >>> blur(np.arange(12, dtype=np.float32).reshape(3, 4), (2, 2), anchor=(0, 0))[1]
     array([6.5, 7.5, 8.5, 8.5], dtype=float32)
     """
-    return filtered(
-        _box, src, dst, (), (ksize, -1, None if anchor is MIDDLE else anchor, True, borderType), precision, threads, device, algorithm
-    )
+    return filtered(_box, src, dst, (), (ksize, -1, None if anchor is MIDDLE else anchor, True, borderType), precision, threads,
+                    device, algorithm)  # fmt: skip
 
 
 def _box(src: Image, ksize: Any, ddepth: Any, anchor: Any, normalize: Any, border_type: Any) -> Filter:
@@ -274,6 +246,9 @@ def _box(src: Image, ksize: Any, ddepth: Any, anchor: Any, normalize: Any, borde
     kw, kh = two("ksize", ksize, "(width, height)")
     if min(kw, kh) < 1:
         raise ValueError(f"ksize (width, height) must be at least 1, got {ksize!r}")
+    if not (normalize is None or isinstance(normalize, (bool, np.bool_)) or hasattr(normalize, "__index__")):
+        raise TypeError(f"normalize must be a bool, got {normalize!r}")
+    normalize = normalize is None or bool(normalize)
     if normalize and whole("borderType", border_type, BORDER_DEFAULT) & BORDER_ISOLATED:
         # only then, and unlike GaussianBlur with zeros beyond the border too
         kh, kw = 1 if src.h == 1 else kh, 1 if src.w == 1 else kw
@@ -306,7 +281,7 @@ def GaussianBlur(
     sigmaY : float
         0 takes ``sigmaX``.
     hint : int
-        ALGO_HINT_DEFAULT, ALGO_HINT_ACCURATE or ALGO_HINT_APPROX; makes no difference.
+        Makes no difference.
 
     Returns
     -------
@@ -335,8 +310,7 @@ def GaussianBlur(
 def _gaussian(src: Image, ksize: Any, sigma_x: Any, sigma_y: Any, border_type: Any, hint: Any) -> Filter:
     kw, kh = two("ksize", ksize, "(width, height)")
     sx, sy, word = real("sigmaX", sigma_x), real("sigmaY", sigma_y), border(border_type)
-    if whole("hint", hint, 0) not in (0, 1, 2):
-        raise ValueError(f"hint must be ALGO_HINT_DEFAULT (0), ALGO_HINT_ACCURATE (1) or ALGO_HINT_APPROX (2), got {hint!r}")
+    whole("hint", hint)
     if whole("borderType", border_type, BORDER_DEFAULT) & ~BORDER_ISOLATED != BORDER_CONSTANT:
         kh, kw = 1 if src.h == 1 else kh, 1 if src.w == 1 else kw
     if sy <= 0:

@@ -26,7 +26,7 @@ def gaussian(ksize: int, sigma: float) -> np.ndarray:
     >>> gaussian(5, 0).tolist()
     [0.0625, 0.25, 0.375, 0.25, 0.0625]
     """
-    if not sigma > 0 and ksize in _BINOMIAL:
+    if sigma <= 0 and ksize in _BINOMIAL:  # NaN is neither
         return np.array(_BINOMIAL[ksize]) / 256
     scale = -0.125 / (sigma if sigma > 0 else ksize * 0.15 + 0.35) ** 2
     left = [math.exp(x * x * scale) for x in range(1 - ksize, 0, 2)]

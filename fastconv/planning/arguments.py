@@ -97,8 +97,13 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> None:
 def check_choices(precision: str, device: str | None) -> None:
     """The tail's two closed choices."""
     choice("precision", precision, PRECISIONS)
-    if device not in (None, "cpu"):
-        raise ValueError(f"device must be None or 'cpu' (this version has no other backend), got {device!r}")
+    check_device(device)
+
+
+def check_device(device: Any) -> None:
+    """Where a call may be asked to run; None is where its input is."""
+    if device is not None and (not isinstance(device, str) or device not in ("cpu", "cuda")):
+        raise ValueError(f"device must be None, 'cpu' or 'cuda', got {device!r}")
 
 
 def as_array(name: str, value: Any) -> np.ndarray:

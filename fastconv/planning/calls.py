@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .arguments import check_out
+from . import cost as costs
+from .arguments import check_out, exact
 from .plans import Launch, Plan, Quick, SerialLaunch
 from .problem import DTYPES, Problem
 from .workspaces import new_result
 
 View = Callable[[np.ndarray], np.ndarray]
+Inputs = tuple[Any, ...]  # arrays, or None
 V = TypeVar("V")
+
+MOST_HELD = 1 << 18  # bytes of packed weights of a remembered call: of all that a dialect remembers, 64 MiB
+MOST_COMPARED = 1 << 13  # bytes of weights that are part of a key; larger ones are packed at each call
 
 
 class Bounded(dict[Any, V]):
@@ -46,10 +53,107 @@ class Bounded(dict[Any, V]):
 
 @dataclass(slots=True)
 class Call:
-    """A parsed and planned call: what is left to do for arrays of the same shapes, strides and types."""
+    """A parsed and planned call: what is left to do for arrays of the same shapes, strides and types, and the same other arguments.
 
-    shape: tuple[int, ...]
+    ``inputs`` are the arrays that it reads, the image first; some may be None.
+    """
+
+    shape: tuple[int, ...]  # of the result
     dtype: np.dtype[Any]
+    small: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.small = math.prod(self.shape) * self.dtype.itemsize < costs.LEAST_RESULT
+
+    @property
+    def held(self) -> int:
+        """Bytes of weights that it holds."""
+        return 0
+
+    def run(self, inputs: Inputs, dst: np.ndarray) -> None:
+        """Write the result into ``dst``, which shares no memory with the inputs."""
+        raise NotImplementedError
+
+    def quick(self, inputs: Inputs, dst: np.ndarray) -> bool:
+        """`run` by one compiled call; False where there is none, or memory is shared, and nothing was done."""
+        return False
+
+    def result(self, inputs: Inputs) -> np.ndarray:
+        """The result in a new array."""
+        dst = np.empty(self.shape, self.dtype) if self.small else new_result(self.shape, self.dtype, inputs[0])
+        if not self.quick(inputs, dst):
+            self.run(inputs, dst)
+        return dst
+
+    def into(self, inputs: Inputs, out: np.ndarray) -> np.ndarray | None:
+        """The result in ``out``; None where that cannot be written while the inputs are read."""
+        if not out.flags.writeable:
+            return None
+        if not self.quick(inputs, out):
+            if aside(out, *inputs):
+                return None
+            self.run(inputs, out)
+        return out
+
+
+C = TypeVar("C", bound=Call)
+
+
+class Calls(Bounded[C]):
+    """The calls that a dialect remembers, each of which holds at most ``MOST_HELD`` bytes of weights."""
+
+    def find(self, key: Any) -> C | None:
+        """The call that is known by a key, if there is one."""
+        try:
+            return self.get(key)
+        except TypeError:  # a list among the arguments
+            return None
+
+    def first(self, key: Any, call: C, inputs: Inputs, out: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
+        """Remember a call unless ``key`` is None, and run it into ``dst``, the `destination` of ``out``; the result is delivered."""
+        if key is not None and (out is None or dst is out) and call.held <= MOST_HELD:
+            with contextlib.suppress(TypeError):  # a list among the arguments
+                self.keep(key, call)
+        call.run(inputs, dst)
+        return delivered(dst, out)
+
+
+def values_of(weights: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    r"""What distinguishes weights that a call holds; None where they are no arrays, or too large to be compared at each call.
+
+    Examples
+    --------
+    >>> values_of((np.array([1, 2], "u1"),))
+    ((2,), dtype('uint8'), b'\x01\x02')
+    """
+    key: tuple[Any, ...] = ()
+    for array in weights:
+        if type(array) is not np.ndarray or array.nbytes > MOST_COMPARED:
+            return None
+        key += (array.shape, array.dtype, array.tobytes())
+    return key
+
+
+def arguments_of(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Arguments as a key needs them, lists as tuples; and what tells them apart from others that are equal, as 1 is to True.
+
+    Examples
+    --------
+    >>> arguments_of((2, [1, 2.0]))
+    ((2, (1, 2.0)), (<class 'int'>, '(1, 2.0)'))
+    """
+    kinds = tuple(map(type, values))
+    if list in kinds:
+        values = tuple([tuple(value) if type(value) is list else value for value in values])
+    elif tuple not in kinds:
+        return values, kinds
+    return values, exact(*values)
+
+
+@dataclass(slots=True)
+class GivenWeights(Call):
+    """A call whose weights come with the image: ``inputs`` are (image, weights, bias or None)."""
+
     image: View  # of the input and of the result, (n, c, h, w)
     weights: View  # (oc, ic/g, kh, kw)
     pack: Callable[[Problem, np.ndarray], np.ndarray]
@@ -57,15 +161,22 @@ class Call:
     launch: Launch
     bias_type: np.dtype[Any]
     in_place: bool  # whether the kernel reads the caller's weights, from their first element on, and nobody looks at them before
-    quick: Quick | None = None
-    rival: Callable[[np.ndarray, np.ndarray, np.ndarray], Call | None] | None = None  # see `prepared`
+    compiled: Quick | None = None
+    rival: Callable[[np.ndarray, np.ndarray, np.ndarray], GivenWeights | None] | None = None  # see `prepared`
 
-    def run(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
-        """Write the result into ``dst``, and return it."""
-        if bias is None:
-            if self.quick is not None and self.quick(input, weight, 0, dst):
-                return dst
-        elif bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous:
+    def quick(self, inputs: Inputs, dst: np.ndarray) -> bool:
+        """As `Call.quick`, without a bias."""
+        input, weight, bias = inputs
+        if self.compiled is None:
+            if not (self.in_place and isinstance(self.launch, SerialLaunch)):
+                return False
+            self.compiled = self.launch.quick(input.ndim, weight.ndim)
+        return bias is None and self.compiled(input, weight, 0, dst) > 0
+
+    def run(self, inputs: Inputs, dst: np.ndarray) -> None:
+        """As `Call.run`."""
+        input, weight, bias = inputs
+        if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
         src, wei, to = self.image(input), self.weights(weight), self.image(dst)
@@ -73,20 +184,6 @@ class Call:
         if self.rival is not None:
             chosen = self.rival(src, wei, to) or self
         chosen.launch(src, chosen.pack(chosen.problem, wei), bias, to)
-        return dst
-
-    def again(self, input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
-        """`run` for a call that has come before, into ``out`` or a new array; None where the result must be computed aside."""
-        quick = self.quick
-        if quick is None and self.in_place and isinstance(self.launch, SerialLaunch):
-            quick = self.quick = self.launch.quick(input.ndim, weight.ndim)
-        if out is None:
-            return self.run(input, weight, bias, new_result(self.shape, self.dtype, input))
-        if not out.flags.writeable:
-            return None
-        if quick is not None and bias is None and quick(input, weight, 0, out):
-            return out
-        return None if aside(out, input, weight, bias) else self.run(input, weight, bias, out)
 
 
 class Rivals(NamedTuple):
@@ -99,7 +196,7 @@ class Rivals(NamedTuple):
 def prepared(
     plan: Plan, shape: tuple[int, ...], dtype: np.dtype[Any], image: View, weights: View, arrays: tuple[np.ndarray, ...], fill: Any = 0,
     rivals: Rivals | None = None,
-) -> Call:  # fmt: skip
+) -> GivenWeights:  # fmt: skip
     """The call for ``arrays``, (input, weight, result), and others like them.
 
     Its ``rival(src, wei, dst)`` is the call for what the weights are found to be, where ``rivals`` has a plan for it.
@@ -108,11 +205,11 @@ def prepared(
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, image(dst), fill)
     in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
-    call = Call(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
+    call = GivenWeights(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
     if rivals is not None:
-        known: dict[str, Call | None] = {"full": None}
+        known: dict[str, GivenWeights | None] = {"full": None}
 
-        def rival(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Call | None:
+        def rival(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> GivenWeights | None:
             name = rivals.structure_of(wei)
             if name not in known:
                 plan = rivals.plan(name)

@@ -38,12 +38,16 @@ COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
 DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
-# Taps and results of a row from which on columns of stride 2 are copied by phase instead: 256x256 k5 takes 22 us with pairs and 29 so, k7
-# 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212 (one core, Zen 4, 2026-11).
-PHASE_TAPS, PHASE_RESULTS = 7, 512
+# Columns of stride 2 are copied by phase instead in rows of so many results, or of fewer with so many taps: 256x256 k5 takes 22 us with
+# pairs and 29 so, k7 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212, 28x28 k7 of 16 channels 112 and 166 (one core, Zen 4, 2026-11).
+PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
+PHASE_FACTOR = 1.5  # longer so, since rows of stride 2 are used by half as many results: k11 845 us of 540, k21 2930 of 1980
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
+# Of further channels of the image: Zen 4, one core, 3x3, 137 us for 32 planes of 112x112, 198 for 144 of 56x56, 80 for 384 of 14x14
+DIRECT_PLANE_SECONDS = 1e-7
+DIRECT_ROW_SECONDS = 7e-9  # and column stride: the ends of a row are copied
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
@@ -60,6 +64,12 @@ BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
+
+DEPTHWISE_SHARE = 0.8
+DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
+DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
+DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
+DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
 # Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
@@ -84,7 +94,16 @@ CHILD_FLOPS_PER_SECOND = 2e10  # of a child plan on any target
 ACTIVATION_SECONDS = 1e-8  # per result: NumPy and SciPy's exponentials
 COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart and puts them together
 CHILD_CALL_SECONDS = 3e-5
+MOST_BUFFER = 4 << 20  # bytes of a phase of a transposed convolution that is computed aside; of more images, some at a time
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
+
+# CUDA, of nominal figures; not measured on a card yet
+CUDA_LAUNCH_SECONDS = 3e-6
+CUDA_COPY_SHARE = 0.85
+CUDA_DIRECT_SHARE = 0.8
+CUDA_PLAIN_SHARE = 0.02
+CUDA_GEMM_SHARE = 0.7
+CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -106,7 +125,8 @@ def _moving_seconds(p: Problem) -> float:
 
 def columns_by_phase(p: Problem) -> bool:
     """Whether `direct` copies columns by phase."""
-    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and (p.kw >= PHASE_TAPS or p.ow >= PHASE_RESULTS)))
+    pays = p.ow >= PHASE_RESULTS or (p.ow >= PHASE_FEW and p.kw >= PHASE_TAPS)
+    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and pays))
 
 
 def _phase_seconds(p: Problem, lanes: int) -> float:
@@ -120,13 +140,14 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row, and what columns of a stride take longer."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
     by_phase = columns_by_phase(p)
-    paired = DIRECT_PAIR_FACTOR if p.sw == 2 and not by_phase else 1.0
+    strided = PHASE_FACTOR if by_phase else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
     taps = min(p.kh, DIRECT_ROWS)
     share = DIRECT_SHARE * min(1.0, DIRECT_ROWS * taps / (2 * (DIRECT_ROWS - 1 + taps)))
-    sums = vectors * p.taps * paired / (FMA_PER_SECOND * share)
+    sums = vectors * p.taps * strided / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
-    return CALL_SECONDS + sums + tiles + (_phase_seconds(p, lanes) if by_phase else 0.0) + _moving_seconds(p)
+    planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
+    return CALL_SECONDS + sums + tiles + planes + (_phase_seconds(p, lanes) if by_phase else 0.0) + _moving_seconds(p)
 
 
 def panel_seconds(p: Problem, lanes: int) -> float:
@@ -167,9 +188,37 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
 
 
+def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool) -> float:
+    """Vectors of channels at ``nx`` pixels; planes, and channels of several results, are put into lanes."""
+    channels = p.n * _padded(p.oc, lanes) / lanes
+    vectors = channels * p.oh * _padded(p.ow, nx)
+    share = DEPTHWISE_SHARE if fixed else DEPTHWISE_ANY_SHARE
+    seconds = CALL_SECONDS + vectors * (p.taps / (FMA_PER_SECOND * share) + DEPTHWISE_STORE_SECONDS)
+    if staged:
+        moved = channels * (p.ih * p.iw + p.oh * p.ow)
+        seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
+    return seconds + _moving_seconds(p)
+
+
 def activated_seconds(p: Problem) -> float:
     """A child's sums, and an activation by NumPy."""
     return p.flops / CHILD_FLOPS_PER_SECOND + ACTIVATION_SECONDS * p.n * p.oc * p.oh * p.ow + CHILD_CALL_SECONDS
+
+
+def transposed_seconds(p: Problem) -> float:
+    """Children's sums, one for each phase, and NumPy's copy of phases computed aside."""
+    phases = min(p.sh, p.ih) * min(p.sw, p.iw)
+    return phases * CHILD_CALL_SECONDS + p.flops / CHILD_FLOPS_PER_SECOND + STAGED_VALUE_SECONDS * (p.sw > 1) * p.n * p.ic * p.ih * p.iw
+
+
+def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: bool) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``columns`` channels or taps of a row, and the packing of both panels."""
+    oc, ic = p.oc // p.g, p.ic // p.g
+    each, taps = (ic * p.kw, p.kh) if expanded else (ic, p.kh * p.kw)
+    vectors = _padded(oc, mr * lanes) / lanes * _padded(each, columns)
+    sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * BLOCKED_SHARE) + BLOCKED_STORE_SECONDS * taps)
+    packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
+    return 2 * CALL_SECONDS + p.g * (sums + packed)
 
 
 def complex_seconds(p: Problem) -> float:
@@ -196,3 +245,19 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
     converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
     return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
+
+
+def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
+    """The longer of memory's time and the multiply-adds', and a launch."""
+    sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
+
+
+def cuda_plain_seconds(p: Problem, fma: float) -> float:
+    """Two loads, their addresses and a border for each multiply-add."""
+    return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
+
+
+def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, rate: float) -> float:
+    """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
+    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)

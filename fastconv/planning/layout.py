@@ -139,7 +139,20 @@ def bias_array(bias: Any, oc: int, weight_ndim: int, acc: str) -> np.ndarray | N
     array = as_array("bias", bias)
     if array.dtype.kind == "c" and acc[0] != "c":
         raise TypeError(f"bias must be real for a real result, got dtype {array.dtype}")
+    return checked_bias(array, oc, weight_ndim).reshape(-1)
+
+
+def checked_bias(array: Any, oc: int, weight_ndim: int) -> Any:
+    """A bias that fits so many channels, or None for none.
+
+    Raises
+    ------
+    ValueError
+        Naming ``bias``: another shape.
+    """
+    if array is None:
+        return None
     if array.shape != (oc,) and not (weight_ndim == 2 and array.ndim == 0):
         wanted = "a scalar or of shape (1,)" if weight_ndim == 2 else f"of shape {(oc,)}"
         raise ValueError(f"bias must be {wanted}, got shape {array.shape}")
-    return array.reshape(-1)
+    return array

@@ -32,6 +32,11 @@ def algorithms(backend: str = "cpu") -> tuple[Algorithm, ...]:
     return listed
 
 
+def _of(target: Any) -> tuple[Algorithm, ...]:
+    """The candidates for a target: a backend's own, the CPU's unless it says otherwise."""
+    return algorithms(getattr(target, "backend", "cpu"))
+
+
 def detect(backend: str = "cpu") -> Any:
     """The machine that the backend found itself on, its ``Target``."""
     return _backend(backend).target.detect()
@@ -79,13 +84,13 @@ def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort:
     if effort not in ("estimate", "measure"):
         raise ValueError(f"effort must be 'estimate' or 'measure', got {effort!r}")
     target = target or detect()
-    names = [short_name(a) for a in algorithms()]
+    names = [short_name(a) for a in _of(target)]
     if algorithm is not None and algorithm not in names:
         raise ValueError(f"algorithm must be None or one of {', '.join(names)}, got {algorithm!r}")
     if effort == "estimate" and algorithm is None:
         return cheapest(p, target)[1].build(p, target, plan_problem, threads)
     best: tuple[float, Algorithm] | None = None
-    for candidate in algorithms():
+    for candidate in _of(target):
         if algorithm is not None and short_name(candidate) != algorithm:
             continue
         reason = candidate.reject(p, target)
@@ -104,7 +109,7 @@ def cheapest(p: Problem, target: Any = None) -> tuple[float, Algorithm]:
     target = target or detect()
     image = p.replace(n=1)  # the choice, and so the bits of an image, must not depend on the batch it is in
     best: tuple[float, Algorithm] | None = None
-    for candidate in algorithms():
+    for candidate in _of(target):
         if candidate.reject(p, target) is None:
             cost = candidate.cost(image, target)
             if best is None or cost < best[0]:
@@ -113,7 +118,7 @@ def cheapest(p: Problem, target: Any = None) -> tuple[float, Algorithm]:
 
 
 def _no_algorithm(p: Problem, target: Any) -> NoReturn:
-    reasons = "; ".join(f"{short_name(a)}: {a.reject(p, target)}" for a in algorithms())
+    reasons = "; ".join(f"{short_name(a)}: {a.reject(p, target)}" for a in _of(target))
     raise ValueError(f"no algorithm can run {p}: {reasons}")
 
 
@@ -171,7 +176,7 @@ def explain_problem(p: Problem, target: Any = None, threads: int = 1, algorithm:
     chosen = plan_problem(p, target, threads, algorithm)
     image = p.replace(n=1)
     lines = [str(p), f"target: {target}"]
-    for candidate in algorithms():
+    for candidate in _of(target):
         reason = candidate.reject(p, target)
         verdict = f"{candidate.cost(image, target) * 1e3:.4g} ms an image predicted" if reason is None else f"no: {reason}"
         lines.append(f"  {short_name(candidate):<10} {verdict}")

@@ -228,6 +228,11 @@ class Problem:
         return (self.iw_padded - self.kw_span) // self.sw + 1
 
     @property
+    def strides(self) -> tuple[int, int]:
+        """``(sh, sw)``, as far as they matter: 1 of a single row or column of results."""
+        return (self.sh if self.oh > 1 else 1), (self.sw if self.ow > 1 else 1)
+
+    @property
     def taps(self) -> int:
         """Products in one sum, T of the error bound."""
         return self.ic // self.g * self.kh * self.kw

@@ -1,0 +1,329 @@
+"""`python -m bench.gpu`: fastconv on a CUDA card: right first, then fast, beside the card's ceilings, CuPy and torch's cuDNN.
+
+Ends within ten minutes, whatever the card: what was not reached by then is counted.  Times are between events, of launches that go
+round buffers together larger than twice the second-level cache.  Writes bench/results/NAME.json and prints a table.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bench.cases import load, short
+from bench.machine import describe
+from fastconv.cuda import driver, target, transfer
+from fastconv.cuda.arrays import DeviceArray, dense_strides
+from fastconv.cuda.compile import Kernel
+from fastconv.planning.planner import algorithms, plan_problem, short_name
+from fastconv.planning.problem import DTYPES, Problem
+
+RESULTS = Path(__file__).parent / "results"
+SECONDS = 540  # of the whole run
+CORRECT_SECONDS, SANITIZER_SECONDS = 200, 60
+LEAST_SECONDS = 0.02  # of one measurement
+ROUNDS = 5
+COPY_BYTES = 1 << 30
+IMAGES = tuple(
+    f"ih{size}_k{k}_p{k // 2}{types}" for types, taps in (("", (3, 5, 7, 9, 11, 15, 21)), ("_u8:u8:u8:u8", (3, 5, 7)),
+                                                          ("_u8:f32:u8:f32_saturate", (3, 5, 7))) for size in (8192, 16384) for k in taps
+)  # fmt: skip
+NETWORKS, BATCH = ("resnet50", "vgg16", "mobilenetv2", "resnext50"), 32
+SAMPLE = ("ih40iw300_k3_p1", "ih33iw261_kh9kw11_p4_symmetric", "ic3ih20iw70_oc4k3_s2_p1", "ih40iw200_k3_p1_u8:u8:u8:u8")
+
+
+class Clock:
+    """Seconds left of a limit."""
+
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+
+    def left(self):
+        return self.end - time.monotonic()
+
+
+def device_operands(p):
+    """src, wei, bias of a problem on the card as kernels see them, the host's, and memory for the result."""
+    from tests.problems import operands, result_array
+
+    src, wei, bias = operands(p)
+
+    def moved(array):
+        order = np.argsort([-stride for stride in array.strides], kind="stable")
+        there = transfer.to_device(array.transpose(order))
+        return there.transpose(*np.argsort(order))
+
+    return tuple(None if array is None else moved(array) for array in (src, wei, bias, result_array(p))), (src, wei, bias)
+
+
+def check(name, p):
+    """None, or how an algorithm's result differs from the truth by more than tests/oracles.py allows."""
+    from fastconv.cuda.copy import addend, converted
+    from tests.oracles import assert_within, truth
+
+    (src, wei, bias, dst), host = device_operands(p)
+    plan = plan_problem(p, target.detect(), algorithm=name)
+    plan.run(src, plan.pack(wei), None if bias is None else addend(p.acc, bias, src.device), dst)
+    got = transfer.to_host(converted(dst, dst.dtype))
+    try:
+        assert_within(got, p, truth(p, *host), name, name)
+    except AssertionError as error:
+        return str(error)
+    return None
+
+
+def correctness(clock):
+    """Every algorithm on every case it takes, until the time is up."""
+    from tests.problems import CASES
+
+    found = {"right": 0, "refused": 0, "not reached": 0, "wrong": []}
+    limit = Clock(min(CORRECT_SECONDS, clock.left()))
+    pairs = [(short_name(a), Problem.parse(case)) for a in algorithms("cuda") if hasattr(a, "kernels") for case in a.CASES]
+    pairs += [(short_name(a), p) for p in CASES.values() for a in algorithms("cuda")]
+    modules = {short_name(a): a for a in algorithms("cuda")}
+    for name, p in pairs:
+        if limit.left() < 0:
+            found["not reached"] += 1
+        elif modules[name].reject(p, target.detect()) is not None:
+            found["refused"] += 1
+        else:
+            reason = check(name, p)
+            if reason is None:
+                found["right"] += 1
+            else:
+                found["wrong"].append(f"{name} {p}: {reason[:300]}")
+    return found
+
+
+def sanitized(clock):
+    """What compute-sanitizer's memcheck says of a sample, or why it was not asked."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return "not run: compute-sanitizer is not on PATH"
+    line = [tool, "--error-exitcode", "9", sys.executable, "-m", "bench.gpu", "--sample"]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=min(SANITIZER_SECONDS, max(clock.left(), 1)), check=False)
+    except subprocess.TimeoutExpired:
+        return "not finished in time"
+    return "no error" if done.returncode == 0 else f"exit status {done.returncode}: {done.stdout[-1500:]}"
+
+
+def seconds(run):
+    """The least mean time of ``run(n)``, for n = 0, 1, ..., between events of the default stream."""
+    api, checked = driver.api(), driver.checked
+    start, end = (checked(api.cuEventCreate(0), "create an event") for _ in "ab")
+
+    def measured(count):
+        checked(api.cuEventRecord(start, 0), "record")
+        for n in range(count):
+            run(n)
+        checked(api.cuEventRecord(end, 0), "record")
+        checked(api.cuEventSynchronize(end), "wait")
+        return checked(api.cuEventElapsedTime(start, end), "tell a time") / 1e3 / count
+
+    run(0)
+    once = measured(2)
+    count = max(3, min(2000, math.ceil(LEAST_SECONDS / max(once, 1e-7))))
+    return min(measured(count) for _ in range(ROUNDS))
+
+
+def copy_bandwidth():
+    """Bytes read and written per second by the driver's copy."""
+    size = COPY_BYTES
+    first, second = driver.Memory(size), driver.Memory(size)
+    api = driver.api()
+    return 2 * size / seconds(lambda n: api.cuMemcpyDtoDAsync(second.address, first.address, size, 0))
+
+
+def _fma_body(e, spec, at, v, x):
+    sums = [v.start + n for n in range(32)]
+
+    def step(i, sums):
+        for _ in range(8):
+            sums = [e.fma(total, v.factor, v.start) for total in sums]
+        return sums
+
+    sums = e.loop(x.turns, sums, step)
+    total = sums[0]
+    for other in sums[1:]:
+        total = total + other
+    e.store("f32", at.dst + e.i64(e.block("x") * 256 + e.thread("x")) * 4, [total])
+
+
+def fma_peak():
+    """float32 multiply-adds per second."""
+    kernel = Kernel("fma_peak", _fma_body, (), ("dst",), ("f32", ("start", "factor")), ("turns",), (256, 1, 1), 64)
+    blocks, turns = 8 * target.detect().units, 2000
+    memory = driver.Memory(blocks * 256 * 4)
+    launch = driver.Launch(kernel, (blocks, 1, 1), (0,), (1e-3, 0.999), (turns,))
+    return blocks * 256 * 32 * 8 * turns / seconds(lambda n: launch(0, memory.address))
+
+
+def buffers(p):
+    """How many pairs of image and result are together larger than twice the second-level cache."""
+    size = moved(p)
+    return max(2, min(64, math.ceil(2 * target.detect().l2 / size) + 1))
+
+
+def moved(p):
+    """Bytes of image and result."""
+    return p.n * (p.ic * p.ih * p.iw * DTYPES[p.src].itemsize + p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize)
+
+
+def _filled(shape, name, layout, seed):
+    n, c, h, w = shape
+    pattern = np.random.default_rng(seed).integers(0, 9, 8191).astype(DTYPES[name])
+    array = transfer.to_device(np.resize(pattern, shape if layout == "nchw" else (n, h, w, c)))
+    return array if layout == "nchw" else array.transpose(0, 3, 1, 2)
+
+
+def _result(shape, name, layout):
+    n, c, h, w = shape
+    order = shape if layout == "nchw" else (n, h, w, c)
+    memory = driver.Memory(math.prod(shape) * DTYPES[name].itemsize)
+    array = DeviceArray(memory.address, order, dense_strides(order, DTYPES[name].itemsize), DTYPES[name], owner=memory)
+    return array if layout == "nchw" else array.transpose(0, 3, 1, 2)
+
+
+def ours(p):
+    """Seconds of fastconv's plan, and its text."""
+    plan = plan_problem(p, target.detect())
+    pairs = [(_filled((p.n, p.ic, p.ih, p.iw), p.src, p.src_layout, n), _result((p.n, p.oc, p.oh, p.ow), p.dst, p.src_layout))
+             for n in range(buffers(p))]  # fmt: skip
+    packed = plan.pack(np.random.default_rng(0).integers(-4, 5, (p.oc, p.ic // p.g, p.kh, p.kw)).astype(DTYPES[p.wei]))
+    launch = plan.prepare(pairs[0][0], packed, pairs[0][1])
+
+    def run(n):
+        src, dst = pairs[n % len(pairs)]
+        launch(src, packed, None, dst)
+
+    return seconds(run), str(plan)
+
+
+def torch_seconds(p, channels_last, tf32):
+    """Seconds of torch.nn.functional.conv2d, cuDNN choosing by measurement."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = tf32
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    sources = [torch.rand((p.n, p.ic, p.ih, p.iw), device="cuda").to(memory_format=form) for _ in range(buffers(p))]
+    weight = torch.rand((p.oc, p.ic // p.g, p.kh, p.kw), device="cuda").to(memory_format=form)
+    convolve = torch.nn.functional.conv2d
+    with torch.no_grad(), torch.cuda.stream(torch.cuda.default_stream()):
+        return seconds(lambda n: convolve(sources[n % len(sources)], weight, None, (p.sh, p.sw), (p.pt, p.pl), (p.dh, p.dw), p.g))
+
+
+def cupy_seconds(p, name):
+    """Seconds of CuPy's ``ndimage.convolve`` or ``signal.convolve2d``."""
+    import cupy
+    from cupyx.scipy import ndimage, signal
+
+    sources = [cupy.ones((p.ih, p.iw), DTYPES[p.src]) for _ in range(buffers(p))]
+    weights = cupy.ones((p.kh, p.kw), DTYPES[p.wei])
+    if name == "ndimage":
+        return seconds(lambda n: ndimage.convolve(sources[n % len(sources)], weights, mode="constant"))
+    return seconds(lambda n: signal.convolve2d(sources[n % len(sources)], weights, mode="same"))
+
+
+def peers(p):
+    """name -> what measures it, for the peers that compute this problem."""
+    found = {}
+    plane = p.n == p.ic == p.oc == 1
+    if {p.src, p.wei, p.dst, p.acc} == {"f32"}:
+        for tf32 in (False, True):
+            for last in (False, True):
+                found["torch" + " channels_last" * last + " tf32" * tf32] = lambda last=last, tf32=tf32: torch_seconds(p, last, tf32)
+    if plane and p.acc == p.dst:
+        found["cupy ndimage"] = lambda: cupy_seconds(p, "ndimage")
+        found["cupy signal"] = lambda: cupy_seconds(p, "signal")
+    return found
+
+
+def problems():
+    """The figures' cells: images, then layers of networks in both layouts."""
+    yield from map(Problem.parse, IMAGES)
+    for name in NETWORKS:
+        for p in load(name):
+            for layout in ("nchw", "nhwc"):
+                yield p.replace(n=BATCH, src_layout=layout, epilogue="")
+
+
+def cells(clock, ceilings):
+    """One measured row after the other."""
+    missing = {}
+    for p in problems():
+        if clock.left() < 5:
+            yield {"problem": str(p), "not reached": True}
+            continue
+        row = {"problem": str(p), "peers": {}}
+        try:
+            row["seconds"], row["plan"] = ours(p)
+        except (ValueError, RuntimeError) as error:
+            row["error"] = str(error)[:300]
+            yield row
+            continue
+        roofs = {"copy": moved(p) / ceilings["copy"], "fma": p.flops / 2 / ceilings["fma"]}
+        row["roof"] = max(roofs, key=roofs.get)
+        row["share"] = roofs[row["roof"]] / row["seconds"]
+        for name, measure in peers(p).items():
+            package = name.split()[0]
+            if package in missing or clock.left() < 5:
+                continue
+            try:
+                row["peers"][name] = measure()
+            except ImportError as error:
+                missing[package] = str(error)
+            except (RuntimeError, MemoryError) as error:
+                row["peers"][name] = str(error)[:200]
+        yield row
+    yield {"missing": missing}
+
+
+def text(row):
+    """A row of the table."""
+    if "problem" not in row:
+        return "".join(f"{name} is missing: {reason}\n" for name, reason in row["missing"].items()).rstrip()
+    name = f"{short(row['problem']):<44}"
+    if "seconds" not in row:
+        return f"{name} {row.get('error', 'not reached in time')}"
+    others = (f"{peer} {value / row['seconds']:.2f}x" for peer, value in row["peers"].items() if isinstance(value, float))
+    return f"{name} {row['seconds'] * 1e3:9.4f} ms {row['share']:6.1%} of {row['roof']:<4}  " + ", ".join(others)
+
+
+def main(arguments=None):
+    """Run everything; exit status 1 where a result was wrong, and 2, with what was found, where there is no card."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
+    parser.add_argument("--save", default="gpu", metavar="NAME", help="name of the result")
+    parser.add_argument("--sample", action="store_true", help="only compute a few cases, as compute-sanitizer is shown")
+    options = parser.parse_args(arguments)
+    clock = Clock(SECONDS)
+    try:
+        card = target.detect()
+    except (ImportError, RuntimeError) as error:
+        print(f"bench.gpu needs a CUDA card: {error}\nNothing was measured.", file=sys.stderr)
+        return 2
+    if options.sample:
+        wrong = [reason for case in SAMPLE if (reason := check("direct", Problem.parse(case)))]
+        print(*wrong, sep="\n")
+        return int(bool(wrong))
+    document = {**describe(), "card": str(card), "correct": correctness(clock), "sanitizer": sanitized(clock)}
+    print(f"{card}\ncorrectness: {document['correct']}\ncompute-sanitizer: {document['sanitizer']}", flush=True)
+    document["ceilings"] = {"copy": copy_bandwidth(), "fma": fma_peak()}
+    print(f"copy {document['ceilings']['copy'] / 1e12:.3f} TB/s, float32 {document['ceilings']['fma'] / 1e12:.2f} Tfma/s", flush=True)
+    document["cells"] = []
+    for row in cells(clock, document["ceilings"]):
+        document["cells"].append(row)
+        print(text(row), flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{options.save}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return int(bool(document["correct"]["wrong"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The peers that run a graph: a model of one convolution, compiled for a number of threads, its weights packed by the library."""
+
+from functools import lru_cache
+
+import numpy as np
+
+TENSORS = {"f16": "FLOAT16", "f32": "FLOAT", "f64": "DOUBLE"}
+
+
+def reject(p):
+    """Why no ONNX Conv is this problem, or None."""
+    if p.op != "fwd" or p.epilogue:
+        return "no epilogue and no gradient is timed here"
+    if p.border != "constant":
+        return f"no border {p.border!r}"
+    return None if p.src == p.wei == p.dst == "f32" else "float32 only"
+
+
+def model(p, wei):
+    """The serialised ONNX model: one Conv with constant weights and fixed shapes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    node = helper.make_node(
+        "Conv",
+        ["src", "wei"],
+        ["dst"],
+        pads=[p.pt, p.pl, p.pb, p.pr],
+        strides=[p.sh, p.sw],
+        dilations=[p.dh, p.dw],
+        group=p.g,
+    )
+    kind = getattr(TensorProto, TENSORS[p.src])
+    src = helper.make_tensor_value_info("src", kind, [p.n, p.ic, p.ih, p.iw])
+    dst = helper.make_tensor_value_info("dst", kind, [p.n, p.oc, p.oh, p.ow])
+    graph = helper.make_graph([node], "conv", [src], [dst], [numpy_helper.from_array(np.ascontiguousarray(wei), "wei")])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 9
+    return made.SerializeToString()
+
+
+def onnxruntime_call(p, operands, threads):
+    """A call that runs ONNX Runtime's session on arrays that are bound beforehand, and its result."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # an idle pool that spins takes the cores from whoever is timed next
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(model(p, operands.wei), options, providers=["CPUExecutionProvider"])
+    src = np.ascontiguousarray(operands.src)
+    dst = np.empty((p.n, p.oc, p.oh, p.ow), src.dtype)
+    bound = session.io_binding()
+    bound.bind_input("src", "cpu", 0, src.dtype, src.shape, src.ctypes.data)
+    bound.bind_output("dst", "cpu", 0, dst.dtype, dst.shape, dst.ctypes.data)
+    run = session.run_with_iobinding
+
+    def call():
+        run(bound)
+        return dst
+
+    call.holds = src
+    return call
+
+
+@lru_cache(maxsize=1)
+def _openvino():
+    import openvino
+
+    return openvino.Core()
+
+
+def openvino_call(p, operands, threads):
+    """A call that runs OpenVINO's request on arrays that it shares, and its result."""
+    import openvino
+
+    core = _openvino()
+    config = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(model(p, operands.wei)), "CPU", config).create_infer_request()
+    src = np.ascontiguousarray(operands.src)
+    dst = np.empty((p.n, p.oc, p.oh, p.ow), src.dtype)
+    request.set_input_tensor(openvino.Tensor(src, shared_memory=True))
+    request.set_output_tensor(openvino.Tensor(dst, shared_memory=True))
+    infer = request.infer
+
+    def call():
+        infer()
+        return dst
+
+    return call

@@ -1,0 +1,346 @@
+"""depthwise: one channel, or few, for each result; channels in lanes, a row of pixels in registers.
+
+Wins for depthwise layers and for groups of 2, 4 or 8 channels, several of which share a vector.  Channels that lie side by side are
+read and written in place; at the left and right edge a tile reads from a small padded copy, above and below the image all pixels of a
+row are one pixel of fill.  Planes are interleaved, as many as there are lanes, in bands of rows that stay in the cache, and their
+results separated.
+Order of accumulation per output: see :func:`fastconv.cpu.depthwise_tile.depthwise_tile`; it depends on the group only.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from .border import row_map, too_large
+from .depthwise_tile import OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .simd import KINDS
+from .stage import staged_launch
+from .target import Target
+from .threads import Job, Region
+from .tile import fitting
+from .values import finish_values
+
+CASES = ("g32_ic32ih28_oc32k3_p1_f32_nhwc_hwio", "g24_ic24ih14_oc24k3_s2_p1_f32", "g20_ic20ih9_oc40k3_p1_f32_nhwc_bias+relu6",
+         "g8_ic32ih14_oc32k3_p1_f32_nhwc", "g5_ic5ih20_oc5k3_d2_p2_reflect_f64", "g12_ic24ih6_oc24k3_s2_p1_wrap_f64_nhwc_bias")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``ny x nx`` pixels of one vector of channels; ``ny`` = 1 where taps are not dense or groups have several channels."""
+
+    registers: int  # of the target, at least
+    ny: int
+    nx: int
+
+
+# rows of 7, 14, 28, 56, 112 pixels have no rest
+TILES = (
+    Tile(32, ny=2, nx=7),  # 14 accumulators, 14 taps of 7 columns, 1 pixel of 32 registers
+    Tile(16, ny=1, nx=7),  # 7 accumulators, 7 taps, 1 pixel of 16 registers
+)
+
+# (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
+FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3))
+DEPTHS = (1, 2, 4, 8)
+
+# Vectors of a block from which on all but the first and the last start where cache lines do, which takes one more:
+# 144 channels at 56x56, 16 bytes from a line, take 101 us instead of 112, at lines 85 (one core, Zen 4, 2026-11).
+_SKEWED = 6
+_BAND = 28  # rows of results that one unit of work computes at most
+_HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-level cache while it goes down the rows
+_IN_PLACE, _LANES, _COPIED = 0, 1, 2  # what `Head.staged` says: planes are put into lanes, rows copied
+_COPIED_DEPTH = 4  # channels of a group from which on a copy, which begins at cache lines, is always made
+_LINE, _PERIOD = 64, 4096  # of first-level caches: bytes of a line, bytes from a set's line to its next
+# Pixels of a tile in one set, of 8 lines, from which on rows are copied: 512 channels at 14x14 take 29 us instead of 38, 256 at 28x28,
+# 9 pixels of whose tiles share a set, 61 instead of 46 (one core, Zen 4, 2026-11).
+_CROWDED = 12
+_STAGED_BYTES = 384 << 10  # of interleaved planes: half of a second-level cache
+_MOST_BELOW = 32  # rows between two rows of taps: of which those between are interleaved too
+
+# The integers that the kernel receives: those of the tile, these, image row of each padded row, bytes to each padded column,
+# first and last image row of each band.
+Head = namedtuple(
+    "Head",
+    "oc block blocks bands band_rows oh ow iw sh rows reach pitch columns finish bias depth multiplier channels_last staged held_rows "
+    "capacity deepest sn sc sy sx dn dc dy dx",
+)
+_HEAD_AT = 8 * len(Shape._fields)
+_TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
+
+
+def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, fma: int) -> Any:
+    """The band kernel: units of work are (image, block of channels, band of rows).
+
+    Columns of tiles go down the rows of the band; the table holds for each padded row the addresses of the pixels that a tile reads.
+    Of images that are put into lanes a block is one vector; lanes beyond the last channel repeat its group.
+    Workspace: first addends, fill pixel, addresses of planes of source and result, table of pixels, staged rows, results.
+    """
+    spec = (kind, lanes, ny, nx, kw, step, depth, fma)
+    size = KINDS[kind][2]
+    vector, words = lanes * size, lanes * size // 8
+
+    def depthwise(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
+        row_map = at.extents + _TABLES_AT
+        columns = row_map + e.rows * 8
+        ranges = columns + e.columns * 8
+        fill = peek(kind, at.values)
+        zero = peek(kind, at.values + 4 * size)
+        finish = e.finish * (at.values + size)
+        start = at.workspace + index * at.scratch
+        fill_at = start + e.capacity * size
+        sources = fill_at + e.capacity * size
+        results = sources + lanes * 8
+        table = results + lanes * 8
+        staged_at = (table + e.deepest * e.pitch + 63) // 64 * 64
+        staged_pitch = e.capacity * size
+        aside_at = staged_at + (e.staged > 0) * e.held_rows * e.iw * staged_pitch
+        fill_row(kind, lanes, fill_at, e.capacity, fill)
+        for u in range(u0, u1):
+            rest, band = u // e.bands, u % e.bands
+            n, part = rest // e.blocks, rest % e.blocks
+            o = part * e.block
+            many = e.oc - o if part == e.blocks - 1 else e.block
+            held = lanes if e.staged == _LANES else many
+            y0 = band * e.band_rows
+            y1 = min(y0 + e.band_rows, e.oh)
+            for lane in range(held):
+                own = o + (lane if lane < many else many - depth + lane % depth)
+                poke(kind, start + lane * size, peek(kind, at.bias + own * size) if e.bias else zero)
+                if e.staged == _LANES:
+                    poke("i64", sources + lane * 8, at.src + n * e.sn + own // e.multiplier * e.sc)
+                    poke("i64", results + lane * 8, at.dst + n * e.dn + y0 * e.dy + own * e.dc)
+            base, sy = at.src + n * e.sn + o * e.sc, e.sy
+            if e.staged:
+                first, last = peek("i64", ranges + band * 16), peek("i64", ranges + band * 16 + 8)
+                dense = e.channels_last == 0 and e.sy == e.iw * size
+                runs, length = (1, (last - first + 1) * e.iw) if dense else (last - first + 1, e.iw)
+                for run in range(runs):
+                    away = (first + run) * e.sy
+                    if e.staged == _COPIED:
+                        for x in range(length):
+                            copy(kind, lanes, staged_at + (run * length + x) * staged_pitch, base + away + x * e.sx, many)
+                    elif e.channels_last == 0 and length >= lanes:
+                        interleave(kind, lanes, staged_at + run * length * vector, sources, away, length)
+                    else:
+                        for x in range(length):
+                            for lane in range(lanes):
+                                pixel = peek(kind, peek("i64", sources + lane * 8) + away + x * e.sx)
+                                poke(kind, staged_at + ((run * length + x) * lanes + lane) * size, pixel)
+                sy = e.iw * staged_pitch
+                base = staged_at - first * sy
+            aside = e.ow < nx or (e.staged == _LANES and (e.channels_last == 0 or many < lanes))
+            to, dy, dx = at.dst + n * e.dn + y0 * e.dy + o * e.dc, e.dy, e.dx
+            if aside:
+                to, dy, dx = aside_at, e.ow * staged_pitch, staged_pitch
+            second = vector
+            if not e.staged and held >= _SKEWED * lanes and (e.sx % vector, e.sy % vector) == (0, 0):
+                second = (vector - base % vector) // size * size
+            for x in range(0, e.ow, nx):
+                xt = max(min(x, e.ow - nx), 0)
+                for r in range((y1 - y0 - 1) * e.sh + (s.kh - 1) * (s.below // e.pitch) + 1):
+                    row = peek("i64", row_map + (y0 * e.sh + r) * 8)
+                    entries = table + r * e.pitch
+                    if row >= 0:
+                        addresses(words, entries, base + row * sy, columns + xt * s.column, fill_at, e.reach)
+                    else:
+                        fill_row("i64", words, entries, e.reach, fill_at)
+                for y in range(0, y1 - y0, ny):
+                    yt = max(min(y, y1 - y0 - ny), 0)
+                    depthwise_tile(spec, at.extents, table + yt * s.down, at.wei + o * size, start, finish,
+                                   to + yt * dy + xt * dx, dy, dx, second, (held - lanes) * size)  # fmt: skip
+            if aside:
+                dense = e.channels_last == 0 and e.dy == e.ow * size
+                runs, length = (1, (y1 - y0) * e.ow) if dense else (y1 - y0, e.ow)
+                for run in range(runs):
+                    if e.channels_last == 0 and length >= lanes:
+                        separate(kind, lanes, results, run * e.dy, to + run * dy, length)
+                    elif e.staged == _LANES:
+                        for x in range(length):
+                            for lane in range(many):
+                                value = peek(kind, to + run * dy + (x * lanes + lane) * size)
+                                poke(kind, peek("i64", results + lane * 8) + run * e.dy + x * e.dx, value)
+                    else:
+                        for x in range(length):
+                            place = at.dst + n * e.dn + (y0 + run) * e.dy + x * e.dx + o * e.dc
+                            copy(kind, lanes, place, to + run * dy + x * dx, many)
+
+    return depthwise
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, float32 and float64 sums; a channel for each group, or as many results as channels of a small group."""
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64"):
+        return f"sums in f32 or f64, not {p.acc}"
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    if p.g == 1:
+        return "is for several groups"
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    depth = p.ic // p.g
+    if depth not in DEPTHS or depth > lanes:
+        return f"has groups of {', '.join(str(depth) for depth in DEPTHS if depth <= lanes)} channels, not {depth}"
+    if depth > 1 and p.oc != p.ic:
+        return f"has as many results as channels of groups of several, not {p.oc} of {p.ic}"
+    if _steps(p)[2] > _MOST_BELOW:
+        return f"its rows of taps are at most {_MOST_BELOW} apart, not {p.dh}"
+    return too_large(p, max(_layout(p, t, 1, copied)[3] for copied in _ways(p, t)))
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Vectors of channels at rows of whole tiles, and the way of planes into lanes and back."""
+    return _seconds(p, t) + costs.staged_seconds(p, channels_last=True)
+
+
+def _seconds(p: Problem, t: Target) -> float:
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    _, nx, kw, _ = _tile(p, t)
+    return costs.depthwise_seconds(p, lanes, nx, _staged(p, lanes), kw > 0)
+
+
+def most_kernels(t: Target) -> int:
+    return 2 * len(FIXED) + len(DEPTHS)
+
+
+def _tile(p: Problem, t: Target) -> tuple[int, int, int, int]:
+    """``ny, nx`` of the tile, and the columns of taps and their stride that the kernel is compiled for, or zeros."""
+    tile = fitting(TILES, t)[0]
+    sh, sw, dh, dw = _steps(p)
+    if (p.ic // p.g, p.kw) not in FIXED or dw > 1 or sw > 2:
+        return 1, tile.nx, 0, 0
+    if p.ic > p.g or tile.ny == 1:
+        return 1, tile.nx, p.kw, sw
+    return (tile.ny, tile.nx, p.kw, sw) if (sh, dh) == (sw, 1) and p.kh >= sh and p.oh >= tile.ny else (1, tile.nx, 0, 0)
+
+
+def _staged(p: Problem, lanes: int) -> bool:
+    """Whether channels are put into lanes first: planes, channels that serve several results, fewer than lanes."""
+    return p.src_layout == "nchw" or p.oc > p.ic or p.oc < lanes
+
+
+def _steps(p: Problem) -> tuple[int, int, int, int]:
+    """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
+    return (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1), (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1)
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them."""
+    kind = p.acc
+    size = KINDS[kind][2]
+    lanes, depth, (ny, nx, kw, step) = t.lanes(size), p.ic // p.g, _tile(p, t)
+    spec = (kind, lanes, ny, nx, kw, step, depth, int(t.fma))
+    name = f"depthwise_{kind}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{kw}s{step}" * bool(kw)
+    region = Region(name, _factory, spec, kind)
+    layouts, seconds = {copied: _layout(p, t, threads, copied) for copied in _ways(p, t)}, _seconds(p, t)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not (_in_place(p, src) and _in_place(p, dst)):
+            return staged_launch(p, own.threads, build, t, src, packed, dst, fill)
+        (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
+        shape, head, (rows, columns, ranges), scratch = layouts[_copied(p, t, sy, sx)]
+        units = p.n * head.blocks * head.bands
+        numbers = *shape, *head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
+        places = np.where(columns < 0, OUTSIDE, columns * (head.capacity * size if head.staged else sx))
+        extents = np.concatenate([np.array(numbers, np.int64), rows, places, ranges])
+        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst)
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return _pack(p, wei, lanes)
+
+    return Plan(problem=p, algorithm="depthwise", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+                workspace=max(layout[3] for layout in layouts.values()) * threads, threads=threads)  # fmt: skip
+
+
+def _in_place(p: Problem, array: np.ndarray) -> bool:
+    """Whether the kernel reads or writes an array where it lies: of the type of the sums, its elements side by side."""
+    axis = 1 if p.src_layout == "nhwc" else 3
+    return array.dtype == DTYPES[p.acc] and array.strides[axis] == array.itemsize
+
+
+def _pack(p: Problem, wei: np.ndarray, lanes: int) -> np.ndarray:
+    """``[ky][kx][c][oc]``, as ``(1, 1, 1, n)`` from a cache line on; beyond the last channel its group again."""
+    depth, padded = p.ic // p.g, -(-p.oc // lanes) * lanes
+    count = p.kh * p.kw * depth * padded
+    memory = np.empty(count + 64, DTYPES[p.acc])
+    packed = memory[-memory.ctypes.data % 64 // memory.itemsize :][:count].reshape(p.kh, p.kw, depth, padded)
+    packed[..., : p.oc] = wei.transpose(2, 3, 1, 0)
+    for o in range(p.oc, padded):
+        packed[..., o] = packed[..., p.oc - depth + o % depth]
+    return packed.reshape(1, 1, 1, -1)
+
+
+def _ways(p: Problem, t: Target) -> tuple[bool, ...]:
+    """Whether rows may be copied."""
+    return (False,) if _staged(p, t.lanes(DTYPES[p.acc].itemsize)) else (False, True)
+
+
+def _copied(p: Problem, t: Target, sy: int, sx: int) -> bool:
+    """Whether the rows of pixels that lie ``sy`` and ``sx`` bytes apart are copied: those of a tile would compete for a cache's sets."""
+    if _staged(p, t.lanes(DTYPES[p.acc].itemsize)):
+        return False
+    sh, sw, dh, dw = _steps(p)
+    ny, nx, _, _ = _tile(p, t)
+    rows, columns = np.arange((ny - 1) * sh + p.kh) * sy * dh, np.arange((nx - 1) * sw + (p.kw - 1) * dw + 1) * sx
+    sets = (rows[:, None] + columns) % _PERIOD // _LINE
+    return p.ic // p.g >= _COPIED_DEPTH or int(np.bincount(sets.reshape(-1)).max()) > _CROWDED
+
+
+def _layout(
+    p: Problem, t: Target, threads: int, copied: bool = False
+) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """The kernel's integers but for the strides, its tables of rows, columns and bands, and the bytes of workspace of one thread."""
+    size, (ny, nx, _, _) = DTYPES[p.acc].itemsize, _tile(p, t)
+    lanes, depth = t.lanes(size), p.ic // p.g
+    sh, sw, dh, dw = _steps(p)
+    staged = _COPIED if copied else _staged(p, lanes) * _LANES
+    reach = (nx - 1) * sw + (p.kw - 1) * dw + 1
+    block = lanes if staged == _LANES else max(_HELD_BYTES // (p.kh * reach * size) // lanes, 1) * lanes
+    blocks = -(-p.oc // block)
+    if staged != _LANES:  # even blocks, and none of less than a vector
+        block = -(-p.oc // (blocks * lanes)) * lanes
+        blocks = max(-(-p.oc // block) - (p.oc % block < lanes and p.oc % block > 0), 1)
+    capacity = lanes if staged == _LANES else -(-(p.oc - (blocks - 1) * block) // lanes) * lanes
+    capacity = max(capacity, block)
+    row_bytes = max((p.iw if staged else reach) * capacity * size * sh, 1)
+    row_seconds = costs.depthwise_seconds(p.replace(n=1), lanes, nx, staged == _LANES, False) / (p.oh * blocks)
+    most = max(min(_BAND, _STAGED_BYTES // row_bytes, int(costs.UNIT_SECONDS / row_seconds)), 1)
+    bands = max(-(-p.oh // most), min(-(-4 * threads // max(p.n * blocks, 1)), -(-p.oh // 4)) if threads > 1 else 1)
+    band_rows = max(-(-p.oh // bands), ny)
+    while p.oh % band_rows and p.oh % band_rows < ny:
+        band_rows += 1
+    bands = -(-p.oh // band_rows)
+    rows, words = row_map(p), lanes * size // 8
+    deep = (band_rows - 1) * sh + (p.kh - 1) * dh + 1
+    ranges, held_rows = [], 1
+    for band in range(bands):
+        used = rows[band * band_rows * sh :][: (min(band_rows, p.oh - band * band_rows) - 1) * sh + (p.kh - 1) * dh + 1]
+        used = used[used >= 0]
+        first, last = (int(used.min()), int(used.max())) if len(used) else (0, -1)
+        ranges += [first, last]
+        held_rows = max(held_rows, last - first + 1)
+    pitch = -(-reach // words) * words * 8
+    columns = border_indices(-p.pl, (max(p.ow, nx) - 1) * sw + (p.kw - 1) * dw + 1 + words, 1, p.iw, p.border)
+    padded = -(-p.oc // lanes) * lanes
+    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=padded * size, down=sh * pitch)
+    head = Head(
+        oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
+        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(activation is not None), bias=int(has_bias), depth=depth,
+        multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
+        held_rows=held_rows, capacity=capacity, deepest=deep, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
+    )  # fmt: skip
+    scratch = 2 * capacity * size + 2 * lanes * 8 + deep * pitch + 64
+    scratch += (staged > 0) * held_rows * p.iw * capacity * size
+    scratch += (band_rows * p.ow + nx) * capacity * size * (staged == _LANES or p.ow < nx)
+    return shape, head, (rows, columns, np.array(ranges, np.int64)), -(-scratch // 64) * 64

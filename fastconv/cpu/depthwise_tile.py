@@ -1,0 +1,248 @@
+"""depthwise_tile: the register tile of `depthwise`, channels in lanes; and planes turned into channels side by side and back."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import Emitter, literal
+
+OUTSIDE = -(2**63)  # of columns beyond the image
+_HELD = 4  # channels of a group whose weights are in registers at a time
+
+# The first of a kernel's integers, which its tile reads: rows and columns of taps; bytes between the table's rows of two rows of taps;
+# bytes between the table's entries of two taps and of two outputs of a row; bytes between the weights of two taps, and of the table's
+# rows of two outputs of a column.
+Shape = namedtuple("Shape", "kh kw below tap column wei_step down")
+
+
+@intrinsic(prefer_literal=True)
+def depthwise_tile(
+    typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any,
+    most: Any,
+) -> Any:  # fmt: skip
+    """All vectors of channels at ``ny x nx`` pixels of the result.
+
+    ``dst[jy, jx, o] = start[o] + sum_{ky, c, kx} pixel(jy, jx, ky, kx)[group(o) + c] * wei[ky, kx, c, o]``
+
+    ``spec = (kind, lanes, ny, nx, kw, step, depth, fma)``: groups of ``depth`` channels (a power of two, at most the lanes),
+    ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0 for any.
+    With ``ny`` = 2 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.
+    ``shape`` is the address of the integers of :data:`Shape`; ``table`` that of a table of the addresses of pixels, in the order of the
+    padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  ``finish`` is the address of ``[slope, low, high]``
+    or 0.  ``dy, dx`` are bytes between the pixels of the result.  The second vector starts ``second`` bytes from the first, at most a
+    vector, the last one ``most`` bytes; both may overlap the one before.
+    Order of accumulation: ky, at most four channels of the group, kx, these channels.
+    No borders: the driver sees to them.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _DepthwiseTile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 10), codegen
+
+
+class _DepthwiseTile:
+    """The code of one specialisation, written into ``builder``."""
+
+    def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
+        kind, self.lanes, self.ny, self.nx, self.kw, self.step, self.depth, fma = spec
+        self.builder = builder
+        self.emit = emit = Emitter(builder, kind, self.lanes, bool(fma))
+        held = min(self.depth, _HELD)
+        self.chunks = [range(first, first + held) for first in range(0, self.depth, held)]
+        self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
+
+    def emit_vectors(self, table: Any, wei: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any) -> None:
+        emit, build = self.emit, self.builder
+        bits = emit.constant(emit.width.bit_length() - 1)
+        count = build.sub(emit.constant(2), build.ashr(build.sub(second, most), bits))
+        channel = emit.variable(emit.constant(0))
+        with emit.loop(count):
+            at = emit.get(channel)
+            self.here = build.select(build.icmp_signed("<", at, most), at, most)
+            first = emit.load(emit.offset(start, self.here))
+            self.acc = [[emit.variable(first) for _ in range(self.nx)] for _ in range(self.ny)]
+            self.row, self.wei = emit.variable(table), [emit.variable(emit.offset(wei, self.here)) for _ in range(self.ny)]
+            if self.ny == 1:
+                self.rows(self.shape.kh, [0])
+            else:
+                self.rows(emit.constant(self.step), [0])
+                self.rows(emit.offset(self.shape.kh, -self.step), [0, 1])
+                self.rows(emit.constant(self.step), [1])
+            self.store(finish, emit.offset(dst, self.here), dy, dx)
+            first = build.icmp_signed("==", at, emit.constant(0))
+            emit.set(channel, build.select(first, second, emit.offset(at, emit.width)))
+
+    def rows(self, count: Any, outputs: list[int]) -> None:
+        """``count`` rows of pixels, and what they add to the given rows of outputs."""
+        emit, s = self.emit, self.shape
+        of_row = emit.times(s.wei_step, s.kw if not self.kw else self.kw)
+        of_row = emit.times(of_row, self.depth)
+        with emit.loop(count):
+            row, weights = emit.get(self.row), [emit.get(self.wei[i]) for i in outputs]
+            for chunk in self.chunks:
+                if self.kw:
+                    self.known_taps(row, outputs, weights, chunk)
+                else:
+                    self.any_taps(row, weights[0], chunk)
+            emit.set(self.row, emit.offset(row, s.below))
+            for i, at in zip(outputs, weights, strict=True):
+                emit.set(self.wei[i], emit.offset(at, of_row))
+
+    def known_taps(self, row: Any, outputs: list[int], weights: list[Any], chunk: range) -> None:
+        """All taps of a row: a pixel is loaded once for all of them."""
+        emit, kw = self.emit, self.kw
+        sums = {i: [emit.get(place) for place in self.acc[i]] for i in outputs}
+        taps = {i: [self.taps(emit.offset(at, emit.times(self.shape.wei_step, kx * self.depth)), chunk) for kx in range(kw)]
+                for i, at in zip(outputs, weights, strict=True)}  # fmt: skip
+        for column in range((self.nx - 1) * self.step + kw):
+            uses = [(j, column - j * self.step) for j in range(self.nx) if 0 <= column - j * self.step < kw]
+            if uses:
+                pixels = self.pixels(emit.load_integer(emit.offset(row, 8 * column)), chunk)
+                places = [(i, j) for i in outputs for j, _ in uses]
+                for c, pixel in enumerate(pixels):
+                    for i in outputs:
+                        for j, kx in uses:
+                            sums[i][j] = emit.multiply_add(pixel, taps[i][kx][c], sums[i][j])
+                for (i, j), value in zip(places, emit.fence([sums[i][j] for i, j in places]), strict=True):
+                    sums[i][j] = value
+        self.keep(sums)
+
+    def any_taps(self, row: Any, weights: Any, chunk: range) -> None:
+        """The taps of a row one after the other."""
+        emit, s = self.emit, self.shape
+        place, at = emit.variable(row), emit.variable(weights)
+        with emit.loop(s.kw):
+            sums, taps, entry = [emit.get(place) for place in self.acc[0]], self.taps(emit.get(at), chunk), emit.get(place)
+            for j in range(self.nx):
+                for pixel, tap in zip(self.pixels(emit.load_integer(entry), chunk), taps, strict=True):
+                    sums[j] = emit.multiply_add(pixel, tap, sums[j])
+                entry = emit.offset(entry, s.column)
+            self.keep({0: sums})
+            emit.set(place, emit.offset(emit.get(place), s.tap))
+            emit.set(at, emit.offset(emit.get(at), emit.times(s.wei_step, self.depth)))
+
+    def taps(self, at: Any, chunk: range) -> list[Any]:
+        """The weights of one tap, for each channel of a part of the group."""
+        return [self.emit.load(self.emit.offset(at, self.emit.times(self.shape.wei_step, c))) for c in chunk]
+
+    def pixels(self, address: Any, chunk: range) -> list[Any]:
+        """One pixel, for each channel of a part of the group in all lanes of its group."""
+        emit, depth, lanes = self.emit, self.depth, range(self.lanes)
+        vector = emit.load(emit.offset(address, self.here))
+        if depth == 1:
+            return [vector]
+        few = len(chunk)
+        if depth > few:  # the part's channels in each part of their group: a shuffle for all instead of two for each
+            (vector,) = emit.fence([emit.pick(vector, vector, [lane // depth * depth + chunk[0] + lane % few for lane in lanes])])
+        return [emit.pick(vector, vector, [lane // few * few + c for lane in lanes]) for c in range(few)]
+
+    def keep(self, sums: dict[int, list[Any]]) -> None:
+        """Put values into the accumulators."""
+        for i, values in sums.items():
+            for place, value in zip(self.acc[i], values, strict=True):
+                self.emit.set(place, value)
+
+    def store(self, finish: Any, dst: Any, dy: Any, dx: Any) -> None:
+        """The accumulators, through the activation where there is one."""
+        emit = self.emit
+        with emit.either(finish) as (activated, plain):
+            with activated:
+                limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
+                self.store_rows([[emit.activate(emit.get(place), *limits) for place in row] for row in self.acc], dst, dy, dx)
+            with plain:
+                self.store_rows([[emit.get(place) for place in row] for row in self.acc], dst, dy, dx)
+
+    def store_rows(self, values: list[list[Any]], dst: Any, dy: Any, dx: Any) -> None:
+        """Vectors to the pixels of the result."""
+        for row in values:
+            to = dst
+            for value in row:
+                self.emit.store(to, value)
+                to = self.emit.offset(to, dx)
+            dst = self.emit.offset(dst, dy)
+
+
+@intrinsic(prefer_literal=True)
+def addresses(typing_context: Any, lanes: Any, dst: Any, line: Any, columns: Any, outside: Any, count: Any) -> Any:
+    """``addresses(lanes, dst, line, columns, outside, count)``: ``dst[j] = line + columns[j]``, or ``outside`` where that is `OUTSIDE`.
+
+    64-bit integers, ``count`` rounded up to whole vectors of ``lanes``.
+    """
+    width = literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, line, columns, outside, count = arguments[1:]
+        emit = Emitter(builder, "i64", width, False)
+        first, fill, none = emit.spread(line), emit.spread(outside), emit.number(OUTSIDE)
+        at = emit.variable(emit.constant(0))
+        with emit.loop(emit.quotient(emit.offset(count, width - 1), width)):
+            here = emit.get(at)
+            column = emit.load(emit.offset(columns, here))
+            inside = builder.icmp_signed("!=", column, none)
+            emit.store(emit.offset(dst, here), builder.select(inside, builder.add(first, column), fill))
+            emit.set(at, emit.offset(here, emit.width))
+        return context.get_dummy_value()
+
+    return types.void(lanes, *[types.int64] * 5), codegen
+
+
+@intrinsic(prefer_literal=True)
+def interleave(typing_context: Any, kind: Any, lanes: Any, dst: Any, planes: Any, at: Any, count: Any) -> Any:
+    """``interleave(kind, lanes, dst, planes, at, count)``: ``dst[x][lane] = planes[lane][x]``, for ``lanes`` elements x at least.
+
+    ``planes`` is the address of a table of ``lanes`` addresses, to each of which ``at`` bytes are added.  The last square overlaps the
+    one before.
+    """
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, planes, at, count = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        with _squares(emit, count) as x:
+            place = emit.offset(at, emit.times(x, emit.itemsize))
+            rows = [emit.load(emit.offset(emit.load_integer(emit.offset(planes, 8 * lane)), place)) for lane in range(width)]
+            to = emit.offset(dst, emit.times(x, emit.width))
+            for n, column in enumerate(emit.transpose(rows)):
+                emit.store(emit.offset(to, n * emit.width), column)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
+def separate(typing_context: Any, kind: Any, lanes: Any, planes: Any, at: Any, src: Any, count: Any) -> Any:
+    """``separate(kind, lanes, planes, at, src, count)``: ``planes[lane][x] = src[x][lane]``, the way back of `interleave`."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        planes, at, src, count = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        with _squares(emit, count) as x:
+            start = emit.offset(src, emit.times(x, emit.width))
+            place = emit.offset(at, emit.times(x, emit.itemsize))
+            columns = emit.transpose([emit.load(emit.offset(start, n * emit.width)) for n in range(width)])
+            for lane, row in enumerate(columns):
+                emit.store(emit.offset(emit.load_integer(emit.offset(planes, 8 * lane)), place), row)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 4), codegen
+
+
+@contextmanager
+def _squares(emit: Emitter, count: Any) -> Iterator[Any]:
+    """The first elements of squares that cover ``count`` elements, the last one overlapping."""
+    last = emit.offset(count, -emit.lanes)
+    at = emit.variable(emit.constant(0))
+    with emit.loop(emit.quotient(emit.offset(count, emit.lanes - 1), emit.lanes)):
+        x = emit.get(at)
+        yield emit.builder.select(emit.builder.icmp_signed("<", x, last), x, last)
+        emit.set(at, emit.offset(x, emit.lanes))

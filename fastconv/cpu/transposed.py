@@ -1,0 +1,191 @@
+"""transposed: the gradient of the image, and transposed convolution, as forward problems of a subset of the taps.
+
+Every ``sh``-th row and ``sw``-th column of the result, a *phase*, is a forward problem of stride 1 on the result's gradient: of the taps
+that reach it, flipped, with channels of input and output swapped.  With ``g = gcd(s, d)`` these are every ``s/g``-th tap, ``d/g``
+pixels apart.  So no zero is multiplied that a forward pass would not multiply, and what serves the forward pass serves here.
+Rows and columns that no tap reaches are the bias alone.  Order of accumulation, and class of
+the error: those of the child plans.
+"""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning import reference
+from ..planning.plans import Launch, Plan, PlanFn
+from ..planning.problem import DTYPES, Problem, not_computed
+from .target import Target
+from .threads import workspaces
+
+CASES = ("ic32ih14_oc24k3_p1_bwd-data_f32", "n3_g2_ic16ih15iw17_oc12k3_s2_p1_bwd-data_f32_bias+relu",
+         "ic16ih20_oc24k4_s2_p1_bwd-data_f64_nhwc_hwio", "ic4ih21_oc6k3_s3_d2_p2_bwd-data_f32", "ic5ih9_oc7k1_s2_bwd-data_f32_bias",
+         "n2_ic3ih16_oc8k5_s4_bwd-data_f16:f16:f16:f32", "ic2ih12_oc3k3_s2_p1_bwd-data_i32", "ih9_k5_p2_bwd-data_c64",
+         "n2_g6_ic6ih13_oc6k3_s2_p1_bwd-data_f32_nhwc_bias+tanh")  # fmt: skip
+_MOST_PHASES = 1 << 10
+
+
+class Phase(NamedTuple):
+    """Of one axis: the results ``first, first + s, ...``, ``many`` of them; the taps that reach them, ``k0, k0 + step, ...``.
+
+    The forward problem reads the pixels ``low .. end - 1`` between ``before`` and ``after`` pixels of padding, its taps ``dilation`` apart.
+    """
+
+    first: int
+    many: int
+    k0: int
+    step: int
+    taps: int  # 0 where none reaches a pixel
+    dilation: int
+    low: int
+    end: int
+    before: int
+    after: int
+
+
+def phases(extent: int, pixels: int, k: int, s: int, d: int, before: int) -> list[Phase]:
+    """The phases of an axis of ``extent`` results of the gradient, from ``pixels``, for ``k`` taps of a stride, dilation and padding.
+
+    Examples
+    --------
+    >>> [(phase.first, phase.taps) for phase in phases(6, 3, 3, 2, 1, 1)]
+    [(1, 2), (0, 1)]
+    """
+    g = gcd(s, d)
+    step, dilation, found = s // g, d // g, []
+    for r in range(min(s, extent)):
+        first = (r - before) % s
+        if first >= extent:
+            continue
+        many = -(-(extent - first) // s)
+        k0 = next((tap for tap in range(min(step, k)) if tap * d % s == r), k)
+        taps = len(range(k0, k, step))
+        # the pixel under tap k0 + j step of the i-th result is low + i + (taps - 1 - j) dilation
+        low = (first + before - k0 * d) // s - max(taps - 1, 0) * dilation
+        high = low + many + max(taps - 1, 0) * dilation
+        if min(high, pixels) <= max(low, 0):
+            taps = 0
+        found.append(Phase(first, many, k0, step, taps, dilation if taps > 1 else 1, max(low, 0), min(high, pixels), max(-low, 0),
+                           max(high - pixels, 0)))  # fmt: skip
+    return found
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """The gradient of the image under the constant border, of at most `_MOST_PHASES` phases."""
+    reason = not_computed(p, "bwd_data")
+    if reason is not None:
+        return reason
+    if p.border != "constant":
+        return f"folds no border {p.border} back into the image"
+    if min(p.sh, p.ih) * min(p.sw, p.iw) > _MOST_PHASES:
+        return f"plans at most {_MOST_PHASES} phases, not {p.sh} x {p.sw}"
+    if _buffered(p) and _buffer_bytes(p, 1) > costs.MOST_WORKSPACE:
+        return f"needs a buffer of {_buffer_bytes(p, 1) >> 20} MiB for one phase"
+    return None
+
+
+def cost(p: Problem, t: Target) -> float:
+    return costs.transposed_seconds(p)
+
+
+def most_kernels(t: Target) -> int:
+    """None of its own: its children's are counted with their algorithms."""
+    return 0
+
+
+def _buffered(p: Problem) -> bool:
+    """Whether phases are computed aside: the pixels of a row of one channel would not be neighbours in the result."""
+    return p.sw > 1 and p.iw > 1 and p.src_layout == "nchw"
+
+
+def _buffer_bytes(p: Problem, images: int) -> int:
+    return images * p.ic * -(-p.ih // p.sh) * -(-p.iw // p.sw) * DTYPES[p.dst].itemsize
+
+
+def _child(p: Problem, y: Phase, x: Phase, images: int) -> Problem:
+    return Problem(
+        n=images, g=p.g, ic=p.oc, oc=p.ic, ih=y.end - y.low, iw=x.end - x.low, kh=y.taps, kw=x.taps, dh=y.dilation, dw=x.dilation,
+        pt=y.before, pb=y.after, pl=x.before, pr=x.after, src=p.src, wei=p.wei, dst=p.dst, acc=p.acc, src_layout=p.src_layout,
+        epilogue=p.epilogue, precision=p.precision,
+    )  # fmt: skip
+
+
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
+    """A plan whose packed weights are an array of the children's packed weights.
+
+    Weights that are not finite are left to the reference: a forward problem multiplies its padding by them.
+    """
+    places = [(y, x) for y in phases(p.ih, p.oh, p.kh, p.sh, p.dh, p.pt) for x in phases(p.iw, p.ow, p.kw, p.sw, p.dw, p.pl)]
+    reached = [place for place in places if all(axis.taps for axis in place)]
+    alone = [place for place in places if not all(axis.taps for axis in place)]
+    buffered = _buffered(p)
+    most = max(min(costs.MOST_BUFFER // _buffer_bytes(p, 1), p.n) if buffered else p.n, 1)
+    children = {images: [plan(_child(p, *place, images), t, threads) for place in reached] for images in {min(most, p.n), p.n % most} - {0}}
+    some = next(iter(children.values()), [])
+    exact = reference.build(p, t, plan, threads)
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        if DTYPES[p.wei].kind in "fc" and not np.isfinite(wei).all():
+            return exact.pack(wei)
+        flipped = wei.reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw).swapaxes(1, 2)
+        packed = np.empty(len(reached), object)
+        for number, (child, (y, x)) in enumerate(zip(some, reached, strict=bool(some))):
+            taps = flipped[..., y.k0 :: y.step, x.k0 :: x.step][..., ::-1, ::-1]
+            packed[number] = child.pack(taps.reshape(p.ic, p.oc // p.g, y.taps, x.taps))
+        return packed
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        launches: dict[int, list[Launch]] = {}
+
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            if packed.dtype != object:
+                exact.run(src, packed, bias, dst, fill)
+                return
+            buffer = workspaces.take(_buffer_bytes(p, most)) if buffered else None
+            for first in range(0, p.n, most):
+                images, results = src[first : first + most], dst[first : first + most]
+                for y, x in alone:
+                    results[:, :, y.first :: p.sh, x.first :: p.sw] = _addend(p, bias)
+                inside = [results[:, :, y.first :: p.sh, x.first :: p.sw] for y, x in reached]
+                arrays = [
+                    (_under(images, y, x), to if buffer is None else _aside(p, buffer, len(images), y, x))
+                    for to, (y, x) in zip(inside, reached, strict=True)
+                ]
+                if len(images) not in launches:
+                    launches[len(images)] = [
+                        child.prepare(under, weights, to)
+                        for child, weights, (under, to) in zip(children[len(images)], packed, arrays, strict=True)
+                    ]
+                for run, weights, (under, to), place in zip(launches[len(images)], packed, arrays, inside, strict=True):
+                    run(under, weights, bias, to)
+                    if buffer is not None:
+                        place[...] = to
+            if buffer is not None:
+                workspaces.give(buffer)
+
+        return launch
+
+    return Plan(problem=p, algorithm="transposed", kernel="phases" if len(places) > 1 else "flipped", cost=cost(p, t), pack_weights=pack,
+                prepare_launch=prepare, workspace=_buffer_bytes(p, most) if buffered else 0, threads=threads,
+                children=tuple({child.problem: child for child in some}.values()))  # fmt: skip
+
+
+def _under(images: np.ndarray, y: Phase, x: Phase) -> np.ndarray:
+    """The pixels that a phase reads."""
+    return images[:, :, y.low : y.end, x.low : x.end]
+
+
+def _aside(p: Problem, buffer: np.ndarray, images: int, y: Phase, x: Phase) -> np.ndarray:
+    """The results of a phase in the buffer."""
+    dtype, shape = DTYPES[p.dst], (images, p.ic, y.many, x.many)
+    return buffer[: prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def _addend(p: Problem, bias: np.ndarray | None) -> np.ndarray:
+    """What a result that no tap reaches is."""
+    start = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if bias is None else bias.astype(DTYPES[p.acc]).reshape(1, -1, 1, 1)
+    with np.errstate(all="ignore"):
+        return reference.activate(p.epilogue, start).astype(DTYPES[p.dst])

@@ -1,0 +1,460 @@
+"""weights: the gradient of the weights, a product of two packed panels summed over all pixels of all images.
+
+A register tile holds ``mr`` vectors of output channels at a few *columns* for one tap.  Columns are the group's input channels or, where
+these are few, its channels times the columns of the kernel; the other taps are rows (and columns) of the same panel further on.
+Panels hold a band of some hundred pixels, the sums of a unit's tiles stay in its workspace between bands.
+Order of accumulation per weight: images, rows of the result, its columns, one after the other, from zero.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from math import ceil, gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed
+from .border import row_map, too_large
+from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .simd import KINDS
+from .target import Target
+from .threads import Job, Region
+from .values import finish_values
+from .weights_tile import turn, weights_tile
+
+CASES = (
+    "n2_ic24ih15_oc40k3_p1_bwd-weight_f32",
+    "n3_ic33ih9_oc17k1_bwd-weight_f32",
+    "ic3ih33_oc24k7_s2_p3_bwd-weight_f32",
+    "n2_g2_ic34ih12iw13_oc40k3_s2_p1_bwd-weight_f32_nhwc_hwio",
+    "ic17ih14_oc33k3_d2_p2_reflect_bwd-weight_f64",
+    "n5_ic20ih7_oc34k3_p1_bwd-weight_f64",
+    "ic5ih20_oc6k4_s3_p1_wrap_bwd-weight_f32",
+    "n2_g5_ic5ih12_oc10k3_p1_bwd-weight_f32",
+)
+
+
+class Tile(NamedTuple):
+    """``mr`` vectors of output channels x ``columns``."""
+
+    registers: int  # of the target, at least
+    mr: int
+    columns: int
+
+
+TILES = (
+    Tile(32, mr=2, columns=13),  # 26 accumulators, 2 gradients, 1 pixel of 32 registers; 5, 10, 20 blocks of 64, 128, 256 channels
+    Tile(32, mr=1, columns=26),  # one vector of output channels
+    Tile(16, mr=2, columns=6),
+    Tile(16, mr=1, columns=12),
+)
+
+_BAND_PIXELS = 256  # of results in a panel: its part of one block of output channels stays in the first-level cache
+_PANEL_BYTES = 384 << 10  # of both panels of a unit
+_SUM_BYTES = 256 << 10  # of a unit
+_MOST_TAPS = 1 << 16
+
+# The integers that the kernel receives: these, the row map, the image column of each padded column, the panel's bytes to each tap, and
+# the result's to each column and to each tap.
+Head = namedtuple(
+    "Head",
+    "n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks tap_parts tap_many band_images "
+    "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume "
+    "sn sc sy sx gn gc gy gx go",
+)
+_TABLES_AT = 8 * len(Head._fields)
+
+
+def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
+    """The kernel: units of work are (group, part of the output channels, part of the columns, part of the taps), each over all pixels.
+
+    Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
+    ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
+    Workspace: sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, line, junk.  What lies beyond
+    the last column or channel is computed and never stored.
+    """
+    spec = (kind, lanes, mr, columns, fma)
+    size = KINDS[kind][2]
+    width, pitch = mr * lanes, -(-columns // lanes) * lanes
+
+    def weights(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Head)
+        rows_at = at.extents + _TABLES_AT
+        columns_at = rows_at + e.padded_rows * 8
+        taps_at = columns_at + e.padded_columns * 8
+        column_out = taps_at + e.taps * 8
+        tap_out = column_out + e.columns * 8
+        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
+        sums = at.workspace + index * at.scratch
+        panel = sums + e.part_blocks * e.column_blocks * columns * e.tap_many * width * size
+        grads = panel + e.column_blocks * e.panel
+        padded = grads + e.part_blocks * e.grads
+        line_bytes = (e.positions + lanes) * size
+        lines = padded + (e.padded_columns + 3 * lanes) * size
+        junk = lines + columns * line_bytes
+        across = 1 if e.expanded == 0 else e.expanded
+        for u in range(u0, u1):
+            rest, tap_part = u // e.tap_parts, u % e.tap_parts
+            rest, column_part = rest // e.column_parts, rest % e.column_parts
+            group, part = rest // e.parts, rest % e.parts
+            t0 = tap_part * e.tap_many
+            t1 = min(t0 + e.tap_many, e.taps)
+            j0 = column_part * e.column_blocks * columns
+            j1 = min(j0 + e.column_blocks * columns, e.columns)
+            o0 = part * e.part_blocks * width
+            o1 = min(o0 + e.part_blocks * width, e.ocg)
+            blocks, oc_blocks = (j1 - j0 + columns - 1) // columns, (o1 - o0 + width - 1) // width
+            block_bytes = e.column_blocks * columns * e.tap_many * width * size
+            fill_row(kind, lanes, sums, oc_blocks * block_bytes // size, zero)
+            result = at.dst + (group * e.ocg + o0) * e.go
+            if e.resume:
+                for o in range(o1 - o0):
+                    place = sums + o // width * block_bytes + o % width * size
+                    for j in range(j0, j1):
+                        for t in range(t0, t1):
+                            to = result + o * e.go + peek("i64", column_out + j * 8) + peek("i64", tap_out + t * 8)
+                            poke(kind, place + ((j - j0) * e.tap_many + t - t0) * width * size, peek(kind, to))
+            for i0 in range(0, e.n, e.band_images):
+                images = min(e.band_images, e.n - i0)
+                for y0 in range(0, e.oh, e.band_rows):
+                    rows = min(e.band_rows, e.oh - y0)
+                    # gradients
+                    for i in range(images):
+                        for b in range(oc_blocks):
+                            o = o0 + b * width
+                            to = grads + b * e.grads + i * rows * e.ow * width * size
+                            plane = at.wei + (i0 + i) * e.gn + group * e.ocg * e.gc + y0 * e.gy
+                            if e.gx == size:
+                                runs, many = (1, rows * e.ow) if e.gy == e.ow * size else (rows, e.ow)
+                                for m in range(mr):
+                                    first = min(o + m * lanes, o1 - 1)
+                                    left = min(o1 - first, lanes)
+                                    for r in range(runs):
+                                        turn(kind, lanes, to + (r * many * width + m * lanes) * size, width * size,
+                                             plane + first * e.gc + r * e.gy, e.gc, left, many)  # fmt: skip
+                            else:
+                                for r in range(rows):
+                                    for x in range(e.ow):
+                                        pixel, place = plane + o * e.gc + r * e.gy + x * e.gx, to + (r * e.ow + x) * width * size
+                                        if e.gc == size:
+                                            copy(kind, lanes, place, pixel, min(width, o1 - o))
+                                        else:
+                                            for lane in range(min(width, o1 - o)):
+                                                poke(kind, place + lane * size, peek(kind, pixel + lane * e.gc))
+                    # pixels
+                    for i in range(images):
+                        plane = at.src + (i0 + i) * e.sn + group * e.icg * e.sc
+                        used = (rows - 1) * e.q + e.kh_rows
+                        for b in range(blocks):
+                            j = j0 + b * columns
+                            many = min(columns, j1 - j)
+                            start = panel + b * e.panel + i * ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
+                            runs, positions = (1, used * e.positions) if e.flat else (used, e.positions)
+                            for r in range(runs):
+                                row = peek("i64", rows_at + (y0 * e.q + r) * e.g * 8)
+                                to = start + r * e.row
+                                if row < 0:
+                                    fill_row(kind, lanes, to, e.positions * pitch, fill)
+                                elif e.sx == size and e.expanded == 0 and e.step == 1:
+                                    line = plane + j * e.sc + row * e.sy
+                                    first = peek("i64", columns_at + e.before * 8)
+                                    for m in range(pitch // lanes):
+                                        c = min(m * lanes, many - 1)
+                                        turn(kind, lanes, to + (e.before * pitch + m * lanes) * size, pitch * size,
+                                             line + c * e.sc + first * size, e.sc, min(many - c, lanes),
+                                             positions - e.before - e.after)  # fmt: skip
+                                    if e.before + e.after:
+                                        for at_side in range(e.before + e.after):
+                                            x = at_side if at_side < e.before else e.positions - e.before - e.after + at_side
+                                            place = to + x * pitch * size
+                                            column = peek("i64", columns_at + x * 8)
+                                            for c in range(many):
+                                                value = fill if column < 0 else peek(kind, line + c * e.sc + column * size)
+                                                poke(kind, place + c * size, value)
+                                elif e.sc == size and e.expanded == 0:
+                                    line = plane + j * size + row * e.sy
+                                    for x in range(e.positions):
+                                        column = peek("i64", columns_at + x * e.step * 8)
+                                        place = to + x * pitch * size
+                                        if column < 0:
+                                            fill_row(kind, lanes, place, columns, fill)
+                                        else:
+                                            copy(kind, lanes, place, line + column * e.sx, many)
+                                else:
+                                    channel = -1
+                                    for column in range(many):
+                                        c, kx = (j + column) // across, (j + column) % across
+                                        if c != channel:
+                                            channel = c
+                                            line = plane + c * e.sc + row * e.sy
+                                            copied = e.sx == size
+                                            if copied:
+                                                copy(kind, lanes, padded + e.left * size, line, e.inside)
+                                            for x in range(e.padded_columns):
+                                                if copied and e.left <= x < e.left + e.inside:
+                                                    continue
+                                                source = peek("i64", columns_at + x * 8)
+                                                poke(kind, padded + x * size, fill if source < 0 else peek(kind, line + source * e.sx))
+                                        own, source_at = lines + column * line_bytes, padded + kx * e.kx_step * size
+                                        if e.step == 2:
+                                            split(kind, lanes, own, junk, source_at, e.positions)
+                                        else:
+                                            for x in range(e.positions):
+                                                poke(kind, own + x * size, peek(kind, source_at + x * e.step * size))
+                                    for m in range(pitch // lanes):
+                                        c = min(m * lanes, many - 1)
+                                        turn(kind, lanes, to + m * lanes * size, pitch * size, lines + c * line_bytes, line_bytes,
+                                             min(many - c, lanes), e.positions)  # fmt: skip
+                    image_step = ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
+                    dense = e.q * e.row == e.ow * e.pixel_step
+                    for b in range(blocks):
+                        for t in range(t0, t1):
+                            pixels = panel + b * e.panel + peek("i64", taps_at + t * 8)
+                            place = sums + (b * columns * e.tap_many + t - t0) * width * size
+                            for o in range(oc_blocks):
+                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grads + o * e.grads, pixels,
+                                             e.pixel_step, e.q * e.row, image_step, images, 1 if dense else rows,
+                                             rows * e.ow if dense else e.ow)  # fmt: skip
+            places = (j1 - j0) * e.tap_many
+            for b in range(oc_blocks):
+                many = min(width, o1 - o0 - b * width)
+                to = result + b * width * e.go
+                if e.way == 1 and places >= lanes:
+                    to += peek("i64", column_out + j0 * 8)
+                    for m in range((many + lanes - 1) // lanes):
+                        left = min(many - m * lanes, lanes)
+                        for place in range(0, places, lanes):
+                            first = min(place, places - lanes)
+                            turn(kind, lanes, to + m * lanes * e.go + first * size, e.go,
+                                 sums + b * block_bytes + (first * width + m * lanes) * size, width * size, lanes, left)  # fmt: skip
+                else:
+                    for j in range(j0, j1):
+                        for t in range(t0, t1):
+                            place = sums + b * block_bytes + ((j - j0) * e.tap_many + t - t0) * width * size
+                            out = to + peek("i64", column_out + j * 8) + peek("i64", tap_out + t * 8)
+                            if e.way == 2:
+                                copy(kind, lanes, out, place, many)
+                            else:
+                                for lane in range(many):
+                                    poke(kind, out + lane * e.go, peek(kind, place + lane * size))
+
+    return weights
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """The gradient of the weights, everything float32 or everything float64."""
+    reason = not_computed(p, "bwd_weight")
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
+        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
+    if p.epilogue:
+        return f"does not fuse {p.epilogue}"
+    if p.kh * p.kw > _MOST_TAPS:
+        return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
+    size = DTYPES[p.acc].itemsize
+    tile, lanes = _tile(p, t), t.lanes(size)
+    split = _split(p, tile, lanes, size, 1)
+    if _unit_seconds(p, tile, lanes, split) > costs.MOST_SECONDS:
+        return f"needs {_unit_seconds(p, tile, lanes, split):.1f} s for one image's part of the weights"
+    return too_large(p, _layout(p, tile, lanes, size, 1)[2])
+
+
+def cost(p: Problem, t: Target) -> float:
+    """FMAs in padded blocks of the best tile, and the packing of both panels."""
+    tile = _tile(p, t)
+    return costs.weights_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.columns, _expanded(p, tile))
+
+
+def most_kernels(t: Target) -> int:
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    return sum(tile.registers == most for tile in TILES)
+
+
+def _tile(p: Problem, t: Target) -> Tile:
+    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
+    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    fitting = [tile for tile in TILES if tile.registers == most]
+    return min(fitting, key=lambda tile: costs.weights_seconds(p, lanes, tile.mr, tile.columns, _expanded(p, tile)))
+
+
+def _expanded(p: Problem, tile: Tile) -> bool:
+    """Whether columns are those of the kernel, too: where fewer blocks of columns hold them than blocks of channels for each."""
+    icg = p.ic // p.g
+    return p.kw > 1 and ceil(icg * p.kw / tile.columns) < p.kw * ceil(icg / tile.columns)
+
+
+class _Steps(NamedTuple):
+    """What a panel holds: of the padded image every g-th row and, unless expanded, gx-th column; results q rows and qx columns apart."""
+
+    g: int
+    gx: int
+    q: int
+    qx: int
+    down: int  # rows between two taps
+    across: int  # columns
+    kh_rows: int  # rows that one output row reads
+    positions: int  # of a row
+
+
+def _steps(p: Problem, expanded: bool) -> _Steps:
+    # between the taps of one row or column of results, and the results of one tap, nothing is read
+    sh, sw = (p.sh if p.oh > 1 else p.dh), (p.sw if p.ow > 1 else p.dw)
+    dh, dw = (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else sw)
+    g, gx = gcd(sh, dh), gcd(sw, dw)
+    kh_rows = (p.kh - 1) * (dh // g) + 1
+    if expanded:
+        return _Steps(g, sw, sh // g, 1, dh // g, 0, kh_rows, p.ow)
+    return _Steps(g, gx, sh // g, sw // gx, dh // g, dw // gx, kh_rows, (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1)
+
+
+class _Split(NamedTuple):
+    """How the work is cut: blocks of output channels and of columns of a unit, its taps; images and rows of a band."""
+
+    part_blocks: int
+    column_blocks: int
+    tap_many: int
+    images: int
+    rows: int
+
+    def units(self, oc_blocks: int, column_blocks: int, taps: int) -> int:
+        """Of one group."""
+        return ceil(oc_blocks / self.part_blocks) * ceil(column_blocks / self.column_blocks) * ceil(taps / self.tap_many)
+
+
+def _counts(p: Problem, tile: Tile, lanes: int) -> tuple[int, int, int]:
+    """Blocks of output channels and of columns of a group, and taps of a column."""
+    expanded = _expanded(p, tile)
+    columns = p.ic // p.g * (p.kw if expanded else 1)
+    return ceil(p.oc // p.g / (tile.mr * lanes)), ceil(columns / tile.columns), p.kh if expanded else p.kh * p.kw
+
+
+def _unit_seconds(p: Problem, tile: Tile, lanes: int, split: _Split) -> float:
+    """Of one image."""
+    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
+    return seconds / (p.g * split.units(*_counts(p, tile, lanes)))
+
+
+def _smaller(whole: int, part: int) -> int:
+    """The largest part smaller than ``part`` of parts as even as can be."""
+    return ceil(whole / ceil(whole / (part - 1)))
+
+
+def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
+    """Sums and panels that fit the cache, units enough for the threads."""
+    counts = oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
+    width, s = tile.mr * lanes, _steps(p, _expanded(p, tile))
+    tile_bytes = width * tile.columns * size
+    a, b, many = oc_blocks, column_blocks, taps
+    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
+    wanted = 4 * threads if threads > 1 else 1
+    while True:
+        units = p.g * _Split(a, b, many, 1, 1).units(*counts)
+        if a * b * many * tile_bytes <= _SUM_BYTES and units >= wanted and seconds <= costs.UNIT_SECONDS * units:
+            break
+        if a * b == 1:
+            if (a * b * many * tile_bytes <= _SUM_BYTES and seconds <= costs.UNIT_SECONDS * units) or many == 1:
+                break
+            many = _smaller(taps, many)
+        elif (a * width >= b * tile.columns and a > 1) or b == 1:
+            a = _smaller(oc_blocks, a)
+        else:
+            b = _smaller(column_blocks, b)
+    pitch = ceil(tile.columns / lanes) * lanes
+    of_row = size * (a * width * p.ow + b * pitch * s.positions * s.q)
+    rows = max(min(max(_BAND_PIXELS // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
+    rows = ceil(p.oh / ceil(p.oh / rows))
+    images = max(min(_BAND_PIXELS // (p.oh * p.ow), _PANEL_BYTES // (p.oh * of_row), p.n), 1) if rows == p.oh else 1
+    return _Split(a, b, many, images, rows)
+
+
+def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Head, np.ndarray, int]:
+    """The kernel's integers but for strides, its tables but for the result's, bytes of workspace of one thread."""
+    expanded = _expanded(p, tile)
+    s, split = _steps(p, expanded), _split(p, tile, lanes, size, threads)
+    oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
+    width, pitch = tile.mr * lanes, ceil(tile.columns / lanes) * lanes
+    row = s.positions * pitch * size
+    panel_rows = (split.rows - 1) * s.q + s.kh_rows
+    panel, grads = split.images * panel_rows * row, split.images * split.rows * p.ow * width * size
+    padded = (s.positions - 1) * s.gx + ((p.kw - 1) * p.dw if expanded else 0) + 1
+    before = min(p.pl, s.positions)
+    left = min(p.pl, padded)
+    head = Head(
+        n=p.n, planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, oh=p.oh, ow=p.ow, columns=p.ic // p.g * (p.kw if expanded else 1), taps=taps,
+        expanded=p.kw if expanded else 0, kx_step=p.dw, parts=ceil(oc_blocks / split.part_blocks), part_blocks=split.part_blocks,
+        column_parts=ceil(column_blocks / split.column_blocks), column_blocks=split.column_blocks, tap_parts=ceil(taps / split.tap_many),
+        tap_many=split.tap_many, band_images=split.images, band_rows=split.rows, g=s.g, q=s.q, kh_rows=s.kh_rows,
+        padded_rows=p.ih_padded, padded_columns=padded, row=row, positions=s.positions, before=before,
+        after=max(s.positions - before - p.iw, 0), left=left, inside=min(padded - left, p.iw), step=s.gx,
+        pixel_step=s.qx * pitch * size, panel=panel, grads=grads, flat=0, way=0, resume=0,
+        sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0,
+    )  # fmt: skip
+    down = np.arange(p.kh) * s.down * row
+    right = np.arange(1 if expanded else p.kw) * s.across * pitch * size
+    tables = np.concatenate([row_map(p), border_indices(-p.pl, padded, 1, p.iw, p.border), (down[:, None] + right).reshape(-1)])
+    scratch = split.part_blocks * split.column_blocks * tile.columns * split.tap_many * width * size
+    scratch += split.column_blocks * panel + split.part_blocks * grads
+    scratch += (padded + 4 * lanes) * size + (tile.columns + 1) * (s.positions + lanes) * size
+    return head, tables, ceil(scratch / 64) * 64
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan whose packed weights are the result's gradient, as it is."""
+    kind = p.acc
+    size, tile = KINDS[kind][2], _tile(p, t)
+    lanes, dtype = t.lanes(size), DTYPES[kind]
+    name = f"weights_{kind}_{tile.mr}x{tile.columns}_{lanes}"
+    region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
+    head, tables, scratch = _layout(p, tile, lanes, size, threads)
+    units = p.g * head.parts * head.column_parts * head.tap_parts
+    own = _Split(head.part_blocks, head.column_blocks, head.tap_many, 1, 1)
+    most = max(int(costs.MOST_SECONDS / _unit_seconds(p, tile, lanes, own)), 1)  # images of one launch
+    expanded = bool(head.expanded)
+
+    def launch_of(images: int, resume: int, src: np.ndarray, grad: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        (sn, sc, sy, sx), (gn, gc, gy, gx), (go, dc, dy, dx) = src.strides, grad.strides, dst.strides
+        columns = np.arange(p.ic // p.g) * dc
+        down, across = np.arange(p.kh) * dy, np.arange(p.kw) * dx
+        if expanded:
+            out = (columns[:, None] + across).reshape(-1), down
+        else:
+            out = columns, (down[:, None] + across).reshape(-1)
+        dense = not expanded and head.tap_parts == 1 and (dc, dy, dx) == (p.kh * p.kw * size, p.kw * size, size)
+        flat = p.kh * p.kw == p.sh == p.sw == 1 and p.iw == p.ow and p.ih == p.oh and (sy, sx) == (p.iw * size, size)
+        e = head._replace(n=images, resume=resume, flat=int(flat), way=2 if go == size else int(dense), sn=sn, sc=sc, sy=sy, sx=sx,
+                          gn=gn, gc=gc, gy=gy, gx=gx, go=go)  # fmt: skip
+        extents = np.concatenate([np.array(e, np.int64), tables, *out])
+        seconds = costs.weights_seconds(p.replace(n=images), lanes, tile.mr, tile.columns, expanded)
+        return region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        foreign = [array.dtype != dtype for array in (src, packed, dst)]
+        launches: dict[tuple[int, bool], Launch] = {}
+
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            if not p.n:
+                dst[...] = 0
+                return
+            result = np.empty(dst.shape, dtype) if foreign[2] else dst
+            for first in range(0, p.n, most):
+                arrays = src[first : first + most], packed[first : first + most]
+                # byte-swapped arrays, a launch's images at a time
+                image, grad = (array.astype(dtype) if odd else array for array, odd in zip(arrays, foreign, strict=False))
+                key = len(image), first > 0
+                if key not in launches:
+                    launches[key] = launch_of(*key, image, grad, result, fill)
+                launches[key](image, grad, None, result)
+            if foreign[2]:
+                dst[...] = result
+
+        return launch
+
+    return Plan(problem=p, algorithm="weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads)  # fmt: skip

@@ -1,0 +1,124 @@
+"""weights_tile: the register tile of `weights`, output channels in lanes, and the transposition that packs its panels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import Emitter, literal
+
+_FEWEST = 4  # elements of a row that are transposed in a square
+
+
+@intrinsic(prefer_literal=True)
+def weights_tile(
+    typing_context: Any, spec: Any, sums: Any, sums_step: Any, grad: Any, pixels: Any, pixel_step: Any, row_step: Any, image_step: Any,
+    images: Any, rows: Any, many: Any,
+) -> Any:  # fmt: skip
+    """``mr`` vectors of output channels at ``columns`` columns, one tap.
+
+    ``sums[j][o] += sum_{n, y, x} grad[n][y][x][o] * pixels[n*image_step + y*row_step + x*pixel_step + j*itemsize]``
+
+    ``spec = (kind, lanes, mr, columns, fma)``.  ``sums`` is the address of vectors ``[mr*lanes]``, ``sums_step`` bytes apart; ``grad`` that
+    of a dense panel ``[images][rows][many][mr*lanes]``.  Order of accumulation: n, y, x.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _emit_weights(builder, chosen, *arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 10), codegen
+
+
+def _emit_weights(
+    builder: Any, spec: tuple[Any, ...], sums: Any, sums_step: Any, grad: Any, pixels: Any, pixel_step: Any, row_step: Any,
+    image_step: Any, images: Any, rows: Any, many: Any,
+) -> None:  # fmt: skip
+    kind, lanes, mr, columns, fma = spec
+    emit = Emitter(builder, kind, lanes, bool(fma))
+    places = [emit.offset(sums, emit.times(sums_step, j)) for j in range(columns)]
+    acc = [[emit.variable(emit.load(emit.offset(place, m * emit.width))) for place in places] for m in range(mr)]
+    panel, image = emit.variable(grad), emit.variable(pixels)
+    with emit.loop(images):
+        row = emit.variable(emit.get(image))
+        with emit.loop(rows):
+            here = emit.variable(emit.get(row))
+            with emit.loop(many):
+                values = [[emit.get(place) for place in line] for line in acc]
+                at, weights = emit.get(here), emit.get(panel)
+                vectors = [emit.load(emit.offset(weights, m * emit.width)) for m in range(mr)]
+                for j in range(columns):
+                    pixel = emit.splat(emit.offset(at, j * emit.itemsize))
+                    for m in range(mr):
+                        values[m][j] = emit.multiply_add(vectors[m], pixel, values[m][j])
+                for line, found in zip(acc, values, strict=True):
+                    for place, value in zip(line, found, strict=True):
+                        emit.set(place, value)
+                emit.set(here, emit.offset(at, pixel_step))
+                emit.set(panel, emit.offset(weights, mr * emit.width))
+            emit.set(row, emit.offset(emit.get(row), row_step))
+        emit.set(image, emit.offset(emit.get(image), image_step))
+    for m in range(mr):
+        for j, place in enumerate(places):
+            emit.store(emit.offset(place, m * emit.width), emit.get(acc[m][j]))
+
+
+@intrinsic(prefer_literal=True)
+def turn(
+    typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any
+) -> Any:  # fmt: skip
+    """``dst[e*pitch + r] = src[r*row_step + e]`` for ``e < many`` and ``r < lanes``, of rows beyond the last of ``rows`` again the last.
+
+    ``pitch`` and ``row_step`` are bytes.  Squares, the last of which overlaps the one before; of few elements one by one, and then what
+    lies at ``r >= rows`` may be left as it was.
+    """
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _emit_turn(Emitter(builder, name, width, False), *arguments[2:])
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 6), codegen
+
+
+def _emit_turn(emit: Emitter, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any) -> None:
+    build, lanes = emit.builder, emit.lanes
+    last = emit.offset(many, -lanes)
+    with build.if_else(build.icmp_signed(">=", last, emit.constant(0))) as (enough, few):
+        with enough:
+            lines = []
+            for r in range(lanes):
+                within = build.icmp_signed("<", emit.constant(r), rows)
+                lines.append(emit.offset(src, emit.times(row_step, build.select(within, emit.constant(r), emit.offset(rows, -1)))))
+            first = emit.variable(emit.constant(0))
+            with emit.loop(emit.quotient(emit.offset(many, lanes - 1), lanes)):
+                start = emit.get(first)
+                start = build.select(build.icmp_signed("<", start, last), start, last)
+                square = [emit.load(emit.offset(line, emit.times(start, emit.itemsize))) for line in lines]
+                for e, column in enumerate(emit.transpose(square)):
+                    emit.store(emit.offset(dst, emit.times(pitch, emit.offset(start, e))), column)
+                emit.set(first, emit.offset(emit.get(first), lanes))
+        with few:
+            if lanes > _FEWEST:
+                half = emit.of(emit.kind, lanes // 2)
+                for start in (0, half.lanes):
+                    place, line = emit.offset(dst, start * emit.itemsize), emit.offset(src, emit.times(row_step, start))
+                    _emit_turn(half, place, pitch, line, row_step, emit.offset(rows, -start), many)
+            else:
+                _emit_turn_singly(emit, dst, pitch, src, row_step, rows, many)
+
+
+def _emit_turn_singly(emit: Emitter, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any) -> None:
+    one = emit.of(emit.kind, 1)
+    to, line = emit.variable(dst), emit.variable(src)
+    with emit.loop(rows):
+        at, place = emit.variable(emit.get(line)), emit.variable(emit.get(to))
+        with emit.loop(many):
+            one.store(emit.get(place), one.load(emit.get(at)))
+            emit.set(at, emit.offset(emit.get(at), emit.itemsize))
+            emit.set(place, emit.offset(emit.get(place), pitch))
+        emit.set(line, emit.offset(emit.get(line), row_step))
+        emit.set(to, emit.offset(emit.get(to), emit.itemsize))

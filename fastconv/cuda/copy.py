@@ -1,0 +1,100 @@
+"""copy: device arrays in another type or layout: weights for the kernels that want theirs so, images that none reads in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..planning.problem import DTYPES, dtype_name
+from .arrays import DeviceArray
+from .compile import Kernel
+from .driver import Launch, Memory, uploaded
+from .finish import SUMS
+from .simd import SIZES
+
+_THREADS = 256
+_MOST = 2**31 - 1  # elements of one launch
+AT = ("src", "dst", "s0", "s1", "s2", "s3", "d0", "d1", "d2", "d3")
+EXTENTS = ("count", "n1", "n2", "n3")
+
+
+def body(e: Any, spec: tuple[str, str], at: Any, v: Any, x: Any) -> None:
+    """``dst[i0, i1, i2, i3] = src[i0, i1, i2, i3]`` of any strides, one element a thread, converted as C does."""
+    stored, to = spec
+    place = e.block("x") * _THREADS + e.thread("x")
+
+    def one(nothing: list[Any]) -> list[Any]:
+        rest, i3 = place // x.n3, place % x.n3
+        rest, i2 = rest // x.n2, rest % x.n2
+        i0, i1 = rest // x.n1, rest % x.n1
+        value = e.load(stored, to, at.src + at.s0 * i0 + at.s1 * i1 + at.s2 * i2 + at.s3 * i3, 1)
+        e.store(to, at.dst + at.d0 * i0 + at.d1 * i1 + at.d2 * i2 + at.d3 * i3, value)
+        return nothing
+
+    e.when(place < x.count, [], one)
+
+
+def kernel_of(stored: str, to: str) -> Kernel:
+    """The kernel that makes ``to`` of ``stored``."""
+    return Kernel(f"copy_{stored}_{to}", body, (stored, to), AT, ("i32", ("unused",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
+                  fused=False)  # fmt: skip
+
+
+def copied(src: DeviceArray, dst: DeviceArray) -> None:
+    """Queue the copy of an array of at most four dimensions into another of its shape on the source's stream."""
+    assert src.shape == dst.shape
+    assert src.ndim <= 4
+    if not src.size:
+        return
+    shape = (1,) * (4 - src.ndim) + src.shape
+    if src.size > _MOST:
+        axis = int(np.argmax(src.shape))
+        half = src.shape[axis] // 2
+        for part in (slice(None, half), slice(half, None)):
+            index = (*[slice(None)] * axis, part)
+            copied(src[index], dst[index])
+        return
+    at = tuple((0,) * (4 - array.ndim) + array.strides for array in (src, dst))
+    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype))
+    grid = (-(-src.size // _THREADS), 1, 1)
+    Launch(kernel, grid, (0, 0, *at[0], *at[1]), (0,), (src.size, *shape[1:]), device=src.device)(src.stream, src.address, dst.address)
+
+
+def converted(array: DeviceArray, dtype: Any) -> DeviceArray:
+    """A dense copy of an array in another type, made on its stream.
+
+    Raises
+    ------
+    TypeError
+        A type that kernels do not load or store.
+    """
+    for name in (dtype_name(array.dtype), dtype_name(dtype)):
+        if name not in SIZES:
+            raise TypeError(f"CUDA kernels do not read or write {DTYPES[name]}")
+    memory = Memory(array.nbytes // array.dtype.itemsize * np.dtype(dtype).itemsize, array.device, array.stream)
+    result = DeviceArray(memory.address, array.shape, None, dtype, array.stream, array.device, memory)
+    copied(array, result)
+    return result
+
+
+def on_device(array: Any, kind: str, device: int | None = None) -> DeviceArray:
+    """An array as device memory of this type: itself where it is, else a copy."""
+    dtype = DTYPES[kind]
+    if not isinstance(array, DeviceArray):
+        with np.errstate(all="ignore"):
+            array = np.ascontiguousarray(array, dtype)
+        memory = uploaded(array, device)
+        return DeviceArray(memory.address, array.shape, None, dtype, 0, memory.device, memory)
+    if array.dtype == dtype or (array.dtype.kind in "iu" and dtype.kind in "iu" and array.dtype.itemsize == dtype.itemsize):
+        return array
+    return converted(array, dtype)
+
+
+def addend(acc: str, bias: Any, device: int | None) -> DeviceArray:
+    """A bias as kernels read it: dense, in the type of a thread's sums, rounded or wrapped as ``acc`` does first."""
+    if not isinstance(bias, DeviceArray):
+        with np.errstate(all="ignore"):
+            bias = np.asarray(bias).astype(DTYPES[acc])
+    array = on_device(bias, SUMS[acc], device)
+    return array if array.dense else converted(array, DTYPES[SUMS[acc]])

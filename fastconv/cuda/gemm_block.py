@@ -1,0 +1,418 @@
+"""gemm_block: what the algorithms for many channels share: blocks of products over pixels that are never brought into a matrix.
+
+A block's result is ``bm`` output channels at ``bn`` pixels of the batch.  Eight input channels under one tap at a time are brought to
+shared memory, while the block multiplies the eight before; the border is looked at once for each tap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, dtype_name, not_computed, parse_epilogue
+from . import border
+from .arrays import DeviceArray
+from .compile import Kernel
+from .copy import on_device
+from .driver import MOST_GRID, Memory
+from .driver import Launch as DriverLaunch
+from .finish import SUMS, cannot_finish, finish_values, finished, store_row
+from .simd import SIZES, VECTOR
+
+DEPTH = 8  # input channels that are in shared memory at once, twice
+MOST_PIXELS = 2**30  # of one launch
+
+
+class Tile(NamedTuple):
+    """``bm`` output channels at ``bn`` pixels of a block, ``tm x tn`` of a thread, for sums of ``size`` bytes; what it may take."""
+
+    size: int
+    bm: int
+    bn: int
+    tm: int
+    tn: int
+    registers: int
+    blocks: int  # on a multiprocessor, at least
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return self.bm * self.bn // (self.tm * self.tn)
+
+
+class Spec(NamedTuple):
+    """What a kernel is compiled for; ``last``: channels are dense in memory, else pixels of a row are."""
+
+    src: str
+    acc: str
+    dst: str
+    rounding: str
+    tile: Tile
+    last: int
+
+
+AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")
+EXTENTS = (
+    "pixels", "plane", "ow", "icg", "ocg", "blocks", "kh", "kw", "sh", "sw", "dh", "dw", "pt", "pl", "depths", "dense", "line", "biased",
+    "activated", *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
+)  # fmt: skip
+_AXES = {name: tuple(f"{name}_{field}" for field in border.FIELDS) for name in "yx"}
+
+
+class Block:
+    """One thread's part of a block: what it fetches, keeps in shared memory and stores; `multiply` is the algorithm's.
+
+    Shared memory holds two buffers, each ``[DEPTH][pitch_m]`` weights and ``[DEPTH][pitch_n]`` pixels.
+    """
+
+    spare = 0  # elements between the rows of shared memory
+
+    def __init__(self, e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
+        self.e, self.s, self.at, self.v, self.x = e, s, at, v, x
+        tile = s.tile
+        self.kind = SUMS[s.acc]
+        self.size = SIZES[self.kind]
+        self.pitch_m, self.pitch_n = tile.bm + self.spare, tile.bn + self.spare
+        self.buffer = DEPTH * (self.pitch_m + self.pitch_n) * self.size
+        self.t = e.thread("x")
+        self.group, self.part = e.block("y") // x.blocks, e.block("y") % x.blocks
+        self.first = e.block("x") * tile.bn
+        # a thread fetches `count` channels of each of some pixels
+        self.columns = min(tile.threads, tile.bn)
+        self.count = DEPTH * self.columns // tile.threads
+        self.channel = self.t // self.columns * self.count
+        # of the block, what the thread's sums stand for: the second runs faster
+        self.channels, self.pixels = self.places()
+
+    def run(self) -> None:
+        """Fetch ahead, multiply, store."""
+        e, s, x = self.e, self.s, self.x
+        tile = s.tile
+        pixels = range(0, tile.bn, self.columns)
+        weights = self.at.wei + e.i64(e.block("y")) * self.step_bytes * (x.depths * x.kh * x.kw)
+        weights = weights + e.i64(self.t * (tile.bm * DEPTH // tile.threads * self.size))
+        zero = e.i32(0)
+        place = [zero, zero, zero, weights, *self.under(pixels, zero, zero)]
+        held = len(place)
+        fetched = self.fetch(place)
+        self.keep(0, fetched)
+        e.barrier()
+        many = len(fetched)
+
+        def step(n: Any, values: list[Any]) -> list[Any]:
+            sums = values[held + many :]
+
+            def ahead(values: list[Any]) -> list[Any]:
+                place = self.next(values[:held], pixels)
+                return [*place, *self.fetch(place)]
+
+            following = e.when(n + 1 < x.depths * x.kh * x.kw, values[: held + many], ahead)
+            sums = self.multiply((n % 2) * self.buffer, sums)
+            self.keep((n + 1) % 2 * self.buffer, following[held:])
+            e.barrier()
+            return [*following, *sums]
+
+        done = e.loop(x.depths * x.kh * x.kw, [*place, *fetched, *self.started()], step)
+        self.store(done[held + many :])
+
+    @property
+    def step_bytes(self) -> int:
+        """Of the weights of one step."""
+        return self.s.tile.bm * DEPTH * self.size
+
+    def pixel(self, column: Any) -> tuple[Any, Any, Any]:
+        """(address of its image's first channel that this thread fetches, row, column) under the first tap, of a pixel of the block."""
+        e, at, x = self.e, self.at, self.x
+        q = e.least(self.first + column, x.pixels - 1)
+        n, rest = q // x.plane, q % x.plane
+        oy, ox = rest // x.ow, rest % x.ow
+        return at.src + at.sn * n + at.sc * (self.group * x.icg + self.channel), oy * x.sh - x.pt, ox * x.sw - x.pl
+
+    def under(self, pixels: Any, ky: Any, kx: Any) -> list[Any]:
+        """The addresses of the pixels under a tap; 0 in the constant border.
+
+        Where the pixels lie is found again for each tap: 4 registers a pixel are better used (sm_75: 40 bytes of spills without).
+        """
+        e, at, x = self.e, self.at, self.x
+        found = []
+        for first in pixels:
+            image, y, column = self.pixel(self.e.anew(self.t % self.columns + first))
+            row = border.mapped(e, tuple(getattr(x, name) for name in _AXES["y"]), y + ky * x.dh)
+            column = border.mapped(e, tuple(getattr(x, name) for name in _AXES["x"]), column + kx * x.dw)
+            place = image + at.sy * e.most(row, 0) + at.sx * e.most(column, 0)
+            found.append(e.pick((row < 0) | (column < 0), e.i64(0), place))
+        return found
+
+    def next(self, place: list[Any], pixels: Any) -> list[Any]:
+        """The place of the following step: (channels done, ky, kx, address of weights, addresses of pixels)."""
+        e, x = self.e, self.x
+        done, ky, kx, weights, *addresses = place
+        done, weights = done + DEPTH, weights + self.step_bytes
+
+        def further(values: list[Any]) -> list[Any]:
+            done, ky, kx, *addresses = values
+            return [done, ky, kx, *(e.pick(a < 1, a, a + self.at.sc * DEPTH) for a in addresses)]
+
+        def tap(values: list[Any]) -> list[Any]:
+            _, ky, kx, *_ = values
+            end = kx + 1 >= x.kw
+            ky, kx = e.pick(end, ky + 1, ky), e.pick(end, 0, kx + 1)
+            return [e.i32(0), ky, kx, *self.under(pixels, ky, kx)]
+
+        done, ky, kx, *addresses = e.when(done < x.icg, [done, ky, kx, *addresses], further, tap)
+        return [done, ky, kx, weights, *addresses]
+
+    def fetch(self, place: list[Any]) -> list[Any]:
+        """The thread's weights and pixels of a step, in registers."""
+        e, s = self.e, self.s
+        done, _, _, weights, *addresses = place
+        found = e.load(self.kind, self.kind, weights, s.tile.bm * DEPTH // s.tile.threads)
+        left = self.x.icg - done - self.channel
+        for address in addresses:
+            found += e.when(address > 0, [self.v.fill] * self.count, self.reader(address, left))
+        # channels beyond the last have weights of zero; what meets these must be finite
+        start = s.tile.bm * DEPTH // s.tile.threads
+        zero = e.number(self.kind, 0)
+        return found[:start] + [e.pick(left > n % self.count, value, zero) for n, value in enumerate(found[start:])]
+
+    def reader(self, address: Any, left: Any) -> Any:
+        """What loads ``count`` channels of a pixel, of which ``left`` exist."""
+        e, s, at = self.e, self.s, self.at
+        width = SIZES[s.src] * min(self.count, VECTOR // SIZES[s.src])
+
+        def singly(_: list[Any]) -> list[Any]:
+            # addresses one behind the other take fewer registers than products of the stride
+            found, place = [], address + at.sc * e.least(left - 1, 0)
+            for n in range(self.count):
+                found += e.load(s.src, self.kind, place, 1)
+                place = e.pick(left > n + 1, place + at.sc, place)
+            return found
+
+        def whole(_: list[Any]) -> list[Any]:
+            return e.load(s.src, self.kind, address, self.count)
+
+        def read(values: list[Any]) -> list[Any]:
+            if not s.last:
+                return singly(values)
+            return e.when((left >= self.count) & (e.below(address, width) < 1), values, whole, singly)
+
+        return read
+
+    def keep(self, buffer: Any, fetched: list[Any]) -> None:
+        """Put what was fetched into shared memory."""
+        e, tile = self.e, self.s.tile
+        start = tile.bm * DEPTH // tile.threads
+        base = e.shared() + buffer
+        place = self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm
+        e.shared_store(self.kind, base + place * self.size, [self.kept(value) for value in fetched[:start]])
+        base = base + DEPTH * self.pitch_m * self.size
+        for n, value in enumerate(fetched[start:]):
+            j, k = n // self.count, n % self.count
+            place = (self.channel + k) * self.pitch_n + self.t % self.columns + j * tile.threads
+            e.shared_store(self.kind, base + place * self.size, [self.kept(value)])
+
+    def kept(self, value: Any) -> Any:
+        """A number as shared memory holds it."""
+        return value
+
+    def multiply(self, buffer: Any, sums: list[Any]) -> list[Any]:
+        """Add the products of the channels in a buffer."""
+        raise NotImplementedError
+
+    def places(self) -> tuple[list[Any], list[Any]]:
+        """The thread's output channels and pixels, counted from the block's first."""
+        raise NotImplementedError
+
+    @property
+    def adjacent(self) -> tuple[int, int]:
+        """How many of the thread's output channels, and of its pixels, follow one another."""
+        raise NotImplementedError
+
+    def started(self) -> list[Any]:
+        """The sums' start."""
+        e, x, tile = self.e, self.x, self.s.tile
+        sums = []
+        for channel in self.channels:
+            o = self.part * tile.bm + channel
+
+            def read(_: list[Any], o: Any = o) -> list[Any]:
+                place = e.i64(self.group * x.ocg + e.least(o, x.ocg - 1))
+                return e.load(self.kind, self.kind, self.at.bias + place * self.size, 1)
+
+            (start,) = e.when(x.biased > 0, [e.number(self.kind, 0)], read)
+            sums += [start] * tile.tn
+        return sums
+
+    def store(self, sums: list[Any]) -> None:
+        """Finish and store the thread's sums."""
+        e, s, at, x = self.e, self.s, self.at, self.x
+        tile, vector = s.tile, self.adjacent[0 if s.last else 1]
+        sums = [value for i in range(tile.tm) for value in finished(e, s.acc, s.dst, s.rounding, x.activated, self.v,
+                                                                    sums[i * tile.tn : (i + 1) * tile.tn])]  # fmt: skip
+        channels = [self.part * tile.bm + o for o in self.channels]
+        pixels = [self.first + q for q in self.pixels]
+        lines = []
+        for q in pixels:
+            q = e.least(q, x.pixels - 1)
+            rest = q % x.plane
+            lines.append(at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg))
+
+        def alone(i: int, j: int) -> None:
+            def one(nothing: list[Any]) -> list[Any]:
+                e.store(s.dst, lines[j] + at.dc * channels[i], [sums[i * tile.tn + j]])
+                return nothing
+
+            e.when((pixels[j] < x.pixels) & (channels[i] < x.ocg), [], one)
+
+        # results that are adjacent in memory, if they are dense and all exist: channels of a pixel or pixels of a line, which is a row,
+        # or a plane where rows follow one another
+        for i in range(0, tile.tm, vector if s.last else 1):
+            for j in range(0, tile.tn, 1 if s.last else vector):
+                if s.last:
+                    places, left = [(i + n, j) for n in range(vector)], x.ocg - channels[i]
+                    exist = (x.dense > 0) & (pixels[j] < x.pixels)
+                else:
+                    places, left = [(i, j + n) for n in range(vector)], e.i32(vector)
+                    exist = (pixels[j] % x.line + vector <= x.line) & (pixels[j] + vector <= x.pixels)
+                    exist = (x.dense > 0) & exist & (channels[i] < x.ocg)
+
+                def together(nothing: list[Any], places: Any = places, left: Any = left) -> list[Any]:
+                    i, j = places[0]
+                    values = [sums[i * tile.tn + j] for i, j in places]
+                    store_row(e, s.dst, lines[j] + at.dc * channels[i], values, left)
+                    return nothing
+
+                def singly(nothing: list[Any], places: Any = places) -> list[Any]:
+                    for i, j in places:
+                        alone(i, j)
+                    return nothing
+
+                e.when(exist, [], together, singly)
+
+
+PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")
+PACK_EXTENTS = ("count", "icg", "ocg", "kh", "kw", "blocks", "depths")
+_PACK_THREADS = 256
+
+
+def pack_body(e: Any, spec: tuple[str, str, int], at: Any, v: Any, x: Any) -> None:
+    """``packed[g][ocg / bm][ky][kx][icg / DEPTH][c % DEPTH][o % bm]``, zeros beyond the last channels; one element a thread."""
+    stored, kind, bm = spec
+    place = e.block("x") * _PACK_THREADS + e.thread("x")
+
+    def one(nothing: list[Any]) -> list[Any]:
+        rest, lane = place // bm, place % bm
+        rest, deep = rest // DEPTH, rest % DEPTH
+        rest, depth = rest // x.depths, rest % x.depths
+        rest, kx = rest // x.kw, rest % x.kw
+        rest, ky = rest // x.kh, rest % x.kh
+        group, block = rest // x.blocks, rest % x.blocks
+        o, c = block * bm + lane, depth * DEPTH + deep
+
+        def read(_: list[Any]) -> list[Any]:
+            return e.load(stored, kind, at.wei + at.wo * (group * x.ocg + o) + at.wc * c + at.wy * ky + at.wx * kx, 1)
+
+        value = e.when((o < x.ocg) & (c < x.icg), [e.number(kind, 0)], read)
+        e.store(kind, at.packed + e.i64(place) * SIZES[kind], value)
+        return nothing
+
+    e.when(place < x.count, [], one)
+
+
+def pack_kernel(stored: str, kind: str, bm: int) -> Kernel:
+    """The kernel that packs weights for blocks of ``bm`` output channels."""
+    return Kernel(f"gemm_pack_{stored}_{kind}_{bm}", pack_body, (stored, kind, bm), PACK_AT, ("i32", ("unused",)), PACK_EXTENTS,
+                  (_PACK_THREADS, 1, 1), 48, vectors=False, fused=False)  # fmt: skip
+
+
+def parts(extent: int, size: int) -> int:
+    """Blocks of a size that cover an extent."""
+    return -(-extent // size)
+
+
+def padded_products(p: Problem, tile: Tile) -> int:
+    """Multiplications of whole tiles."""
+    return p.n * parts(p.oh * p.ow, tile.bn) * tile.bn * packed_elements(p, tile)
+
+
+def packed_elements(p: Problem, tile: Tile) -> int:
+    """Weights and the zeros between them."""
+    return p.g * parts(p.oc // p.g, tile.bm) * tile.bm * parts(p.ic // p.g, DEPTH) * DEPTH * p.kh * p.kw
+
+
+def best_tile(p: Problem, tiles: tuple[Tile, ...]) -> Tile:
+    """The tile of the fewest multiplications, those that are wasted included; ties go to the earlier."""
+    size = SIZES[SUMS[p.acc]]
+    return min((tile for tile in tiles if tile.size == size), key=lambda tile: parts(p.oc // p.g, tile.bm) * tile.bm)
+
+
+def too_many(p: Problem, tile: Tile) -> str | None:
+    """Why a problem's counts do not fit a launch, or None."""
+    blocks = p.g * parts(p.oc // p.g, tile.bm)
+    if max(p.ih_padded, p.iw_padded) >= 2**29 or p.oh * p.ow > MOST_PIXELS or packed_elements(p, tile) >= 2**31:
+        return "counts pixels and weights in 32 bits"
+    if blocks > MOST_GRID[1]:
+        return f"has at most {MOST_GRID[1]} blocks of output channels, not {blocks}"
+    return None
+
+
+def cannot_multiply(p: Problem, tiles: tuple[Tile, ...]) -> str | None:
+    """Why a problem is none for these blocks, or None."""
+    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    if reason is not None:
+        return reason
+    if all(tile.size != SIZES[SUMS[p.acc]] for tile in tiles):
+        return f"has no tile for sums in {p.acc}"
+    return too_many(p, best_tile(p, tiles))
+
+
+def spec_of(p: Problem, tile: Tile, last: bool) -> Spec:
+    """What a problem's kernel is compiled for."""
+    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, int(last))
+
+
+def shared_bytes(tile: Tile, spare: int) -> int:
+    """Of a block's two buffers."""
+    return 2 * DEPTH * (tile.bm + tile.bn + 2 * spare) * tile.size
+
+
+def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec], Kernel], cost: float, spare: int = 0) -> Plan:
+    """A plan with weights packed as `pack_body` says."""
+    blocks, depths = parts(p.oc // p.g, tile.bm), parts(p.ic // p.g, DEPTH)
+
+    def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
+        last = src.strides[1] == SIZES[p.src] and p.ic > 1
+        dense = dst.strides[1 if last else 3] == SIZES[p.dst]
+        plane = p.oh * p.ow
+        line = plane if dst.strides[2] == p.ow * dst.strides[3] else p.ow
+        finish, s = parse_epilogue(p.epilogue), spec_of(p, tile, last)
+        axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
+        launches = []
+        most = max(MOST_PIXELS // plane, 1)
+        for n in range(0, p.n, most):
+            pixels = min(most, p.n - n) * plane
+            extents = (pixels, plane, p.ow, p.ic // p.g, p.oc // p.g, blocks, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, depths,
+                       int(dense), line, int(finish.bias), int(finish.activation is not None))  # fmt: skip
+            launch = DriverLaunch(kernel_of(s), (parts(pixels, tile.bn), p.g * blocks, 1), (0, 0, 0, 0, *src.strides, *dst.strides),
+                                  finish_values(p, fill), (*extents, *axes), shared_bytes(tile, spare), src.device)  # fmt: skip
+            launches.append((n * src.strides[0], n * dst.strides[0], launch))
+
+        def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
+            addend = bias.address if bias is not None else 0
+            for there, here, launch in launches:
+                launch(src.stream, src.address + there, packed.address, addend, dst.address + here)
+
+        return run
+
+    def pack(p: Problem, wei: Any) -> Any:
+        wei = on_device(wei, p.wei)
+        kind, count = SUMS[p.acc], packed_elements(p, tile)
+        memory = Memory(count * SIZES[kind], wei.device)
+        launch = DriverLaunch(pack_kernel(dtype_name(wei.dtype), kind, tile.bm), (parts(count, _PACK_THREADS), 1, 1), (0, 0, *wei.strides),
+                              (0,), (count, p.ic // p.g, p.oc // p.g, p.kh, p.kw, blocks, depths), device=wei.device)  # fmt: skip
+        launch(wei.stream, wei.address, memory.address)
+        return DeviceArray(memory.address, (1, 1, 1, count), None, DTYPES[kind], wei.stream, wei.device, memory)
+
+    name = kernel_of(spec_of(p, tile, p.src_layout == "nhwc" and p.ic > 1)).name
+    return Plan(problem=p, algorithm=algorithm, kernel=name, cost=cost, pack_weights=pack, prepare_launch=prepare)

@@ -1,0 +1,412 @@
+"""simd: what the threads of a CUDA kernel do, written once and meant twice: as machine code, and in plain Python.
+
+A kernel's body is one Python function ``body(e, spec, at, extents, values)``.  Compiled, ``e`` is an :class:`Emitter`, which writes
+LLVM instructions into the function that Numba is building, and every number is a :class:`Value` with Python's operators.  In Numba's
+simulator (``NUMBA_ENABLE_CUDASIM=1``) ``e`` is a :class:`fastconv.cuda.twin.Twin`, whose methods do the same to ints and floats.  So the
+simulator runs the very loops, indices, borders and tails that are compiled; only what stands in the two classes differs, method by
+method.  This is the one file with instructions; beside it only value.py, a number's operators, imports llvmlite.
+
+Integers are 32 bits wide except addresses and what is made so by `i64`; an operation on both widths gives 64.  Ints that stand for a
+run-time division are not negative.  Tiles are lists of numbers, which the compiler keeps in registers, since no index is a run-time one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from .value import Value
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+SIZES = {"b8": 1, "i8": 1, "u8": 1, "i16": 2, "u16": 2, "f16": 2, "i32": 4, "u32": 4, "f32": 4, "i64": 8, "u64": 8, "f64": 8}
+VECTOR = 16  # bytes of the widest load and store of a thread
+
+Step = Callable[[list[Any]], list[Any]]
+_MAGIC = 0x4B000000  # the bits of 2.0**23: a number below 2**16 in its low bits is that number added
+
+
+def _type(kind: str) -> Any:
+    """LLVM's type of a kind; integers of either sign are the same."""
+    if kind[0] == "f":
+        return {"f16": ir.HalfType, "f32": ir.FloatType, "f64": ir.DoubleType}[kind]()
+    return ir.IntType(8 * SIZES[kind])
+
+
+class Emitter:
+    """Instructions of one thread, as LLVM IR.
+
+    Parameters
+    ----------
+    builder : llvmlite.ir.IRBuilder
+    """
+
+    simulated = False
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    # numbers
+
+    def value(self, register: Any) -> Value:
+        """An LLVM value as a number."""
+        return Value(self.builder, register)
+
+    def number(self, kind: str, value: float) -> Value:
+        """A constant."""
+        return self.value(ir.Constant(_type(kind), float(value) if kind[0] == "f" else int(value)))
+
+    def i64(self, x: Any) -> Value:
+        """A number made 64 bits wide, with its sign."""
+        if not isinstance(x, Value):
+            return self.number("i64", x)
+        return x if x.register.type.width == 64 else self.value(self.builder.sext(x.register, ir.IntType(64)))
+
+    def i32(self, x: Any) -> Value:
+        """The low 32 bits of a number that fits."""
+        if not isinstance(x, Value):
+            return self.number("i32", x)
+        return x if x.register.type.width == 32 else self.value(self.builder.trunc(x.register, ir.IntType(32)))
+
+    def below(self, address: Value, size: int) -> Value:
+        """An address modulo a power of two, in 32 bits."""
+        return self.value(self.builder.trunc(address.register, ir.IntType(32))) & size - 1
+
+    def anew(self, x: Any) -> Value:
+        """The same 32-bit number, as one that the compiler cannot know: what is made of it is made here, not kept in registers."""
+        return self._asm(ir.IntType(32), "mov.b32 $0, $1;", "=r,r", [self.i32(x)], True)
+
+    def pick(self, condition: Any, a: Any, b: Any) -> Value:
+        """``a`` where the condition holds, else ``b``; neither is a branch."""
+        a, b = self._alike(a, b)
+        return self.value(self.builder.select(condition.register, a.register, b.register))
+
+    def _alike(self, a: Any, b: Any) -> tuple[Value, Value]:
+        if not isinstance(a, Value):
+            b, a = self._alike(b, a)
+            return a, b
+        first, second = a._pair(b)
+        return self.value(first), self.value(second)
+
+    def least(self, a: Any, b: Any) -> Value:
+        """The smaller of two."""
+        a, b = self._alike(a, b)
+        return self.pick(a < b, a, b)
+
+    def most(self, a: Any, b: Any) -> Value:
+        """The larger of two."""
+        a, b = self._alike(a, b)
+        return self.pick(a > b, a, b)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """``a b + c``; of floats rounded once."""
+        if not a.floating:
+            return a * b + c
+        kind = a.register.type
+        name = "llvm.fma.f32" if isinstance(kind, ir.FloatType) else "llvm.fma.f64"
+        return self.value(self._call(name, kind, [a, b, c]))
+
+    def times(self, a: Value, b: Value) -> Value:
+        """``a b``, which no later addition is fused with."""
+        return self._exactly("mul", a, b)
+
+    def plus(self, a: Value, b: Value) -> Value:
+        """``a + b``, which no product is fused with."""
+        return self._exactly("add", a, b)
+
+    def _exactly(self, name: str, a: Value, b: Value) -> Value:
+        kind = a.register.type
+        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
+        return self._asm(kind, f"{name}.rn.{width} $0, $1, $2;", f"={letter},{letter},{letter}", [a, b])
+
+    def dot(self, a: Value, b: Value, c: Value, signs: str) -> Value:
+        """``c`` plus the products of the four bytes in each of two words, read as ``signs`` says: ``"us"`` is unsigned by signed."""
+        names = {"u": "u32", "s": "s32"}
+        text = f"dp4a.{names[signs[0]]}.{names[signs[1]]} $0, $1, $2, $3;"
+        return self._asm(ir.IntType(32), text, "=r,r,r,r", [a, b, c])
+
+    def tf32(self, x: Value) -> Value:
+        """A float32 rounded to the 11 significant bits that tensor cores multiply."""
+        kind = ir.FloatType()
+        bits = self._asm(ir.IntType(32), "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x])
+        return self.value(self.builder.bitcast(bits.register, kind))
+
+    def warp_products(self, a: Value, b: Value, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Value]) -> list[Value]:
+        """Add ``sum_k a[k][i] b[k][j]``, k in 0 .. 7, to the warp's sums, on tensor cores; ``a`` and ``b`` are rows of float32 that hold
+        numbers of `tf32` in shared memory, ``pitches`` apart.
+
+        Of each 16 x 8 sums a thread has rows ``lane / 4`` and 8 more, columns ``lane % 4 * 2`` and the next.
+        """
+        (m, n), number = pitches, ir.FloatType()
+        lane = self.thread("x") & 31
+        deep, across = lane & 3, lane >> 2
+        # at, and 4 rows of k further down
+        left, right = a + (deep * m + across) * 4, b + (deep * n + across) * 4
+        rows, columns = extents[0] // 16, extents[1] // 8
+
+        def operands(base: Value, pitch: int, offsets: tuple[int, ...]) -> list[Value]:
+            words = [self._words("f32", base + 4 * (offset + 4 * pitch * far), 1, 3)[0] for far in (0, 1) for offset in offsets]
+            return [self.value(self.builder.bitcast(word.register, ir.IntType(32))) for word in words]
+
+        tiles = [operands(left, m, (16 * i, 16 * i + 8)) for i in range(rows)]
+        pixels = [operands(right, n, (8 * j,)) for j in range(columns)]
+        text = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        kind = ir.LiteralStructType([number] * 4)
+        sums = list(sums)
+        width = 2 * columns
+        for i in range(rows):
+            for j in range(columns):
+                places = [(2 * i + half) * width + 2 * j + k for half in (0, 1) for k in (0, 1)]
+                held = [*tiles[i], *pixels[j], *(sums[place] for place in places)]
+                made = self._asm(kind, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", held)
+                for part, place in enumerate(places):
+                    sums[place] = self.value(self.builder.extract_value(made.register, part))
+        return sums
+
+    def permute(self, a: Any, b: Any, selector: int) -> Value:
+        """Four of the eight bytes of ``b:a``, named by the digits of ``selector``, the lowest first."""
+        return self._asm(ir.IntType(32), f"prmt.b32 $0, $1, $2, {selector:#x};", "=r,r,r", [self.i32(a), self.i32(b)])
+
+    def _asm(self, result: Any, text: str, constraints: str, arguments: list[Value], effect: bool = False) -> Value:
+        registers = [argument.register for argument in arguments]
+        kind = ir.FunctionType(result, [register.type for register in registers])
+        return self.value(self.builder.asm(kind, text, constraints, registers, effect))
+
+    def _call(self, name: str, result: Any, arguments: list[Value]) -> Any:
+        registers = [argument.register for argument in arguments]
+        kind, module = ir.FunctionType(result, [register.type for register in registers]), self.builder.module
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        return self.builder.call(function, registers)
+
+    # threads
+
+    def thread(self, axis: str) -> Value:
+        """The thread's index in its block."""
+        return self.value(self._call(f"llvm.nvvm.read.ptx.sreg.tid.{axis}", ir.IntType(32), []))
+
+    def block(self, axis: str) -> Value:
+        """The block's index in the grid."""
+        return self.value(self._call(f"llvm.nvvm.read.ptx.sreg.ctaid.{axis}", ir.IntType(32), []))
+
+    def barrier(self) -> None:
+        """All threads of the block have come here, and see what the others wrote to shared memory."""
+        self._call("llvm.nvvm.barrier0", ir.VoidType(), [])
+
+    # control
+
+    def loop(self, count: Any, values: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """``values = body(i, values)`` for i in ``0 .. count - 1``; a loop of run-time length, not unrolled here."""
+        build = self.builder
+        counter = ir.IntType(32)
+        before, start = build.block, build.append_basic_block("loop")
+        inside, end = build.append_basic_block("loop.body"), build.append_basic_block("loop.end")
+        build.branch(start)
+        build.position_at_end(start)
+        i = build.phi(counter)
+        i.add_incoming(ir.Constant(counter, 0), before)
+        places = []
+        for value in values:
+            place = build.phi(value.register.type)
+            place.add_incoming(value.register, before)
+            places.append(place)
+        build.cbranch((self.value(i) < self.i32(count)).register, inside, end)
+        build.position_at_end(inside)
+        after = body(self.value(i), [self.value(place) for place in places])
+        i.add_incoming(build.add(i, ir.Constant(counter, 1)), build.block)
+        for place, value in zip(places, after, strict=True):
+            place.add_incoming(value.register, build.block)
+        build.branch(start)
+        build.position_at_end(end)
+        return [self.value(place) for place in places]
+
+    def when(self, condition: Any, values: list[Any], body: Step, other: Step | None = None) -> list[Any]:
+        """``body(values)`` where the condition holds, else ``other(values)``, else the values themselves; a branch."""
+        build = self.builder
+        first, end = build.append_basic_block("when"), build.append_basic_block("when.end")
+        second = build.append_basic_block("when.other") if other is not None else end
+        results = []
+        before = build.block
+        build.cbranch(condition.register, first, second)
+        if other is None:
+            results.append((before, values))
+        for place, function in ((first, body), (second, other)):
+            if function is not None:
+                build.position_at_end(place)
+                after = function(values)
+                results.append((build.block, after))
+                build.branch(end)
+        build.position_at_end(end)
+        merged = []
+        for parts in zip(*[result for _, result in results], strict=True):
+            phi = build.phi(parts[0].register.type)
+            for (place, _), part in zip(results, parts, strict=True):
+                phi.add_incoming(part.register, place)
+            merged.append(self.value(phi))
+        return merged
+
+    # memory
+
+    def _pointer(self, address: Value, pointee: Any, space: int) -> Any:
+        return self.builder.inttoptr(address.register, pointee.as_pointer(space))
+
+    def load(self, stored: str, acc: str, address: Value, count: int) -> list[Value]:
+        """``count`` elements as sums take them, in loads of 16 bytes where they fill some; ``address`` is a multiple of these.
+
+        Global memory that no thread writes: ``ld.global.nc``.
+        """
+        return self._converted(stored, acc, self._words(stored, address, count, 1))
+
+    def _words(self, stored: str, address: Value, count: int, space: int) -> list[Value]:
+        """Elements of 4 and 8 bytes; smaller ones as words of 32 bits that hold several, or alone, extended."""
+        size = SIZES[stored]
+        element = _type(stored) if size >= 4 else ir.IntType(32 if size * count >= 4 else 8 * size * count)
+        width = max(size, min(4, size * count))
+        words, step = [], min(VECTOR, size * count) // width
+        for first in range(0, size * count // width, step):
+            vector = ir.VectorType(element, step) if step > 1 else element
+            read = self.builder.load(self._pointer(address + first * width, vector, space), align=step * width)
+            if space == 1:
+                read.set_metadata("invariant.load", self.builder.module.add_metadata([]))
+            parts = [read] if step == 1 else [self.builder.extract_element(read, ir.Constant(ir.IntType(32), n)) for n in range(step)]
+            words += [self.value(part) for part in parts]
+        return words
+
+    def words(self, address: Value, count: int) -> list[Value]:
+        """``count`` words of 32 bits, a multiple of 4, from an address that is a multiple of 16: bytes to be `aligned`."""
+        return self._words("i32", address, count, 1)
+
+    def aligned(self, words: list[Value], offset: Value, size: int) -> list[Value]:
+        """The words that start ``offset`` bytes, below 16, behind the first of ``words``: 3 or 4 fewer; a multiple of ``size``."""
+        for step in (2, 1):
+            far = (offset & 4 * step) > 0
+            words = [self.pick(far, words[n + step], words[n]) for n in range(len(words) - step)]
+        if size >= 4:
+            return words
+        bits = (offset & 3) * 8
+        text = "shf.r.wrap.b32 $0, $1, $2, $3;"
+        return [self._asm(ir.IntType(32), text, "=r,r,r,r", [a, b, bits]) for a, b in itertools.pairwise(words)]
+
+    def elements(self, stored: str, acc: str, words: list[Value], count: int) -> list[Value]:
+        """The first ``count`` elements in words of 32 bits, as sums take them."""
+        if SIZES[stored] == 8:
+            pairs = [self._both(words[2 * n], words[2 * n + 1]) for n in range(count)]
+            return [self.convert(stored, acc, self._bits(stored, pair)) for pair in pairs]
+        if SIZES[stored] == 4:
+            return [self.convert(stored, acc, self._bits(stored, word)) for word in words[:count]]
+        return self._converted(stored, acc, words)[:count]
+
+    def _both(self, low: Value, high: Value) -> Value:
+        return self._asm(ir.IntType(64), "mov.b64 $0, {$1, $2};", "=l,r,r", [low, high])
+
+    def _bits(self, stored: str, value: Value) -> Value:
+        kind = _type(stored)
+        return value if kind == value.register.type else self.value(self.builder.bitcast(value.register, kind))
+
+    def _converted(self, stored: str, acc: str, words: list[Value]) -> list[Value]:
+        size = SIZES[stored]
+        if size >= 4:
+            return [self.convert(stored, acc, word) for word in words]
+        values = []
+        for word in words:
+            for n in range(max(word.register.type.width // (8 * size), 1)):
+                values.append(self._element(stored, acc, word, n))
+        return values
+
+    def _element(self, stored: str, acc: str, word: Value, n: int) -> Value:
+        """Element ``n`` of a word, converted; small integers to float32 without a conversion, which few units can do."""
+        size = SIZES[stored]
+        small = ir.IntType(8 * size)
+        if acc == "f32" and stored != "f16" and word.register.type.width == 32:
+            low = -(1 << (8 * size - 1)) if stored[0] == "i" else 0
+            if low:
+                word = word ^ (0x80808080 if size == 1 else 0x80008000) - (1 << 32)
+            # bytes 4 to 6 of the pair are zero, 7 is the exponent's
+            selector = 0x7440 | n if size == 1 else 0x7400 | (2 * n + 1) << 4 | 2 * n
+            bits = self.permute(word, _MAGIC, selector)
+            number = self.builder.bitcast(bits.register, ir.FloatType())
+            return self.value(number) - (2.0**23 - low)
+        part = word.register
+        if part.type.width > 8 * size:
+            part = self.builder.trunc(self.builder.lshr(part, ir.Constant(part.type, 8 * size * n)), small)
+        return self.convert(stored, acc, self.value(self.builder.bitcast(part, ir.HalfType()) if stored == "f16" else part))
+
+    def convert(self, stored: str, acc: str, value: Value) -> Value:
+        """A number of type ``stored`` in type ``acc``, as C converts it."""
+        a, b, build = _type(stored), _type(acc), self.builder
+        register = value.register
+        if stored[0] == acc[0] == "f":
+            if SIZES[stored] == SIZES[acc]:
+                return value
+            return self.value((build.fpext if SIZES[stored] < SIZES[acc] else build.fptrunc)(register, b))
+        if stored[0] == "f":
+            wide = ir.IntType(max(32, 8 * SIZES[acc]))
+            register = build.fptosi(register, wide)
+            return self.value(register if wide == b else build.trunc(register, b))
+        if acc[0] == "f":
+            return self.value((build.sitofp if stored[0] == "i" else build.uitofp)(register, b))
+        if a.width == b.width:
+            return value
+        return self.value((build.trunc if a.width > b.width else build.sext if stored[0] == "i" else build.zext)(register, b))
+
+    def wrapped(self, acc: str, value: Value) -> Value:
+        """An integer sum as its type of 8 or 16 bits holds it, in 32 bits."""
+        return self.convert(acc, "i32", self.convert("i32", acc, value))
+
+    def rounded(self, rounding: str, acc: str, dst: str, value: Value) -> Value:
+        """A float as an integer of at most 32 bits: ``saturate`` half to even, ``half_up`` floor(x + 1/2); clipped, NaN made 0."""
+        if rounding == "half_up":
+            value = self.plus(value, self.number(acc, 0.5))
+        names = {"i": "s", "u": "u"}
+        mode, to = "rni" if rounding == "saturate" else "rmi", f"{names[dst[0]]}{8 * SIZES[dst]}"
+        bits = self._asm(ir.IntType(32), f"cvt.{mode}.sat.{to}.{acc} $0, $1;", f"=r,{'f' if acc == 'f32' else 'd'}", [value])
+        return self.convert("i32", dst, bits)
+
+    def store(self, dst: str, address: Value, values: list[Value]) -> None:
+        """Elements of type ``dst``, in stores of 16 bytes where they fill some; ``address`` is a multiple of these."""
+        self._store(dst, address, values, 1)
+
+    def _store(self, dst: str, address: Value, values: list[Value], space: int) -> None:
+        size = SIZES[dst]
+        step = min(VECTOR // size, len(values))
+        if size < 4 and len(values) * size >= 4:
+            values = self._packed(values, size)
+            dst, size = "i32", 4
+            step = min(VECTOR // size, len(values))
+        for first in range(0, len(values), step):
+            registers = [value.register for value in values[first : first + step]]
+            if step > 1:
+                vector = ir.Constant(ir.VectorType(registers[0].type, step), ir.Undefined)
+                for n, register in enumerate(registers):
+                    vector = self.builder.insert_element(vector, register, ir.Constant(ir.IntType(32), n))
+                registers = [vector]
+            pointer = self._pointer(address + first * size, registers[0].type, space)
+            self.builder.store(registers[0], pointer, align=step * size)
+
+    def _packed(self, values: list[Value], size: int) -> list[Value]:
+        """Elements of 1 or 2 bytes as words of 32 bits."""
+        bits, build = ir.IntType(8 * size), self.builder
+        wide = [build.zext(build.bitcast(value.register, bits), ir.IntType(32)) for value in values]
+        while size < 4:
+            wide = [build.or_(a, build.shl(b, ir.Constant(ir.IntType(32), 8 * size))) for a, b in zip(wide[::2], wide[1::2], strict=True)]
+            size *= 2
+        return [self.value(word) for word in wide]
+
+    def shared(self) -> Value:
+        """The address of the block's shared memory, which is 16-byte aligned and as large as the launch says."""
+        module, kind = self.builder.module, ir.ArrayType(ir.IntType(8), 0)
+        memory = module.globals.get("fastconv_shared")
+        if memory is None:
+            memory = ir.GlobalVariable(module, kind, "fastconv_shared", 3)
+            memory.linkage, memory.align = "external", VECTOR
+        return self.value(self.builder.ptrtoint(memory, ir.IntType(32)))
+
+    def shared_load(self, kind: str, address: Value, count: int) -> list[Value]:
+        """``count`` elements of 4 or 8 bytes of shared memory."""
+        return self._words(kind, address, count, 3)
+
+    def shared_store(self, kind: str, address: Value, values: list[Value]) -> None:
+        """Elements of 4 or 8 bytes into shared memory."""
+        self._store(kind, address, values, 3)

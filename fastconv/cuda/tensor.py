@@ -1,0 +1,134 @@
+"""tensor: many channels on tensor cores, under ``precision="fast"``: float32 rounded to 11 significant bits, summed in float32.
+
+A warp's result is 64 or 32 output channels at 32 pixels.  See gemm_block.py for what a block does; here rows of its shared memory lie 8
+numbers further apart, so that the 32 that a warp reads at once are in 32 banks.
+
+Order of accumulation per output: from the bias; ``ky``; ``kx``; eight channels at a time, in the order of the hardware.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..planning import cost as costs
+from ..planning.plans import Plan
+from ..planning.problem import Problem
+from .compile import Kernel
+from .finish import SUMS, VALUES
+from .gemm_block import (
+    AT,
+    DEPTH,
+    EXTENTS,
+    Block,
+    Spec,
+    Tile,
+    best_tile,
+    cannot_multiply,
+    gemm_plan,
+    pack_kernel,
+    padded_products,
+    spec_of,
+)
+from .target import LANES, Target
+
+CASES = (
+    "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "n2_ic20ih5_oc40k1_nhwc_hwio_fast", "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast",
+    "ic10ih7iw9_oc130k3_p1_nhwc_hwio_f16:f16:f16:f32_fast",
+)  # fmt: skip
+# 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
+TILES = (
+    Tile(4, bm=128, bn=128, tm=8, tn=8, registers=128, blocks=2),
+    Tile(4, bm=64, bn=128, tm=8, tn=8, registers=168, blocks=3),
+    Tile(4, bm=32, bn=128, tm=4, tn=8, registers=128, blocks=4),
+)
+SPARE = 8
+LEAST_CC = (8, 0)  # the first with float32 tensor cores
+WARP_PIXELS = 32
+
+
+class Warps(Block):
+    """Products by tensor cores."""
+
+    spare = SPARE
+
+    @property
+    def adjacent(self) -> tuple[int, int]:
+        """Pairs of pixels."""
+        return 1, 2
+
+    def corner(self) -> tuple[Any, Any, int]:
+        """The warp's first channel and pixel in the block, and its channels."""
+        tile = self.s.tile
+        channels, across = 8 * tile.tm, tile.bn // WARP_PIXELS
+        warp = self.t // LANES
+        return warp // across * channels, warp % across * WARP_PIXELS, channels
+
+    def kept(self, value: Any) -> Any:
+        """Rounded once, as it is brought to shared memory."""
+        return self.e.tf32(value)
+
+    def multiply(self, buffer: Any, sums: list[Any]) -> list[Any]:
+        """Add the products of the channels in a buffer."""
+        m, n, channels = self.corner()
+        base = self.e.shared() + buffer
+        wei, src = base + m * self.size, base + (n + DEPTH * self.pitch_m) * self.size
+        return self.e.warp_products(wei, src, (self.pitch_m, self.pitch_n), (channels, WARP_PIXELS), sums)
+
+    def places(self) -> tuple[list[Any], list[Any]]:
+        """What the thread's sums stand for, as `warp_products` says."""
+        m, n, channels = self.corner()
+        lane = self.t % LANES
+        return (
+            [m + 16 * i + half + lane // 4 for i in range(channels // 16) for half in (0, 8)],
+            [n + 8 * j + k + lane % 4 * 2 for j in range(WARP_PIXELS // 8) for k in (0, 1)],
+        )
+
+
+def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
+    """``dst[n, o, oy, ox] = finish(bias[o] + sum_{ky, kx, c} src[n, c, oy sh + ky dh - pt, ox sw + kx dw - pl] wei[o, c, ky, kx])``.
+
+    Weights lie as `pack_body` puts them; pixels and weights are rounded to 11 bits before they are multiplied.
+    """
+    Warps(e, s, at, v, x).run()
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """``precision="fast"``, sums in float32, tensor cores that multiply float32."""
+    if p.precision != "fast":
+        return "rounds pixels and weights to 11 bits, which only precision fast allows"
+    if t.cc < LEAST_CC:
+        return f"needs compute capability {LEAST_CC[0]}.{LEAST_CC[1]}"
+    return cannot_multiply(p, TILES)
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Multiplications in whole tiles."""
+    return costs.cuda_gemm_seconds(p, padded_products(p, best_tile(p, TILES)), t.bandwidth, t.fma * costs.CUDA_TENSOR_RATE)
+
+
+def most_kernels(t: Target) -> int:
+    """Of each type: tiles, in both layouts, and the kernels that pack for them."""
+    return 3 * len(TILES)
+
+
+def kernel_of(s: Spec) -> Kernel:
+    """The kernel of a specialisation."""
+    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
+    name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + "_nhwc" * s.last
+    return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
+                  blocks=s.tile.blocks)  # fmt: skip
+
+
+def kernels(t: Target) -> tuple[Kernel, ...]:
+    """Those of the cases, which every test of machine code compiles; none for cards without such tensor cores."""
+    found = []
+    for case in CASES if t.cc >= LEAST_CC else ():
+        p = Problem.parse(case)
+        tile = best_tile(p, TILES)
+        found += [kernel_of(spec_of(p, tile, p.src_layout == "nhwc")), pack_kernel(p.wei, SUMS[p.acc], tile.bm)]
+    return tuple(dict.fromkeys(found))
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan whose weights are packed for one tile."""
+    return gemm_plan(p, "tensor", best_tile(p, TILES), kernel_of, cost(p, t), SPARE)

@@ -1,0 +1,182 @@
+"""twin: what the instructions of simd.py do, in plain Python, for the threads of Numba's simulator.
+
+Each method is that of :class:`fastconv.cuda.simd.Emitter`, and documented there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import operator
+from typing import Any
+
+import numpy as np
+
+from ..planning.problem import DTYPES
+from ..planning.reference import rounded
+from .simd import SIZES, VECTOR
+
+
+def _wrap(kind: str, value: Any) -> Any:
+    bits = 8 * SIZES[kind]
+    value = int(value) & (1 << bits) - 1
+    return value - (1 << bits) if kind[0] == "i" and value >> (bits - 1) else value
+
+
+class Twin:
+    """The same in plain Python, for one thread of Numba's simulator.
+
+    Floats are Python's, integers unlimited until they are stored; every access is checked for its alignment and, where the launcher
+    says which memory the kernel may touch, for its place.
+
+    Parameters
+    ----------
+    cuda : module
+        The simulator's, as this thread sees it.
+    """
+
+    simulated = True
+    allowed: tuple[tuple[int, int], ...] | None = None  # of global memory: (first, behind the last)
+
+    def __init__(self, cuda: Any) -> None:
+        self.cuda = cuda
+
+    def number(self, kind: str, value: float) -> Any:
+        return float(value) if kind[0] == "f" else int(value)
+
+    def i64(self, x: Any) -> int:
+        assert -(2**63) <= x < 2**63
+        return int(x)
+
+    def i32(self, x: Any) -> int:
+        assert -(2**31) <= x < 2**31, f"{x} does not fit 32 bits"
+        return int(x)
+
+    def below(self, address: int, size: int) -> int:
+        return address & size - 1
+
+    def anew(self, x: Any) -> int:
+        return self.i32(x)
+
+    def pick(self, condition: Any, a: Any, b: Any) -> Any:
+        return a if condition else b
+
+    def least(self, a: Any, b: Any) -> Any:
+        return b if b < a else a
+
+    def most(self, a: Any, b: Any) -> Any:
+        return b if b > a else a
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return a * b + c
+
+    times, plus = staticmethod(operator.mul), staticmethod(operator.add)
+
+    def dot(self, a: Any, b: Any, c: Any, signs: str) -> Any:
+        parts = [
+            np.array([word & 0xFFFFFFFF], "<u4").view("u1" if sign == "u" else "i1").tolist()
+            for word, sign in zip((a, b), signs, strict=True)
+        ]
+        return c + sum(x * y for x, y in zip(*parts, strict=True))
+
+    def tf32(self, x: float) -> float:
+        bits = np.array([x], np.float32).view(np.uint32)
+        if np.isfinite(x):
+            bits = bits + np.uint32(1 << 12) & np.uint32(0xFFFFFFFF - (1 << 13) + 1)
+        return float(bits.view(np.float32)[0])
+
+    def warp_products(self, a: int, b: int, pitches: tuple[int, int], extents: tuple[int, int], sums: list[float]) -> list[float]:
+        lane = self.thread("x") % 32
+        rows = [16 * i + lane // 4 + half for i in range(extents[0] // 16) for half in (0, 8)]
+        columns = [8 * j + lane % 4 * 2 + k for j in range(extents[1] // 8) for k in (0, 1)]
+        sums = list(sums)
+        for k in range(8):
+            left = [self.shared_load("f32", a + 4 * (k * pitches[0] + row), 1)[0] for row in rows]
+            right = [self.shared_load("f32", b + 4 * (k * pitches[1] + column), 1)[0] for column in columns]
+            sums = [total + x * y for total, (x, y) in zip(sums, itertools.product(left, right), strict=True)]
+        return sums
+
+    def permute(self, a: Any, b: Any, selector: int) -> int:
+        both = (a & 0xFFFFFFFF) | (b & 0xFFFFFFFF) << 32
+        return sum((both >> 8 * (selector >> 4 * n & 7) & 0xFF) << 8 * n for n in range(4))
+
+    def thread(self, axis: str) -> int:
+        return int(getattr(self.cuda.threadIdx, axis))
+
+    def block(self, axis: str) -> int:
+        return int(getattr(self.cuda.blockIdx, axis))
+
+    def barrier(self) -> None:
+        self.cuda.syncthreads()
+
+    def loop(self, count: int, values: list[Any], body: Any) -> list[Any]:
+        for i in range(count):
+            values = body(i, values)
+        return values
+
+    def when(self, condition: Any, values: list[Any], body: Any, other: Any = None) -> list[Any]:
+        return body(values) if condition else other(values) if other is not None else values
+
+    def _check(self, address: int, size: int) -> None:
+        assert address % min(size, VECTOR) == 0, f"address {address:#x} is not a multiple of {size}"
+        if self.allowed is not None:
+            assert any(first <= address and address + size <= end for first, end in self.allowed), "outside the arrays"
+
+    def load(self, stored: str, acc: str, address: int, count: int) -> list[Any]:
+        self._check(address, SIZES[stored] * count)
+        values = np.frombuffer(ctypes.string_at(address, SIZES[stored] * count), DTYPES[stored])
+        return [self.convert(stored, acc, value) for value in values.tolist()]
+
+    def words(self, address: int, count: int) -> list[int]:
+        for first in range(0, count, 4):
+            self._check(address + 4 * first, VECTOR)
+        return list(np.frombuffer(ctypes.string_at(address, 4 * count), np.int32).tolist())
+
+    def aligned(self, words: list[int], offset: int, size: int) -> list[int]:
+        assert offset % size == 0
+        assert 0 <= offset < VECTOR
+        data = np.array(words, np.int32).tobytes()
+        count = len(words) - (3 if size >= 4 else 4)
+        return list(np.frombuffer(data[offset : offset + 4 * count], np.int32).tolist())
+
+    def elements(self, stored: str, acc: str, words: list[int], count: int) -> list[Any]:
+        values = np.frombuffer(np.array(words, np.int32).tobytes(), DTYPES[stored], count)
+        return [self.convert(stored, acc, value) for value in values.tolist()]
+
+    def convert(self, stored: str, acc: str, value: Any) -> Any:
+        if acc[0] == "f":
+            return float(value)
+        if stored[0] == "f":
+            value = int(value) if np.isfinite(value) else -(1 << max(31, 8 * SIZES[acc] - 1))
+        return _wrap(acc, value)
+
+    def wrapped(self, acc: str, value: Any) -> int:
+        return int(_wrap(acc, value))
+
+    def rounded(self, rounding: str, acc: str, dst: str, value: Any) -> int:
+        return int(rounded(rounding, np.array([value], DTYPES[acc]), DTYPES[dst])[0])
+
+    def store(self, dst: str, address: int, values: list[Any]) -> None:
+        self._check(address, SIZES[dst] * len(values))
+        self._write(dst, address, values)
+
+    def _write(self, dst: str, address: int, values: list[Any]) -> None:
+        with np.errstate(over="ignore"):
+            data = np.array([v if dst[0] == "f" else _wrap(dst, v) for v in values], DTYPES[dst]).tobytes()
+        ctypes.memmove(address, data, len(data))
+
+    def shared(self) -> int:
+        return 0
+
+    def _shared_place(self, address: int, size: int) -> int:
+        memory = self.cuda.shared.array(0, np.dtype(np.uint8))
+        assert address % min(size, VECTOR) == 0
+        assert 0 <= address <= memory.size - size, f"{address} is outside the {memory.size} bytes of shared memory"
+        return int(memory.ctypes.data) + address
+
+    def shared_load(self, kind: str, address: int, count: int) -> list[Any]:
+        data = ctypes.string_at(self._shared_place(address, SIZES[kind] * count), SIZES[kind] * count)
+        return list(np.frombuffer(data, DTYPES[kind]).tolist())
+
+    def shared_store(self, kind: str, address: int, values: list[Any]) -> None:
+        self._write(kind, self._shared_place(address, SIZES[kind] * len(values)), values)

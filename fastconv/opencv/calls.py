@@ -1,0 +1,140 @@
+"""calls: a described filter run on an image: the call looked up, or the problem planned, and ``dst`` filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning.arguments import check_choices
+from ..planning.calls import Calls, View, arguments_of, destination, values_of
+from ..planning.passes import Pass, ZeroTaps, bound
+from ..planning.planner import MOST_PLANS, plan_problem
+from ..planning.problem import DTYPES, Problem, dtype_name
+from ..planning.structure import structured
+from ..planning.thread_count import thread_count
+from .arguments import F64, I32, Image, image
+
+_LARGEST = 2.0**60  # weight of which two make a product in float32
+
+
+class Filter(NamedTuple):
+    """A correlation of every channel with the same weights, and what becomes of the sums."""
+
+    weights: np.ndarray  # (kh, kw), float64
+    dtype: np.dtype[Any]  # of the result
+    border: str
+    anchor: tuple[int, int]  # x, y
+    delta: float = 0.0
+    structure: str = "full"
+    rounding: str = "saturate"  # of integer results
+    wide: bool = False  # float64 sums even where neither image nor result needs them
+    drops: bool = False  # zero taps are no taps: NaN under them is not seen
+
+
+_calls: Calls[Pass] = Calls(MOST_PLANS)
+_VIEWS: dict[int, View] = {  # dimensions of the caller's image -> (1, c, h, w)
+    0: lambda x: x[None, None, None, None],
+    1: lambda x: x[None, None, None],
+    2: lambda x: x[None, None],
+    3: lambda x: x.transpose(2, 0, 1)[None],
+}
+
+
+def filtered(
+    describe: Callable[..., Filter], src: Any, dst: Any, kernels: tuple[Any, ...], arguments: tuple[Any, ...],
+    precision: str, threads: int | None, device: str | None, algorithm: str | None,
+) -> np.ndarray:  # fmt: skip
+    """What ``describe(image, *kernels, *arguments)`` says, done to an image; ``dst`` where it fits, else a new array."""
+    count = thread_count(threads)
+    key: tuple[Any, ...] | None = None
+    if type(src) is np.ndarray and (dst is None or type(dst) is np.ndarray):
+        values = values_of(kernels) if kernels else ()
+        if values is not None:
+            place = None if dst is None else (dst.shape, dst.strides, dst.dtype)
+            key = (describe, place, src.shape, src.strides, src.dtype, values, arguments_of(arguments), precision, count, device, algorithm)
+            call = _calls.find(key)
+            if call is not None:
+                result = call.result((src,)) if dst is None else call.into((src,), dst)
+                if result is not None:
+                    return result
+    check_choices(precision, device)
+    array, known = image(src)
+    f = describe(known, *kernels, *arguments)
+    shape = (known.h, known.w) if known.c == 1 else (known.h, known.w, known.c)
+    if dst is not None and not _fits(dst, shape, f.dtype):
+        key = dst = None
+    into = destination(dst, shape if dst is None else dst.shape, f.dtype, array)
+    return _calls.first(key, _pass(array, known, f, into, precision, count, algorithm), (array,), dst, into)
+
+
+def _pass(
+    src: np.ndarray, known: Image, f: Filter, dst: np.ndarray, precision: str, threads: int, algorithm: str | None
+) -> Pass:  # fmt: skip
+    p, weights = _problem(known, f, precision)
+    wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
+    plan = plan_problem(structured(p, wei, algorithm), threads=threads, algorithm=algorithm)
+    with np.errstate(over="ignore"):
+        bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
+    is_seen = f.drops and known.dtype.kind == "f" and not weights.all()
+    zero_taps = ZeroTaps(p, weights, addend=f.delta) if is_seen else None
+    return bound(plan, plan.pack(wei), src, dst, _VIEWS[src.ndim], _VIEWS[dst.ndim], bias=bias, zero_taps=zero_taps)
+
+
+def _fits(dst: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether OpenCV would write into ``dst``; an array of another shape or type it leaves alone, and returns a new one."""
+    if not isinstance(dst, np.ndarray):
+        raise TypeError(f"dst must be None or a numpy.ndarray, got {type(dst).__name__}")
+    if dst.dtype != dtype or dst.shape not in (shape, (*shape[:2], 1) if len(shape) == 2 else shape):
+        return False
+    if not dst.flags.writeable:
+        raise ValueError("dst must be writeable, got a read-only array")
+    if any(stride <= 0 for stride, extent in zip(dst.strides, dst.shape, strict=True) if extent > 1):
+        raise ValueError(f"dst must have positive strides, got {dst.strides}")
+    return True
+
+
+def _problem(src: Image, f: Filter, precision: str) -> tuple[Problem, np.ndarray]:
+    """The problem, and its weights in two dimensions."""
+    wide = f.wide or src.dtype == F64 or f.dtype in (F64, I32)
+    acc = "f64" if wide else "f32"
+    structure = f.structure if precision != "strict" and _is_moderate(f.weights) else "full"
+    # structure is found again in the weights: in float64 rank 1 is not blurred by a rounding of each product
+    wei = "f64" if structure == "rank1" else acc
+    with np.errstate(over="ignore", under="ignore"):
+        weights = f.weights.astype(DTYPES[wei])
+    kh, kw = weights.shape
+    pl, pt = f.anchor
+    pb, pr = kh - 1 - pt, kw - 1 - pl
+    if f.drops:
+        weights, (pt, pb, pl, pr) = _trimmed(weights, (pt, pb, pl, pr))
+        kh, kw = weights.shape
+    rounding = f.rounding if f.dtype.kind in "iu" else ""
+    p = Problem(
+        g=src.c, ic=src.c, oc=src.c, ih=src.h, iw=src.w, kh=kh, kw=kw, pt=pt, pb=pb, pl=pl, pr=pr, border=f.border,
+        src=dtype_name(src.dtype), wei=wei, dst=dtype_name(f.dtype), acc=acc, src_layout="nchw" if src.c == 1 else "nhwc",
+        epilogue="+".join(filter(None, ("bias" if f.delta else "", rounding))), precision=precision,
+        structure=structure, shared=src.c > 1,
+    )  # fmt: skip
+    return p, weights
+
+
+def _is_moderate(weights: np.ndarray) -> bool:
+    """Whether every factor of these weights is a normal float32, so that what is known of them can be proven of the factors."""
+    sizes = np.abs(weights[weights != 0])
+    return sizes.size == 0 or bool(_LARGEST > sizes.max() and sizes.min() > 1 / _LARGEST)
+
+
+def _trimmed(weights: np.ndarray, pads: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Weights without the rows and columns of zeros at their edges, as far as there is padding to take away with them."""
+    pt, pb, pl, pr = pads
+    while pt and not weights[0].any():
+        weights, pt = weights[1:], pt - 1
+    while pb and not weights[-1].any():
+        weights, pb = weights[:-1], pb - 1
+    while pl and not weights[:, 0].any():
+        weights, pl = weights[:, 1:], pl - 1
+    while pr and not weights[:, -1].any():
+        weights, pr = weights[:, :-1], pr - 1
+    return weights, (pt, pb, pl, pr)

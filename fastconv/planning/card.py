@@ -1,0 +1,111 @@
+"""card: a plan for arrays of a CUDA device, bound to the caller's shapes and, where they were given, to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .arguments import as_array
+from .devices import Session, backend, on_card
+from .layout import checked_bias
+from .planner import plan_problem
+from .plans import Launch, Plan
+
+
+class CardPlan(Plan):
+    """What `fastconv.plan` returns for an array of a card: called and given weights as a plan for the CPU is.
+
+    Its work is queued on the stream that the image's library works on; nothing waits for it.
+
+    Parameters
+    ----------
+    parsed : namedtuple
+        ``problem shape dtype image weights``: result and views of a call.
+    input, weight : (shape, dtype)
+    target : fastconv.cuda.target.Target
+    algorithm : str, optional
+    """
+
+    __slots__ = ("_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
+
+    def __init__(
+        self, parsed: Any, input: tuple[Any, Any], weight: tuple[Any, Any], target: Any, algorithm: str | None,
+        remake: Callable[..., CardPlan],
+    ) -> None:  # fmt: skip
+        chosen = plan_problem(parsed.problem, target, algorithm=algorithm)
+        for name in Plan.__slots__:
+            setattr(self, name, getattr(chosen, name))
+        self._parsed, self._input, self._weight, self._remake = parsed, input, weight, remake
+        self._launches: dict[Any, Launch] = {}
+        self._packed: tuple[Any, Any] | None = None  # weights and bias, one attribute so that a call sees both old or both new
+        self._weights: tuple[Any, Any] | None = None  # copies of what they were made from
+
+    def set_weight(self, weight: Any, bias: Any = None) -> None:
+        """Pack other weights of the same shape and type; both are copied.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another shape or type, or a bias where the plan has none (or none where it has one).
+        """
+        weight, bias = (_copied(name, value) for name, value in (("weight", weight), ("bias", bias)))
+        self._weights, self._packed = (weight, bias), self._prepared(weight, bias)
+
+    def _prepared(self, weight: Any, bias: Any) -> tuple[Any, Any]:
+        if (weight.shape, weight.dtype) != self._weight:
+            raise ValueError(f"weight must have shape {self._weight[0]} and dtype {self._weight[1]} as planned, "
+                             f"got {weight.shape} and {weight.dtype}")  # fmt: skip
+        if (bias is not None) != self.problem.epilogue.startswith("bias"):
+            raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
+        checked_bias(bias, self.problem.oc, weight.ndim)
+        addend = None if bias is None else backend("copy").addend(self.problem.acc, bias, None)
+        return self.pack(self._parsed.weights(weight)), addend
+
+    def __call__(self, input: Any, weight: Any = None, bias: Any = None, *, out: Any = None) -> Any:
+        """Convolve an image of the planned shape and type, on its device and stream.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another shape, type or place; weights where the plan holds some, or none where it does not.
+        """
+        if not on_card(input):
+            raise TypeError(f"input must be on a CUDA device as planned, got {type(input).__name__}")
+        here = Session("input", input, False)
+        src, packed = here.input, self._packed
+        if (src.shape, src.dtype) != self._input:
+            raise ValueError(f"input must have shape {self._input[0]} and dtype {self._input[1]} as planned, "
+                             f"got {src.shape} and {src.dtype}")  # fmt: skip
+        if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
+            raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
+        if packed is None:
+            packed = self._prepared(here.take("weight", weight), here.take("bias", bias))
+        result, dst = here.destination(out, self._parsed.shape, self._parsed.dtype)
+        if 0 not in self._parsed.shape:
+            src, to = self._parsed.image(src), self._parsed.image(dst)
+            if out is not None and backend("arrays").overlap(dst, here.input):
+                here.queue(self, src, packed[0], packed[1], to)
+            else:
+                key = src.strides, to.strides, packed[0].strides, src.device
+                launch = self._launches.get(key)
+                if launch is None:
+                    launch = self._launches[key] = self.prepare(src, packed[0], to)
+                launch(src, packed[0], packed[1], to)
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._remake, tuple(_hosted(value) for value in self._weights or (None, None))
+
+
+def _copied(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if not on_card(value):
+        return as_array(name, value).copy()
+    array = backend("exchange").received(name, value)
+    return backend("copy").converted(array, array.dtype)
+
+
+def _hosted(value: Any) -> Any:
+    """A copy on the host, which pickles."""
+    return backend("transfer").to_host(value) if isinstance(value, backend("arrays").DeviceArray) else value

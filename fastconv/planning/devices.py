@@ -1,0 +1,205 @@
+"""devices: where a call runs, and what runs it on a card; the CUDA backend is imported when an array of one, or ``"cuda"``, is seen."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .arguments import as_array, check_device
+from .calls import Bounded
+from .planner import MOST_PLANS, plan_problem
+from .plans import Launch, Plan
+from .problem import Problem
+
+_CARDS = (2, 13)  # DLPack's types of memory that a CUDA device reads
+_launches: Bounded[Launch] = Bounded(MOST_PLANS)
+
+
+def backend(name: str) -> Any:
+    """A module of the CUDA backend, imported when it is first needed."""
+    return importlib.import_module(f"fastconv.cuda.{name}")
+
+
+def on_card(value: Any) -> bool:
+    """Whether an argument is an array of a CUDA device, of whatever library.
+
+    Examples
+    --------
+    >>> on_card(np.ones(3)), on_card([1, 2])
+    (False, False)
+    """
+    kind = type(value)
+    if isinstance(value, (np.ndarray, np.generic, list, tuple, int, float)) or value is None:
+        return False
+    is_cuda = getattr(value, "is_cuda", None)  # torch's, whose arrays of the host have the protocols' attributes too
+    if isinstance(is_cuda, bool):
+        return is_cuda
+    if getattr(kind, "__cuda_array_interface__", None) is not None:
+        return True
+    where = getattr(value, "__dlpack_device__", None)
+    return where is not None and int(where()[0]) in _CARDS
+
+
+def described_on_card(name: str, value: Any) -> Any:
+    """An array of a card, with ``shape`` and ``dtype`` as NumPy has them."""
+    return backend("exchange").received(name, value)
+
+
+class Session:
+    """One call on a card: its arrays received, its work queued on the stream they belong to, the result handed back in kind.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument ``value``, which decides where: an array of a device, or of the host, from where it is copied there and the
+        result back.
+    value : array
+    hosted : bool
+        Whether it is of the host.
+
+    Raises
+    ------
+    RuntimeError
+        There is no card to run on, with what was found.
+    """
+
+    def __init__(self, name: str, value: Any, hosted: bool) -> None:
+        self.like = value
+        self.hosted = hosted
+        if self.hosted:
+            host = as_array(name, value)
+            self.input = backend("transfer").to_device(host)
+        else:
+            self.input = backend("exchange").received(name, value)
+
+    def take(self, name: str, value: Any) -> Any:
+        """Another operand: device memory of the same device, or an array of the host, which is copied when it is packed."""
+        if value is None or not on_card(value):
+            return None if value is None else as_array(name, value)
+        array = backend("exchange").received(name, value)
+        if array.device != self.input.device:
+            raise ValueError(f"{name} must be on the input's device {self.input.device}, got device {array.device}")
+        if array.stream != self.input.stream:
+            event = backend("driver").Event()
+            event.record(array.stream)
+            event.hold(self.input.stream)
+        return array
+
+    def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, Any]:
+        """The result for the caller, and the device memory it is computed in.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``out`` is no array of the input's device with this shape and type.
+        """
+        if self.hosted:
+            return out, self._memory(shape, dtype)
+        if out is None:
+            return backend("exchange").created(self.like, self.input, shape, dtype)
+        array = self.take("out", out)
+        if array.shape != tuple(shape):
+            raise ValueError(f"out must have shape {tuple(shape)}, got {array.shape}")
+        if array.dtype != dtype:
+            raise ValueError(f"out must have dtype {dtype}, got {array.dtype}")
+        if any(stride <= 0 for stride, extent in zip(array.strides, array.shape, strict=True) if extent > 1):
+            raise ValueError(f"out must have positive strides, got {array.strides}")
+        return out, array
+
+    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        memory = backend("driver").Memory(size, self.input.device, self.input.stream)
+        return backend("arrays").DeviceArray(memory.address, shape, None, dtype, self.input.stream, self.input.device, memory)
+
+    def run(self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None) -> None:
+        """Queue the problem on the input's stream; ``dst`` may share memory with ``src`` and ``wei``."""
+        plan = plan_problem(p, backend("target").detect(self.input.device), algorithm=algorithm)
+        addend = None if bias is None else backend("copy").addend(p.acc, bias, src.device)
+        self.queue(plan, src, plan.pack(wei), addend, dst, fill)
+
+    def queue(self, plan: Plan, src: Any, packed: Any, addend: Any, dst: Any, fill: Any = 0) -> None:
+        """Queue a plan on packed weights and a bias in the type of the sums."""
+        overlap = backend("arrays").overlap
+        if overlap(dst, src) or overlap(dst, packed):
+            aside = self._memory(dst.shape, dst.dtype)
+            launched(plan, src, packed, aside, fill)(src, packed, addend, aside)
+            backend("copy").copied(aside, dst)
+        else:
+            launched(plan, src, packed, dst, fill)(src, packed, addend, dst)
+
+    def deliver(self, result: Any, dst: Any) -> Any:
+        """The caller's result: an array of the host where the input was one."""
+        return backend("transfer").to_host(dst, result) if self.hosted else result
+
+
+def launched(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
+    """The prepared launch for arrays of these strides; the same as for others like them before."""
+    key = (plan.problem, plan.algorithm, src.strides, packed.strides, dst.strides, src.device, repr(fill))
+    launch = _launches.get(key)
+    return launch if launch is not None else _launches.keep(key, plan.prepare(src, packed, dst, fill))
+
+
+def session(device: str | None, name: str, value: Any, **others: Any) -> Session | None:
+    """What runs a call on a card, or None where the call runs on the CPU.
+
+    Parameters
+    ----------
+    device : None, "cpu" or "cuda"
+    name : str
+        Of the argument ``value``, which decides; ``others`` are the further arrays by name.
+
+    Returns
+    -------
+    Session or None
+        None also where ``device="cuda"`` is asked for an array of the host and there is no card: with a warning that says what was
+        found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arrays of a card and of the host where the input, or ``out``, is the host's; ``device="cpu"`` for arrays of a card.
+    RuntimeError
+        An array of a card where the backend cannot run: with what was found.
+    """
+    check_device(device)
+    cards = [key for key, array in {name: value, **others}.items() if on_card(array)]
+    if not cards and device != "cuda":
+        return None
+    if cards and name not in cards:
+        raise TypeError(f"{name} must be on a CUDA device as {cards[0]} is, got {type(value).__name__}")
+    if cards and device == "cpu":
+        raise ValueError(f"device must be None or 'cuda' for arrays of a CUDA device, got 'cpu' and {name} of {type(value).__name__}")
+    if cards and others.get("out") is not None and "out" not in cards:
+        raise TypeError(f"out must be on a CUDA device as {name} is, got {type(others['out']).__name__}")
+    try:
+        return Session(name, value, not cards)
+    except (ImportError, RuntimeError) as error:
+        if cards:
+            raise RuntimeError(f"{name} is on a CUDA device, where nothing can run: {_words(error)}") from error
+        warnings.warn(f"device='cuda' is computed on the CPU: {_words(error)}", RuntimeWarning, stacklevel=4)
+        return None
+
+
+def planned_for(device: str | None, **arrays: Any) -> Any:
+    """The card that a plan for these arguments is for, or None for the CPU; as `session`, but shapes may stand for arrays."""
+    check_device(device)
+    cards = {name: value for name, value in arrays.items() if on_card(value)}
+    if not cards and device != "cuda":
+        return None
+    if cards and device == "cpu":
+        raise ValueError(f"device must be None or 'cuda' for arrays of a CUDA device, got 'cpu' and {next(iter(cards))} of one")
+    try:
+        numbers = {backend("exchange").received(name, value).device for name, value in cards.items()}
+        return backend("target").detect(min(numbers, default=None))
+    except (ImportError, RuntimeError) as error:
+        if cards:
+            raise RuntimeError(f"{next(iter(cards))} is on a CUDA device, where nothing can run: {_words(error)}") from error
+        warnings.warn(f"device='cuda' is planned for the CPU: {_words(error)}", RuntimeWarning, stacklevel=4)
+        return None
+
+
+def _words(error: Exception) -> str:
+    return f"install fastconv[cuda] ({error})" if isinstance(error, ImportError) else str(error)

@@ -1,0 +1,94 @@
+"""A process of its own in Numba's CUDA simulator: algorithms of the CUDA list on cases, one line ``ALGORITHM CASE: verdict`` for each.
+
+Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated ALGORITHM CASE ...``; a verdict is ``right``, ``refused: why`` or what is wrong.
+The memory that a kernel may touch is that of its operands: an access elsewhere, or one that is not aligned, is an error.
+"""
+
+import sys
+import traceback
+
+import numpy as np
+
+from fastconv.cuda import driver
+from fastconv.cuda.arrays import DeviceArray
+from fastconv.cuda.finish import SUMS
+from fastconv.cuda.simd import SIMULATED
+from fastconv.cuda.target import detect
+from fastconv.planning.planner import algorithms, plan_problem, short_name
+from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
+from tests.oracles import assert_close, assert_within, stored, truth
+from tests.problems import operands, result_array, run
+
+CUDA = {short_name(algorithm): algorithm for algorithm in algorithms("cuda")}
+GUARD = 64  # bytes of poison around each operand
+
+
+def on_device(array):
+    """The array as device memory, and the host's array behind it: the same strides between bytes of poison."""
+    low = sum(min(s * (n - 1), 0) for s, n in zip(array.strides, array.shape, strict=True))
+    high = sum(max(s * (n - 1), 0) for s, n in zip(array.strides, array.shape, strict=True)) + array.itemsize
+    whole = np.full(2 * GUARD + high - low + 16, 0xA5, np.uint8)
+    start = -whole.ctypes.data % 16 + GUARD  # aligned as a device's memory is
+    memory = whole[start : start + high - low]
+    view = np.ndarray(array.shape, array.dtype, memory, -low, array.strides)
+    view[...] = array
+    return DeviceArray(view.ctypes.data, view.shape, view.strides, view.dtype, owner=whole), view, memory
+
+
+def simulate(name, p, fill=0, integers=False):
+    """What an algorithm makes of a problem in the simulator, and the truth."""
+    algorithm = CUDA[name]
+    src, wei, bias = operands(p, integers)
+    exact = truth(p, src, wei, bias, fill)
+    if p.order != "any":  # of weights that are not symmetric, its sums are others than the formula's
+        exact = exact._replace(value=run(p, src, wei, bias, "reference", fill=fill))
+    plan = algorithm.build(p, detect(), plan_problem)
+    parts = [on_device(array) for array in (src, wei, result_array(p))]
+    addend = None if bias is None else on_device(bias.astype(DTYPES[SUMS[p.acc]]))
+    driver.allow()
+    packed = plan.pack(parts[1][0])
+    if packed is not parts[1][0]:
+        parts[1] = packed, None, np.frombuffer((np.ctypeslib.ctypes.c_char * packed.nbytes).from_address(packed.address), np.uint8)
+    driver.allow(*(part[2] for part in (*parts, *([addend] if addend else []))), *workspaces(plan))
+    plan.run(parts[0][0], packed, addend and addend[0], parts[2][0], fill)
+    driver.allow()
+    return parts[2][1], exact
+
+
+def workspaces(plan):
+    """Device memory that a plan keeps for its runs."""
+    return tuple(getattr(plan, "memories", ()))
+
+
+def verdict(name, p, fill=0):
+    """Run whole numbers, which must be exact, and floats within the bound."""
+    reason = CUDA[name].reject(p, detect())
+    if reason is not None:
+        return f"refused: {reason}"
+    exact_sums = p.order != "any" or (DTYPES[p.dst] == DTYPES[p.acc] and parse_epilogue(p.epilogue).activation in (None, "relu", "relu6"))
+    # Python's floats are float64: what float32 rounds otherwise is left to whole numbers
+    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" else (False,):
+        got, exact = simulate(name, p, fill, integers)
+        if integers and exact_sums:
+            assert_close(got, stored(p, exact), 0, name)
+        else:
+            assert_within(got, p, exact, name, name)
+    return "right"
+
+
+def main():
+    assert SIMULATED
+    for text in sys.argv[1:]:
+        name, _, case = text.partition(" ")
+        fill = 0
+        if " fill=" in case:
+            case, _, fill = case.partition(" fill=")
+        try:
+            answer = verdict(name, Problem.parse(case), float(fill))
+        except Exception:  # noqa: BLE001 (the parent fails with it)
+            answer = "wrong: " + traceback.format_exc().replace("\n", "\\n")
+        print(f"{text}: {answer}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Calls on arrays of a card, without one: in Numba's simulator with stand-ins for other libraries' arrays, and on a driver that is a fake.
+
+Neither shows that a real driver takes what it is given; the tests marked gpu do.
+"""
+
+import ctypes
+import functools
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv.planning.devices import on_card
+from tests.children import child
+from tests.exporters import Capsule, Interface, Tensor
+
+NEEDS = "numba-cuda is not installed (fastconv[cuda])"
+
+
+@functools.cache
+def verdicts():
+    pytest.importorskip("cuda.core", reason=NEEDS)
+    lines = child("from tests.simulated_calls import main; main()", NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "channels_last", "out_and_overlap",
+         "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans")  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_simulated_call(call):
+    answer = verdicts()[call]
+    assert answer == "right", answer.replace("\\n", "\n")
+
+
+def test_every_simulated_call_is_listed():
+    assert set(verdicts()) == set(CALLS)
+
+
+def test_arrays_of_a_card_are_told_from_those_of_the_host():
+    image = np.ones((3, 3))
+    assert all(on_card(array) for array in (Interface(image), Capsule(image), Tensor(image)))
+    assert not any(on_card(array) for array in (image, image.tolist(), memoryview(image), image[0, 0], None, 1, np.ma.array(image)))
+
+
+def test_the_cuda_backend_is_imported_only_when_needed():
+    child("""
+import sys, numpy as np, fastconv
+fastconv.conv2d(np.ones((3, 3)), np.ones((3, 3)), padding=1)
+fastconv.correlate2d(np.ones((3, 3)), [[1.0]])
+assert not any(name.startswith(("fastconv.cuda", "numba.cuda.", "cuda.")) for name in sys.modules)
+""")
+
+
+@pytest.fixture
+def no_card():
+    """Skips where there is a card: what is said without one cannot be seen."""
+    pytest.importorskip("cuda.core", reason=NEEDS)
+    from fastconv.cuda import driver
+
+    try:
+        driver.api()
+    except driver.DriverError:
+        return
+    pytest.skip("there is a CUDA driver")
+
+
+def test_without_a_card_host_arrays_are_computed_on_the_cpu_with_a_warning(no_card):
+    image = np.arange(12.0).reshape(3, 4)
+    with pytest.warns(RuntimeWarning, match="device='cuda' is computed on the CPU: no CUDA: "):
+        got = fastconv.correlate2d(image, np.ones((2, 2)), device="cuda")
+    np.testing.assert_array_equal(got, fastconv.correlate2d(image, np.ones((2, 2))))
+    with pytest.warns(RuntimeWarning, match="device='cuda' is planned for the CPU: no CUDA: "):
+        plan = fastconv.plan(image, np.ones((2, 2)), device="cuda")
+    np.testing.assert_array_equal(plan(image), fastconv.conv2d(image, np.ones((2, 2))))
+
+
+def test_without_a_card_arrays_of_one_raise(no_card):
+    with pytest.raises(RuntimeError, match="in1 is on a CUDA device, where nothing can run: no CUDA: the driver library was not found"):
+        fastconv.correlate2d(Interface(np.ones((3, 3))), np.ones((2, 2)))
+
+
+class Driver:
+    """A driver that only remembers: the part of cuda.bindings that a launch uses."""
+
+    def __init__(self):
+        self.launches = []
+
+    def cuLaunchKernel(self, handle, *rest):
+        *sizes, stream, kernel_parameters, extra = rest
+        found = (ctypes.c_size_t * 5).from_address(extra)
+        size = ctypes.c_size_t.from_address(found[3]).value
+        assert (found[0], found[2], found[4], kernel_parameters) == (1, 2, 0, 0)
+        self.launches.append((handle, sizes, stream, ctypes.string_at(found[1], size)))
+        return (0,)
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """A prepared launch of `direct`'s first kernel on the fake driver, and that driver."""
+    pytest.importorskip("cuda.core", reason=NEEDS)
+    from fastconv.cuda import direct, driver
+    from fastconv.cuda.target import SM90
+
+    fake, kernel = Driver(), direct.kernels(SM90)[0]
+    monkeypatch.setattr(driver, "api", lambda: fake)
+    monkeypatch.setattr(driver, "current", lambda device=None: 0)
+    monkeypatch.setattr(driver, "loaded", lambda kernel, device: "handle")
+    at, extents = tuple(range(100, 100 + len(kernel.at))), tuple(range(len(kernel.extents)))
+    return driver.Launch(kernel, (3, 4, 5), at, np.arange(4.0), extents, 64, 0), fake, kernel, at, extents
+
+
+def test_a_launch_replaces_addresses_and_keeps_the_rest(launch):
+    from fastconv.cuda import compile as compiler
+
+    prepared, fake, kernel, at, extents = launch
+    prepared(9, 1 << 40, 2 << 40, 0, 3 << 40)
+    handle, sizes, stream, block = fake.launches[-1]
+    assert (handle, stream, tuple(sizes)) == ("handle", 9, (3, 4, 5, *kernel.block, 64))
+    found = compiler.unpacked(kernel, block)
+    assert found[0][:4] == (1 << 40, 2 << 40, 0, 3 << 40)
+    assert found[0][4:] == at[4:]
+    assert found[1] == (0, 1, 2, 3)
+    assert found[2] == extents
+
+
+def test_threads_launch_with_their_own_parameters(launch):
+    prepared, fake, *_ = launch
+    gate = threading.Barrier(4)
+
+    def queue(number):
+        gate.wait()
+        for n in range(200):
+            prepared(number, number * 1000 + n, number, 0, number)
+
+    threads = [threading.Thread(target=queue, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = [(stream, *np.frombuffer(block, np.int64, 4).tolist()) for _, _, stream, block in fake.launches]
+    assert sorted(seen) == sorted((t, t * 1000 + n, t, 0, t) for t in range(4) for n in range(200))
+
+
+def test_a_refused_launch_says_so(launch):
+    from fastconv.cuda.driver import DriverError
+
+    prepared, fake, kernel, _, _ = launch
+    fake.cuGetErrorName = lambda status: (0, b"CUDA_ERROR_LAUNCH_FAILED")
+    prepared._launch = lambda *arguments: (719,)
+    with pytest.raises(DriverError, match=f"cannot launch {kernel.name}: CUDA_ERROR_LAUNCH_FAILED"):
+        prepared(0, 1, 2, 3, 4)
+
+
+def test_the_host_part_of_a_planned_call_takes_less_than_10_microseconds(launch, monkeypatch):
+    """Of a plan's call on a stand-in for a CuPy array, but for what the driver, CuPy's allocator and its look at the stream take."""
+    from fastconv.cuda import driver, exchange
+    from fastconv.cuda.arrays import DeviceArray
+    from fastconv.cuda.target import SM90
+    from fastconv.planning import devices
+    from tests.exporters import Chip, pretend
+
+    _, fake, *_ = launch
+    fake.cuLaunchKernel = lambda *arguments: (0,)
+    pretend(monkeypatch, {"torch": 0, "cupy": 0})
+    monkeypatch.setattr(driver, "uploaded", lambda array, device=None: types.SimpleNamespace(address=16, device=0))
+    monkeypatch.setattr("fastconv.cuda.copy.uploaded", driver.uploaded)
+    monkeypatch.setattr("fastconv.cuda.target.detect", lambda device=None: SM90)
+    image = Chip(np.ones((1, 1, 512, 512), "f4"))
+    plan = fastconv.plan((1, 1, 512, 512), (1, 1, 3, 3), device="cuda", padding=1)
+    plan.set_weight(np.ones((1, 1, 3, 3), "f4"))
+    made = image, DeviceArray(1 << 20, image.shape, None, image.dtype)
+    monkeypatch.setattr(exchange, "created", lambda *arguments: made)
+    assert devices.on_card(image)
+    plan(image)
+    times = []
+    for _ in range(300):
+        start = time.perf_counter()
+        plan(image)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 10e-6, f"{min(times) * 1e6:.1f} us"
+    print(f"{min(times) * 1e6:.1f} us")

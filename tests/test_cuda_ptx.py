@@ -1,0 +1,66 @@
+"""Every kernel of the CUDA list, compiled for two cards without one: what the text and the assembler's report must show.
+
+The simulator (tests/test_cuda_simulator.py) shows what kernels compute; here is shown that their instructions are the intended ones.
+"""
+
+import re
+
+import pytest
+
+pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
+
+from fastconv.cuda import compile as compiler
+from fastconv.cuda.target import SM75, SM90
+from fastconv.planning.planner import algorithms, short_name
+
+ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
+KERNELS = [(name, number) for name, algorithm in ALGORITHMS.items() for number in range(len(algorithm.kernels(SM90)))]
+# kernels of each algorithm that are compiled for both cards, 6 where it does not say; the others with --slow
+FEW = {"depthwise": 3, "implicit_gemm": 4, "tensor": 2}
+TARGETS = (SM75, SM90)
+
+
+def marked(*targets):
+    """Kernels, with each of the targets that has them: cards may lack what an algorithm needs."""
+    for name, number in KERNELS:
+        kernel = ALGORITHMS[name].kernels(SM90)[number]
+        for target in targets:
+            if kernel in ALGORITHMS[name].kernels(target):
+                marks = () if number < FEW.get(name, 6) else pytest.mark.slow
+                yield pytest.param(kernel, target, id=f"{kernel.name}-{target.arch}", marks=marks)
+
+
+@pytest.mark.parametrize(("kernel", "target"), [*marked(*TARGETS)])
+def test_machine_code(kernel, target):
+    code = compiler.code(kernel, target.cc)
+    text, resources = code.ptx, code.resources
+    assert len(code.cubin) > 1000
+    assert ".local" not in text
+    assert not re.search(r"\bcall\b", text), "a kernel contains no call"
+    assert resources.stack == resources.spills == 0, resources
+    assert resources.registers <= kernel.registers, resources
+    assert resources.registers * kernel.threads * kernel.blocks <= 65536, "so many blocks do not fit a multiprocessor"
+    if kernel.vectors:
+        assert re.search(r"ld\.global\.nc\.v[24]\.", text), "no load of 16 bytes"
+    if kernel.fused:
+        assert re.search(r"fma\.rn\.f(32|64)|mma\.sync|mad\.lo|dp4a", text)
+        assert not re.search(r"(mul|add)\.f(32|64)\b.*\n.*add\.f", text)
+
+
+@pytest.mark.parametrize(("kernel", "target"), [*marked(SM90)])
+def test_parameters_lie_where_the_launch_puts_them(kernel, target):
+    """The entry's parameters: 64-bit addresses, then numbers of the accumulator's kind, then 32-bit integers, without a gap."""
+    text = compiler.code(kernel, target.cc).ptx
+    kinds = re.findall(r"\.param \.(\w+) ", text[: text.index(")")])
+    size = {"u64": 8, "b64": 8, "f64": 8, "u32": 4, "b32": 4, "f32": 4}
+    wanted = ["i64"] * len(kernel.at) + [kernel.values[0]] * len(kernel.values[1]) + ["i32"] * len(kernel.extents)
+    assert [size[kind] for kind in kinds] == [compiler.NUMPY[kind].itemsize for kind in wanted]
+    assert all((kind == "f32") == (want == "f32") for kind, want in zip(kinds, wanted, strict=True))
+    block = compiler.packed(kernel, (1,) * len(kernel.at), (0,) * len(kernel.values[1]), (2,) * len(kernel.extents))
+    assert len(block) == sum(size[kind] for kind in kinds)
+
+
+def test_algorithms_say_how_many_kernels_they_compile():
+    for algorithm in ALGORITHMS.values():
+        assert algorithm.kernels(SM90)
+        assert algorithm.most_kernels(SM90) > 0

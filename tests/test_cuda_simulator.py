@@ -1,0 +1,57 @@
+"""What CUDA kernels compute, in Numba's simulator: every algorithm of the list on cases of its own and of tests/cases.txt.
+
+No card is needed, and none is used: each thread of the grid runs the kernel's Python, and every access is checked for its place and its
+alignment.  The instructions are looked at in tests/test_cuda_ptx.py.
+"""
+
+import functools
+
+import pytest
+
+from tests.children import child
+from tests.problems import CASES
+
+pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
+
+from fastconv.planning.planner import algorithms, short_name
+
+ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
+# of tests/cases.txt, with few planes: each block of each takes half a second
+FEW = ("image.plain", "image.narrow", "image.one", "image.uneven", "image.lesson", "image.wrap", "larger.reflect", "image.activated")
+# of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
+FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1}
+
+
+def cases(name):
+    own, number = ALGORITHMS[name].CASES, FEW_OWN.get(name, 5)
+    chosen = () if name in FEW_OWN else FEW
+    few = [*own[:number], *(str(CASES[case]) for case in chosen)]
+    rest = [*own[number:], *(str(p) for case, p in CASES.items() if case not in chosen)]
+    return few, rest
+
+
+@functools.lru_cache
+def verdicts(name, slow):
+    """Case -> verdict, of a child process that runs all of them."""
+    wanted = [f"{name} {case}" for case in cases(name)[slow]]
+    code, most = "from tests.simulated import main; main()", 3000 if slow else 250
+    lines = child(code, *wanted, timeout=most, NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def marked():
+    for name in ALGORITHMS:
+        for slow, some in enumerate(cases(name)):
+            for case in some:
+                marks = (pytest.mark.slow, pytest.mark.timeout(3000)) if slow else ()
+                yield pytest.param(name, case, slow, id=f"{name}-{case}", marks=marks)
+
+
+@pytest.mark.parametrize(("algorithm", "case", "slow"), [*marked()])
+def test_case(algorithm, case, slow, record_property):
+    answer = verdicts(algorithm, slow)[f"{algorithm} {case}"]
+    if answer.startswith("refused: "):
+        record_property("refused", f"cuda {algorithm}: {answer[9:]}")
+        assert case not in ALGORITHMS[algorithm].CASES
+    else:
+        assert answer == "right", answer.replace("\\n", "\n")
