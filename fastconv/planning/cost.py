@@ -41,9 +41,10 @@ COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
 DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
-# Taps and results of a row from which on columns of stride 2 are copied by phase instead: 256x256 k5 takes 22 us with pairs and 29 so, k7
-# 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212 (one core, Zen 4, 2026-11).
-PHASE_TAPS, PHASE_RESULTS = 7, 512
+# Columns of stride 2 are copied by phase instead in rows of so many results, or of fewer with so many taps: 256x256 k5 takes 22 us with
+# pairs and 29 so, k7 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212, 28x28 k7 of 16 channels 112 and 166 (one core, Zen 4, 2026-11).
+PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
+PHASE_FACTOR = 1.5  # longer so, since rows of stride 2 are used by half as many results: k11 845 us of 540, k21 2930 of 1980
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
@@ -140,7 +141,8 @@ def _moving_seconds(p: Problem) -> float:
 
 def columns_by_phase(p: Problem) -> bool:
     """Whether `direct` copies columns by phase."""
-    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and (p.kw >= PHASE_TAPS or p.ow >= PHASE_RESULTS)))
+    pays = p.ow >= PHASE_RESULTS or (p.ow >= PHASE_FEW and p.kw >= PHASE_TAPS)
+    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and pays))
 
 
 def _phase_seconds(p: Problem, lanes: int) -> float:
@@ -154,11 +156,11 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row, and what columns of a stride take longer."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
     by_phase = columns_by_phase(p)
-    paired = DIRECT_PAIR_FACTOR if p.sw == 2 and not by_phase else 1.0
+    strided = PHASE_FACTOR if by_phase else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
     taps = min(p.kh, DIRECT_ROWS)
     share = DIRECT_SHARE * min(1.0, DIRECT_ROWS * taps / (2 * (DIRECT_ROWS - 1 + taps)))
-    sums = vectors * p.taps * paired / (FMA_PER_SECOND * share)
+    sums = vectors * p.taps * strided / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
     phases = _phase_seconds(p, lanes) if by_phase else 0.0
