@@ -59,8 +59,7 @@ def conv2d(
         ``(oc,)``; a scalar for one plane.
     stride, dilation : int or (int, int)
     padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same", "same_lower" or "full"
-        ``"same"`` has ``ceil(n / stride)`` outputs for any stride, the odd pixel of padding at the end (at the start for
-        ``"same_lower"``).
+        ``"same"`` has ``ceil(n / stride)`` outputs for any stride, the odd pixel of padding at the end (``"same_lower"``: at the start).
     groups : int
     padding_mode : {"zeros", "reflect", "symmetric", "replicate", "circular"}
         ``"reflect"`` does not repeat the edge pixel, ``"symmetric"`` does; any width, repeating as `numpy.pad` does.

@@ -20,6 +20,7 @@ LEAST_EXERCISED = {
     "panel": 100,
     "transposed": 9,
     "weights": 8,
+    "weights_grouped": 6,
     "complex": 15,
     "activated": 4,
     "separable": 200,

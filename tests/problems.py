@@ -20,7 +20,8 @@ def _load():
 
 CASES = _load()
 STRUCTURED = {"separable": "rank1"}  # algorithms for weights of which something is known
-BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight"}  # algorithms that compute gradients only
+# algorithms that compute gradients only
+BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight", "weights_grouped": "bwd_weight"}
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 

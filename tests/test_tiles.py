@@ -20,6 +20,7 @@ BLOCKS = {
     "mr": ("oc", True),
     "columns": ("ic", False),
     "nt": ("ow", False),
+    "taps": ("kw", False),
     "tall": ("kh", False),
 }
 OTHER_FIELDS = {"registers", "carries"}
@@ -44,6 +45,10 @@ def blocks(tile, lanes):
 def problems(tile, lanes):
     """All combinations of rows, columns and channels; then the heights of kernels, each on one uneven image."""
     extents = blocks(tile, lanes)
+    if "kw" in extents:
+        for kw, kh in itertools.product(extents["kw"], (1, 2)):
+            yield Problem(g=3, ic=6, oc=9, ih=5, iw=kw + 17, kh=kh, kw=kw, pl=1, pr=2)
+        return
     if "ic" in extents:
         for ic, oc, (kh, kw, sw) in itertools.product(extents["ic"], extents["oc"], ((1, 1, 1), (3, 2, 2))):
             yield Problem(ic=ic, ih=5, iw=17, oc=oc, kh=kh, kw=kw, sw=sw)

@@ -270,6 +270,14 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     return 2 * CALL_SECONDS + p.g * (sums + packed)
 
 
+def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
+    """A load and an FMA for each tap of a vector of output channels, and the packing of the panels, one for each channel of a group."""
+    vectors, icg = _padded(p.oc, lanes) / lanes, p.ic // p.g
+    sums = vectors * p.oh * p.ow * icg * (_padded(p.kh * p.kw, taps) + 1) / (FMA_PER_SECOND * BLOCKED_LOADING_SHARE)
+    packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded + p.oh * p.ow) * BLOCKED_PACK_SECONDS[p.src_layout]
+    return 2 * CALL_SECONDS + p.n * (sums + packed)
+
+
 def complex_seconds(p: Problem) -> float:
     """Four real products for each, and NumPy's conversion of the planes."""
     values = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
