@@ -6,15 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from .epilogue import activation_text, epilogue_text
+from .epilogue import epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
-from .planning.calls import delivered, destination
-from .planning.devices import session
-from .planning.layout import arranged, bias_array, check_channels, checked_bias
+from .planning.calls import Bounded, View, delivered, destination
+from .planning.devices import Session, session
+from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, checked_bias, paddings
 from .planning.planner import plan_problem
+from .planning.plans import Launch
 from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
 from .planning.thread_count import thread_count
+from .planning.workspaces import new_result
+from .tensors import is_tensor, torch_ops
+
+_MOST_LAUNCHES = 8  # of a plan: the strides that it has met
 
 
 def conv_transpose2d(
@@ -53,7 +58,10 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.ones((1, 2, 2)), np.ones((1, 1, 2, 2)), stride=2)[0, 0]
     array([1., 1., 1., 1.])
     """
-    check_choices(precision, device)
+    if is_tensor(input) or is_tensor(weight):
+        return torch_ops().conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
+                                            out, dtype, precision, threads, device, algorithm)  # fmt: skip
+    check_choices(precision)
     here = session(device, "input", input, weight=weight, bias=bias, out=out)
     if here is None:
         input, weight = as_array("input", input), as_array("weight", weight)
@@ -61,7 +69,7 @@ def conv_transpose2d(
         input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
     layout = arranged(data_format, input.shape, weight.shape, (3, 4))
     g = group_count(groups)
-    (n, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+    (_, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
     if filters != oc or oc % g:
         raise ValueError(f"weight must have the input's {oc} channels, divisible by groups={g}, "
                          f"got shapes {input.shape} and {weight.shape}")  # fmt: skip
@@ -75,37 +83,92 @@ def conv_transpose2d(
         raise ValueError(f"stride and dilation must keep the result's extents below 2**62, got {stride!r} and {dilation!r}")
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
-    result = result_type(input.dtype, weight.dtype, dtype)
-    name = dtype_name(result)
+    how = (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision
     if here is None:
-        bias = bias_array(bias, icg * g, weight.ndim, accumulator(name))
-    else:
-        checked_bias(bias, icg * g, weight.ndim)
-    # rows of output padding take the place of padding at the end; those that remain are reached by no tap
-    beyond = max(extra_h - ph, 0), max(extra_w - pw, 0)
-    p = Problem(
-        op="bwd_data", n=n, g=g, ic=icg * g, ih=ih - beyond[0], iw=iw - beyond[1], oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw,
-        pt=ph, pb=max(ph - extra_h, 0), pl=pw, pr=max(pw - extra_w, 0), src=dtype_name(input.dtype), wei=dtype_name(weight.dtype),
-        dst=name, acc=accumulator(name), src_layout=layout.name, wei_layout=layout.weights_name,
-        epilogue=epilogue_text(bias is not None, activation, result), precision=precision,
-    )  # fmt: skip
-
-    if here is not None and any(beyond):
+        return TransposedPlan(layout, input, weight, bias, *how, thread_count(threads), algorithm)(input, out)
+    checked_bias(bias, icg * g, weight.ndim)
+    p = _transposed(layout, input, weight, bias is not None, *how)
+    if (p.ih, p.iw) != (ih, iw):
         # kernels write what no tap reaches, too
         p = p.replace(ih=ih, iw=iw)
         if (p.oh, p.ow) != (oh, ow):
             raise ValueError(f"output_padding must not exceed padding by a stride or more on a CUDA device, got {output_padding!r}")
-        beyond = 0, 0
+    return _on_card(
+        here, p, layout.image(input), layout.weights(weight), bias, layout.shape(p.n, p.ic, ih, iw), layout.image, out, algorithm
+    )
 
-    def reached(dst: np.ndarray) -> np.ndarray:
-        image = layout.image(dst)
-        if any(beyond):
-            start = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if bias is None else bias.astype(DTYPES[p.acc]).reshape(1, -1, 1, 1)
-            np.copyto(image, activate(activation_text(activation, result), start), casting="unsafe")
-        return image[:, :, : p.ih, : p.iw]
 
-    return _planned(p, layout.image(input), layout.weights(weight), bias, layout.shape(n, p.ic, ih, iw), DTYPES[name], reached, out,
-                    (input, weight), threads, algorithm, here)  # fmt: skip
+def _transposed(
+    layout: Layout, input: Any, weight: Any, biased: bool, stride: tuple[int, int], dilation: tuple[int, int], groups: int,
+    start: tuple[int, int], size: tuple[int, int], activation: Any, dtype: Any, precision: str,
+) -> Problem:  # fmt: skip
+    """The problem of what taps can reach of a result of this size, which begins ``start`` pixels after the first pixel's kernel."""
+    (n, oc, oh, ow), (_, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
+    result = result_type(input.dtype, weight.dtype, dtype)
+    name = dtype_name(result)
+    rows, columns = spans((kh, kw), dilation)
+    after = (oh - 1) * stride[0] + rows - start[0] - size[0], (ow - 1) * stride[1] + columns - start[1] - size[1]
+    return Problem(
+        op="bwd_data", n=n, g=groups, ic=icg * groups, ih=size[0] + min(after[0], 0), iw=size[1] + min(after[1], 0), oc=oc, kh=kh, kw=kw,
+        sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1], pr=max(after[1], 0),
+        src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout.name,
+        wei_layout=layout.weights_name, epilogue=epilogue_text(biased, activation, result), precision=precision,
+    )  # fmt: skip
+
+
+class TransposedPlan:
+    """A transposed convolution of images of one shape and type, its weights packed: ``plan(image, out=None)``.
+
+    Parameters
+    ----------
+    layout : Layout
+    input : ndarray
+        Of the shape and type that the plan is for.
+    weight : ndarray
+    bias : array_like, optional
+    stride, dilation : (int, int)
+    groups : int
+    start : (int, int)
+        Rows and columns that the result lacks before its first.
+    size : (int, int)
+        Rows and columns of the result; no tap reaches those beyond the last pixel's kernel.
+    activation, dtype, precision, threads, algorithm
+        See `conv_transpose2d`.
+    """
+
+    def __init__(
+        self, layout: Layout, input: np.ndarray, weight: np.ndarray, bias: Any, stride: tuple[int, int], dilation: tuple[int, int],
+        groups: int, start: tuple[int, int], size: tuple[int, int], activation: Any, dtype: Any, precision: str, threads: int,
+        algorithm: str | None,
+    ) -> None:  # fmt: skip
+        how = stride, dilation, groups, start, size, activation, dtype, precision
+        self.problem = p = _transposed(layout, input, weight, bias is not None, *how)
+        bias = bias_array(bias, p.ic, weight.ndim, p.acc)
+        self.shape, self.dtype = layout.shape(p.n, p.ic, *size), DTYPES[p.dst]
+        self._image = layout.image
+        with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
+            self._bias = None if bias is None else np.array(bias, DTYPES[p.acc])
+            start_at = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if self._bias is None else self._bias.reshape(1, -1, 1, 1)
+            self._unreached = activate(p.epilogue, start_at)
+        self._plan = plan_problem(p, threads=threads, algorithm=algorithm)
+        self._packed = self._plan.pack(layout.weights(weight))
+        self._launches: Bounded[Launch] = Bounded(_MOST_LAUNCHES)
+
+    def __call__(self, input: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The result for an image of the planned shape and type."""
+        dst = destination(out, self.shape, self.dtype, input)
+        if dst.size:
+            src, to = self._image(input), self._image(dst)
+            p = self.problem
+            reached = to[:, :, : p.ih, : p.iw]
+            if reached.shape != to.shape:
+                np.copyto(to, self._unreached, casting="unsafe")
+            key = src.strides, to.strides
+            launch = self._launches.get(key)
+            if launch is None:
+                launch = self._launches.keep(key, self._plan.prepare(src, self._packed, reached))
+            launch(src, self._packed, self._bias, reached)
+        return delivered(dst, out)
 
 
 def conv2d_input(
@@ -141,10 +204,11 @@ def conv2d_input(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
+    if is_tensor(weight) or is_tensor(grad_output):
+        return torch_ops().conv2d_input(input_size, weight, grad_output, stride, padding, dilation, groups)
     here = session(None, "grad_output", grad_output, weight=weight)
     weight, grad = _operand(here, "weight", weight), as_array("grad_output", grad_output) if here is None else here.input
-    p = _gradient("bwd_data", _size("input_size", input_size), weight.shape, grad, weight.dtype, stride, padding, dilation, groups)
-    return _planned(p, grad, weight, None, (p.n, p.ic, p.ih, p.iw), DTYPES[p.dst], lambda x: x, None, (), None, None, here)
+    return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups, here=here)
 
 
 def conv2d_weight(
@@ -179,17 +243,46 @@ def conv2d_weight(
     array([[4., 4.],
            [4., 4.]])
     """
+    if is_tensor(input) or is_tensor(grad_output):
+        return torch_ops().conv2d_weight(input, weight_size, grad_output, stride, padding, dilation, groups)
     here = session(None, "input", input, grad_output=grad_output)
     image, grad = as_array("input", input) if here is None else here.input, _operand(here, "grad_output", grad_output)
-    p = _gradient("bwd_weight", image.shape, _size("weight_size", weight_size), grad, image.dtype, stride, padding, dilation, groups)
-    return _planned(p, image, grad, None, (p.oc, p.ic // p.g, p.kh, p.kw), DTYPES[p.dst], lambda x: x, None, (), None, None, here)
+    return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups, here=here)
 
 
-def _operand(here: Any, name: str, value: Any) -> Any:
+def _operand(here: Session | None, name: str, value: Any) -> Any:
     return as_array(name, value) if here is None else here.take(name, value)
 
 
-def _size(name: str, value: Any) -> tuple[int, ...]:
+def image_gradient(
+    size: tuple[int, ...], weight: np.ndarray, grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
+    padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
+    here: Session | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size."""
+    p, layout = _gradient("bwd_data", size, weight.shape, grad, weight.dtype, stride, padding, dilation, groups, padding_mode, data_format,
+                          precision)  # fmt: skip
+    return _planned(p, layout.image(grad), layout.weights(weight), layout.shape(p.n, p.ic, p.ih, p.iw), layout.image, threads, here)
+
+
+def weight_gradient(
+    input: np.ndarray, size: tuple[int, ...], grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
+    padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
+    here: Session | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
+    p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
+                          precision)  # fmt: skip
+    return _planned(p, layout.image(input), layout.image(grad), size, layout.weights, threads, here)
+
+
+def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Of torch's functions: the same before and behind the image."""
+    rows, columns = pair("padding", padding, 0)
+    return (rows, rows), (columns, columns)
+
+
+def four(name: str, value: Any) -> tuple[int, ...]:
     """A shape of four ints."""
     try:
         size = tuple(extent.__index__() for extent in value)
@@ -202,35 +295,40 @@ def _size(name: str, value: Any) -> tuple[int, ...]:
 
 def _gradient(
     op: str, image: tuple[int, ...], kernel: tuple[int, ...], grad: np.ndarray, other: np.dtype[Any], stride: Any, padding: Any,
-    dilation: Any, groups: int,
-) -> Problem:  # fmt: skip
-    layout = arranged("NCHW", image, kernel, (4,))
+    dilation: Any, groups: Any, padding_mode: str, data_format: str, precision: str,
+) -> tuple[Problem, Layout]:  # fmt: skip
+    layout = arranged(data_format, image, kernel, (4,))
     g = group_count(groups)
     (n, ic, ih, iw), (oc, icg, kh, kw) = layout.extents(image), layout.filters(kernel)
     check_channels(ic, g, oc, icg, kernel)
-    (sh, sw), (dh, dw), (ph, pw) = pair("stride", stride, 1), pair("dilation", dilation, 1), pair("padding", padding, 0)
+    (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    (pt, pb), (pl, pr) = paddings(padding, (ih, iw), spans((kh, kw), (dh, dw)), (sh, sw))
     name = dtype_name(result_type(grad.dtype, other, None))
-    p = Problem(op=op, n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=ph, pb=ph, pl=pw, pr=pw,
-                src=dtype_name(grad.dtype), wei=dtype_name(other), dst=name, acc=accumulator(name))  # fmt: skip
-    if grad.shape != (p.n, p.oc, p.oh, p.ow):
-        raise ValueError(f"grad_output must have shape {(p.n, p.oc, p.oh, p.ow)}, got {grad.shape}")
-    return p
+    p = Problem(op=op, n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=pt, pb=pb, pl=pl, pr=pr,
+                border=PADDING_MODES[padding_mode], src=dtype_name(grad.dtype), wei=dtype_name(other), dst=name, acc=accumulator(name),
+                src_layout=layout.name, wei_layout=layout.weights_name, precision=precision)  # fmt: skip
+    wanted = layout.shape(p.n, p.oc, p.oh, p.ow)
+    if grad.shape != wanted:
+        raise ValueError(f"grad_output must have shape {wanted}, got {grad.shape}")
+    return p, layout
 
 
 def _planned(
-    p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype[Any], view: Any,
-    out: np.ndarray | None, inputs: tuple[np.ndarray, ...], threads: Any, algorithm: str | None, here: Any,
+    p: Problem, src: np.ndarray, wei: np.ndarray, shape: tuple[int, ...], view: View, threads: int | None, here: Session | None
 ) -> np.ndarray:  # fmt: skip
     if here is not None:
-        result, to = here.destination(out, shape, dtype)
-        if 0 not in shape:
-            here.run(p, src, wei, bias, view(to), 0, algorithm)
-        return here.deliver(result, to)
-    dst = destination(out, shape, dtype, *inputs, bias)
+        return _on_card(here, p, src, wei, None, shape, view, None, None)
+    dst = new_result(shape, DTYPES[p.dst], src)
     if dst.size:
-        plan = plan_problem(p, threads=thread_count(threads), algorithm=algorithm)
-        if bias is not None:
-            with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
-                bias = np.ascontiguousarray(bias, DTYPES[p.acc])
-        plan.run(src, plan.pack(wei), bias, view(dst))
-    return delivered(dst, out)
+        plan = plan_problem(p, threads=thread_count(threads))
+        plan.run(src, plan.pack(wei), None, view(dst))
+    return dst
+
+
+def _on_card(
+    here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None
+) -> Any:  # fmt: skip
+    result, to = here.destination(out, shape, DTYPES[p.dst])
+    if 0 not in shape:
+        here.run(p, src, wei, bias, view(to), 0, algorithm)
+    return here.deliver(result, to)

@@ -15,6 +15,7 @@ LEAST_EXERCISED = {
     "reference": 250,
     "direct": 235,
     "blocked": 185,
+    "int8": 12,
     "depthwise": 18,
     "panel": 100,
     "transposed": 9,
@@ -23,6 +24,10 @@ LEAST_EXERCISED = {
     "activated": 4,
     "separable": 200,
     "fft": 110,
+    "identity": 4,
+    "masked": 4,
+    "quotient": 4,
+    "winograd": 120,
 }
 
 

@@ -37,7 +37,7 @@ class Capsule:
 
 
 class _Place:
-    index = 0
+    index, type = 0, "cuda"
 
     def __eq__(self, other):
         return isinstance(other, _Place)
@@ -95,6 +95,7 @@ class _Nothing:
 def pretend(patch, streams):
     """Modules named torch and cupy that make the stand-ins; ``streams`` are the current ones of each."""
     torch = types.ModuleType("torch")
+    torch.Tensor = Tensor
     torch.is_grad_enabled = lambda: True
     torch.cuda = types.SimpleNamespace(current_stream=lambda index: types.SimpleNamespace(cuda_stream=streams["torch"]))
     torch.empty = lambda shape, dtype, device: Tensor(np.empty(shape, dtype))

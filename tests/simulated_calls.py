@@ -73,6 +73,15 @@ def weights_of_the_host(patch):
     np.testing.assert_array_equal(np.asarray(got), nn.conv2d(BATCH, FILTERS, np.arange(4), stride=2))
 
 
+def weights_of_rank_1(patch):
+    taps = np.outer([1, 2, 3, 2, 1], [1, -3, 5, -3, 1]).astype("f4")
+    for arguments in ({}, {"boundary": "fill", "fillvalue": 3}):
+        got = fastconv.correlate2d(Interface(IMAGE), taps, "same", algorithm="separable", **arguments)
+        np.testing.assert_array_equal(np.asarray(got), fastconv.correlate2d(IMAGE, taps, "same", **arguments))
+    with pytest.raises(ValueError, match="not known to be of rank 1"):
+        fastconv.correlate2d(Interface(IMAGE), Interface(taps), "same", algorithm="separable")
+
+
 def channels_last(patch):
     image, filters = BATCH.transpose(0, 2, 3, 1).copy(), FILTERS.transpose(2, 3, 1, 0).copy()
     got = nn.conv2d(Interface(image), Interface(filters), data_format="NHWC", padding="same")
@@ -120,15 +129,16 @@ def host_arrays_there_and_back(patch):
 
 
 def transposed_and_gradients(patch):
-    grad = RNG.integers(-8, 9, (2, 4, 5, 6)).astype("f4")
-    for extra in (0, 1):
-        arguments = {"stride": 2, "padding": 1, "output_padding": extra, "bias": np.arange(3, dtype="f4"), "activation": "relu"}
+    grad = RNG.integers(-8, 9, (1, 4, 3, 4)).astype("f4")
+    for padding, extra in ((1, 0), (0, 1)):
+        arguments = {"stride": 2, "padding": padding, "output_padding": extra, "bias": np.arange(3, dtype="f4"), "activation": "relu"}
         got = nn.conv_transpose2d(Interface(grad), Interface(FILTERS), **arguments)
         np.testing.assert_array_equal(np.asarray(got), nn.conv_transpose2d(grad, FILTERS, **arguments))
-    got = nn.conv2d_input((2, 3, 7, 8), Interface(FILTERS), Interface(grad))
-    np.testing.assert_array_equal(np.asarray(got), nn.conv2d_input((2, 3, 7, 8), FILTERS, grad))
-    got = nn.conv2d_weight(Interface(BATCH[:, :, :7, :8].copy()), FILTERS.shape, Interface(grad))
-    np.testing.assert_array_equal(np.asarray(got), nn.conv2d_weight(BATCH[:, :, :7, :8], FILTERS.shape, grad))
+    got = nn.conv2d_input((1, 3, 5, 6), Interface(FILTERS), Interface(grad))
+    np.testing.assert_array_equal(np.asarray(got), nn.conv2d_input((1, 3, 5, 6), FILTERS, grad))
+    image, grad = BATCH[:1, :1, :4, :5].copy(), grad[:1, :1, :3, :4].copy()
+    got = nn.conv2d_weight(Interface(image), (1, 1, 2, 2), Interface(grad))
+    np.testing.assert_array_equal(np.asarray(got), nn.conv2d_weight(image, (1, 1, 2, 2), grad))
 
 
 def plans(patch):
@@ -152,8 +162,8 @@ def plans(patch):
 
 
 CALLS = {function.__name__: function for function in (
-    interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, channels_last, out_and_overlap, mixed_places,
-    host_arrays_there_and_back, transposed_and_gradients, plans,
+    interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
+    mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
 )}  # fmt: skip
 
 

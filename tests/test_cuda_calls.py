@@ -27,8 +27,8 @@ def verdicts():
     return dict(line.split(": ", 1) for line in lines)
 
 
-CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "channels_last", "out_and_overlap",
-         "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans")  # fmt: skip
+CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "weights_of_rank_1", "channels_last",
+         "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans")  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -184,3 +184,29 @@ def test_the_host_part_of_a_planned_call_takes_less_than_10_microseconds(launch,
         times.append(time.perf_counter() - start)
     assert min(times) < 10e-6, f"{min(times) * 1e6:.1f} us"
     print(f"{min(times) * 1e6:.1f} us")
+
+
+def test_the_driver_is_called_with_arguments_it_has(no_card):
+    """Every function of cuda.bindings that fastconv calls takes what it is given, up to the look for the driver's library."""
+    from cuda.bindings import driver as d
+
+    event, device, function = d.CUevent(0), d.CUdevice(0), d.CUfunction(0)
+    most = d.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    calls = {
+        "cuLaunchKernel": (function, 1, 1, 1, 1, 1, 1, 0, 7, 0, 4096), "cuModuleLoadData": (b"code",),
+        "cuModuleGetFunction": (d.CUmodule(0), b"name"), "cuFuncSetAttribute": (function, most, 100),
+        "cuMemcpyHtoDAsync": (4096, 8192, 16, 0), "cuMemcpyDtoHAsync": (4096, 8192, 16, 0), "cuMemcpyDtoDAsync": (4096, 8192, 16, 0),
+        "cuMemAlloc": (16,), "cuMemAllocAsync": (16, 0), "cuMemFree": (4096,), "cuMemFreeAsync": (4096, 0), "cuMemHostAlloc": (16, 0),
+        "cuEventCreate": (2,), "cuEventRecord": (event, 5), "cuEventSynchronize": (event,), "cuEventElapsedTime": (event, event),
+        "cuEventDestroy": (event,), "cuStreamWaitEvent": (5, event, 0), "cuCtxGetCurrent": (), "cuCtxSetCurrent": (d.CUcontext(0),),
+        "cuCtxGetDevice": (), "cuDeviceGet": (0,), "cuDeviceGetCount": (), "cuDriverGetVersion": (), "cuDeviceGetName": (128, device),
+        "cuDevicePrimaryCtxRetain": (device,),
+        "cuDeviceGetAttribute": (d.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, device),
+        "cuPointerGetAttribute": (d.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 4096),
+        "cuGetErrorName": (d.CUresult.CUDA_ERROR_INVALID_VALUE,),
+    }  # fmt: skip
+    for name, arguments in calls.items():
+        with pytest.raises(RuntimeError, match="driver library"):
+            getattr(d, name)(*arguments)
+    assert d.CUresult.CUDA_SUCCESS == 0
+    assert d.CUresult.CUDA_ERROR_INVALID_VALUE != 0

@@ -15,11 +15,11 @@ pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[c
 
 from fastconv.planning.planner import algorithms, short_name
 
-ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
+ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if not isinstance(algorithm.CASES, str)}
 # of tests/cases.txt, with few planes: each block of each takes half a second
 FEW = ("image.plain", "image.narrow", "image.one", "image.uneven", "image.lesson", "image.wrap", "larger.reflect", "image.activated")
 # of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
-FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1}
+FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1, "separable": 1, "plain": 4}
 
 
 def cases(name):
@@ -32,8 +32,9 @@ def cases(name):
 
 @functools.lru_cache
 def verdicts(name, slow):
-    """Case -> verdict, of a child process that runs all of them."""
-    wanted = [f"{name} {case}" for case in cases(name)[slow]]
+    """Case -> verdict, of a child process that runs all slow ones of an algorithm, or the others of every algorithm."""
+    names = [name] if slow else [*ALGORITHMS]
+    wanted = [f"{name} {case}" for name in names for case in cases(name)[slow]]
     code, most = "from tests.simulated import main; main()", 3000 if slow else 250
     lines = child(code, *wanted, timeout=most, NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
     return dict(line.split(": ", 1) for line in lines)
@@ -49,7 +50,7 @@ def marked():
 
 @pytest.mark.parametrize(("algorithm", "case", "slow"), [*marked()])
 def test_case(algorithm, case, slow, record_property):
-    answer = verdicts(algorithm, slow)[f"{algorithm} {case}"]
+    answer = verdicts(algorithm if slow else "every", slow)[f"{algorithm} {case}"]
     if answer.startswith("refused: "):
         record_property("refused", f"cuda {algorithm}: {answer[9:]}")
         assert case not in ALGORITHMS[algorithm].CASES

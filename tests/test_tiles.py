@@ -19,9 +19,10 @@ BLOCKS = {
     "wide": ("ow", True),
     "mr": ("oc", True),
     "columns": ("ic", False),
+    "nt": ("ow", False),
     "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers", "steps", "carries"}
+OTHER_FIELDS = {"registers", "carries"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 
@@ -43,19 +44,16 @@ def blocks(tile, lanes):
 def problems(tile, lanes):
     """All combinations of rows, columns and channels; then the heights of kernels, each on one uneven image."""
     extents = blocks(tile, lanes)
-    sw = 1 if 1 in getattr(tile, "steps", (1,)) else 3
     if "ic" in extents:
         for ic, oc, (kh, kw, sw) in itertools.product(extents["ic"], extents["oc"], ((1, 1, 1), (3, 2, 2))):
             yield Problem(ic=ic, ih=5, iw=17, oc=oc, kh=kh, kw=kw, sw=sw)
         return
-    for oh, ow, oc in itertools.product(extents["oh"], extents["ow"], extents.get("oc", [2])):
-        yield Problem(ic=5, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=3, kw=3, sw=sw, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
-    oh, ow, oc = extents["oh"][-1], extents["ow"][-2], extents.get("oc", [1])[0]
+    for oh, ow, oc in itertools.product(extents.get("oh", [1, 30]), extents["ow"], extents.get("oc", [2])):
+        yield Problem(ic=5, ih=oh, iw=ow, oc=oc, kh=3, kw=3, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
+    oh, ow, oc = extents.get("oh", [9])[-1], extents["ow"][-2], extents.get("oc", [1])[0]
     for kh in extents.get("kh", [1, 2, 5]):
-        yield Problem(ic=2, ih=oh + kh - 1, iw=(ow - 1) * sw + 2, oc=oc, kh=kh, kw=2, sw=sw)
-        yield Problem(
-            ic=3, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=kh, kw=4, sw=sw, pt=kh // 2, pb=(kh - 1) // 2, pl=2, pr=1, border="reflect"
-        )
+        yield Problem(ic=2, ih=oh + kh - 1, iw=ow + 1, oc=oc, kh=kh, kw=2)
+        yield Problem(ic=3, ih=oh, iw=ow, oc=oc, kh=kh, kw=4, pt=kh // 2, pb=(kh - 1) // 2, pl=2, pr=1, border="reflect")
 
 
 def run_tile(name, tile, p, target, monkeypatch):
@@ -70,7 +68,7 @@ def run_tile(name, tile, p, target, monkeypatch):
         dst = result_array(p)
         plan.run(src, plan.pack(wei), bias, dst)
         exact = truth(p, src, wei, bias)
-        if integers and name not in TRANSFORM:
+        if integers and name not in TRANSFORM and not p.masked:  # a quotient is rounded
             assert_close(dst, stored(p, exact), 0, f"{plan}")
         else:
             assert_within(dst, p, exact, name, f"{plan}")
@@ -113,7 +111,8 @@ def test_tables_serve_every_target(name):
     """On each target some row fits its registers, and no row is the same as another."""
     tiles = getattr(ALGORITHMS[name], "TILES", None)
     if tiles is None:
-        assert name in ("complex", "activated", "transposed", "fft", "reference"), "an algorithm with register tiles has a table of them"
+        without = ("complex", "activated", "transposed", "fft", "identity", "quotient", "reference")
+        assert name in without, "an algorithm with register tiles has a table of them"
         return
     assert len(set(tiles)) == len(tiles)
     for target in TARGETS:

@@ -106,6 +106,22 @@ class Emitter:
             vector = self.builder.insert_element(vector, self.builder.extract_element(few, place), place)
         return vector
 
+    def load_up_to(self, address: Any, count: Any) -> Any:
+        """The first ``count`` elements, a value that may exceed ``lanes``, and 0 in the other lanes: only for what is read seldom."""
+        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        mask = self.builder.icmp_signed("<", numbers, self.of("i64").spread(count))
+        pointer = self.vector.as_pointer()
+        kind = ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector])
+        name = f"llvm.masked.load.v{self.lanes}{self.kind}.p0"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        arguments = [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, ir.Constant(self.vector, None)]
+        return self.builder.call(function, arguments)
+
+    def any(self, bits: Any) -> Any:
+        """Whether some lane of a comparison holds."""
+        word = self.builder.bitcast(bits, ir.IntType(self.lanes))
+        return self.builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0))
+
     def store(self, address: Any, value: Any) -> None:
         """``lanes`` consecutive elements."""
         self.builder.store(value, self._pointer(address, self.vector), align=1)
@@ -115,16 +131,24 @@ class Emitter:
         store = self.builder.store(value, self._pointer(address, self.vector), align=self.width)
         store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
 
+    def every(self, where: Any) -> Any:
+        """A 64-bit integer: 1 where a comparison holds in every lane, else 0."""
+        lanes = ir.IntType(self.lanes)
+        held = self.builder.icmp_unsigned("==", self.builder.bitcast(where, lanes), ir.Constant(lanes, -1))
+        return self.builder.zext(held, I64)
+
+    def store_flag(self, address: Any, where: Any) -> None:
+        """A byte: 1 where a comparison holds in every lane, else 0."""
+        byte = ir.IntType(8)
+        self.builder.store(self.builder.trunc(self.every(where), byte), self._pointer(address, byte), align=1)
+
     def store_first(self, address: Any, value: Any, count: int) -> None:
-        """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
-        done, size = 0, self.lanes
-        while done < count:
-            while size > count - done:
-                size //= 2
-            part = value if size == self.lanes else self.pick(value, value, range(done, done + size))
-            at = self.offset(address, done * self.itemsize)
+        """The first ``count`` lanes, in two stores of 2^n elements that overlap (no masks: AVX2 and NEON have none that are fast)."""
+        size = 1 << (count.bit_length() - 1)
+        for first in sorted({0, count - size}):
+            part = value if size == self.lanes else self.pick(value, value, range(first, first + size))
+            at = self.offset(address, first * self.itemsize)
             self.builder.store(part, self._pointer(at, ir.VectorType(self.element, size)), align=1)
-            done += size
 
     def fence(self, values: Sequence[Any]) -> list[Any]:
         """The same values, computed before any later memory access; emits nothing.
@@ -163,18 +187,6 @@ class Emitter:
         lanes = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), lanes)
 
-    def gather(self, address: Any, step: Any) -> Any:
-        """Elements ``step`` bytes apart (strides of 3 and more): a loop through memory, since unrolled it takes seconds to compile."""
-        buffer = cgutils.alloca_once(self.builder, self.vector)
-        to = self.variable(self.builder.ptrtoint(buffer, I64))
-        place = self.variable(address)
-        with self.loop(self.constant(self.lanes)):
-            value = self.load_scalar(self.get(place))
-            self.builder.store(value, self._pointer(self.get(to), self.element), align=1)
-            self.set(to, self.offset(self.get(to), self.itemsize))
-            self.set(place, self.offset(self.get(place), step))
-        return self.builder.load(buffer)
-
     def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """Lanes of ``a`` (0..) and ``b`` (lanes..)."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
@@ -205,11 +217,28 @@ class Emitter:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self.builder.add(self.builder.mul(a, b), c)
 
-    def dot_add(self, a: Any, b: Any, c: Any) -> Any:
-        """``c`` plus the products of the four bytes in each lane, without sign in ``a`` and with in ``b``: 16 lanes, AVX-512 VNNI."""
-        function = ir.FunctionType(self.vector, [self.vector] * 3)
-        dot = cgutils.get_or_insert_function(self.builder.module, function, "llvm.x86.avx512.vpdpbusd.512")
-        return self.builder.call(dot, [c, a, b])
+    def dot_add(self, a: Any, b: Any, c: Any, how: str = "bytes") -> Any:
+        """``c`` plus the products of the parts of each lane of 32 bits.
+
+        ``bytes`` are four, without sign in ``a`` and with in ``b``, and ``words`` two of 16 bits, by one instruction (VNNI); ``pairs`` are
+        words whose products are added by one instruction of any x86; ``halves`` are words, by shifts and products of 32 bits.
+        """
+        build, bits = self.builder, 8 * self.width
+        vnni = {"bytes": "vpdpbusd", "words": "vpdpwssd"}.get(how)
+        if vnni is not None:
+            function = ir.FunctionType(self.vector, [self.vector] * 3)
+            dot = cgutils.get_or_insert_function(build.module, function, f"llvm.x86.avx512.{vnni}.{bits}")
+            return build.call(dot, [c, a, b])
+        if how == "pairs":
+            words = ir.VectorType(ir.IntType(16), 2 * self.lanes)
+            name = {128: "sse2.pmadd.wd", 256: "avx2.pmadd.wd", 512: "avx512.pmaddw.d.512"}[bits]
+            function = ir.FunctionType(self.vector, [words] * 2)
+            dot = cgutils.get_or_insert_function(build.module, function, f"llvm.x86.{name}")
+            return build.add(c, build.call(dot, [build.bitcast(a, words), build.bitcast(b, words)]))
+        half = self.number(16)
+        low = [build.ashr(build.shl(x, half), half) for x in (a, b)]
+        high = [build.ashr(x, half) for x in (a, b)]
+        return build.add(build.add(c, build.mul(*low)), build.mul(*high))
 
     def activate(self, x: Any, slope: Any, low: Any, high: Any) -> Any:
         """``min(max(x < 0 ? slope x : x, low), high)`` with comparisons that let NaN through; the identity for 1, -inf, inf."""

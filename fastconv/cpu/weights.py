@@ -73,8 +73,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
 
     Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
     ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
-    Workspace: sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, line, junk.  What lies beyond
-    the last column or channel is computed and never stored.
+    Workspace: sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads of one.
+    What lies beyond the last column or channel is computed and never stored.
     """
     spec = (kind, lanes, mr, columns, fma)
     size = KINDS[kind][2]

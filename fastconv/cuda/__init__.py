@@ -1,6 +1,12 @@
-"""The CUDA backend: its ordered candidate list."""
+"""The CUDA backend: its ordered candidate list.
 
-from . import depthwise, direct, implicit_gemm, plain, target, tensor
+An algorithm's file has the CPU's functions (``reject cost most_kernels build``) and says of its kernels what `compile.Kernel` holds:
+body, specialisation, parameters, threads, and the registers they may take; ``kernels(target)`` lists those that tests compile.  A body
+is written against `simd.Emitter`; Numba's simulator runs it with `twin.Twin`.  Plans get `arrays.DeviceArray`s, packed weights on the
+device, a bias in the type of a thread's sums, and queue on the source's stream.
+"""
+
+from . import depthwise, direct, implicit_gemm, plain, separable, target, tensor
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (depthwise, tensor, implicit_gemm, direct, plain)
+ALGORITHMS = (separable, depthwise, tensor, implicit_gemm, direct, plain)

@@ -23,5 +23,17 @@ from .initializers import set_random_seed
 from .layer import Layer, Variable
 from .separable import DepthwiseConv2D, SeparableConv2D
 from .sequential import Input, InputLayer, Sequential
+from .transposed import Conv2DTranspose
 
-__all__ = ["Conv2D", "DepthwiseConv2D", "Input", "InputLayer", "Layer", "SeparableConv2D", "Sequential", "Variable", "set_random_seed"]
+__all__ = [
+    "Conv2D",
+    "Conv2DTranspose",
+    "DepthwiseConv2D",
+    "Input",
+    "InputLayer",
+    "Layer",
+    "SeparableConv2D",
+    "Sequential",
+    "Variable",
+    "set_random_seed",
+]

@@ -265,6 +265,10 @@ class Conv2D(Layer):
 
     def __call__(self, inputs: Any, training: bool | None = None) -> np.ndarray:
         """Convolve a batch, (n, h, w, channels) by default; builds the layer at the first call."""
+        return self._run(inputs, None)
+
+    def _run(self, inputs: Any, out: np.ndarray | None) -> np.ndarray:
+        """The result, in ``out`` where the activation is one of its plan's."""
         src = self._as_array(inputs)
         if src.ndim < 4:
             raise ValueError(
@@ -287,8 +291,10 @@ class Conv2D(Layer):
                 return np.zeros(tuple(extent or 0 for extent in shape), self.dtype)
             plan = self._plan(src, *values)
             plans.keep(key, plan)
-        dst: np.ndarray = plan(src)
-        return np.asarray(self.activation(dst)) if callable(self.activation) else dst
+        if callable(self.activation):
+            return np.asarray(self.activation(plan(src)))
+        dst: np.ndarray = plan(src, out=out)
+        return dst
 
     def _as_array(self, inputs: Any) -> np.ndarray:
         array = np.asarray(inputs)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from ..planning.workspaces import new_result
 from .convolution import Conv2D
 from .layer import Layer, Shape, Variable, serialized, standard_shape
 from .separable import DepthwiseConv2D, SeparableConv2D
+from .transposed import Conv2DTranspose
 
 BATCH_SIZE = 32  # Keras's default in predict
+MOST_BUFFERS = 4  # pairs that are kept of a model
 SUMMARY_WIDTH = 88
 SUMMARY_EDGES = (0.45, 0.8, 1.0)  # of the columns, in widths
 SUMMARY_FRAME = (3, 4, 3)  # lines and blanks, as rich takes them off the columns in Keras
@@ -70,7 +74,7 @@ class InputLayer(Layer):
 
 
 Input = InputLayer
-_LAYERS = {layer.__name__: layer for layer in (Conv2D, DepthwiseConv2D, SeparableConv2D)}
+_LAYERS = {layer.__name__: layer for layer in (Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D)}
 
 
 class Sequential(Layer):
@@ -97,6 +101,7 @@ class Sequential(Layer):
         self._layers: list[Conv2D | Sequential] = []
         self._input: InputLayer | None = None
         self._shapes: list[Shape] = []  # of the input and of each layer's result, once built
+        self._buffers: deque[list[np.ndarray]] = deque(maxlen=MOST_BUFFERS)  # two for each call that ran beside others
         self.compiled = False
         self.compile_config: dict[str, Any] = {}
         for layer in layers or ():
@@ -212,12 +217,42 @@ class Sequential(Layer):
 
     def __call__(self, inputs: Any, training: bool | None = None) -> np.ndarray:
         """Apply all layers; builds the model at the first call."""
+        return self._run(inputs, None)
+
+    def _run(self, inputs: Any, out: np.ndarray | None) -> np.ndarray:
+        """The result, in ``out`` where the last layer can; what lies between the layers alternates between two buffers."""
         result = inputs if isinstance(inputs, np.ndarray) else np.asarray(inputs)
         if not self.built:
             self.build(result.shape)
-        for layer in self._layers:
-            result = layer(result)
+        layers = list(self._flat())
+        try:
+            buffers = self._buffers.pop()
+        except IndexError:  # the first call, or others run beside this one
+            buffers = [np.empty(0, np.uint8)] * 2
+        if layers and result.dtype != layers[0].dtype and result.dtype.kind in "biuf":
+            converted = _kept(buffers, 1, result.shape, layers[0].dtype)
+            np.copyto(converted, result, casting="unsafe")
+            result = converted
+        for number, layer in enumerate(layers):
+            to = out
+            if number < len(layers) - 1:
+                # an activation of the caller's may keep what it is given
+                plain = result.ndim == 4 and not callable(layer.activation)
+                to = _kept(buffers, number % 2, layer.compute_output_shape(result.shape), layer.dtype) if plain else None
+            result = layer._run(result, to)
+        self._buffers.append(buffers)
         return result
+
+    def _flat(self) -> Iterator[Conv2D]:
+        """All layers, those of models within included."""
+        for layer in self._layers:
+            if isinstance(layer, Sequential):
+                yield from layer._flat()
+            else:
+                yield layer
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_buffers": deque(maxlen=MOST_BUFFERS)}
 
     def predict(
         self, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks: Any = None
@@ -254,10 +289,13 @@ class Sequential(Layer):
         if src.ndim == 0 or len(src) <= size:
             return self(src)
         first = self(src[:size])
-        dst = np.empty((len(src), *first.shape[1:]), first.dtype)
+        dst = new_result((len(src), *first.shape[1:]), first.dtype)
         dst[:size] = first
         for start in range(size, len(src), size):
-            dst[start : start + size] = self(src[start : start + size])
+            to = dst[start : start + size]
+            result = self._run(src[start : start + size], to)
+            if result is not to:
+                to[...] = result
         return dst
 
     def compile(
@@ -372,6 +410,15 @@ class Sequential(Layer):
             else:
                 raise ValueError(f"layers must be InputLayer, {', '.join(_LAYERS)} or Sequential. Received: {entry['class_name']}")
         return model
+
+
+def _kept(buffers: list[np.ndarray], which: int, shape: Shape, dtype: str) -> np.ndarray:
+    """An array in one of two buffers, which grows where it is too small."""
+    extents = [extent or 0 for extent in shape]
+    size = math.prod(extents) * np.dtype(dtype).itemsize
+    if buffers[which].size < size:
+        buffers[which] = np.empty(size, np.uint8)
+    return buffers[which][:size].view(dtype).reshape(extents)
 
 
 def _table(rows: list[tuple[str, str, str]], width: int) -> list[str]:

@@ -94,10 +94,11 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def check_choices(precision: str, device: str | None) -> None:
-    """The tail's two closed choices."""
+def check_choices(precision: str, device: Any = None) -> None:
+    """The tail's two closed choices, of a function that runs on the CPU alone, or whose device is looked at elsewhere."""
     choice("precision", precision, PRECISIONS)
-    check_device(device)
+    if device not in (None, "cpu"):
+        raise ValueError(f"device must be None or 'cpu' (this function has no other backend), got {device!r}")
 
 
 def check_device(device: Any) -> None:

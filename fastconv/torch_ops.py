@@ -1,0 +1,411 @@
+"""torch's tensors in `fastconv.nn`'s functions: custom operators with shapes for tracing and gradients, and modules that call them.
+
+Imported by `fastconv.nn` at the first call with a tensor, or by `replace_convs`; torch is imported here and nowhere else.  Tensors are
+read in place, on the CPU; a batch in torch's channels_last format is convolved as NHWC, and gives one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import gradients, nn
+from .epilogue import activation_text
+from .planning.arguments import group_count, pair, spans
+from .planning.layout import FORMATS, paddings
+
+Ints = Sequence[int]
+
+_ACTIVATIONS = {
+    "": lambda x, slope: x,
+    "relu": lambda x, slope: torch.relu(x),
+    "relu6": lambda x, slope: torch.clamp(x, 0, 6),
+    "sigmoid": lambda x, slope: torch.sigmoid(x),
+    "tanh": lambda x, slope: torch.tanh(x),
+    "silu": lambda x, slope: torch.nn.functional.silu(x),
+    "gelu": lambda x, slope: torch.nn.functional.gelu(x),
+    "leaky_relu": torch.nn.functional.leaky_relu,
+}
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
+    return array
+
+
+def _last(tensor: torch.Tensor, data_format: str) -> bool:
+    """Whether a batch of NCHW lies in memory as NHWC."""
+    last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    return FORMATS[data_format] == "nchw" and last
+
+
+def _laid(image: torch.Tensor, weight: torch.Tensor, data_format: str) -> tuple[np.ndarray, np.ndarray, str, bool]:
+    """An image and weights as arrays, their format, and whether it is another than the tensors'."""
+    if _last(image, data_format):
+        return _array(image).transpose(0, 2, 3, 1), _array(weight).transpose(2, 3, 1, 0), "NHWC", True
+    return _array(image), _array(weight), data_format, False
+
+
+def _tensor(image: np.ndarray, turned: bool) -> torch.Tensor:
+    """A result, seen as NCHW where it was computed as NHWC."""
+    return torch.from_numpy(image.transpose(0, 3, 1, 2) if turned else image)
+
+
+def _four(padding: Ints) -> tuple[tuple[int, int], tuple[int, int]]:
+    pt, pb, pl, pr = padding
+    return (pt, pb), (pl, pr)
+
+
+def _axes(data_format: str) -> tuple[int, int, int]:
+    """Those of channels, rows and columns."""
+    return (1, 2, 3) if FORMATS[data_format] == "nchw" else (3, 1, 2)
+
+
+def _kernel(weight: torch.Tensor, data_format: str) -> tuple[int, int, int, int]:
+    """``(oc, ic/g, kh, kw)``."""
+    a, b, c, d = weight.shape
+    return (a, b, c, d) if FORMATS[data_format] == "nchw" else (d, c, a, b)
+
+
+def _empty(like: torch.Tensor, c: Any, h: Any, w: Any, data_format: str) -> torch.Tensor:
+    """What a result of ``like``'s batch, type and layout is to tracing."""
+    n = like.shape[0]
+    if FORMATS[data_format] == "nhwc":
+        return like.new_empty((n, h, w, c))
+    if _last(like, data_format):
+        return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
+    return like.new_empty((n, c, h, w))
+
+
+@torch.library.custom_op("fastconv::conv2d", mutates_args=())
+def conv2d_op(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int,
+    padding_mode: str, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
+) -> torch.Tensor:  # fmt: skip
+    """`fastconv.nn.conv2d` of a batch."""
+    image, kernel, form, turned = _laid(input, weight, data_format)
+    name, _, slope = activation.partition(":")
+    return _tensor(nn.conv2d(
+        image, kernel, None if bias is None else _array(bias), tuple(stride), _four(padding), tuple(dilation), groups,
+        padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+        threads=threads or None, algorithm=algorithm or None,
+    ), turned)  # fmt: skip
+
+
+@torch.library.custom_op("fastconv::conv2d_input", mutates_args=())
+def conv2d_input_op(
+    size: Ints, weight: torch.Tensor, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
+    data_format: str, precision: str, threads: int,
+) -> torch.Tensor:  # fmt: skip
+    """The gradient of `conv2d_op` with respect to an input of this size, in the layout of ``grad``."""
+    image, kernel, form, turned = _laid(grad, weight, data_format)
+    n, a, b, c = size
+    return _tensor(gradients.image_gradient(
+        (n, b, c, a) if turned else (n, a, b, c), kernel, image, tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, form,
+        precision, threads or None,
+    ), turned)  # fmt: skip
+
+
+@torch.library.custom_op("fastconv::conv2d_weight", mutates_args=())
+def conv2d_weight_op(
+    input: torch.Tensor, size: Ints, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
+    data_format: str, precision: str, threads: int,
+) -> torch.Tensor:  # fmt: skip
+    """The gradient of `conv2d_op` with respect to weights of this size."""
+    return torch.from_numpy(gradients.weight_gradient(
+        _array(input), tuple(size), _array(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
+        precision, threads or None,
+    ))  # fmt: skip
+
+
+@torch.library.custom_op("fastconv::conv_transpose2d", mutates_args=())
+def conv_transpose2d_op(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, groups: int,
+    dilation: Ints, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
+) -> torch.Tensor:  # fmt: skip
+    """`fastconv.nn.conv_transpose2d` of a batch."""
+    image, kernel, form, turned = _laid(input, weight, data_format)
+    name, _, slope = activation.partition(":")
+    return _tensor(gradients.conv_transpose2d(
+        image, kernel, None if bias is None else _array(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
+        tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+        threads=threads or None, algorithm=algorithm or None,
+    ), turned)  # fmt: skip
+
+
+@conv2d_op.register_fake
+def _conv2d_shape(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
+                  data_format: Any, *rest: Any) -> Any:  # fmt: skip
+    (_, h, w), (oc, _, kh, kw) = _axes(data_format), _kernel(weight, data_format)
+    pt, pb, pl, pr = padding
+    return _empty(input, oc, (input.shape[h] + pt + pb - (kh - 1) * dilation[0] - 1) // stride[0] + 1,
+                  (input.shape[w] + pl + pr - (kw - 1) * dilation[1] - 1) // stride[1] + 1, data_format)  # fmt: skip
+
+
+@conv2d_input_op.register_fake
+def _conv2d_input_shape(size: Any, weight: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
+                        data_format: Any, *rest: Any) -> Any:  # fmt: skip
+    c, h, w = _axes(data_format)
+    return _empty(grad, size[c], size[h], size[w], data_format)
+
+
+@conv2d_weight_op.register_fake
+def _conv2d_weight_shape(input: Any, size: Any, *rest: Any) -> Any:
+    return input.new_empty(size)
+
+
+@conv_transpose2d_op.register_fake
+def _conv_transpose2d_shape(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any,
+                            data_format: Any, *rest: Any) -> Any:  # fmt: skip
+    (_, h, w), (_, ocg, kh, kw) = _axes(data_format), _kernel(weight, data_format)
+    oh, ow = (
+        (input.shape[axis] - 1) * stride[at] - 2 * padding[at] + dilation[at] * (k - 1) + output_padding[at] + 1
+        for at, (axis, k) in enumerate(((h, kh), (w, kw)))
+    )
+    return _empty(input, ocg * groups, oh, ow, data_format)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], tensors: tuple[int, int]) -> None:
+    ctx.save_for_backward(*(inputs[n] for n in tensors))
+    ctx.rest = tuple(None if isinstance(value, torch.Tensor) else value for value in inputs)
+
+
+def _bias_gradient(grad: torch.Tensor, data_format: str) -> torch.Tensor:
+    c, _, _ = _axes(data_format)
+    return grad.sum([axis for axis in range(4) if axis != c])
+
+
+def _conv2d_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    _keep(ctx, inputs, (0, 1))
+
+
+def _conv2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    input, weight = ctx.saved_tensors
+    stride, padding, dilation, groups, mode, form, activation, precision, threads, _ = ctx.rest[3:]
+    if activation:
+        raise RuntimeError("fastconv::conv2d has no gradient with an activation of its own; fastconv.nn.conv2d applies it behind it")
+    arguments = stride, padding, dilation, groups, mode, form, precision, threads
+    wanted = ctx.needs_input_grad
+    return (
+        conv2d_input_op(input.shape, weight, grad, *arguments) if wanted[0] else None,
+        conv2d_weight_op(input, weight.shape, grad, *arguments) if wanted[1] else None,
+        _bias_gradient(grad, form) if wanted[2] else None,
+        *[None] * 10,
+    )
+
+
+def _conv2d_input_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    _keep(ctx, inputs, (1, 2))
+
+
+def _conv2d_input_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    weight, of_result = ctx.saved_tensors
+    stride, padding, dilation, groups, mode, form, precision, threads = ctx.rest[3:]
+    return (
+        None,
+        conv2d_weight_op(grad, weight.shape, of_result, *ctx.rest[3:]) if ctx.needs_input_grad[1] else None,
+        conv2d_op(grad, weight, None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
+        if ctx.needs_input_grad[2] else None,
+        *[None] * 8,
+    )  # fmt: skip
+
+
+def _conv2d_weight_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    _keep(ctx, inputs, (0, 2))
+
+
+def _conv2d_weight_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    input, of_result = ctx.saved_tensors
+    stride, padding, dilation, groups, mode, form, precision, threads = ctx.rest[3:]
+    return (
+        conv2d_input_op(input.shape, grad, of_result, *ctx.rest[3:]) if ctx.needs_input_grad[0] else None,
+        None,
+        conv2d_op(input, grad, None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
+        if ctx.needs_input_grad[2] else None,
+        *[None] * 8,
+    )  # fmt: skip
+
+
+def _conv_transpose2d_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    _keep(ctx, inputs, (0, 1))
+
+
+def _conv_transpose2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    """Its image's gradient is a convolution; what output padding added and no tap reached has none."""
+    input, weight = ctx.saved_tensors
+    stride, padding, _, groups, dilation, form, activation, precision, threads, _ = ctx.rest[3:]
+    if activation:
+        raise RuntimeError("fastconv::conv_transpose2d has no gradient with an activation of its own; fastconv.nn applies it behind it")
+    _, h, w = _axes(form)
+    _, _, *kernel = _kernel(weight, form)
+    ends, reached = [], grad
+    for at, axis in enumerate((h, w)):
+        extent = (input.shape[axis] - 1) * stride[at] + dilation[at] * (kernel[at] - 1) + 1 - padding[at]
+        ends += [padding[at], max(extent - grad.shape[axis], 0)]
+        if extent < grad.shape[axis]:
+            reached = reached.narrow(axis, 0, extent)
+    wanted = ctx.needs_input_grad
+    return (
+        conv2d_op(reached, weight, None, stride, ends, dilation, groups, "zeros", form, "", precision, threads, "") if wanted[0] else None,
+        conv2d_weight_op(reached, weight.shape, input, stride, ends, dilation, groups, "zeros", form, precision, threads)
+        if wanted[1] else None,
+        _bias_gradient(grad, form) if wanted[2] else None,
+        *[None] * 10,
+    )  # fmt: skip
+
+
+for op, backward, setup in (
+    (conv2d_op, _conv2d_backward, _conv2d_setup),
+    (conv2d_input_op, _conv2d_input_backward, _conv2d_input_setup),
+    (conv2d_weight_op, _conv2d_weight_backward, _conv2d_weight_setup),
+    (conv_transpose2d_op, _conv_transpose2d_backward, _conv_transpose2d_setup),
+):
+    op.register_autograd(backward, setup_context=setup)
+
+
+def _check(function: Any, tensors: dict[str, Any]) -> None:
+    """All are tensors on the CPU, of one type that NumPy has.
+
+    Raises
+    ------
+    TypeError
+        One is none, lies elsewhere, or has a type that NumPy has not.
+    RuntimeError
+        torch's own, of mixed types.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, as the other arguments are, got {type(tensor).__name__}")
+        if tensor.device.type != "cpu":
+            raise TypeError(f"{name} must be a tensor on the CPU, got one on {tensor.device}")
+        if tensor.layout is not torch.strided or tensor.dtype in (torch.bfloat16, torch.bool):
+            raise TypeError(f"{name} must be a dense tensor of a type that NumPy has, got {tensor.dtype}, {tensor.layout}")
+    types = [tensor.dtype for tensor in tensors.values()]
+    if len(set(types)) > 1:
+        function(*(torch.ones((1,) * (1 if name == "bias" else 4), dtype=dtype) for name, dtype in zip(tensors, types, strict=True)))
+        raise RuntimeError(f"{', '.join(tensors)} must have one type, got {', '.join(map(str, types))}")
+
+
+def _refuse(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise TypeError(f"{name} must be None for tensors, got {value!r}")
+
+
+def _finished(result: torch.Tensor, activation: str) -> torch.Tensor:
+    name, _, slope = activation.partition(":")
+    finished: torch.Tensor = _ACTIVATIONS[name](result, float(slope or 0))
+    return finished
+
+
+def _fused(activation: Any, tensors: dict[str, Any]) -> tuple[str, str]:
+    """The activation's text for the operator, and for torch behind it where gradients are wanted."""
+    if activation is None:
+        return "", ""
+    float_or_int = np.dtype("f4") if tensors["input"].is_floating_point() else np.dtype("c8" if tensors["input"].is_complex() else "i8")
+    text = activation_text(activation, float_or_int)
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors.values())
+    return ("", text) if trained else (text, "")
+
+
+def conv2d(
+    input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: str, data_format: str,
+    activation: Any, epilogue: Any, out: Any, dtype: Any, precision: str, threads: int | None, device: Any, algorithm: str | None,
+) -> torch.Tensor:  # fmt: skip
+    """`fastconv.nn.conv2d` of tensors, of any number of dimensions."""
+    tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
+    _check(torch.nn.functional.conv2d, tensors)
+    _refuse(epilogue=epilogue, out=out, dtype=dtype, device=None if device == "cpu" else device)
+    fused, behind = _fused(activation, tensors)
+    missing = (4 - input.dim()) * (FORMATS.get(data_format) is not None)
+    image = input
+    for axis in range(missing):
+        image = image.unsqueeze(0 if axis == 0 or FORMATS[data_format] == "nchw" else -1)
+    kernel = weight if weight.dim() != 2 else weight[None, None] if FORMATS.get(data_format) == "nchw" else weight[:, :, None, None]
+    if image.dim() != 4 or kernel.dim() != 4 or data_format not in FORMATS or (weight.dim() == 2) != (input.dim() == 2):
+        nn.conv2d(_array(input), _array(weight), data_format=data_format)  # which raises
+    _, h, w = _axes(data_format)
+    _, _, kh, kw = _kernel(kernel, data_format)
+    steps, apart = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    around = paddings(padding, (image.shape[h], image.shape[w]), spans((kh, kw), apart), steps)
+    result: torch.Tensor = conv2d_op(
+        image, kernel, None if bias is None else bias.reshape(-1), steps, [*around[0], *around[1]], apart, group_count(groups),
+        padding_mode, data_format, fused, precision, threads or 0, algorithm or "",
+    )  # fmt: skip
+    if input.dim() == 2:
+        result = result[0, 0] if FORMATS[data_format] == "nchw" else result[0, :, :, 0]
+    elif missing:
+        result = result[0]
+    return _finished(result, behind)
+
+
+def conv_transpose2d(
+    input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, data_format: str,
+    activation: Any, out: Any, dtype: Any, precision: str, threads: int | None, device: Any, algorithm: str | None,
+) -> torch.Tensor:  # fmt: skip
+    """`fastconv.nn.conv_transpose2d` of tensors."""
+    tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
+    _check(torch.nn.functional.conv_transpose2d, tensors)
+    _refuse(out=out, dtype=dtype, device=None if device == "cpu" else device)
+    fused, behind = _fused(activation, tensors)
+    single = input.dim() == 3
+    image = input[None] if single else input
+    if image.dim() != 4 or weight.dim() != 4 or data_format not in FORMATS:
+        gradients.conv_transpose2d(_array(input), _array(weight), data_format=data_format)  # which raises
+    result: torch.Tensor = conv_transpose2d_op(
+        image, weight, bias, pair("stride", stride, 1), pair("padding", padding, 0), pair("output_padding", output_padding, 0),
+        group_count(groups), pair("dilation", dilation, 1), data_format, fused, precision, threads or 0, algorithm or "",
+    )  # fmt: skip
+    return _finished(result[0] if single else result, behind)
+
+
+def conv2d_input(size: Any, weight: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> torch.Tensor:
+    """`fastconv.nn.conv2d_input` of tensors."""
+    _check(torch.nn.functional.conv2d, {"weight": weight, "grad_output": grad})
+    (ph, pw), steps, apart = pair("padding", padding, 0), pair("stride", stride, 1), pair("dilation", dilation, 1)
+    result: torch.Tensor = conv2d_input_op(gradients.four("input_size", size), weight, grad, steps, (ph, ph, pw, pw), apart,
+                                           group_count(groups), "zeros", "NCHW", "default", 0)  # fmt: skip
+    return result
+
+
+def conv2d_weight(input: Any, size: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> torch.Tensor:
+    """`fastconv.nn.conv2d_weight` of tensors."""
+    _check(torch.nn.functional.conv2d, {"input": input, "grad_output": grad})
+    (ph, pw), steps, apart = pair("padding", padding, 0), pair("stride", stride, 1), pair("dilation", dilation, 1)
+    result: torch.Tensor = conv2d_weight_op(input, gradients.four("weight_size", size), grad, steps, (ph, ph, pw, pw), apart,
+                                            group_count(groups), "zeros", "NCHW", "default", 0)  # fmt: skip
+    return result
+
+
+class Conv2d(torch.nn.Conv2d):
+    """`torch.nn.Conv2d` on fastconv's kernels."""
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        result: torch.Tensor = nn.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups,
+                                         padding_mode=self.padding_mode)  # fmt: skip
+        return result
+
+
+class ConvTranspose2d(torch.nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` on fastconv's kernels."""
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """Transposed convolution, of the output size among those possible that is asked for."""
+        if self.padding_mode != "zeros":
+            raise ValueError("Only `zeros` padding mode is supported for ConvTranspose2d")
+        extra = self._output_padding(input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        result: torch.Tensor = nn.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
+                                                   self.dilation)  # fmt: skip
+        return result
+
+
+def replace_convs(model: torch.nn.Module) -> torch.nn.Module:
+    """See `fastconv.nn.replace_convs`."""
+    classes = {torch.nn.Conv2d: Conv2d, torch.nn.ConvTranspose2d: ConvTranspose2d}
+    for module in model.modules():
+        if type(module) in classes:
+            module.__class__ = classes[type(module)]
+    return model

@@ -1,0 +1,224 @@
+"""fastconv.nn with torch's tensors: values, gradients, tracing, and whole models."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import nn
+from tests.oracles import assert_as_near, assert_close, assert_same_bits, peer_bound
+
+torch = pytest.importorskip("torch", reason="torch is not installed: its tensors and models are not convolved")
+functional = torch.nn.functional
+
+CALLS = [
+    {},
+    {"stride": (2, 1), "padding": (1, 0)},
+    {"groups": 2, "dilation": 2, "padding": 2},
+    {"padding": "same"},
+]
+TRANSPOSED = [
+    {},
+    {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)},
+    {"stride": 2, "groups": 2, "dilation": 2},
+    {"padding": 1, "output_padding": 2, "dilation": 3},
+]
+
+
+def tensors(*shapes, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def gradients(result, inputs, seed=1):
+    """Of a random weighted sum of the results."""
+    weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(result.dtype)
+    return torch.autograd.grad((result * weights).sum(), inputs)
+
+
+def pairs():
+    for call in CALLS:
+        groups = call.get("groups", 1)
+        yield nn.conv2d, functional.conv2d, [(2, 4, 9, 11), (6, 4 // groups, 3, 2), (6,)], call
+    for call in TRANSPOSED:
+        groups = call.get("groups", 1)
+        yield nn.conv_transpose2d, functional.conv_transpose2d, [(2, 4, 5, 6), (4, 6 // groups, 3, 2), (6,)], call
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shapes", "call"), list(pairs()), ids=lambda value: str(value)[:40])
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+def test_values_and_gradients(ours, theirs, shapes, call):
+    inputs = tensors(*shapes)
+    result, expected = ours(*inputs, **call), theirs(*inputs, **call)
+    absolute = [x.detach().abs().double().requires_grad_() for x in inputs]
+    magnitude = theirs(*absolute, **call)
+    of_gradients = torch.autograd.grad(magnitude.sum() * 4, absolute)  # of cotangents of magnitude 4 at most
+    assert result.dtype == expected.dtype
+    assert_close(result.detach(), expected.detach(), peer_bound("f4", 24, magnitude.detach()))
+    theirs_back = gradients(expected, inputs)
+    for one, other, scale in zip(gradients(result, inputs), theirs_back, of_gradients, strict=True):
+        assert_close(one, other, peer_bound("f4", result.numel(), scale))
+    # channels last in memory, and as a format
+    last = [x.detach().to(memory_format=torch.channels_last) if x.dim() == 4 else x.detach() for x in inputs]
+    turned = ours(*last, **call)
+    assert turned.is_contiguous(memory_format=torch.channels_last)
+    assert_close(turned, expected.detach(), peer_bound("f4", 24, magnitude.detach()))
+    formatted = [x.detach().permute(*order).contiguous().requires_grad_() if order else x for x, order in
+                 zip(inputs, ((0, 2, 3, 1), (2, 3, 1, 0), None), strict=True)]  # fmt: skip
+    result = ours(*formatted, data_format="NHWC", **call)
+    assert_close(result.detach().permute(0, 3, 1, 2), expected.detach(), peer_bound("f4", 24, magnitude.detach()))
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).float()
+    found = torch.autograd.grad((result * weights.permute(0, 2, 3, 1)).sum(), formatted)
+    back = found[0].permute(0, 3, 1, 2), found[1].permute(3, 2, 0, 1), found[2]
+    for one, other, scale in zip(back, theirs_back, of_gradients, strict=True):
+        assert_close(one, other, peer_bound("f4", result.numel(), scale))
+
+
+@pytest.mark.parametrize(("ours", "call", "shapes"), [
+    (nn.conv2d, {"stride": (2, 1), "padding": ((1, 0), (2, 1)), "groups": 2, "activation": "tanh"}, [(1, 2, 4, 3), (2, 1, 2, 2), (2,)]),
+    (nn.conv2d, {"padding": 1, "padding_mode": "circular"}, [(1, 1, 3, 3), (1, 1, 2, 2)]),
+    (nn.conv_transpose2d, {"stride": 2, "output_padding": 1, "activation": "gelu"}, [(1, 2, 2, 2), (2, 1, 2, 2), (1,)]),
+], ids=str)  # fmt: skip
+def test_finite_differences(ours, call, shapes):
+    inputs = tensors(*shapes, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *x: ours(*x, **call), inputs)
+    assert torch.autograd.gradgradcheck(lambda *x: ours(*x, **call), inputs)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_for_changing_shapes(backend):
+    torch._dynamo.reset()
+
+    def layers(x, w, b, v):
+        return nn.conv_transpose2d(nn.conv2d(x, w, b, 2, 1, activation="relu"), v, None, 2, output_padding=1).square()
+
+    _, *weights = tensors((1, 3, 8, 8), (4, 3, 3, 3), (4,), (4, 2, 2, 2))
+    compiled = torch.compile(layers, backend=backend, fullgraph=True)
+    for number, shape in enumerate(((1, 3, 8, 8), (2, 3, 9, 12), (3, 3, 14, 11))):
+        (x,) = tensors(shape, seed=number)
+        result, expected = compiled(x, *weights), layers(x, *weights)
+        assert_same_bits(result.detach().numpy(), expected.detach().numpy())
+        for one, other in zip(gradients(result, (x, *weights)), gradients(expected, (x, *weights)), strict=True):
+            assert_same_bits(one.numpy(), other.numpy())
+    torch._dynamo.reset()
+
+
+def test_operators_keep_torchs_rules():
+    """Schema, shapes and strides in tracing, registration of gradients."""
+    x, w, b, y = tensors((2, 4, 6, 7), (6, 2, 3, 3), (6,), (2, 6, 4, 5))
+    rest = [1, 1], [0, 0, 0, 0], [1, 1], 2, "zeros", "NCHW"
+    v = w.detach()[:4].clone().requires_grad_()
+    for name, arguments in (("conv2d", (x, w, b, *rest, "", "default", 0, "")),
+                            ("conv2d_input", (list(x.shape), w, y, *rest, "default", 0)),
+                            ("conv2d_weight", (x, list(w.shape), y, *rest, "default", 0)),
+                            ("conv_transpose2d", (x, v, None, [2, 1], [1, 0], [1, 0], 2, [1, 1], "NCHW", "", "default", 0, "")),
+                            ):  # fmt: skip
+        torch.library.opcheck(getattr(torch.ops.fastconv, name).default, arguments)
+
+
+def test_any_number_of_dimensions():
+    x, w = (t.detach() for t in tensors((5, 6), (3, 3)))
+    plane = nn.conv2d(x, w, torch.tensor(2.0), padding=1)
+    assert_same_bits(plane.numpy(), fastconv.conv2d(x.numpy(), w.numpy(), np.float32(2), padding=1))
+    x, w = (t.detach() for t in tensors((4, 5, 6), (4, 4, 3, 3)))
+    for ours in (nn.conv2d, nn.conv_transpose2d):
+        assert_same_bits(ours(x, w).numpy(), ours(x.numpy(), w.numpy()))
+        last = x.permute(1, 2, 0), w.permute(2, 3, 1, 0)
+        assert ours(*last, data_format="NHWC").shape[-1] == 4
+
+
+def test_gradients_of_torch_nn_grad():
+    x, w, y = (t.detach() for t in tensors((2, 4, 6, 7), (6, 2, 3, 3), (2, 6, 3, 4)))
+    arguments = (2, 1, 1, 2)
+    for ours, theirs, given in ((nn.conv2d_input, torch.nn.grad.conv2d_input, (x.shape, w, y)),
+                                (nn.conv2d_weight, torch.nn.grad.conv2d_weight, (x, w.shape, y))):  # fmt: skip
+        expected = theirs(*given, *arguments)
+        scale = theirs(*(v.abs() if isinstance(v, torch.Tensor) else v for v in given), *arguments)
+        assert_close(ours(*given, *arguments), expected, peer_bound("f4", 24, scale))
+
+
+def test_reads_tensors_in_place(monkeypatch):
+    x, w = tensors((1, 2, 5, 6), (3, 2, 3, 3))
+    seen, plain = [], nn.conv2d
+    monkeypatch.setattr(nn, "conv2d", lambda *arguments, **keywords: seen.append(arguments) or plain(*arguments, **keywords))
+    plain(x, w)
+    (arguments,) = seen
+    for array, tensor in zip(arguments, (x, w), strict=False):
+        assert array.ctypes.data == tensor.data_ptr()
+
+
+def test_mixed_types_are_refused_as_torch_refuses_them():
+    x, w, b = tensors((1, 2, 5, 6), (3, 2, 3, 3), (3,))
+    for given in ((x, w.double()), (x, w, b.double()), (x.half(), w)):
+        texts = []
+        for function in (nn.conv2d, functional.conv2d):
+            with pytest.raises(RuntimeError) as caught:
+                function(*given)
+            texts.append(str(caught.value))
+        assert texts[0] == texts[1]
+    for given, what in (((x, w.detach().numpy()), "weight"), ((x.bfloat16(), w.bfloat16()), "input"),
+                        ((x.to("meta"), w), "input")):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{what} must be a"):
+            nn.conv2d(*given)
+    for name in ("out", "dtype"):
+        with pytest.raises(TypeError, match=f"{name} must be None for tensors"):
+            nn.conv2d(x, w, **{name: x})
+    for bad in ({"stride": 0}, {"padding": -1}, {"groups": 2}, {"data_format": "x"}, {"activation": "x"}, {"padding_mode": "x"}):
+        with pytest.raises(ValueError, match="weight" if "groups" in bad else next(iter(bad))):
+            nn.conv2d(x, w, **bad)
+    with pytest.raises(ValueError, match="dimensions"):
+        nn.conv2d(x[0, 0], w)
+
+
+class Block(torch.nn.Module):
+    """torchvision's Bottleneck."""
+
+    def __init__(self, channels, width, stride, groups=1):
+        super().__init__()
+        conv, norm = torch.nn.Conv2d, torch.nn.BatchNorm2d
+        self.conv1, self.bn1 = conv(channels, width, 1, bias=False), norm(width)
+        self.conv2, self.bn2 = conv(width, width, 3, stride, 1, groups=groups, bias=False), norm(width)
+        self.conv3, self.bn3 = conv(width, 4 * width, 1, bias=False), norm(4 * width)
+        self.downsample = torch.nn.Sequential(conv(channels, 4 * width, 1, stride, bias=False), norm(4 * width))
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(y)))))
+        return torch.relu(y + self.downsample(x))
+
+
+def resnet():
+    """torchvision's ResNet, narrow, with a decoder's upsampling behind it."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 7, 2, 3, bias=False), torch.nn.BatchNorm2d(16), torch.nn.ReLU(inplace=True), torch.nn.MaxPool2d(3, 2, 1),
+        Block(16, 16, 1), Block(64, 32, 2), Block(128, 32, 2, groups=4), torch.nn.ConvTranspose2d(128, 16, 4, 2, 1),
+        torch.nn.Conv2d(16, 8, 3, padding="same", padding_mode="reflect"), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        torch.nn.Linear(8, 10),
+    )  # fmt: skip
+
+
+def test_a_resnet_runs_and_trains_on_fastconvs_kernels():
+    model = resnet()
+    ours, exact = fastconv.nn.replace_convs(copy.deepcopy(model)), copy.deepcopy(model).double()
+    names = [name for name, module in ours.named_modules() if type(module).__module__ == "fastconv.torch_ops"]
+    convs = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    assert names == [name for name, module in model.named_modules() if isinstance(module, convs)]
+    assert list(ours.state_dict()) == list(model.state_dict())
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    results = [one(image) for one, image in ((ours, x), (model, x), (exact, x.double()))]
+    for one, result in zip((ours, model, exact), results, strict=True):
+        torch.nn.functional.cross_entropy(result, torch.tensor([1, 7])).backward()
+        one.eval()
+    assert_as_near(*(result.detach() for result in results), "forward")
+    for (name, a), b, c in zip(ours.named_parameters(), model.parameters(), exact.parameters(), strict=True):
+        assert_as_near(a.grad, b.grad, c.grad, name)
+    with torch.no_grad():
+        assert_as_near(ours(x), model(x), exact(x.double()), "evaluation")
+        last = x.to(memory_format=torch.channels_last)
+        assert_as_near(ours(last), model(last), exact(x.double()), "channels last")
+    compiled = torch.compile(ours, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        assert_close(compiled(x), ours(x), 0)
+    torch._dynamo.reset()
