@@ -88,7 +88,7 @@ def fitted(name, p):
     if name in BACKWARD:
         return p.replace(op=BACKWARD[name], epilogue="", order="any")
     if name == "depthwise":
-        depth = next(depth for depth in (8, 4, 2, 1) if p.ic // p.g % depth == 0)
+        depth = next(depth for depth in (16, 8, 4, 2, 1) if p.ic // p.g % depth == 0)
         return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
     if name == "masked":
         p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")
