@@ -23,7 +23,7 @@ LEAST_EXERCISED = {
     "activated": 4,
     "separable": 200,
     "fft": 110,
-    "winograd": 120,
+    "winograd": 50,
 }
 
 
