@@ -28,7 +28,7 @@ LEAST_EXERCISED = {
     "identity": 4,
     "masked": 4,
     "quotient": 4,
-    "winograd": 120,
+    "winograd": 50,
 }
 
 
