@@ -191,7 +191,7 @@ class SeparableConv2D(Conv2D):
             activation=None if callable(self.activation) else ACTIVATIONS[self.activation],
             dtype=self.dtype,
         )
-        return lambda src: second(first(src))
+        return lambda src, out=None: second(first(src), out=out)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, with which `from_config` here or in Keras makes the same layer."""
