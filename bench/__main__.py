@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from bench import layers
 from bench import report as tables
 from bench import run as runs
 from bench.cases import short
@@ -50,9 +51,10 @@ def main():
 )
 @click.option("--match", default="", metavar="TEXT", help="Only cases whose text contains TEXT.")
 @click.option("--largest", default=runs.FULL_LARGEST, metavar="N", help="Only images of at most N rows and columns.")
-def run(quick, name, suites, match, largest):
+@click.option("--batch", default=1, type=click.Choice(list(layers.SUITES)), help="Images of a layer's batch, for the suite `layers`.")
+def run(quick, name, suites, match, largest, batch):
     """Measure figures and grids; write JSON into bench/results."""
-    document = _measure(runs.expand(suites or runs.NAMES), quick, match, largest)
+    document = _measure(runs.expand(suites or runs.NAMES, batch), quick, match, largest)
     console.print(tables.ceiling_table(document["ceilings"]))
     console.print("threads by default:", ", ".join(f"{library} {count}" for library, count in document["threads"].items()))
     for count, entry in tables.kinds_of(document["refusals"]):

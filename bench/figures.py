@@ -31,6 +31,7 @@ class Row:
     note: str = ""
     at_most: bool = False
     against: str = ""  # the peer or the ceiling that it was measured against, where the cases differ in that
+    details: dict = field(default_factory=dict)  # further columns, as they are printed
 
     @property
     def passed(self):

@@ -2,9 +2,9 @@
 
 from bench import cases, ceilings
 from bench.measure import Patience, measure, settings_of
-from bench.peers import IMAGE_PEERS, LAYER_PEERS, LIBRARIES
+from bench.peers import IMAGE_PEERS, LIBRARIES
 
-GRIDS = {"image-grid": (("images",), IMAGE_PEERS), "layers": (cases.NETWORKS, LAYER_PEERS)}
+GRIDS = {"image-grid": (("images",), IMAGE_PEERS)}
 F32_BYTES = 4
 MOST_ROUNDS = 5  # a grid has thousands of cells
 

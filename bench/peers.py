@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench import graphs
 from fastconv.planning.problem import DTYPES
 
 
@@ -107,6 +108,8 @@ LIBRARIES = {
     "scipy.fft": Library("scipy", _cores),  # its workers, set inside the timed call
     "cv2": Library("opencv-python-headless", _cv2_threads, _limit_cv2),
     "torch": Library("torch", _torch_threads, _limit_torch),
+    "onnxruntime": Library("onnxruntime", _cores),  # these two are told when a model is compiled
+    "openvino": Library("openvino", _cores),
 }
 
 
@@ -385,6 +388,21 @@ def _torch(channels_last):
     return setup
 
 
+# --- ONNX Runtime and OpenVINO
+
+
+def _graph(module, make):
+    """Why a library that runs ONNX models cannot do a case, and its setup; results go into memory that is bound beforehand."""
+
+    def reject(p):
+        return graphs.reject(p) or missing("onnx") or missing(module)
+
+    def setup(p, operands, threads, out):
+        return Prepared(make(p, operands, threads or _cores()), np.asarray)
+
+    return reject, setup
+
+
 # --- the table
 
 PEERS = (
@@ -405,6 +423,8 @@ PEERS = (
     Peer("cv2.filter2D, sliced", "cv2", _reject_cv2_sliced, _filter2d("cv2"), transform=True),
     Peer("torch", "torch", _reject_torch, _torch(channels_last=False), takes_out=False, transform=True),
     Peer("torch channels_last", "torch", _reject_torch, _torch(channels_last=True), takes_out=False, transform=True),
+    Peer("onnxruntime", "onnxruntime", *_graph("onnxruntime", graphs.onnxruntime_call), transform=True),
+    Peer("openvino", "openvino", *_graph("openvino", graphs.openvino_call), transform=True),
 )
 NAMED = {peer.name: peer for peer in PEERS}
 IMAGE_PEERS = tuple(peer for peer in PEERS if peer.name in (
@@ -413,4 +433,5 @@ IMAGE_PEERS = tuple(peer for peer in PEERS if peer.name in (
 ))  # fmt: skip
 LAYER_PEERS = tuple(peer for peer in PEERS if peer.name in (
     "fastconv.conv2d", "fastconv.conv2d NHWC", "fastconv.plan", "fastconv.plan NHWC", "torch", "torch channels_last",
+    "onnxruntime", "openvino",
 ))  # fmt: skip

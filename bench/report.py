@@ -34,7 +34,8 @@ def figure_table(figure):
     names = list(dict.fromkeys(name for row in figure.rows for name in row.values))
     against = ["against"] if any(row.against for row in figure.rows) else []
     table = Table(title=f"{figure.name}: {figure.claim}", title_justify="left")
-    for column in ("case", "target", "measured", "verdict", *names, *against):
+    details = list(dict.fromkeys(name for row in figure.rows for name in row.details))
+    for column in ("case", "target", "measured", "verdict", *names, *against, *details):
         table.add_column(column, justify="left" if column == "case" else "right", overflow="fold")
     for row in figure.rows:
         sign = "<=" if row.at_most else ">="
@@ -47,6 +48,7 @@ def figure_table(figure):
             _verdict(row.passed),
             *cells,
             *([row.against] if against else []),
+            *(row.details.get(name, "") for name in details),
             style=style,
         )
         if row.note:
@@ -229,28 +231,28 @@ def _functions(document):
 
 
 def _networks(document):
-    """Time of all distinct layers of a network, ours and the best of torch's layouts, in their best layout each."""
+    """Time of all distinct layers of a network, ours and the best of all peers'."""
     from bench import cases
 
     best = {}
     for timing in _timings(document, "layers"):
         if timing.default_threads:
-            side = best.setdefault("fastconv" if timing.peer.startswith("fastconv") else "torch", {})
+            side = best.setdefault("fastconv" if timing.peer.startswith("fastconv") else "peers", {})
             side[timing.problem] = min(timing.median_s, side.get(timing.problem, float("inf")))
     rows = []
     for network in cases.NETWORKS:
         layers = [text for text in map(str, cases.load(network)) if all(text in side for side in best.values())]
         if layers and len(best) == 2:
             totals = {name: sum(side[text] for text in layers) for name, side in best.items()}
-            mean = geometric_mean([best["torch"][text] / best["fastconv"][text] for text in layers])
+            mean = geometric_mean([best["peers"][text] / best["fastconv"][text] for text in layers])
             rows.append(
                 [
                     f"{network}, {len(layers)} layers",
-                    *(f"{totals[name] * 1e3:.3g} ms" for name in ("fastconv", "torch")),
+                    *(f"{totals[name] * 1e3:.3g} ms" for name in ("fastconv", "peers")),
                     number(mean, "x"),
                 ]
             )
-    return _markdown(["distinct layers, batch 1", "fastconv", "torch", "geometric mean"], rows) if rows else None
+    return _markdown(["distinct layers, batch 1", "fastconv", "peers", "geometric mean"], rows) if rows else None
 
 
 def readme_tables(document):

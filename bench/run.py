@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bench import figures, filters
+from bench import figures, filters, layers
 from bench.cases import short
 from bench.grids import GRIDS, measure_ceilings, run_grid, scalings
 from bench.machine import describe, load_average
@@ -12,14 +12,15 @@ from bench.measure import FULL, QUICK
 RESULTS = Path(__file__).parent / "results"
 FORMAT = 1
 QUICK_LARGEST, FULL_LARGEST = 1024, 8192
-SUITES = (*figures.SUITES, *filters.SUITES)
+SUITES = (*figures.SUITES, *filters.SUITES, *layers.SUITES.values())
 NAMES = (*(suite.name for suite in SUITES), *GRIDS)
 GROUPS = {"filters": tuple(suite.name for suite in filters.SUITES)}
 
 
-def expand(names):
-    """The suites that are meant, groups by their members."""
-    return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,))))
+def expand(names, batch=1):
+    """The suites that are meant, groups by their members, layers in batches of so many images."""
+    found = dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,)))
+    return tuple(dict.fromkeys(layers.SUITES[batch].name if name == layers.SUITES[1].name else name for name in found))
 
 
 def keeper(quick, match, largest=FULL_LARGEST):

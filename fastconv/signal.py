@@ -120,13 +120,20 @@ def _lookup(
 ) -> np.ndarray:  # fmt: skip
     count = thread_count(threads)
     key: tuple[Any, ...] | None = None
-    if mask is None and type(in1) is np.ndarray and type(in2) is np.ndarray and (out is None or type(out) is np.ndarray):
+    weighed: Any = mask  # as part of a key
+    if type(mask) is np.ndarray and type(in1) is np.ndarray and mask.dtype == np.bool_ and mask.shape == in1.shape:
+        weighed = True
+    if (
+        (mask is None or weighed is True or (type(mask) is str and mask == "nan"))
+        and type(in1) is np.ndarray and type(in2) is np.ndarray and (out is None or type(out) is np.ndarray)
+    ):  # fmt: skip
         place = None if out is None else (out.shape, out.strides, out.dtype)
         key = (place, flip, in1.shape, in1.strides, in1.dtype, in2.shape, in2.strides, in2.dtype, mode, boundary, fillvalue,
-               stride, dilation, exact(fillvalue, stride, dilation), dtype, precision, count, device, algorithm)  # fmt: skip
+               stride, dilation, exact(fillvalue, stride, dilation), dtype, precision, count, device, algorithm, weighed)  # fmt: skip
         call = _calls.find(key)
         if call is not None:
-            result = call.result((in1, in2, None)) if out is None else call.into((in1, in2, None), out)
+            inputs = (in1, in2, mask if weighed is True else None)
+            result = call.result(inputs) if out is None else call.into(inputs, out)
             if result is not None:
                 return result
     if isinstance(fillvalue, (float, complex, np.inexact)) and fillvalue == 0:
@@ -168,9 +175,13 @@ def _general(
         raise ValueError("mask must be None on a CUDA device")
     if out is not None and (here is None or here.hosted):
         check_out(out, shape, result_type)
-    if mask is not None:
-        return _masked(flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, result_type,
-                       precision, count, device, algorithm)  # fmt: skip
+    valid = None if mask is None else _valid(in1, mask)
+    if swapped and mask is not None:
+        pixels = np.isnan(in1) if valid is None else ~valid
+        return delivered(_mean(*(
+            _lookup(flip, x, in2, mode, boundary, 0, 1, 1, None, None, result_type, precision, count, device, algorithm)
+            for x in (np.where(pixels, in1.dtype.type(0), in1), (~pixels).astype(result_type))
+        )), out)  # fmt: skip
     if swapped:
         # SciPy exchanges the inputs of a 'valid' call, and turns the result of a correlation round
         if here is not None:
@@ -180,12 +191,13 @@ def _general(
     if here is not None and (0 in image or 0 in kernel):
         raise ValueError(f"in1 and in2 must not be empty on a CUDA device, got shapes {in1.shape} and {in2.shape}")
     if 0 in shape or 0 in image or 0 in kernel:
-        return _degenerate(shape, result_type, image, kernel, in2, _BORDERS[boundary], fill, out)
+        return _degenerate(shape, result_type, image, kernel, in2, _BORDERS[boundary], fill, out, mask is not None)
     name = dtype_name(result_type)
     p = Problem(
         ih=in1.shape[0], iw=in1.shape[1], kh=in2.shape[0], kw=in2.shape[1], sh=strides[0], sw=strides[1], dh=dilations[0], dw=dilations[1],
         pt=before[0], pb=after[0], pl=before[1], pr=after[1], border=_BORDERS[boundary],
         src=dtype_name(in1.dtype), wei=dtype_name(in2.dtype), dst=name, acc=accumulator(name), precision=precision,
+        masked=mask is not None,
     )  # fmt: skip
     view = _KERNELS[flip, in2.dtype.kind == "c"]
     if here is not None:
@@ -194,11 +206,11 @@ def _general(
         return here.deliver(result, dst)
     named = p if algorithm is None else structured(p, view(in2), algorithm)
     plan = plan_problem(named, threads=count, algorithm=algorithm)
-    dst = destination(out, shape, result_type, in1, in2)
+    dst = destination(out, shape, result_type, in1, in2, *(() if valid is None else (valid,)))
     call = prepared(plan, shape, result_type, _plane, view, (in1, in2, dst), fill,
                     rivals_of(p, count, algorithm))  # fmt: skip
     # a plan for these weights alone is not kept for others of their shape
-    return _calls.first(key if named is p else None, call, (in1, in2, None), out, dst)
+    return _calls.first(key if named is p else None, call, (in1, in2, valid), out, dst)
 
 
 def _result_type(in1: np.ndarray, in2: np.ndarray, dtype: Any) -> np.dtype[Any]:
@@ -248,38 +260,37 @@ def _paddings(mode: str, flip: bool, kernel: tuple[int, ...]) -> tuple[list[int]
 
 def _degenerate(
     shape: tuple[int, int], dtype: np.dtype[Any], image: tuple[int, ...], kernel: tuple[int, ...], in2: np.ndarray,
-    border: str, fill: Any, out: np.ndarray | None,
+    border: str, fill: Any, out: np.ndarray | None, masked: bool,
 ) -> np.ndarray:  # fmt: skip
-    """Results without pixels or taps: empty, all zero, or the fill value under every tap."""
+    """Results without pixels or taps: empty, all zero, or the fill value under every tap; NaN where they are means of nothing."""
     value = dtype.type(0)
     if 0 in image and 0 not in kernel and 0 not in shape:
         if border != "constant":
             raise ValueError(f"in1 must not be empty unless boundary is 'fill', got shape {image}")
         with np.errstate(all="ignore"):
             value = (in2.astype(dtype) * fill).sum(dtype=dtype)
+    if masked:
+        value = dtype.type(np.nan)
     dst = out if out is not None else np.empty(shape, dtype)
     dst[...] = value
     return dst
 
 
-def _masked(
-    flip: bool, in1: np.ndarray, in2: np.ndarray, mode: Any, boundary: Any, fillvalue: Any, stride: Any, dilation: Any,
-    mask: Any, out: Any, dtype: np.dtype[Any], precision: Any, count: int, device: Any, algorithm: Any,
-) -> np.ndarray:  # fmt: skip
-    """sum(w m x) / sum(w m), both sums as plain correlations of masked copies."""
+def _valid(in1: np.ndarray, mask: Any) -> np.ndarray | None:
+    """The mask, or None where all pixels but NaN are valid."""
     if isinstance(mask, str):
         if mask != "nan":
             raise ValueError(f"mask must be an array of bool or 'nan', got {mask!r}")
-        valid = ~np.isnan(in1)
-    else:
-        valid = np.asarray(mask)
-        if valid.dtype != np.bool_:
-            raise TypeError(f"mask must be an array of bool or 'nan', got dtype {valid.dtype}")
-        if valid.shape != in1.shape:
-            raise ValueError(f"mask must have in1's shape {in1.shape}, got {valid.shape}")
-    arguments = (mode, boundary, 0, stride, dilation, None, None, dtype, precision, count, device, algorithm)
-    total = _lookup(flip, np.where(valid, in1, in1.dtype.type(0)), in2, *arguments)
-    weight = _lookup(flip, valid.astype(dtype), in2, *arguments)
+        return None
+    valid = np.asarray(mask)
+    if valid.dtype != np.bool_:
+        raise TypeError(f"mask must be an array of bool or 'nan', got dtype {valid.dtype}")
+    if valid.shape != in1.shape:
+        raise ValueError(f"mask must have in1's shape {in1.shape}, got {valid.shape}")
+    return valid
+
+
+def _mean(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``total / weight``, NaN where the weight is 0."""
     with np.errstate(all="ignore"):
-        result = np.where(weight == 0, np.asarray(np.nan, dtype), total / weight)
-    return delivered(result, out)
+        return np.where(weight == 0, weight.dtype.type(np.nan), total / weight)

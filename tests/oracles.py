@@ -15,11 +15,12 @@ import scipy.ndimage
 import scipy.signal
 from scipy import special
 
-from fastconv.cpu import fft_repair
-from fastconv.planning.problem import DTYPES, parse_epilogue
+from fastconv.cpu import fft_repair, winograd
+from fastconv.planning.planner import plan_problem
+from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 
-# C of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {"fft": fft_repair.MOST_ERROR}
+# C, for a problem, of the algorithms that do not add up the products of the direct formula
+TRANSFORM = {"fft": lambda p: fft_repair.MOST_ERROR, "winograd": winograd.most_error}
 # relative error of a factor, of algorithms that round pixels and weights before they multiply (precision "fast")
 REDUCED = {"tensor": 2.0**-11}
 # largest |slope| of each activation
@@ -137,6 +138,18 @@ def activation(epilogue, x):
         }[name]()
 
 
+def _masked_truth(p, src, wei, mask):
+    """Both sums, and what their errors, and that of the quotient, come to in the quotient."""
+    valid = ~np.isnan(src) if mask is None else mask.reshape(src.shape)
+    plain = p.replace(masked=False)
+    total, weight = (truth(plain, x, wei) for x in (np.where(valid, src, src.dtype.type(0)), valid.astype(DTYPES[p.acc])))
+    with np.errstate(all="ignore"):
+        value = np.where(weight.value == 0, np.nan, total.value / weight.value)
+        size = np.abs(weight.value).astype(np.float64)
+        magnitude = (total.magnitude + np.abs(value).astype(np.float64) * weight.magnitude) / size
+    return Truth(value, np.where(size == 0, 0, magnitude), total.scale)
+
+
 def truth(p, src, wei, bias=None, fill=0):
     """The exact result of a problem and its two scales of error.
 
@@ -147,7 +160,11 @@ def truth(p, src, wei, bias=None, fill=0):
         As `fastconv.planning.plans.Plan.run` takes them, NCHW and OIHW.
     fill : scalar
         Outside the image under the constant border.
+
+    Of a masked problem ``bias`` is the mask.
     """
+    if p.masked:
+        return _masked_truth(p, src, wei, bias)
     kind = wide(DTYPES[p.acc])
     sums = _SUMS[p.op]
     with np.errstate(all="ignore"):
@@ -167,14 +184,21 @@ def truth(p, src, wei, bias=None, fill=0):
     return Truth(value, magnitude, scale)
 
 
+def _of_children(p, algorithm):
+    """C of a gradient of the image whose forward problems are computed by transforms, or 0."""
+    children = plan_problem(p).children if p.op == "bwd_data" and algorithm in (None, "transposed") else ()
+    return max((TRANSFORM[child.algorithm](child.problem) for child in children if child.algorithm in TRANSFORM), default=0)
+
+
 def bound(p, exact, algorithm=None):
     """How far each output may be from `stored(p, exact)`: the promise of the algorithm's class."""
     acc, dst = DTYPES[p.acc], DTYPES[p.dst]
     u = unit(acc)
     if not u:
         return np.zeros(exact.value.shape)
-    if algorithm in TRANSFORM:
-        allowed = TRANSFORM[algorithm] * u * exact.scale + 8 * u * exact.magnitude
+    constant = TRANSFORM[algorithm](p) if algorithm in TRANSFORM else _of_children(p, algorithm)
+    if constant:
+        allowed = constant * u * exact.scale + 8 * u * exact.magnitude
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     if algorithm in REDUCED:
@@ -247,8 +271,8 @@ def assert_same_bits(result, expected, what=""):
 
 
 def transform_bound(algorithm, dtype, image, weights):
-    """How far a transform's sums may be from the exact ones: ``C u max|x| sum|w|``."""
-    return TRANSFORM[algorithm] * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
+    """How far a transform's sums of one channel may be from the exact ones: ``C u max|x| sum|w|``."""
+    return TRANSFORM[algorithm](Problem()) * unit(dtype) * float(np.abs(image).max()) * float(np.abs(weights).sum())
 
 
 def peer_bound(dtype, taps, magnitude):

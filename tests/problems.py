@@ -62,6 +62,9 @@ def random_array(rng, shape, dtype, integers=False):
 
 def structured(rng, p, integers=False):
     """Random weights with the structure that the problem promises."""
+    if p.masked:
+        # of both signs, the sum of the weights may cancel
+        return np.abs(structured(rng, p.replace(masked=False), integers)).astype(DTYPES[p.wei])
     if p.shared:
         one = structured(rng, p.replace(g=1, ic=1, oc=1, shared=False), integers)
         return np.repeat(one, p.oc, 0)
@@ -70,17 +73,25 @@ def structured(rng, p, integers=False):
         return random_array(rng, shape, dtype, integers)
     if p.structure == "box":
         return np.full(shape, random_array(rng, (), dtype, integers))
+    if p.structure in ("identity", "zero"):
+        weights = np.zeros(shape, dtype)
+        if p.structure == "identity":
+            for o in range(p.oc):
+                weights[o, 0, rng.integers(p.kh), rng.integers(p.kw)] = 1
+        return weights
     assert p.structure == "rank1"
     return random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
 
 
 def fitted(name, p):
-    """The problem as an algorithm for structured weights, for small groups or for a gradient takes it; others take any."""
+    """The problem as an algorithm for structured weights, small groups, masks or a gradient takes it; others take any."""
     if name in BACKWARD:
         return p.replace(op=BACKWARD[name], epilogue="", order="any")
     if name == "depthwise":
         depth = next(depth for depth in (8, 4, 2, 1) if p.ic // p.g % depth == 0)
         return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
+    if name == "masked":
+        p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")
     if name not in STRUCTURED:
         return p
     p = p.replace(dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
@@ -107,6 +118,9 @@ def operands(p, integers=False, seed=0):
     src_shape, _, bias_shape, _ = shapes(p)
     src = random_array(rng, src_shape, DTYPES[p.src], integers)
     wei = structured(rng, p, integers)
+    if p.masked and src.dtype.kind in "fc":
+        src[rng.random(src.shape) < 0.3] = np.nan
+        src[..., : p.ih // 2, : p.iw // 3] = np.nan
     if p.shared:
         wei = np.tile(wei[: p.oc // p.g], (p.g, 1, 1, 1))
     bias = random_array(rng, bias_shape, DTYPES[p.acc], integers) if p.epilogue.startswith("bias") else None

@@ -46,7 +46,7 @@ def simulate(name, p, fill=0, integers=False):
     parts = [on_device(array) for array in (src, wei, result_array(p))]
     addend = None if bias is None else on_device(bias.astype(DTYPES[SUMS[p.acc]]))
     driver.allow()
-    packed = plan.pack(parts[1][0])
+    packed = plan.pack(parts[1][0] if p.structure == "full" else wei)  # what is known of weights was seen on the host
     if packed is not parts[1][0]:
         parts[1] = packed, None, np.frombuffer((np.ctypeslib.ctypes.c_char * packed.nbytes).from_address(packed.address), np.uint8)
     driver.allow(*(part[2] for part in (*parts, *([addend] if addend else []))), *workspaces(plan))

@@ -73,6 +73,15 @@ def weights_of_the_host(patch):
     np.testing.assert_array_equal(np.asarray(got), nn.conv2d(BATCH, FILTERS, np.arange(4), stride=2))
 
 
+def weights_of_rank_1(patch):
+    taps = np.outer([1, 2, 3, 2, 1], [1, -3, 5, -3, 1]).astype("f4")
+    for arguments in ({}, {"boundary": "fill", "fillvalue": 3}):
+        got = fastconv.correlate2d(Interface(IMAGE), taps, "same", algorithm="separable", **arguments)
+        np.testing.assert_array_equal(np.asarray(got), fastconv.correlate2d(IMAGE, taps, "same", **arguments))
+    with pytest.raises(ValueError, match="not known to be of rank 1"):
+        fastconv.correlate2d(Interface(IMAGE), Interface(taps), "same", algorithm="separable")
+
+
 def channels_last(patch):
     image, filters = BATCH.transpose(0, 2, 3, 1).copy(), FILTERS.transpose(2, 3, 1, 0).copy()
     got = nn.conv2d(Interface(image), Interface(filters), data_format="NHWC", padding="same")
@@ -152,8 +161,8 @@ def plans(patch):
 
 
 CALLS = {function.__name__: function for function in (
-    interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, channels_last, out_and_overlap, mixed_places,
-    host_arrays_there_and_back, transposed_and_gradients, plans,
+    interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
+    mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
 )}  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_a_wrong_algorithm_is_noticed(algorithm, sabotage, monkeypatch):
     candidates = plain, activated, plain.replace(epilogue=bare), typed(plain.replace(epilogue=bare), "c128")
     p = next((q for q in candidates if ALGORITHMS[algorithm].reject(q, detect()) is None), None)
     if p is None:
-        pytest.skip(f"{algorithm} takes filters of one channel only")
+        pytest.skip(f"{algorithm} takes none of these")
     if sabotage is _no_activation and p.epilogue == bare:
         pytest.skip(f"{algorithm} has no activation")
     broken(monkeypatch, algorithm, sabotage)

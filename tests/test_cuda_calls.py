@@ -27,8 +27,8 @@ def verdicts():
     return dict(line.split(": ", 1) for line in lines)
 
 
-CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "channels_last", "out_and_overlap",
-         "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans")  # fmt: skip
+CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "weights_of_rank_1", "channels_last",
+         "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans")  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -15,11 +15,11 @@ pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[c
 
 from fastconv.planning.planner import algorithms, short_name
 
-ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
+ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if not isinstance(algorithm.CASES, str)}
 # of tests/cases.txt, with few planes: each block of each takes half a second
 FEW = ("image.plain", "image.narrow", "image.one", "image.uneven", "image.lesson", "image.wrap", "larger.reflect", "image.activated")
 # of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
-FEW_OWN = {"implicit_gemm": 2, "tensor": 1}
+FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1, "separable": 3}
 
 
 def cases(name):

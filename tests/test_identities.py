@@ -31,10 +31,10 @@ def every(p, *arguments, **keywords):
             yield name, run(p, *arguments, algorithm=name, **keywords)
 
 
-def agree(name, result, expected, what):
+def agree(name, result, expected, p):
     """Equal, or for a transform within its own noise on numbers of this size."""
-    allowed = peer_bound("f4", TRANSFORM[name], np.full(expected.shape, 1e3)) if name in TRANSFORM else 0
-    assert_close(result, expected, allowed, f"{name} {what}")
+    allowed = peer_bound("f4", TRANSFORM[name](p), np.full(expected.shape, 1e3)) if name in TRANSFORM else 0
+    assert_close(result, expected, allowed, f"{name} {p}")
 
 
 @st.composite

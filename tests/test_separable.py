@@ -250,10 +250,11 @@ def test_structure_is_proven_tap_by_tap(k):
             other[y, x] = value
             assert found(other) == "full"
     assert found(np.ones((k, k), "f4")) == found(np.full((k, k), 0.1)) == "box"
-    assert found(np.zeros((k, k))) == "box"
+    assert found(np.zeros((k, k))) == "zero"
     one = np.zeros((k, k), "f4")
     one[k // 2, 0] = 1
-    assert found(one) == "rank1"
+    assert found(one) == "identity"
+    assert found(one * 2) == "rank1"
 
 
 def test_what_is_not_of_rank_1_or_cannot_be_written_so():

@@ -22,7 +22,8 @@ def pair(dtype="f8", one=(13, 38), two=(3, 4), seed=1):
 STRIDES = [1, 2, 3, (2, 1), (1, 2), (4, 3), (50, 60)]
 
 
-@pytest.mark.parametrize(("dtype", "stride"), [*itertools.product(("f4",), STRIDES), ("f8", 2), ("u1", 2), ("u1", (2, 1))])
+@pytest.mark.parametrize(("dtype", "stride"), [*itertools.product(("f4",), STRIDES), ("f8", 2), ("u1", 2),
+                                               pytest.param("u1", (2, 1), marks=pytest.mark.slow)])  # fmt: skip
 def test_stride_slices_the_full_result(dtype, stride):
     sh, sw = stride if isinstance(stride, tuple) else (stride, stride)
     in1, in2 = pair(dtype)

@@ -20,9 +20,10 @@ BLOCKS = {
     "mr": ("oc", True),
     "columns": ("ic", False),
     "taps": ("kw", False),
+    "nt": ("ow", False),
     "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers", "steps", "carries"}
+OTHER_FIELDS = {"registers", "carries"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 
@@ -53,9 +54,9 @@ def problems(tile, lanes):
         for ic, oc, (kh, kw, sw) in itertools.product(extents["ic"], extents["oc"], ((1, 1, 1), (3, 2, 2))):
             yield Problem(ic=ic, ih=5, iw=17, oc=oc, kh=kh, kw=kw, sw=sw)
         return
-    for oh, ow, oc in itertools.product(extents["oh"], extents["ow"], extents.get("oc", [2])):
+    for oh, ow, oc in itertools.product(extents.get("oh", [1, 30]), extents["ow"], extents.get("oc", [2])):
         yield Problem(ic=5, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=3, kw=3, sw=sw, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
-    oh, ow, oc = extents["oh"][-1], extents["ow"][-2], extents.get("oc", [1])[0]
+    oh, ow, oc = extents.get("oh", [9])[-1], extents["ow"][-2], extents.get("oc", [1])[0]
     for kh in extents.get("kh", [1, 2, 5]):
         yield Problem(ic=2, ih=oh + kh - 1, iw=(ow - 1) * sw + 2, oc=oc, kh=kh, kw=2, sw=sw)
         yield Problem(
@@ -75,7 +76,7 @@ def run_tile(name, tile, p, target, monkeypatch):
         dst = result_array(p)
         plan.run(src, plan.pack(wei), bias, dst)
         exact = truth(p, src, wei, bias)
-        if integers and name not in TRANSFORM:
+        if integers and name not in TRANSFORM and not p.masked:  # a quotient is rounded
             assert_close(dst, stored(p, exact), 0, f"{plan}")
         else:
             assert_within(dst, p, exact, name, f"{plan}")
@@ -118,7 +119,8 @@ def test_tables_serve_every_target(name):
     """On each target some row fits its registers, and no row is the same as another."""
     tiles = getattr(ALGORITHMS[name], "TILES", None)
     if tiles is None:
-        assert name in ("complex", "activated", "transposed", "fft", "reference"), "an algorithm with register tiles has a table of them"
+        without = ("complex", "activated", "transposed", "fft", "identity", "quotient", "reference")
+        assert name in without, "an algorithm with register tiles has a table of them"
         return
     assert len(set(tiles)) == len(tiles)
     for target in TARGETS:

@@ -3,8 +3,27 @@
 import numba
 
 from ..planning import reference
-from . import activated, blocked, complex, depthwise, direct, fft, panel, separable, transposed, weights, weights_grouped
+from . import (
+    activated,
+    blocked,
+    complex,
+    depthwise,
+    direct,
+    fft,
+    identity,
+    masked,
+    panel,
+    quotient,
+    separable,
+    transposed,
+    weights,
+    weights_grouped,
+    winograd,
+)
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
-_KERNELS = (transposed, weights_grouped, weights, complex, activated, depthwise, blocked, separable, direct, panel, fft, reference)
-ALGORITHMS = (reference,) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]
+_KERNELS = (
+    transposed, weights_grouped, weights, complex, activated, depthwise, winograd, blocked, identity, separable, direct, panel, fft,
+    masked, quotient, reference,
+)  # fmt: skip
+ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

@@ -96,3 +96,23 @@ def stage_row(typing_context: Any, kind: Any, lanes: Any, stored: Any, dst: Any,
         return context.get_dummy_value()
 
     return types.void(kind, lanes, stored, *[types.int64] * 4, KINDS[name][1]), codegen
+
+
+@intrinsic(prefer_literal=True)
+def pixels_of(typing_context: Any, kind: Any, dst: Any, row: Any, table: Any, count: Any, fill: Any) -> Any:
+    """``pixels_of(kind, dst, row, table, count, fill)``: pixels of a row to places apart; the table holds for each bytes into ``dst``,
+    and the column, or -1 for the fill value.
+    """  # fmt: skip
+    name = literal(kind)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, dst, row, table, count, fill = arguments
+        emit = Emitter(builder, name, 1, False)
+        entry = emit.variable(table)
+        with emit.loop(count):
+            to, place = emit.offset(dst, emit.load_integer(emit.get(entry))), emit.offset(emit.get(entry), 8)
+            emit.mapped(emit.variable(to), emit.variable(place), row, fill, emit.constant(1))
+            emit.set(entry, emit.offset(emit.get(entry), 16))
+        return context.get_dummy_value()
+
+    return types.void(kind, *[types.int64] * 4, KINDS[name][1]), codegen

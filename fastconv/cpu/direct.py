@@ -1,8 +1,9 @@
 """direct: few channels; a tile of rows x vectors of one output plane, each loaded vector used by every row that needs it.
 
 Wins where there are too few channels to put into lanes: image filters, depthwise and first layers.  Rows are read in place through
-a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small padded copy.  Rows so far
-apart that a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
+a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small padded copy.  Columns of
+a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).  Rows so far apart
+that a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
 Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the stride class, dilation and target only.
 """
 
@@ -17,10 +18,10 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
 from . import carried
-from .border import Span, border_row, column_maps, row_map, span, too_large
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .border import Span, border_row, column_maps, pixels_of, row_map, span, too_large
+from .memory import copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -35,11 +36,10 @@ CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "i
 TILES = (
     Tile(32, rows=8, vecs=2, tall=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
     Tile(32, rows=4, vecs=4, tall=8),  # 16 accumulators, 8 taps, 4 pixels: for tall kernels
-    Tile(32, rows=2, vecs=4, tall=8, steps=(1,), carries=True),  # 8 accumulators, 9 taps, 4 vectors carried over, 6 of pixels
+    Tile(32, rows=2, vecs=4, tall=8, carries=True),  # 8 accumulators, 9 taps, 4 vectors carried over, 6 of pixels
     Tile(32, rows=8, vecs=1, tall=8),  # for planes narrower than two vectors
-    Tile(32, rows=4, vecs=1, tall=8, steps=(0,)),  # gathered columns take long to compile
     Tile(16, rows=4, vecs=2, tall=4),  # 8 accumulators, 4 taps, 2 pixels of 16 registers
-    Tile(16, rows=4, vecs=1, tall=4, steps=(0, 1, 2)),
+    Tile(16, rows=4, vecs=1, tall=4),
 )
 
 # (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, 0 for any width; all others share one of all heights.
@@ -55,7 +55,7 @@ _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, l
 Head = namedtuple(
     "Head",
     "oc ocg iw oh ow k phases band_rows bands finish bias taps entries runs phase_rows nleft "
-    "left_wide right_wide fills past sn sc sy wo dn dc dy",
+    "left_wide right_wide fills sw part ahead whole edges past sn sc sy wo dn dc dy",
 )
 # Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
 Run = namedtuple("Run", "table xoff first tiles")
@@ -87,6 +87,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
         row_map = runs + e.runs * _RUN_BYTES
         order = row_map + e.phases * e.phase_rows * 8
         maps = order + (e.taps + e.nleft) * 8
+        edges = at.extents + s.places + s.kw * 8
         fill = peek(kind, at.values)
         finish = e.finish * (at.values + size)
         table = at.workspace + index * at.scratch
@@ -134,6 +135,19 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                         if row < 0:
                             fill_row(kind, lanes, left, e.left_wide, fill)
                             fill_row(kind, lanes, right, e.right_wide, fill)
+                        elif h == 0:
+                            # vectors of the image, the last one overlapping, then the border's pixels
+                            for piece in range(2):
+                                x, count = (e.ahead + e.whole - lanes, lanes) if piece else (e.ahead, e.whole // lanes * lanes)
+                                if e.whole < lanes or (piece and e.whole == count):
+                                    continue
+                                pixels = row_at + (x * e.sw - e.nleft) * size
+                                if e.sw == 2:
+                                    split(kind, lanes, left + x * size, left + (e.part + x) * size, pixels, count)
+                                else:
+                                    for part in range(e.sw):
+                                        every(kind, lanes, left + (part * e.part + x) * size, pixels + part * size, e.sw * size, count)
+                            pixels_of(kind, left, row_at, edges, e.edges, fill)
                         elif left_pitch + right_pitch:
                             border_row(kind, lanes, left, row_at, left_span, maps, fill)
                             border_row(kind, lanes, right, row_at, right_span, maps, fill)
@@ -184,13 +198,13 @@ def reject(p: Problem, t: Target) -> str | None:
 
 
 def cost(p: Problem, t: Target) -> float:
-    """FMAs at the share of the peak that planes of this width reach, times the passes over strided columns."""
+    """FMAs at the share of the peak that planes of this width reach, and what columns of a stride take longer."""
     return costs.direct_seconds(p, t.lanes(DTYPES[p.acc].itemsize)) + costs.staged_seconds(p)
 
 
 def most_kernels(t: Target) -> int:
     tiles, carries = fitting(TILES, t), sum(2 for _, kw in FIXED if kw)
-    return sum(carries if tile.carries else 3 * len(tile.steps) + len(FIXED) * (1 in tile.steps) for tile in tiles)
+    return sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) for tile in tiles)
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -203,7 +217,20 @@ def _stride_classes(p: Problem) -> tuple[int, int]:
     """``(v, h)`` of a tile: the stride of rows within a phase, and that of columns; 0 where it is neither 1 nor 2."""
     sh, sw, dh, _ = _steps(p)
     v = sh // gcd(sh, dh)
-    return v if v <= 2 else 0, sw if sw <= 2 else 0
+    return v if v <= 2 else 0, sw if _by_phase(p) == 1 else 0
+
+
+def _by_phase(p: Problem) -> int:
+    """The stride of columns that are copied by phase, or 1.
+
+    Picked out of vectors as they are loaded, those of stride 2 take two loads and a shuffle for each tap; copied, one load.
+    """
+    return _steps(p)[1] if costs.columns_by_phase(p) else 1
+
+
+def _apart(p: Problem) -> int:
+    """Pixels between two of neighbouring results of a row, as a tile reads them."""
+    return _steps(p)[1] // _by_phase(p)
 
 
 def _tile(p: Problem, t: Target) -> Tile:
@@ -215,8 +242,8 @@ def _tile(p: Problem, t: Target) -> Tile:
     choice never changes a sum.
     """
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    rows, vecs = (8, 1) if p.ow <= lanes else (4, 4) if p.kh >= 5 and p.ow >= 4 * lanes else (8, 2)
-    able = [tile for tile in fitting(TILES, t) if _stride_classes(p)[1] in tile.steps]
+    rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p) == 1 else (4, 4) if p.kh >= 5 and p.ow >= 4 * lanes else (8, 2)
+    able = fitting(TILES, t)
     # of tables with carrying tiles alone, as tests make them, these are taken for anything
     able = [tile for tile in able if tile.carries and _lead(p, tile, lanes) is not None] or [
         tile for tile in able if not tile.carries] or able  # fmt: skip
@@ -251,8 +278,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
     )
     region = Region(name, _factory, spec, kind)
-    in_place = _layout(p, tile, lanes, size)
-    copied = _layout(p, tile, lanes, size, t.l2 // 2) if p.kh >= costs.COPIED_ROWS and p.ic == p.g else in_place
+    in_place = _layout(p, tile, lanes, size, t.l2 // 2 if not h else 0)
+    crowds = h and p.kh >= costs.COPIED_ROWS and p.ic == p.g
+    copied = _layout(p, tile, lanes, size, t.l2 // 2) if crowds else in_place
     if copied[-1] > costs.MOST_WORKSPACE:
         copied = in_place
 
@@ -307,15 +335,22 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
 
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:
-    """Pixels of a row that a tile reads."""
-    _, sw, _, dw = _steps(p)
-    return (lanes * tile.vecs - 1) * sw + (p.kw - 1) * dw + 1 + (sw == 2)
+    """Pixels of a row that a tile reads, or of each phase of its columns."""
+    apart = _apart(p)
+    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p) + apart
 
 
 def _widest(p: Problem, tile: Tile, lanes: int) -> int:
     """Pixels of both strips of a row, at most."""
     reach = _reach(p, tile, lanes)
-    return min(2 * (p.ow * _steps(p)[1] + reach), p.pl + p.pr + 4 * reach)
+    if _by_phase(p) > 1:
+        return _whole(p, tile, lanes, DTYPES[p.acc].itemsize)
+    return min(2 * (p.ow * _apart(p) + reach), p.pl + p.pr + 4 * reach)
+
+
+def _part(p: Problem, tile: Tile, lanes: int) -> int:
+    """Pixels from one phase of the columns of a row to the next."""
+    return max(p.ow - lanes * tile.vecs, 0) * _apart(p) + _reach(p, tile, lanes)
 
 
 def _entries(p: Problem, tile: Tile, band_rows: int) -> int:
@@ -334,69 +369,84 @@ def _scratch(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int, wide
 def _crowded(p: Problem, tile: Tile, vector: int, pitch: int) -> bool:
     """Whether the rows that a tile reads, ``pitch`` bytes apart, compete for more lines of a cache's sets than there are."""
     rows = np.arange((tile.rows - 1) * min(p.sh, p.kh) + p.kh) * (pitch * _steps(p)[2])
-    reach = tile.vecs * vector * _steps(p)[1] + _LINE
+    reach = tile.vecs * vector * _apart(p) + _LINE
     return int(np.count_nonzero((rows + reach) % _PERIOD < 2 * reach)) > _WAYS
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
     """The kernel's integers but for the strides; its tables before and behind the taps; bytes of workspace of one thread.
 
-    ``copied``: where rows are read from a copy, the bytes that a band's should take.
+    ``copied``: where rows are read from a copy, the bytes that a band's should take.  Columns of a stride always are.
     """
-    sh, sw, dh, dw = _steps(p)
+    (sh, _, dh, dw), sw, apart = _steps(p), _by_phase(p), _apart(p)
     g = gcd(sh, dh)
     q, k = sh // g, dh // g
     held, phases = min(q, p.kh), min(k, p.oh)
     of_phase = -(-p.oh // k)
+    part = _part(p, tile, lanes)
     wide = _whole(p, tile, lanes, size) if copied else _widest(p, tile, lanes)
     strip_rows = (copied or _STRIP_BYTES) // (size * p.ic // p.g * wide)
+    strip_rows = strip_rows if sw == 1 else (strip_rows - p.kh) // held
     band = max(min(_band_rows(p, lanes), strip_rows) // tile.rows, 1) * tile.rows
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
     entries = _entries(p, tile, band_rows)
-    runs, left, right = _runs(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, bool(copied))
+    runs, left, right = _runs(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0)
+    # where each phase has a column of the image: from, and how many; where not, or for few, columns are taken one by one
+    ahead = -(-p.pl // sw)
+    whole = max(min((p.iw + p.pl) // sw, part) - ahead, 0)
+    column = np.arange((p.ow - 1) * sw + (p.kw - 1) * dw + 1 if sw > 1 else 0)
+    column = column[(column < ahead * sw) | (column >= (ahead + whole) * sw) | (whole < lanes)]
+    edges = np.stack([(column % sw * part + column // sw) * size, border_indices(-p.pl, p.iw_padded, 1, p.iw, p.border)[column]], 1)
     left_wide, right_wide = (strip.before + strip.inside + strip.after for strip in (left, right))
-    left_wide = wide if copied else left_wide
+    left_wide, right_wide = (wide, 0) if copied else (left_wide, right_wide)
     before, after = column_maps(p, max(strip.after_at + strip.after for strip in (left, right)))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     # image rows in the order of the table, phase after phase
     entry = np.arange((of_phase - 1) * held + p.kh)
     rows = (np.arange(phases)[:, None] * q + (entry // held * q + entry % held) * k) * g
     rows = row_map(p)[np.minimum(rows.reshape(-1), p.ih_padded - 1)]
-    shape = Shape(icg=icg, pitch=entries * 8, step=held * 8, kh=p.kh, kw=p.kw, tap=dw * size, column=sw * size)
+    tap = np.arange(p.kw) * dw
+    places = (tap % sw * part + tap // sw) * size
     head = Head(
         oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases, band_rows=band_rows,
         bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), taps=p.taps, entries=entries,
         runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
-        fills=int(rows.min() < 0),
+        fills=int(rows.min() < 0), sw=sw, part=part, ahead=ahead, whole=whole, edges=len(edges),
         past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    tables = np.concatenate([np.array([*left, *right, *itertools.chain(*runs)]), rows]), np.concatenate([before, after])
+    tables = (
+        np.concatenate([np.array([*left, *right, *itertools.chain(*runs)]), rows]),
+        np.concatenate([before, after, places, edges.reshape(-1)]),
+    )
+    shape = Shape(
+        icg=icg, pitch=entries * 8, step=held * 8, kh=p.kh, kw=p.kw, tap=dw * size, column=apart * size,
+        places=_TABLES_AT + 8 * (len(tables[0]) + p.taps + len(before) + len(after)), pairs=p.kw // 2 if (sw, dw) == (2, 1) else 0,
+    )  # fmt: skip
     return shape, head, tables, _scratch(p, tile, lanes, size, band_rows, left_wide + right_wide)
 
 
 def _whole(p: Problem, tile: Tile, lanes: int, size: int) -> int:
     """Pixels from one copied row to the next: an odd number of lines, and no small part of a period."""
     line = _LINE // size
-    lines = -(-(max(p.ow - lanes * tile.vecs, 0) * _steps(p)[1] + _reach(p, tile, lanes)) // line)
+    lines = -(-_by_phase(p) * _part(p, tile, lanes) // line)
     spread = _PERIOD // _LINE // 3
     while not (lines % 2 and spread // 2 < lines % (_PERIOD // _LINE) < 2 * spread):
         lines += 1
     return lines * line
 
 
-def _runs(p: Problem, width: int, reach: int, table: int, size: int, copied: bool) -> tuple[list[Run], Span, Span]:
+def _runs(p: Problem, width: int, reach: int, table: int, size: int, copied: int) -> tuple[list[Run], Span, Span]:
     """The runs of a row of tiles that read ``reach`` pixels each, and what the left and the right strip hold.
 
     Tiles start at multiples of their width, the last one further left so that it ends with the row.  Of copied rows, the left strip
-    holds all.
+    holds all, ``copied`` pixels.
     """
-    sw = _steps(p)[1]
-    last = max(p.ow - width, 0)
+    sw, last = _apart(p), max(p.ow - width, 0)
     many = -(-last // width)  # tiles before the last one
     if copied:
         before = [Run(table, 0, 0, many)] if many else []
-        return [*before, Run(table, last * sw * size, last * size, 1)], span(-p.pl, last * sw + reach, p.iw), span(0, 0, p.iw)
+        return [*before, Run(table, last * sw * size, last * size, 1)], span(-p.pl, copied, p.iw), span(0, 0, p.iw)
     left = min(-(-p.pl // (width * sw)), many)
     right = max(min((p.iw + p.pl - reach) // (width * sw) + 1, many), left)
     strip = 1 if last * sw < p.pl else 2 if last * sw - p.pl + reach > p.iw else 0

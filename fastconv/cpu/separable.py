@@ -215,7 +215,7 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_computed(p, "fwd", roundings=(None, *ROUNDINGS))
     if reason is not None:
         return reason
-    if p.structure not in ("rank1", "box"):
+    if p.structure not in ("rank1", "box", "identity", "zero"):
         return f"for weights of rank 1, not {p.structure}"
     if p.precision == "strict":
         return "precision strict asks for direct sums"
@@ -326,7 +326,7 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     packed = np.empty((p.oc, 1, 1, words(p.kh, p.kw)), DTYPES[p.acc])
     kind = "f4" if wei.dtype == np.float32 else "f8"
     found = FOUND[factor(wei if wei.dtype == kind else wei.astype(kind), packed)]
-    if found not in (p.structure, "box") or (_apart(p) > 1 and not (wei == wei[:1]).all()):
+    if found == "full" or (p.structure == "box" and found != "box") or (_apart(p) > 1 and not (wei == wei[:1]).all()):
         raise ValueError(f"weights must be finite and of structure {p.structure} as planned, or the plan made without it: {p}")
     if p.strides[1] == 2:
         columns = packed[..., p.kh : p.kh + p.kw]

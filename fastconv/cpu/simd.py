@@ -106,6 +106,22 @@ class Emitter:
             vector = self.builder.insert_element(vector, self.builder.extract_element(few, place), place)
         return vector
 
+    def load_up_to(self, address: Any, count: Any) -> Any:
+        """The first ``count`` elements, a value that may exceed ``lanes``, and 0 in the other lanes: only for what is read seldom."""
+        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        mask = self.builder.icmp_signed("<", numbers, self.of("i64").spread(count))
+        pointer = self.vector.as_pointer()
+        kind = ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector])
+        name = f"llvm.masked.load.v{self.lanes}{self.kind}.p0"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        arguments = [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, ir.Constant(self.vector, None)]
+        return self.builder.call(function, arguments)
+
+    def any(self, bits: Any) -> Any:
+        """Whether some lane of a comparison holds."""
+        word = self.builder.bitcast(bits, ir.IntType(self.lanes))
+        return self.builder.icmp_unsigned("!=", word, ir.Constant(word.type, 0))
+
     def store(self, address: Any, value: Any) -> None:
         """``lanes`` consecutive elements."""
         self.builder.store(value, self._pointer(address, self.vector), align=1)
@@ -114,6 +130,17 @@ class Emitter:
         """``lanes`` consecutive elements, past the caches; the address is a multiple of the vector's bytes."""
         store = self.builder.store(value, self._pointer(address, self.vector), align=self.width)
         store.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(_I32, 1)]))
+
+    def every(self, where: Any) -> Any:
+        """A 64-bit integer: 1 where a comparison holds in every lane, else 0."""
+        lanes = ir.IntType(self.lanes)
+        held = self.builder.icmp_unsigned("==", self.builder.bitcast(where, lanes), ir.Constant(lanes, -1))
+        return self.builder.zext(held, I64)
+
+    def store_flag(self, address: Any, where: Any) -> None:
+        """A byte: 1 where a comparison holds in every lane, else 0."""
+        byte = ir.IntType(8)
+        self.builder.store(self.builder.trunc(self.every(where), byte), self._pointer(address, byte), align=1)
 
     def store_first(self, address: Any, value: Any, count: int) -> None:
         """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
@@ -162,18 +189,6 @@ class Emitter:
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
         lanes = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), lanes)
-
-    def gather(self, address: Any, step: Any) -> Any:
-        """Elements ``step`` bytes apart (strides of 3 and more): a loop through memory, since unrolled it takes seconds to compile."""
-        buffer = cgutils.alloca_once(self.builder, self.vector)
-        to = self.variable(self.builder.ptrtoint(buffer, I64))
-        place = self.variable(address)
-        with self.loop(self.constant(self.lanes)):
-            value = self.load_scalar(self.get(place))
-            self.builder.store(value, self._pointer(self.get(to), self.element), align=1)
-            self.set(to, self.offset(self.get(to), self.itemsize))
-            self.set(place, self.offset(self.get(place), step))
-        return self.builder.load(buffer)
 
     def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """Lanes of ``a`` (0..) and ``b`` (lanes..)."""

@@ -30,10 +30,10 @@ def is_native(array: np.ndarray, name: str) -> bool:
     return array.dtype == DTYPES[name] and (array.strides[-1] == array.itemsize or array.shape[-1] == 1)
 
 
-def _band_rows(p: Problem) -> int:
+def _band_rows(p: Problem, multiple: int = 1) -> int:
     """Rows of the result whose source rows take about ``_BAND_BYTES``."""
     row_bytes = p.ic * p.iw_padded * DTYPES[p.acc].itemsize * p.sh
-    return min(max(_BAND_BYTES // row_bytes, 1), p.oh)
+    return min(max(_BAND_BYTES // row_bytes // multiple, 1) * multiple, p.oh)
 
 
 def band_bytes(p: Problem) -> int:
@@ -46,17 +46,17 @@ def bands_are_vast(p: Problem) -> bool:
     return band_bytes(p) > max(costs.MOST_WORKSPACE, p.ic * p.ih * p.iw * DTYPES[p.acc].itemsize)
 
 
-def bands(p: Problem) -> Iterator[tuple[int, int, int]]:
-    """(image, first row, end row) of the result, in bands; whole images where bands are vast."""
-    step = p.oh if bands_are_vast(p) else _band_rows(p)
+def bands(p: Problem, multiple: int = 1) -> Iterator[tuple[int, int, int]]:
+    """(image, first row, end row) of the result, in bands of a multiple of rows; whole images where bands are vast."""
+    step = p.oh if bands_are_vast(p) else _band_rows(p, multiple)
     for n in range(p.n):
         for y in range(0, p.oh, step):
             yield n, y, min(y + step, p.oh)
 
 
-def band_sizes(p: Problem) -> set[int]:
+def band_sizes(p: Problem, multiple: int = 1) -> set[int]:
     """How many rows the bands of one image have: one or two numbers."""
-    return {end - first for _, first, end in bands(p.replace(n=1))}
+    return {end - first for _, first, end in bands(p.replace(n=1), multiple)}
 
 
 def _result_type(p: Problem) -> str:
@@ -102,12 +102,12 @@ def stage_rows(p: Problem, src: np.ndarray, n: int, first: int, end: int, fill: 
 
 def staged_launch(
     p: Problem, threads: int, build: Callable[..., Plan], t: Any, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any,
-    source: str | None = None,
+    source: str | None = None, multiple: int = 1,
 ) -> Launch:  # fmt: skip
-    """A launch that stages every band's source, and its result where ``dst`` is not native."""
+    """A launch that stages every band's source, and its result where ``dst`` is not native; bands of a ``multiple`` of rows."""
     acc, own = DTYPES[source or p.acc], DTYPES[_result_type(p)]
     in_place = is_native(dst, _result_type(p))
-    plans = {rows: build(band_problem(p, rows, source=source), t, None, threads) for rows in band_sizes(p)}
+    plans = {rows: build(band_problem(p, rows, source=source), t, None, threads) for rows in band_sizes(p, multiple)}
     launches = {}
     for rows, plan in plans.items():
         staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
@@ -115,7 +115,7 @@ def staged_launch(
         launches[rows] = plan.prepare(staged, packed, result, fill if bands_are_vast(p) else 0)
 
     def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-        for n, first, end in bands(p):
+        for n, first, end in bands(p, multiple):
             plan = plans[end - first]
             staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
             stage_rows(p, src, n, first, end, fill, staged[0])

@@ -16,8 +16,9 @@ from .simd import Emitter, literal
 from .target import Target
 
 # The first of a kernel's integers, which its tile reads: channels of a group; bytes between their tables and between the table
-# entries of two output rows; taps; bytes between two taps and between two outputs of a row.
-Shape = namedtuple("Shape", "icg pitch step kh kw tap column")
+# entries of two output rows; taps; bytes between two taps and between two outputs of a row.  Where the columns of a row lie by phase,
+# bytes from these integers to the table of the first pixel's place under each kx, and how many pairs of kx are summed together.
+Shape = namedtuple("Shape", "icg pitch step kh kw tap column places pairs", defaults=(0, 0))
 TAPS_AT = 64  # bytes from the first addend to the packed taps
 
 
@@ -28,7 +29,6 @@ class Tile(NamedTuple):
     rows: int
     vecs: int
     tall: int
-    steps: tuple[int, ...] = (1, 2)  # stride classes of columns that it is for
     carries: bool = False  # for kernels of one width that `carried.lead_of` takes, and for no others
 
 
@@ -81,7 +81,8 @@ def direct_tile(
 
     ``dst[i, x] = start + sum_{c, ky, kx} row(c, i, ky)[xoff + x*column + kx*tap] * wei[c, ky, kx]``
 
-    ``spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)``: stride classes ``v`` (rows) and ``h`` (columns) are 1, 2 or 0 (any);
+    ``spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)``: stride classes ``v`` of rows and ``h`` of columns are 1, 2 or 0: any, and
+    for columns that those of each phase lie side by side, the pixel under kx at ``xoff + places[kx] + x*column``;
     ``kh`` and ``kw`` are those that the code is for, or 0 for any: kh at most ``tall``; kw only with kh, v = h = 1,
     tap = 1 element and icg = 1.  ``(..., fma, stored, rounding)`` stores elements of type ``stored`` as `convert.store_as` does;
     ``(..., order)`` after that: ``symmetric`` and ``antisymmetric`` sum pairs of the taps of one row (kh = 1) or column (kw = 1);
@@ -90,8 +91,8 @@ def direct_tile(
     ``finish`` that of ``[slope, low, high]`` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
     The kh rows of taps form the fewest groups of at most ``tall``, as even as can be, taller ones first; ``wei`` is packed as
-    ``[c][group][kx][ky]``.  Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element, kx by pairs: ky, then kx
-    within the pair; where the code is for one kw: ky, kx.
+    ``[c][group][kx][ky]``.  Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element, and the ``pairs`` of h = 0,
+    kx by pairs: ky, then kx within the pair; where the code is for one kw: ky, kx.
     Whole tiles are stored, past the caches where ``past`` is not 0 and there is no ``finish``: ``dst`` and ``dst_pitch`` are then
     multiples of a vector's bytes.  A tile reads ``(lanes*vecs - 1)*column + (kw-1)*tap`` bytes beyond its first pixel, an element more for
     h = 2.  No tails, no borders: the driver sees to both.
@@ -111,7 +112,7 @@ class _DirectTile:
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
         kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma, *stored = spec
-        self.builder, self.lanes = builder, lanes
+        self.builder, self.lanes, self.shape_at = builder, lanes, shape
         self.emit = self.out = emit = Emitter(builder, kind, lanes, bool(fma))
         self.stored, self.order = tuple(stored[:2]), stored[2] if len(stored) > 2 else "any"
         self.stored_width = lanes * stored_bytes(stored[0]) if stored else emit.width
@@ -162,8 +163,11 @@ class _DirectTile:
     def group(self, height: int, xoff: Any) -> None:
         """All columns of one group of rows of taps."""
         emit, kw = self.emit, self.shape.kw
-        at = emit.variable(xoff)
-        if self.h == 2:
+        at = emit.variable(xoff if self.h else emit.offset(self.shape_at, self.shape.places))
+        if not self.h:
+            self.columns(height, self.shape.pairs, True, at, xoff)
+            self.columns(height, self.builder.sub(kw, emit.times(self.shape.pairs, 2)), False, at, xoff)
+        elif self.h == 2:
             dense = self.builder.zext(self.builder.icmp_unsigned("==", self.shape.tap, emit.constant(emit.itemsize)), kw.type)
             pairs = emit.times(emit.quotient(kw, 2), dense)
             self.columns(height, pairs, True, at)
@@ -171,8 +175,11 @@ class _DirectTile:
         else:
             self.columns(height, kw, False, at)
 
-    def columns(self, height: int, count: Any, pair: bool, at: Any) -> None:
-        """``count`` steps over kx of one group of rows; a step is one kx, or a pair of them."""
+    def columns(self, height: int, count: Any, pair: bool, at: Any, xoff: Any = None) -> None:
+        """``count`` steps over kx of one group of rows; a step is one kx, or a pair of them.
+
+        ``at`` holds the bytes into a row, or the address of those behind ``xoff``.
+        """
         emit, rows = self.emit, self.rows
         per_step = 2 if pair else 1
         table = emit.get(self.entries)
@@ -180,20 +187,21 @@ class _DirectTile:
         lines = [emit.load_integer(emit.offset(table, r * 8)) for r in range(used)]
         with emit.loop(count):
             here, w = emit.get(at), emit.get(self.weights)
+            places = [here] if self.h else [emit.offset(xoff, emit.load_integer(emit.offset(here, 8 * t))) for t in range(per_step)]
             sums = self.sums()
             taps = [[emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)]
             for r in range(used):
                 uses = [(i, r - i * self.v) for i in range(rows) if 0 <= r - i * self.v < height]
                 if uses:
-                    self.multiply(sums, uses, self.pixels(emit.offset(lines[r], here), pair), taps)
+                    self.multiply(sums, uses, self.pixels(lines[r], places, pair), taps)
                     self.fence(sums, uses)
             for i in range(0 if self.v else rows):
                 base = emit.offset(table, emit.times(self.shape.step, i))
                 for ky in range(height):
                     row = emit.load_integer(emit.offset(base, ky * 8))
-                    self.multiply(sums, [(i, ky)], self.pixels(emit.offset(row, here), pair), taps)
+                    self.multiply(sums, [(i, ky)], self.pixels(row, places, pair), taps)
             self.keep(sums)
-            emit.set(at, emit.offset(here, emit.times(self.shape.tap, per_step)))
+            emit.set(at, emit.offset(here, emit.times(self.shape.tap, per_step) if self.h else 8 * per_step))
             emit.set(self.weights, emit.offset(w, per_step * height * emit.itemsize))
 
     def square(self, table: Any, xoff: Any) -> None:
@@ -218,22 +226,18 @@ class _DirectTile:
             self.fence(sums, uses)
         self.keep(sums)
 
-    def pixels(self, address: Any, pair: bool) -> list[list[Any]]:
+    def pixels(self, row: Any, places: list[Any], pair: bool) -> list[list[Any]]:
         """For each kx of a step, the vectors of one row."""
-        emit, lanes = self.emit, self.lanes
+        emit = self.emit
+        if self.h != 2:
+            return [[emit.load(emit.offset(row, place, vec * emit.width)) for vec in range(self.vecs)] for place in places]
         steps: list[list[Any]] = [[], []] if pair else [[]]
         for vec in range(self.vecs):
-            if self.h == 1:
-                steps[0].append(emit.load(emit.offset(address, vec * emit.width)))
-            elif self.h == 2:
-                low = emit.load(emit.offset(address, 2 * vec * emit.width))
-                high = emit.load(emit.offset(address, (2 * vec + 1) * emit.width))
-                steps[0].append(emit.even(low, high))
-                if pair:
-                    steps[1].append(emit.odd(low, high))
-            else:
-                column = self.shape.column
-                steps[0].append(emit.gather(emit.offset(address, emit.times(column, vec * lanes)), column))
+            low = emit.load(emit.offset(row, places[0], 2 * vec * emit.width))
+            high = emit.load(emit.offset(row, places[0], (2 * vec + 1) * emit.width))
+            steps[0].append(emit.even(low, high))
+            if pair:
+                steps[1].append(emit.odd(low, high))
         return steps
 
     def multiply(self, sums: list[list[Any]], uses: list[tuple[int, int]], pixels: list[list[Any]], taps: list[list[Any]]) -> None:
@@ -310,9 +314,9 @@ class _PairTile(_DirectTile):
         def multiply(tap: Any, sums: list[list[Any]], place: Any, partner: Any = None) -> None:
             w = emit.splat(emit.offset(emit.get(self.weights), emit.times(tap, emit.itemsize)))
             for i in range(self.rows):
-                (vectors,) = self.pixels(self.pixel(table, xoff, i, place), False)
+                (vectors,) = self.pixels(self.pixel(table, xoff, i, place), [emit.constant(0)], False)
                 if partner is not None:
-                    (others,) = self.pixels(self.pixel(table, xoff, i, partner), False)
+                    (others,) = self.pixels(self.pixel(table, xoff, i, partner), [emit.constant(0)], False)
                     vectors = [add(a, b) for a, b in zip(vectors, others, strict=True)]
                 self.multiply(sums, [(i, 0)], [vectors], [[w]])
 

@@ -1,6 +1,6 @@
 """The CUDA backend: its ordered candidate list."""
 
-from . import direct, implicit_gemm, plain, target, tensor
+from . import depthwise, direct, implicit_gemm, plain, separable, target, tensor
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (tensor, implicit_gemm, direct, plain)
+ALGORITHMS = (separable, depthwise, tensor, implicit_gemm, direct, plain)

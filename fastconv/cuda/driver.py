@@ -144,19 +144,22 @@ class Memory:
     def __init__(self, size: int, device: int | None = None, stream: int | None = None) -> None:
         self.address = 0
         self.size = size
-        self.device = current(device)
-        self._stream = stream
         self._host: Any = None
+        self._stream = stream
+        self.device = current(device)
         if SIMULATED:
             self._host = np.empty(-(-size // 16) + 1, np.complex128)
             self.address = int(self._host.ctypes.data)
+            Twin.memories[self.address] = self.address + size
         elif stream is None:
             self.address = int(checked(api().cuMemAlloc(max(size, 1)), f"allocate {size} bytes"))
         else:
             self.address = int(checked(api().cuMemAllocAsync(max(size, 1), stream), f"allocate {size} bytes"))
 
     def __del__(self) -> None:
-        if self.address and self._host is None:
+        if self._host is not None:
+            Twin.memories.pop(self.address, None)
+        elif self.address:
             current(self.device)
             if self._stream is None:
                 api().cuMemFree(self.address)

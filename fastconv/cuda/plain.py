@@ -165,7 +165,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
     def finish(total: Any) -> None:
         address = at.dst + at.dn * place[0] + at.dc * place[1] + at.dh * place[2] + at.dw * place[3]
-        store_row(e, s.dst, address, finished(e, s.acc, s.dst, s.rounding, x.activated, v, [total]), 1)
+        store_row(e, s.dst, address, finished(e, s.acc, s.dst, s.rounding, x.activated, v, [total]), e.i32(1))
 
     if s.op == "bwd_weight":
         mine = e.shared() + thread * size

@@ -38,6 +38,8 @@ class Twin:
     simulated = True
     allowed: tuple[tuple[int, int], ...] | None = None  # of global memory: (first, behind the last)
 
+    memories: dict[int, int] = {}  # noqa: RUF012 (first -> behind the last, of what the driver gave out: always allowed)
+
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
 
@@ -120,7 +122,8 @@ class Twin:
     def _check(self, address: int, size: int) -> None:
         assert address % min(size, VECTOR) == 0, f"address {address:#x} is not a multiple of {size}"
         if self.allowed is not None:
-            assert any(first <= address and address + size <= end for first, end in self.allowed), "outside the arrays"
+            places = (*self.allowed, *self.memories.copy().items())
+            assert any(first <= address and address + size <= end for first, end in places), "outside the arrays"
 
     def load(self, stored: str, acc: str, address: int, count: int) -> list[Any]:
         self._check(address, SIZES[stored] * count)

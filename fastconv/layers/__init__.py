@@ -1,4 +1,4 @@
-"""Keras 3's `Conv2D`, `Conv2DTranspose` and `Sequential`: names, arguments, defaults, weight shapes and error texts, on NumPy arrays.
+"""Keras 3's convolution layers and `Sequential`: names, arguments, defaults, weight shapes and error texts, on NumPy arrays.
 
 A layer creates its weights, keeps a `fastconv.plan` per input shape and calls it; there is no training.  Results are
 NumPy arrays.  Error texts and the rules of building are those of Keras 3.15 (`keras/src/layers/layer.py`,
@@ -21,7 +21,19 @@ Examples
 from .convolution import Conv2D
 from .initializers import set_random_seed
 from .layer import Layer, Variable
+from .separable import DepthwiseConv2D, SeparableConv2D
 from .sequential import Input, InputLayer, Sequential
 from .transposed import Conv2DTranspose
 
-__all__ = ["Conv2D", "Conv2DTranspose", "Input", "InputLayer", "Layer", "Sequential", "Variable", "set_random_seed"]
+__all__ = [
+    "Conv2D",
+    "Conv2DTranspose",
+    "DepthwiseConv2D",
+    "Input",
+    "InputLayer",
+    "Layer",
+    "SeparableConv2D",
+    "Sequential",
+    "Variable",
+    "set_random_seed",
+]

@@ -207,11 +207,12 @@ class Conv2D(Layer):
                 f"The number of input channels must be evenly divisible by the number of groups. Received "
                 f"groups={self.groups}, but the input has {channels} channels (full input shape is {shape})."
             )
-        kernel = self._kernel_shape(channels)
-        self._weights = [self._new_weight("kernel", kernel, self.kernel_initializer)]
-        if self.use_bias:
-            self._weights.append(self._new_weight("bias", (self.filters,), self.bias_initializer))
+        self._weights = self._new_weights(channels)
         self.built = True
+
+    def _new_weights(self, channels: int) -> list[Variable]:
+        kernel = self._new_weight("kernel", self._kernel_shape(channels), self.kernel_initializer)
+        return [kernel, self._new_weight("bias", (self._results(channels),), self.bias_initializer)] if self.use_bias else [kernel]
 
     def _kernel_shape(self, channels: int) -> tuple[int, ...]:
         return (*self.kernel_size, channels // self.groups, self.filters)
@@ -220,6 +221,10 @@ class Conv2D(Layer):
     def _channels(self) -> int:
         """Of the input, as the kernel says."""
         return self._weights[0].shape[2] * self.groups
+
+    def _results(self, channels: int | None) -> Any:
+        """How many channels the result has, for so many of the input; None where that depends on what is not known."""
+        return self.filters
 
     def _new_weight(self, name: str, shape: tuple[int, ...], initializer: Any) -> Variable:
         value = np.array(initializer(shape, dtype=self.dtype), self.dtype)
@@ -236,7 +241,9 @@ class Conv2D(Layer):
         (None, 3, None, 4)
         """
         shape = standard_shape(input_shape)
-        kernel = (*self.kernel_size, shape[self._channel_axis] if len(shape) > 1 else None, self.filters)
+        channels = shape[self._channel_axis] if len(shape) > 1 else None
+        filters = self._results(channels)
+        kernel = (*self.kernel_size, channels, filters)
         if len(shape) != 4:
             raise ValueError(
                 f"Kernel shape must have the same length as input, but received kernel of shape {kernel} and input of shape {shape}."
@@ -253,8 +260,8 @@ class Conv2D(Layer):
                 f"`strides={self.strides}`, `padding={self.padding}`."
             )
         if self.data_format == "channels_last":
-            return (shape[0], *result, self.filters)
-        return (shape[0], self.filters, *result)
+            return (shape[0], *result, filters)
+        return (shape[0], filters, *result)
 
     def __call__(self, inputs: Any, training: bool | None = None) -> np.ndarray:
         """Convolve a batch, (n, h, w, channels) by default; builds the layer at the first call."""

@@ -14,6 +14,7 @@ import numpy as np
 from ..planning.workspaces import new_result
 from .convolution import Conv2D
 from .layer import Layer, Shape, Variable, serialized, standard_shape
+from .separable import DepthwiseConv2D, SeparableConv2D
 from .transposed import Conv2DTranspose
 
 BATCH_SIZE = 32  # Keras's default in predict
@@ -73,7 +74,7 @@ class InputLayer(Layer):
 
 
 Input = InputLayer
-_LAYERS = {layer.__name__: layer for layer in (Conv2D, Conv2DTranspose)}
+_LAYERS = {layer.__name__: layer for layer in (Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D)}
 
 
 class Sequential(Layer):

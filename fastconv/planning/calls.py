@@ -145,9 +145,9 @@ def arguments_of(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, .
     kinds = tuple(map(type, values))
     if list in kinds:
         values = tuple([tuple(value) if type(value) is list else value for value in values])
-    if list in kinds or tuple in kinds:
-        kinds = exact(*values)
-    return values, kinds
+    elif tuple not in kinds:
+        return values, kinds
+    return values, exact(*values)
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ class GivenWeights(Call):
     pack: Callable[[Problem, np.ndarray], np.ndarray]
     problem: Problem
     launch: Launch
-    bias_type: np.dtype[Any]
+    bias_type: np.dtype[Any]  # or the mask's
     in_place: bool  # whether the kernel reads the caller's weights, from their first element on, and nobody looks at them before
     compiled: Quick | None = None
     rival: Callable[[np.ndarray, np.ndarray, np.ndarray], GivenWeights | None] | None = None  # see `prepared`
@@ -205,7 +205,8 @@ def prepared(
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, image(dst), fill)
     in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
-    call = GivenWeights(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, DTYPES[plan.problem.acc], in_place)
+    addend = DTYPES["b8" if plan.problem.masked else plan.problem.acc]
+    call = GivenWeights(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, addend, in_place)
     if rivals is not None:
         known: dict[str, GivenWeights | None] = {"full": None}
 

@@ -15,6 +15,7 @@ MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an a
 MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees signals and other threads
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
+SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 PAST_SHARE = 0.5  # of the last-level cache: larger problems store past it (2048x2048 k3: 31 against 51 ns a tile)
 
@@ -32,12 +33,19 @@ CALL_SECONDS = 4e-7
 BYTES_PER_SECOND = 2.5e10  # copied by one core, from memory
 SEEN_SHARE = 0.25  # of the time that source and result take from memory; arithmetic hides the rest
 
+COPIED_SHARE = 0.5  # of the time that source and result take from memory, where no arithmetic hides any of it
+
 # Rows of taps from which on a copy of crowded rows pays: 1024x1024 k3 takes 293 us instead of 241, k5 592 instead of 845, k15 4313
 # instead of 5025 (one core, Zen 4, 2026-11).
 COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
-DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, whose vectors are picked out of two
+DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
+# Taps and results of a row from which on columns of stride 2 are copied by phase instead: 256x256 k5 takes 22 us with pairs and 29 so, k7
+# 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212 (one core, Zen 4, 2026-11).
+PHASE_TAPS, PHASE_RESULTS = 7, 512
+PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
+PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
 # Of further channels of the image: Zen 4, one core, 3x3, 137 us for 32 planes of 112x112, 198 for 144 of 56x56, 80 for 384 of 14x14
 DIRECT_PLANE_SECONDS = 1e-7
@@ -45,6 +53,9 @@ DIRECT_ROW_SECONDS = 7e-9  # and column stride: the ends of a row are copied
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
+MASKED_QUOTIENT_SECONDS = 3e-9  # per result vector
+QUOTIENT_CALL_SECONDS = 3e-5
+QUOTIENT_VALUE_SECONDS = 4e-9  # per pixel and per result: passes over new arrays (1024x1024 float32: 13 ms; Zen 4, one core, 2026-11)
 DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for whether they are small integers
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
@@ -64,6 +75,15 @@ DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for ea
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
+WINOGRAD_SHARE = 0.97
+WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
+WINOGRAD_RESULT_SECONDS = 1.25e-9
+WINOGRAD_CACHE_BYTES = 1 << 20  # a second-level cache, where the algorithm is chosen: results must not depend on a processor's own
+WINOGRAD_CACHE_SHARE = 0.6
+WINOGRAD_BYTES_PER_SECOND = 8e10  # of weights and pixels beyond the second-level cache
+WINOGRAD_FAR_BYTES, WINOGRAD_FAR_BYTES_PER_SECOND = 24 << 20, 6e10  # of weights that no cache holds
+WINOGRAD_CALL_SECONDS = 1e-5  # flags are looked at
+WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
 # Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
@@ -117,23 +137,53 @@ def _moving_seconds(p: Problem) -> float:
     return SEEN_SHARE * bytes_moved(p) / BYTES_PER_SECOND
 
 
+def columns_by_phase(p: Problem) -> bool:
+    """Whether `direct` copies columns by phase."""
+    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and (p.kw >= PHASE_TAPS or p.ow >= PHASE_RESULTS)))
+
+
+def _phase_seconds(p: Problem, lanes: int) -> float:
+    """The copy of columns by phase."""
+    rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
+    vectors = rows * _padded(p.iw_padded, lanes) / lanes
+    return vectors * (PHASE_VECTOR_SECONDS if p.sw == 2 else PHASE_PIXEL_SECONDS * lanes)
+
+
 def direct_seconds(p: Problem, lanes: int) -> float:
-    """Tiles of vectors along the row; strides of 3 and more gather one element at a time."""
+    """Tiles of vectors along the row, and what columns of a stride take longer."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
-    gathered = 1.0 if p.sw == 1 else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0 + lanes / 2
+    by_phase = columns_by_phase(p)
+    paired = DIRECT_PAIR_FACTOR if p.sw == 2 and not by_phase else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
     taps = min(p.kh, DIRECT_ROWS)
     share = DIRECT_SHARE * min(1.0, DIRECT_ROWS * taps / (2 * (DIRECT_ROWS - 1 + taps)))
-    sums = vectors * p.taps * gathered / (FMA_PER_SECOND * share)
+    sums = vectors * p.taps * paired / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
-    return CALL_SECONDS + sums + tiles + planes + _moving_seconds(p)
+    phases = _phase_seconds(p, lanes) if by_phase else 0.0
+    return CALL_SECONDS + sums + tiles + planes + phases + _moving_seconds(p)
 
 
 def panel_seconds(p: Problem, lanes: int) -> float:
     """The tiles of `direct`, and the conversion of each row that they read."""
     rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
     return direct_seconds(p, lanes) + PANEL_STAGE_SECONDS * rows * _padded(p.iw_padded, lanes) / lanes
+
+
+def identity_seconds(p: Problem) -> float:
+    """A copy, and another look at the image, which is in the cache."""
+    return 2 * CALL_SECONDS + COPIED_SHARE * bytes_moved(p) / BYTES_PER_SECOND
+
+
+def masked_seconds(p: Problem, lanes: int) -> float:
+    """Two sums, a row of pixels and one of weights for each row that they read, a quotient for each result."""
+    vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    return 2 * panel_seconds(p, lanes) - CALL_SECONDS + MASKED_QUOTIENT_SECONDS * vectors
+
+
+def quotient_seconds(p: Problem, child: float) -> float:
+    """Two plain problems, and NumPy's passes over the image and the result."""
+    return 2 * child + QUOTIENT_CALL_SECONDS + QUOTIENT_VALUE_SECONDS * p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)
 
 
 def staged_seconds(p: Problem, converts: bool = False, channels_last: bool = False) -> float:
@@ -178,6 +228,21 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
     return seconds + _moving_seconds(p)
+
+
+def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int) -> float:
+    """A group of ``many`` blocks of ``m x m`` results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
+
+    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it.
+    """
+    taps = (m + 2) ** 2
+    sums = _padded(many, nt) * taps * depth * lanes * blocks * mr / (FMA_PER_SECOND * WINOGRAD_SHARE)
+    transforms = many * taps * (depth * WINOGRAD_PIXEL_SECONDS + blocks * mr * WINOGRAD_RESULT_SECONDS)
+    pixels, weights = (taps * depth * lanes * size * vectors for vectors in (many, blocks * mr * lanes))
+    products = taps * mr * lanes * size * many
+    moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
+    rate = WINOGRAD_FAR_BYTES_PER_SECOND if weights > WINOGRAD_FAR_BYTES else WINOGRAD_BYTES_PER_SECOND
+    return CALL_SECONDS + sums + transforms + moved / rate
 
 
 def activated_seconds(p: Problem) -> float:

@@ -13,6 +13,7 @@ from .calls import Bounded
 from .planner import MOST_PLANS, plan_problem
 from .plans import Launch, Plan
 from .problem import Problem
+from .structure import looked_at
 
 _CARDS = (2, 13)  # DLPack's types of memory that a CUDA device reads
 _launches: Bounded[Launch] = Bounded(MOST_PLANS)
@@ -116,7 +117,10 @@ class Session:
 
     def run(self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None) -> None:
         """Queue the problem on the input's stream; ``dst`` may share memory with ``src`` and ``wei``."""
-        plan = plan_problem(p, backend("target").detect(self.input.device), algorithm=algorithm)
+        target = backend("target").detect(self.input.device)
+        if isinstance(wei, np.ndarray):
+            p = looked_at(p, wei, target, algorithm)
+        plan = plan_problem(p, target, algorithm=algorithm)
         addend = None if bias is None else backend("copy").addend(p.acc, bias, src.device)
         self.queue(plan, src, plan.pack(wei), addend, dst, fill)
 

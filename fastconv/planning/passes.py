@@ -12,7 +12,7 @@ from .plans import Launch, Plan, Quick, SerialLaunch
 from .problem import Problem, border_indices
 
 _REPAIRED = 1 << 16  # outputs that are repaired at a time
-_MOST_NDIM = 4  # of images that a quick call takes: each number is one to compile
+_MOST_NDIM = 4  # of images that a quick call takes
 
 
 class ZeroTaps(NamedTuple):
@@ -65,7 +65,7 @@ class Pass(Call):
     bias: np.ndarray | None
     zero_taps: ZeroTaps | None
     ndim: int  # of image and result, 0 where a quick call does not take them
-    compiled: tuple[Quick, np.ndarray, int] | None = None  # with weights of two dimensions, and the address of the bias
+    compiled: tuple[Quick, np.ndarray, int] | None = None  # with weights, of 2 dimensions for fewer than 4, and the bias's address
 
     @property
     def held(self) -> int:
@@ -78,7 +78,7 @@ class Pass(Call):
         if self.compiled is None:
             if not self.ndim or not isinstance(self.launch, SerialLaunch):
                 return False
-            taps = self.packed[(0,) * (self.packed.ndim - 2)]
+            taps = self.packed if self.ndim > 3 else self.packed[(0,) * (self.packed.ndim - 2)]
             self.compiled = self.launch.quick(self.ndim, taps.ndim), taps, 0 if self.bias is None else self.bias.ctypes.data
         run, taps, place = self.compiled
         if not run(src, taps, place, dst):

@@ -109,7 +109,9 @@ class Problem:
     shared : bool
         Whether it is known that every group has the same weights. No algorithm has to use it.
     masked : bool
-        Whether pixels are weighted by a mask.
+        Whether the result is ``sum(w m x) / sum(w m)``, NaN where the denominator is 0, with m 1 for valid pixels and 0 for others and
+        outside the constant border. The mask, bool of as many elements as ``src`` and in its order, takes the bias's place in a run;
+        None: all pixels but NaN are valid.
 
     Raises
     ------
@@ -310,6 +312,7 @@ _READ = frozenset(
         "order",
         "structure",
         "shared",
+        "masked",
     )
 )
 _UNREAD = tuple(name for name in _DEFAULTS if name not in _READ)
@@ -354,7 +357,9 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
     raise ValueError(f"problem text {text!r}: cannot read {part!r}")
 
 
-def not_computed(p: Problem, *ops: str, orders: tuple[str, ...] = ("any",), roundings: tuple[str | None, ...] = (None,)) -> str | None:
+def not_computed(
+    p: Problem, *ops: str, orders: tuple[str, ...] = ("any",), roundings: tuple[str | None, ...] = (None,), masked: bool = False
+) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
     Every algorithm's ``reject`` begins with it.
@@ -366,8 +371,8 @@ def not_computed(p: Problem, *ops: str, orders: tuple[str, ...] = ("any",), roun
     """
     if p.op not in ops:
         return f"computes op {' or '.join(ops)}, not {p.op}"
-    if p.masked:
-        return "masked problems are composed by the dialect"
+    if p.masked != masked:
+        return "for masked problems" if masked else "does not compute masked problems"
     if p.order not in orders:
         return f"sums in its own order, not {p.order}"
     rounding = parse_epilogue(p.epilogue).rounding

@@ -2,7 +2,8 @@
 
 The proof is the backend's (:mod:`fastconv.cpu.factor`): for each tap |w - u v| <= 4 eps |w| in the accumulator's epsilon, all weights
 finite.  It costs about a microsecond, so it is asked for only where an image is predicted to take ``cost.EXAMINED_SECONDS`` directly,
-and another algorithm would compute weights of rank 1.  One tap of 1, and all zero, are of rank 1 as well: 0 times NaN is NaN.
+and another algorithm would compute weights of rank 1; or where it takes
+``cost.SINGLE_SECONDS``, and weights of one tap that is 1 would be a copy.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _FLOATS = {name: DTYPES[name] for name in ("f32", "f64")}
 
 
 def structure_of(acc: str, wei: np.ndarray) -> str:
-    """What is proven about filters of one channel each, summed in the type ``acc``: ``full`` (nothing), ``rank1`` or ``box``.
+    """What is proven about filters of one channel each, summed in the type ``acc``: ``full`` (nothing) or another structure.
+
+    ``rank1`` and ``box`` (equal weights) of each filter for itself; ``identity`` (one tap that is 1, the others 0) and ``zero`` of all.
 
     Parameters
     ----------
@@ -40,6 +43,12 @@ def structure_of(acc: str, wei: np.ndarray) -> str:
     if acc not in _FLOATS or wei.dtype not in _FLOATS.values() or wei.shape[1] != 1:
         return "full"
     oc, _, kh, kw = wei.shape
+    taps = np.count_nonzero(wei)
+    if taps in (0, oc) and kh * kw > 1:
+        if not taps:
+            return "zero"
+        if (np.count_nonzero(wei, axis=(1, 2, 3)) == 1).all() and (wei.sum((1, 2, 3)) == 1).all():
+            return "identity"
     backend = _backend()
     name: str = backend.FOUND[backend.factor(wei, np.empty((oc, 1, 1, backend.words(kh, kw)), _FLOATS[acc]))]
     return name
@@ -62,13 +71,25 @@ def structured(p: Problem, wei: np.ndarray | None, algorithm: str | None = None)
 
 
 def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals | None:
-    """The plans for weights that turn out to be of rank 1, or None where there is nothing to be gained."""
+    """The plans for weights that turn out to be of rank 1 or single taps, or None where there is nothing to be gained."""
     if algorithm is not None or not _is_open(p):
         return None
     seconds, plain = cheapest(p)
-    if seconds < costs.EXAMINED_SECONDS or cheapest(p.replace(structure="rank1"))[1] is plain:
+    factored = seconds >= costs.EXAMINED_SECONDS and cheapest(p.replace(structure="rank1"))[1] is not plain
+    copied = seconds >= costs.SINGLE_SECONDS and cheapest(p.replace(structure="identity"))[1] is not plain
+    if not (factored or copied):
         return None
     return Rivals(functools.partial(structure_of, p.acc), lambda name: plan_problem(p.replace(structure=name), threads=threads))
+
+
+def looked_at(p: Problem, wei: np.ndarray, target: Any, algorithm: str | None = None) -> Problem:
+    """The problem for a card with what is found about weights of the host, where another algorithm would compute those of rank 1."""
+    if not _is_open(p) or algorithm not in (None, "separable"):
+        return p
+    if algorithm is None and cheapest(p.replace(structure="rank1"), target)[1] is cheapest(p, target)[1]:
+        return p
+    found = structure_of(p.acc, wei)
+    return p if found == "full" else p.replace(structure=found)
 
 
 def _is_open(p: Problem) -> bool:

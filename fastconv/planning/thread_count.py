@@ -39,10 +39,12 @@ def thread_count(argument: int | None = None) -> int:
     TypeError, ValueError
         ``threads`` is not an integer of at least 1.
     """
-    if argument is not None:
-        return min(_checked(argument), available())
-    asked = _scoped.get() or (_process_wide[-1][0] if _process_wide else None)
-    return min(asked, available()) if asked else available()
+    most = available()
+    if argument is None:
+        asked = _scoped.get() or (_process_wide[-1][0] if _process_wide else most)
+    else:
+        asked = _checked(argument)
+    return asked if asked < most else most
 
 
 def _checked(count: int) -> int:

@@ -1,0 +1,116 @@
+"""winograd_pack: 3x3 weights transformed for `winograd`, by a kernel, since a functional call packs every time."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.problem import DTYPES, Problem
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .simd import KINDS
+from .threads import Job, Region
+from .winograd_tile import magnitudes, transformed_weights, turned_pixels
+
+HEAD = 16  # elements before the packed weights: whether they may be transformed
+_MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
+Head = namedtuple("Head", "icg ocg blocks depth totals so sc sy sx")
+
+
+def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
+    """The kernel: units of work are (group, ``mr * lanes`` output channels, ``lanes`` channels).
+
+    ``dst[HEAD + [g][o / width][i][j][c][o % width]] = sum_{ky, kx} G[i, ky] G[j, kx] src[g, o, c, ky, kx]``, 0 for channels beyond.
+    ``totals[unit][o % width]`` is the sum of the absolute weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector
+    of output channels.
+    """
+    spec = (kind, lanes, m, mr, 0, fma)
+    size = KINDS[kind][2]
+    vector, width, taps = lanes * size, mr * lanes, (m + 2) ** 2
+
+    def winograd_pack(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Head)
+        zeros = at.workspace + index * at.scratch
+        turned = zeros + vector
+        zero = peek(kind, at.values + 4 * size)
+        fill_row(kind, lanes, zeros, lanes, zero)
+        pitch = e.depth * lanes * width * size
+        for u in range(u0, u1):
+            rest, cb = u // e.depth, u % e.depth
+            group, block = rest // e.blocks, rest % e.blocks
+            channels = min(lanes, e.icg - cb * lanes)
+            for o in range(0, width, lanes):
+                filters = min(max(e.ocg - block * width - o, 0), lanes)
+                source = at.src + (group * e.ocg + block * width + o) * e.so + cb * lanes * e.sc
+                if e.sx == size and e.sy == 3 * size and e.sc == 9 * size and channels == lanes:
+                    turned_pixels(spec, turned, source, e.so, filters, zeros, 9 * lanes, lanes, 8 * lanes)
+                elif e.so == size and channels == lanes and filters == lanes:
+                    for c in range(channels):
+                        for tap in range(9):
+                            copy(kind, lanes, turned + (c * 9 + tap) * vector, source + c * e.sc + tap // 3 * e.sy + tap % 3 * e.sx, lanes)
+                else:
+                    fill_row(kind, lanes, turned, 9 * lanes * lanes, zero)
+                    for c in range(channels):
+                        for tap in range(9):
+                            place = source + c * e.sc + tap // 3 * e.sy + tap % 3 * e.sx
+                            for lane in range(filters):
+                                poke(kind, turned + (c * 9 + tap) * vector + lane * size, peek(kind, place + lane * e.so))
+                to = at.dst + (HEAD + rest * taps * e.depth * lanes * width) * size + (cb * lanes * width + o) * size
+                transformed_weights(spec, to, width * size, pitch, turned, lanes)
+                magnitudes(spec, e.totals + (u * width + o) * size, turned, 9 * lanes)
+
+    return winograd_pack
+
+
+def packing_kernel(kind: str, lanes: int, m: int, mr: int, fma: int) -> tuple[str, Any, tuple[Any, ...]]:
+    """Name, factory and specialisation of the kernel."""
+    return f"winograd_pack_{kind}_{m}x{m}_{mr}_{lanes}", _factory, (kind, lanes, m, mr, fma)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How weights are packed for a kernel: ``HEAD`` elements, the first not 0 if they may be transformed; transformed; as they are."""
+
+    region: Region
+    lanes: int
+    m: int
+    mr: int
+    threads: int
+
+    def __call__(self, p: Problem, wei: np.ndarray) -> np.ndarray:
+        """As ``(1, 1, 1, n)``, aligned to vectors."""
+        dtype, size, width = DTYPES[p.acc], DTYPES[p.acc].itemsize, self.mr * self.lanes
+        icg, ocg = p.ic // p.g, p.oc // p.g
+        blocks, depth = -(-ocg // width), -(-icg // self.lanes)
+        count = p.g * blocks * (self.m + 2) ** 2 * depth * self.lanes * width
+        memory = np.empty(HEAD + count + wei.size + 64 // size, dtype)
+        first = -memory.ctypes.data % 64 // size
+        packed = memory[first : first + HEAD + count + wei.size].reshape(1, 1, 1, -1)
+        own = packed[0, 0, 0, HEAD + count :].reshape(wei.shape)
+        with np.errstate(all="ignore"):
+            own[...] = wei
+        source = wei if wei.dtype == dtype else own
+        units = p.g * blocks * depth
+        totals = np.empty((p.g, blocks, depth, width), dtype)
+        head = Head(icg, ocg, blocks, depth, totals.ctypes.data, *source.strides)
+        scratch = (1 + 9 * self.lanes) * self.lanes * size
+        seconds = costs.WINOGRAD_PACK_SECONDS * units * width
+        values = np.zeros(8, dtype)
+        extents = np.array(head, np.int64)
+        launch = self.region.launcher(extents, values, scratch, units, self.threads, seconds, source, packed, packed)
+        launch(source, packed, None, packed)
+        with np.errstate(all="ignore"):
+            exponents = np.log2(totals.sum(2, dtype=np.float64))
+            packed[0, 0, 0, 0] = bool(((np.abs(exponents) <= _MOST_EXPONENT) | np.isneginf(exponents)).all())
+        return packed
+
+
+def weights_of(p: Problem, packed: np.ndarray) -> np.ndarray:
+    """The weights that were packed."""
+    weights: np.ndarray = packed.reshape(-1)[-p.oc * p.taps :].reshape(p.oc, p.ic // p.g, 3, 3)
+    return weights

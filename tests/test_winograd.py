@@ -1,0 +1,241 @@
+"""3x3 kernels by transformed blocks: matrices, error over layers, what is repaired, how work is cut."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import fastconv
+from bench.cases import load
+from fastconv.cpu import winograd
+from fastconv.cpu.target import TARGETS, detect
+from fastconv.cpu.winograd_points import POINTS, Transform
+from fastconv.planning import cost
+from fastconv.planning.planner import plan_problem
+from fastconv.planning.problem import BORDERS, Problem
+from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth, unit
+from tests.problems import operands, result_array, run, typed
+
+LAYERS = [p for name in ("resnet50", "vgg16") for p in load(name) if winograd.reject(p, detect()) is None and p.ic >= 32]
+
+
+class Numbers:
+    """An emitter whose vectors are arrays."""
+
+    builder = None
+
+    def __init__(self):
+        self.builder = self
+
+    fadd, fsub, fmul = (staticmethod(function) for function in (np.add, np.subtract, np.multiply))
+
+    def number(self, value):
+        return value
+
+    def multiply_add(self, a, b, c):
+        return a * b + c
+
+
+@pytest.mark.parametrize("m", POINTS)
+def test_transforms_make_a_correlation(m):
+    """In float64, of one row of pixels and of all pairs of a pixel and a tap."""
+    transform = Transform(Numbers(), m)
+    pixels, taps = np.eye(m + 2), np.eye(3)
+    products = np.array(transform.pixels(list(pixels)))[:, :, None] * np.array(transform.weights(list(taps)))[:, None, :]
+    expected = [[[float(j == i + k) for k in range(3)] for j in range(m + 2)] for i in range(m)]
+    np.testing.assert_allclose(transform.results(list(products)), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("m", POINTS)
+def test_products_of_points_are_exact_in_float32(m):
+    for powers in itertools.product(range(m), repeat=len(POINTS[m])):
+        product = np.prod([p**n for p, n in zip(POINTS[m], powers, strict=True)])
+        if sum(powers) < m:
+            assert np.float32(product) == product
+
+
+def layer_error(p, m, seed=0):
+    """The largest error over the largest result, of rectified random pixels."""
+    src, wei, _ = operands(p, seed=seed)
+    src = np.maximum(src, 0)
+    plan = winograd.build(p, detect(), plan_problem, 2, m)
+    dst = result_array(p)
+    plan.run(src, plan.pack(wei), None, dst)
+    exact = truth(p, src, wei).value
+    return float(np.abs(dst - exact).max() / np.abs(exact).max())
+
+
+# of the largest result; F(6x6) is for precision fast
+PROMISED = {2: 1e-6, 4: 1e-5, 6: 1e-4}
+
+
+@pytest.mark.parametrize("m", PROMISED)
+def test_error_of_layers(m):
+    for text in ("ic64ih28_oc64k3_p1", "ic512ih14_oc64k3_p1", "ic128ih40_oc32k3_p1"):
+        p = Problem.parse(text)
+        error = layer_error(p, m)
+        assert unit("f4") < error < PROMISED[m] / 2, (text, error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("p", LAYERS, ids=str)
+def test_error_of_every_layer(p):
+    for m in PROMISED:
+        error = layer_error(p, m)
+        print(f"F({m}x{m}) {p}: {error:.1e}")
+        assert error < PROMISED[m] / 2
+
+
+def test_the_promise_of_a_precision_decides_what_may_be_used():
+    p = Problem.parse("ic64ih224_oc64k3_p1")
+    for precision, promised in (("default", 1e-5), ("fast", 1e-4)):
+        assert {m for m, error in PROMISED.items() if error <= promised} == set(winograd.variants(p.replace(precision=precision)))
+    assert "strict" in winograd.reject(p.replace(precision="strict"), detect())
+    assert set(winograd.variants(typed(p, "f64"))) == set(POINTS)
+
+
+@pytest.mark.parametrize("ic", [1, 40, 300])
+def test_error_stays_below_what_is_stated_for_hard_images(ic):
+    """Equal channels and filters of one tap, whose errors add up."""
+    rng = np.random.default_rng(ic)
+    shape = (1, ic, 10, 10)
+    images = {
+        "constant": np.full(shape, 1.1),
+        "signs": (-1.0) ** np.indices((10, 10)).sum(0) * np.full((1, ic, 1, 1), 1.3),
+        "equal channels": rng.standard_normal((1, 1, 10, 10)) * np.ones((1, ic, 1, 1)),
+        "two values": rng.choice([-1.1, 1.1], shape),
+    }
+    filters = {
+        "one tap": np.eye(9).reshape(9, 1, 3, 3) * np.full((1, ic, 1, 1), 1 / 3),
+        "equal": rng.standard_normal((9, 1, 3, 3)) * np.ones((1, ic, 1, 1)),
+        "positive": rng.random((9, ic, 3, 3)),
+    }
+    for m, (_, image), (_, weights) in itertools.product((2, 4), images.items(), filters.items()):
+        p = Problem(ic=ic, ih=10, iw=10, oc=9, kh=3, kw=3)
+        src, wei = image.astype("f4"), weights.astype("f4")
+        plan = winograd.build(p, detect(), plan_problem, 1, m)
+        dst = result_array(p)
+        plan.run(src, plan.pack(wei), None, dst)
+        assert_within(dst, p, truth(p, src, wei), "winograd", f"F({m}x{m})")
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_every_border_tail_and_extent(m, exercised):
+    """Images of less than a block and of several groups, channels of less than a vector and more, in both layouts."""
+    texts = ("ic3ih1iw2_oc5k3_p1", "n2_ic17ih13iw70_oc70k3_pt0pb3pl2pr0", "g3_ic9ih6iw19_oc6k3_p2", "ic20ih9iw3_oc33k3_p1",
+             "ic16ih30iw200_oc16k3", "ic5ih3iw3_oc8k3_p7")  # fmt: skip
+    for (text, border), layout in itertools.product(zip(texts, (*BORDERS, "reflect"), strict=True), ("nchw", "nhwc")):
+        p = Problem.parse(f"{text}_{border}_bias+leaky_relu:0.1").replace(src_layout=layout)
+        src, wei, bias = operands(p)
+        fill = 3 if border == "constant" else 0
+        results = []
+        for threads in (1, 2):
+            plan = winograd.build(p, detect(), plan_problem, threads, m)
+            results.append(result_array(p))
+            plan.run(src, plan.pack(wei), bias, results[-1], fill)
+        assert_within(results[0], p, truth(p, src, wei, bias, fill), "winograd", f"F({m}x{m})")
+        assert_same_bits(*results, f"{p} on 2 threads")
+        exercised("winograd", f"F({m}x{m}) {p}")
+
+
+def test_results_do_not_depend_on_how_work_is_cut(monkeypatch):
+    p = Problem.parse("n2_ic40ih30iw33_oc150k3_p1_bias")
+    src, wei, bias = operands(p)
+    results = []
+    for gy, gx, parts in ((1, 1, 1), (1, 9, 2), (3, 4, 3), (8, 9, 1)):
+        chosen = winograd.Choice(4, winograd.fitting(winograd.TILES, detect())[0], gy, gx, parts)
+        monkeypatch.setattr(winograd, "_split", lambda p, t, m, threads, chosen=chosen: chosen)
+        plan = winograd.build(p, detect(), plan_problem, 2, 4)
+        results.append(result_array(p))
+        plan.run(src, plan.pack(wei), bias, results[-1])
+        assert_same_bits(results[-1], results[0], f"{chosen}")
+    assert_within(results[0], p, truth(p, src, wei, bias), "winograd")
+
+
+def repaired(monkeypatch):
+    """What `_repair` was called for."""
+    calls = []
+    repair = winograd._repair
+    monkeypatch.setattr(winograd, "_repair", lambda p, m, child, wrong, *rest: calls.append(wrong) or repair(p, m, child, wrong, *rest))
+    return calls
+
+
+def test_blocks_that_are_not_finite_are_computed_again_and_no_others(monkeypatch):
+    p = Problem.parse("n2_ic20ih30iw33_oc40k3_p1_bias+relu")
+    src, wei, bias = operands(p)
+    expected = run(p, src, wei, bias, "winograd")
+    calls = repaired(monkeypatch)
+    src[1, 3, 13, 17], src[1, 7, 29, 0] = np.inf, np.nan
+    result = run(p, src, wei, bias, "winograd", 2)
+    assert_within(result, p, truth(p, src, wei, bias), "winograd")
+    assert [wrong.tolist() for wrong in calls] == [[[1, 3, 4], [1, 7, 0]]]
+    assert_same_bits(result[0], expected[0])
+    assert_same_bits(result[1, :, 16:28].copy(), expected[1, :, 16:28].copy())
+    assert_same_bits(run(p, src, wei, bias, "winograd", 1), result, "repaired")
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_magnitudes_that_transforms_do_not_stand(dtype, monkeypatch):
+    p = typed(Problem.parse("n2_ic4ih9iw12_oc6k3_p1_bias"), dtype)
+    limits = np.finfo(operands(p)[0].dtype)
+    calls = repaired(monkeypatch)
+    for pixel, weight in ((limits.max / 4, 2.0**-30), (limits.tiny, 1), (1, limits.tiny), (limits.max / 1e4, limits.tiny),
+                          (limits.smallest_subnormal * 100, 1), (1, limits.max / 1e4)):  # fmt: skip
+        src, wei, bias = operands(p)
+        src, wei = np.sign(src) * src.dtype.type(pixel), np.sign(wei) * wei.dtype.type(weight)
+        src[1] /= src.dtype.type(pixel)  # the other image is as ever
+        for fill in (0, limits.max / 1e9):
+            exact = truth(p, src, wei, bias, fill)
+            if (np.abs(exact.value) < limits.max).all():
+                allowed = np.maximum(bound(p, exact, "winograd"), bound(p, exact, "direct"))
+                assert_close(run(p, src, wei, bias, "winograd", fill=fill), stored(p, exact), allowed, f"{pixel} {weight} {fill}")
+    assert len(calls) >= 7
+
+
+def test_zeros_stay_zeros(monkeypatch):
+    p = Problem.parse("ic20ih40iw21_oc20k3_p1")
+    calls = repaired(monkeypatch)
+    src, wei, _ = operands(p)
+    src[:, :, 10:] = 0
+    wei[3] = 0
+    result = run(p, src, wei, algorithm="winograd")
+    assert (result[:, :, 12:] == 0).all()
+    assert (result[:, 3] == 0).all()
+    assert (run(p, src * 0, wei, algorithm="winograd") == 0).all()
+    assert (run(p, src, wei * 0, algorithm="winograd") == 0).all()
+    assert not calls
+
+
+def test_other_byte_orders_give_the_same_bits():
+    """Bands of rows are whole blocks, whatever the border."""
+    for text, fill in (("ic64ih70iw90_oc8k3_p1", 5), ("ic64ih70iw90_oc8k3_pt2pb0pl1pr3_reflect_nhwc", 0)):
+        p = Problem.parse(text)
+        src, wei, _ = operands(p)
+        expected = run(p, src, wei, algorithm="winograd", fill=fill)
+        swapped = src.astype(src.dtype.newbyteorder())
+        assert_same_bits(run(p, swapped, wei, algorithm="winograd", fill=fill, threads=2), expected, text)
+
+
+def test_a_plan_runs_on_many_threads_at_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 32, 30, 30)).astype("f4"), rng.standard_normal((32, 32, 3, 3)).astype("f4")
+    plan = fastconv.plan(x, w, padding=1, algorithm="winograd", threads=1)
+    spoilt = x.copy()
+    spoilt[0, 0, 4, 4] = np.nan
+    expected = [plan(x), plan(spoilt)]
+    with ThreadPoolExecutor(8) as pool:
+        for number, result in enumerate(pool.map(lambda n: plan((x, spoilt)[n % 2]), range(64))):
+            assert_same_bits(result, expected[number % 2])
+
+
+def test_variants_depend_on_one_image_only():
+    for p, target in itertools.product(LAYERS, TARGETS):
+        chosen = winograd._choice(p, target).m
+        for n, threads in ((1, 2), (8, 1), (7, 16)):
+            plan = winograd.build(p.replace(n=n), target, plan_problem, threads)
+            assert f"_{chosen}x{chosen}_" in plan.kernel
+            assert plan.workspace <= threads * cost.MOST_WORKSPACE
+        smaller = target.__class__(target.name, target.bits, target.registers, target.fma, 1 << 14, 1 << 17, 1 << 20)
+        assert winograd._choice(p, smaller).m == chosen, "the caches of a processor must not change its results"
