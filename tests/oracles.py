@@ -16,6 +16,7 @@ import scipy.signal
 from scipy import special
 
 from fastconv.cpu import fft_repair, winograd
+from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 
 # C, for a problem, of the algorithms that do not add up the products of the direct formula
@@ -183,14 +184,21 @@ def truth(p, src, wei, bias=None, fill=0):
     return Truth(value, magnitude, scale)
 
 
+def _of_children(p, algorithm):
+    """C of a gradient of the image whose forward problems are computed by transforms, or 0."""
+    children = plan_problem(p).children if p.op == "bwd_data" and algorithm in (None, "transposed") else ()
+    return max((TRANSFORM[child.algorithm](child.problem) for child in children if child.algorithm in TRANSFORM), default=0)
+
+
 def bound(p, exact, algorithm=None):
     """How far each output may be from `stored(p, exact)`: the promise of the algorithm's class."""
     acc, dst = DTYPES[p.acc], DTYPES[p.dst]
     u = unit(acc)
     if not u:
         return np.zeros(exact.value.shape)
-    if algorithm in TRANSFORM:
-        allowed = TRANSFORM[algorithm](p) * u * exact.scale + 8 * u * exact.magnitude
+    constant = TRANSFORM[algorithm](p) if algorithm in TRANSFORM else _of_children(p, algorithm)
+    if constant:
+        allowed = constant * u * exact.scale + 8 * u * exact.magnitude
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     if algorithm in REDUCED:
