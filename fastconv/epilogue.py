@@ -5,19 +5,24 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .planning.addends import Addends
 from .planning.arguments import as_array, check_out
 from .planning.calls import delivered
-from .planning.problem import ACTIVATIONS, dtype_name
+from .planning.problem import ACTIVATIONS, DTYPES, SCALINGS, Problem, dtype_name, parse_epilogue
 from .planning.reference import activate, rounded
 
 
 @dataclass(frozen=True, eq=False)
 class Epilogue:
-    """``activation(sums * scale + shift + residual)``, rounded half to even and saturated where ``dtype`` is an integer type.
+    """``activation(sums * scale + shift + residual)``, in an integer ``dtype`` rounded half to even, plus ``zero_point``, saturated.
+
+    Each step is rounded.  Integer sums of at most 32 bits are scaled in float32, as ONNX Runtime does, unless an operand is an array of
+    float64 or of wider integers; products of 8 and 16 bits are then summed in int32 unless `conv2d` is given a ``dtype``.  Kernels that
+    fuse scale, shift, relu, relu6, leaky_relu, a residual of the result's type and rounding into 8 bits spare a pass over the results.
 
     Parameters
     ----------
@@ -25,7 +30,9 @@ class Epilogue:
     residual : array_like of the result's shape, optional
     activation : str or ("leaky_relu", slope), optional
     dtype : dtype, optional
-        Of the result; that of the sums by default.  NaN becomes 0 in an integer type.
+        Of the result; that of the sums by default.  NaN counts as 0 in an integer type.
+    zero_point : int, optional
+        Of an integer result.
 
     Examples
     --------
@@ -39,6 +46,7 @@ class Epilogue:
     residual: Any = None
     activation: Any = None
     dtype: Any = None
+    zero_point: int = 0
 
 
 def activation_text(activation: Any, dtype: np.dtype[Any]) -> str:
@@ -87,6 +95,88 @@ def saturate(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     return np.clip(values, max(limits.min, own.min), min(limits.max, own.max)).astype(dtype)
 
 
+class _Checked(NamedTuple):
+    """An epilogue's arrays as they were given, what they are computed in, the activation's text, the result's type."""
+
+    values: dict[str, np.ndarray]
+    kind: np.dtype[Any]
+    text: str
+    dtype: np.dtype[Any]
+
+
+def _checked(epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str) -> _Checked:
+    if not isinstance(epilogue, Epilogue):
+        raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
+    values: dict[str, np.ndarray] = {}
+    kind, narrow = sums, sums.kind in "iu" and sums.itemsize <= 4
+    for name in ("scale", "shift", "residual"):
+        given = getattr(epilogue, name)
+        if given is None:
+            continue
+        value = as_array(name, given)
+        if name == "residual":
+            if value.shape != shape:
+                raise ValueError(f"residual must have the result's shape {shape}, got {value.shape}")
+        elif value.ndim:
+            oc = 1 if len(shape) == 2 else shape[-3 if layout == "nchw" else -1]
+            if value.shape != (oc,):
+                raise ValueError(f"{name} must be a scalar or of shape {(oc,)}, got {value.shape}")
+        values[name] = value
+        weak = isinstance(given, (int, float)) and not isinstance(given, (bool, np.generic))
+        narrow = narrow and (weak or value.dtype.itemsize <= 4)
+        kind = np.result_type(kind, given if weak else value.dtype)
+    if narrow and kind == np.float64:
+        kind = np.dtype(np.float32)
+    text = activation_text(epilogue.activation, kind)
+    dtype = np.dtype(epilogue.dtype if epilogue.dtype is not None else sums)
+    dtype_name(dtype)
+    if kind.kind == "c" and dtype.kind != "c":
+        raise TypeError(f"dtype of the epilogue must be complex for complex sums, got {dtype}")
+    zero: Any = epilogue.zero_point
+    if not isinstance(zero, int) or isinstance(zero, bool):
+        raise TypeError(f"zero_point must be an int, got {zero!r}")
+    if zero and not (dtype.kind in "iu" and kind.kind == "f" and np.iinfo(dtype).min <= zero <= np.iinfo(dtype).max):
+        raise ValueError(f"zero_point must be 0, or a value of an integer dtype that floats are rounded to, got {zero} for {dtype}")
+    if abs(zero) > 9999:
+        raise ValueError(f"zero_point must have at most 4 digits, got {zero}")
+    return _Checked(values, kind, text, dtype)
+
+
+def sums_type(epilogue: Any, input: np.dtype[Any], weight: np.dtype[Any], dtype: Any) -> Any:
+    """The ``dtype`` argument of a call with an epilogue: int32 for narrower integers that are scaled or shifted, where none is given."""
+    scales = isinstance(epilogue, Epilogue) and (epilogue.scale is not None or epilogue.shift is not None)
+    kind = np.result_type(input, weight)
+    return np.dtype(np.int32) if dtype is None and scales and kind.kind in "iu" and kind.itemsize < 4 else dtype
+
+
+def in_problem(
+    epilogue: Any, p: Problem, shape: tuple[int, ...], sums: np.dtype[Any], image: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Problem, Addends] | None:
+    """A problem of plain sums with the epilogue in it, and the arrays that it reads; None where no problem says what it computes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `finisher`.
+    """
+    checked = _checked(epilogue, shape, sums, p.src_layout)
+    values, kind = checked.values, checked.kind
+    wanted = np.dtype(np.float32) if sums.kind in "iu" else sums
+    if not values or kind != wanted or kind.kind != "f" or DTYPES[p.acc] != sums:
+        return None
+    integers = sums.kind in "iu"
+    bias, zero = "bias" if parse_epilogue(p.epilogue).bias else "", f":{epilogue.zero_point}" if epilogue.zero_point else ""
+    words = {name for name in SCALINGS if name in values} | ({"scale"} if integers else set())
+    rounding = f"saturate{zero}" if checked.dtype.kind in "iu" else ""
+    text = "+".join(filter(None, (bias, *(name for name in SCALINGS if name in words), checked.text, rounding)))
+    with np.errstate(all="ignore"):
+        addends = Addends(None, *(np.ascontiguousarray(np.broadcast_to(values[name].astype(kind), p.oc)) if name in values else None
+                                  for name in ("scale", "shift")))  # fmt: skip
+        if "residual" in values:
+            addends = addends._replace(residual=image(values["residual"].astype(kind, copy=False)))
+    return p.replace(dst=dtype_name(checked.dtype), epilogue=text), addends
+
+
 def finisher(
     epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str, out: np.ndarray | None
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -97,38 +187,23 @@ def finisher(
     TypeError, ValueError
         Naming the field of the epilogue, its value and what is allowed.
     """
-    if not isinstance(epilogue, Epilogue):
-        raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
-    values: dict[str, np.ndarray] = {}
-    kind = sums
-    for name in ("scale", "shift", "residual"):
-        if getattr(epilogue, name) is None:
-            continue
-        value = as_array(name, getattr(epilogue, name))
-        if name == "residual":
-            if value.shape != shape:
-                raise ValueError(f"residual must have the result's shape {shape}, got {value.shape}")
-        elif value.ndim:
-            oc = 1 if len(shape) == 2 else shape[-3 if layout == "nchw" else -1]
-            if value.shape != (oc,):
-                raise ValueError(f"{name} must be a scalar or of shape {(oc,)}, got {value.shape}")
-            value = value.reshape(-1, 1, 1) if layout == "nchw" and len(shape) > 2 else value
-        values[name] = value
-        kind = np.result_type(kind, value.dtype)
-    text = activation_text(epilogue.activation, kind)
-    dtype = np.dtype(epilogue.dtype if epilogue.dtype is not None else sums)
-    dtype_name(dtype)
-    if kind.kind == "c" and dtype.kind != "c":
-        raise TypeError(f"dtype of the epilogue must be complex for complex sums, got {dtype}")
+    values, kind, text, dtype = _checked(epilogue, shape, sums, layout)
     if out is not None:
         check_out(out, shape, dtype)
+    planes = layout == "nchw" and len(shape) > 2
 
     def finish(y: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
+            y = y.astype(kind, copy=False)
             for name, value in values.items():
+                value = value.astype(kind, copy=False)
+                value = value.reshape(-1, 1, 1) if planes and value.ndim == 1 else value
                 y = y * value if name == "scale" else y + value
             y = activate(text, y)
-            y = saturate(y, dtype) if dtype.kind in "iu" else y.astype(dtype, copy=False)
+            if dtype.kind not in "iu":
+                y = y.astype(dtype, copy=False)
+            else:
+                y = rounded("saturate", y, dtype, epilogue.zero_point) if y.dtype.kind == "f" else saturate(y, dtype)
         return delivered(np.ascontiguousarray(y) if out is None else y, out)
 
     return finish

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from .epilogue import Epilogue, epilogue_text, finisher
+from .epilogue import Epilogue, epilogue_text, finisher, in_problem, sums_type
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
+from .planning.addends import Addends
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
 from .planning.card import CardPlan
@@ -17,7 +18,7 @@ from .planning.devices import described_on_card, on_card, planned_for, session
 from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings
 from .planning.passes import bound
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
-from .planning.plans import Plan
+from .planning.plans import Launch, Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
@@ -58,8 +59,7 @@ def conv2d(
         ``(oc,)``; a scalar for one plane.
     stride, dilation : int or (int, int)
     padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same", "same_lower" or "full"
-        ``"same"`` has ``ceil(n / stride)`` outputs for any stride, the odd pixel of padding at the end (at the start for
-        ``"same_lower"``).
+        ``"same"`` has ``ceil(n / stride)`` outputs for any stride, the odd pixel of padding at the end (``"same_lower"``: at the start).
     groups : int
     padding_mode : {"zeros", "reflect", "symmetric", "replicate", "circular"}
         ``"reflect"`` does not repeat the edge pixel, ``"symmetric"`` does; any width, repeating as `numpy.pad` does.
@@ -134,6 +134,7 @@ def conv2d(
         input, weight = as_array("input", input), as_array("weight", weight)
     if epilogue is not None and activation is not None:
         raise ValueError("activation must be None where an epilogue is given: it has one of its own")
+    dtype = dtype if epilogue is None else sums_type(epilogue, input.dtype, weight.dtype, dtype)
     parsed = _parse(input.shape, input.dtype, weight.shape, weight.dtype, bias is not None, stride, padding, dilation, groups,
                     padding_mode, data_format, activation, dtype, precision)  # fmt: skip
     if here is not None:
@@ -143,6 +144,9 @@ def conv2d(
             here.run(parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.image(to), 0, algorithm)
         return here.deliver(result, to)
     if epilogue is not None:
+        fused = in_problem(epilogue, parsed.problem, parsed.shape, parsed.dtype, parsed.image)
+        if fused is not None:
+            return _with_epilogue(*fused, parsed, input, weight, bias, out, count, algorithm)
         finish = finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, out)
         return finish(conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode=padding_mode, data_format=data_format,
                              dtype=dtype, precision=precision, threads=count, device=device, algorithm=algorithm))  # fmt: skip
@@ -156,6 +160,21 @@ def conv2d(
                     (input, weight, dst), rivals=rivals_of(p, count, algorithm))  # fmt: skip
     # a plan for these weights alone is not kept for others of their shape
     return _calls.first(key if named is p else None, call, (input, weight, bias), out, dst)
+
+
+def _with_epilogue(
+    p: Problem, addends: Addends, parsed: _Parsed, input: np.ndarray, weight: np.ndarray, bias: Any, out: np.ndarray | None, threads: int,
+    algorithm: str | None,
+) -> np.ndarray:  # fmt: skip
+    """The convolution of a problem whose epilogue reads ``addends`` besides the bias."""
+    bias = bias_array(bias, p.oc, weight.ndim, p.acc)
+    dst = destination(out, parsed.shape, DTYPES[p.dst], input, weight, bias, addends.residual)
+    if dst.size:
+        if bias is not None:
+            addends = addends._replace(bias=np.ascontiguousarray(bias.reshape(-1), DTYPES[p.acc]))
+        plan = plan_problem(p, threads=threads, algorithm=algorithm)
+        plan.run(parsed.image(input), plan.pack(parsed.weights(weight)), cast("np.ndarray", addends), parsed.image(dst))
+    return delivered(dst, out)
 
 
 def _parse(
@@ -197,7 +216,7 @@ class ConvolutionPlan(Plan):
     threads at once; pickles as its arguments and weights, and is planned anew where it is loaded.
     """
 
-    __slots__ = ("_arguments", "_held", "_how", "_input_shape", "_input_type", "_parsed", "_weight",
+    __slots__ = ("_addends", "_arguments", "_held", "_how", "_input_shape", "_input_type", "_parsed", "_weight",
                  "_weight_shape", "_weight_type")  # fmt: skip
 
     def __init__(self, arguments: dict[str, Any], weight: np.ndarray | None, bias: np.ndarray | None) -> None:
@@ -206,7 +225,7 @@ class ConvolutionPlan(Plan):
         self._input_shape, self._input_type = settings.pop("input")
         self._weight_shape, self._weight_type = settings.pop("weight")
         self._how = {name: settings.pop(name) for name in ("threads", "algorithm", "effort")}
-        self._parsed = _parse(self._input_shape, self._input_type, self._weight_shape, self._weight_type, **settings)
+        self._parsed, self._addends = _parse_with(self._input_shape, self._input_type, self._weight_shape, self._weight_type, settings)
         self._weight: np.ndarray | None = None
         # one attribute, so that a call beside `set_weight` sees the old weights or the new ones
         self._held = _Held(self._choose(weight))
@@ -218,6 +237,8 @@ class ConvolutionPlan(Plan):
         parsed = self._parsed
         p = structured(parsed.problem, None if weight is None else parsed.weights(weight), self._how["algorithm"])
         chosen = plan_problem(p, **self._how)
+        if self._addends is not None:
+            chosen = _with_addends(chosen, self._addends)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
         return chosen
@@ -290,6 +311,34 @@ class ConvolutionPlan(Plan):
         return ConvolutionPlan, (self._arguments, self._weight, self._held.bias)
 
 
+def _with_addends(chosen: Plan, addends: Addends) -> Plan:
+    """A plan whose launches take a bias, and read an epilogue's arrays besides."""
+
+    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        launch = chosen.prepare_launch(plan, src, packed, dst, fill)
+        return lambda src, packed, bias, dst: launch(src, packed, cast("np.ndarray", addends._replace(bias=bias)), dst)
+
+    return replace(chosen, prepare_launch=prepare)
+
+
+def _parse_with(
+    shape: tuple[int, ...], dtype: np.dtype[Any], weight_shape: tuple[int, ...], weight_dtype: np.dtype[Any], settings: dict[str, Any]
+) -> tuple[_Parsed, Addends | None]:
+    """`_parse` with an ``epilogue`` among the settings, and what it reads."""
+    epilogue = settings.pop("epilogue")
+    settings["result_dtype"] = sums_type(epilogue, dtype, weight_dtype, settings["result_dtype"])
+    parsed = _parse(shape, dtype, weight_shape, weight_dtype, **settings)
+    if epilogue is None:
+        return parsed, None
+    if settings["activation"] is not None:
+        raise ValueError("activation must be None where an epilogue is given: it has one of its own")
+    fused = in_problem(epilogue, parsed.problem, parsed.shape, parsed.dtype, parsed.image)
+    if fused is None or fused[1].residual is not None:
+        raise ValueError("epilogue must have scale or shift in a plan, of the sums' own float type (float32 for integers of 32 bits), "
+                         "and no residual")  # fmt: skip
+    return parsed._replace(problem=fused[0], dtype=DTYPES[fused[0].dst]), fused[1]
+
+
 def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], np.ndarray | None]:
     """Shape and type of an array, or of a shape given in its place."""
     if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
@@ -303,21 +352,19 @@ def _arguments(
     activation: Any, epilogue: Any, dtype: Any, precision: Any, threads: Any, device: Any, algorithm: Any, effort: str,
 ) -> tuple[dict[str, Any], np.ndarray | None]:  # fmt: skip
     check_choices(precision)
-    if epilogue is not None:
-        raise ValueError("epilogue must be None in a plan; give bias= and activation=")
     shape, input_type, _ = _described("input", input, dtype)
     weight_shape, weight_type, weights = _described("weight", weight, dtype)
     return {
         "input": (shape, input_type), "weight": (weight_shape, weight_type), "bias": bias is not None and bias is not False,
         "stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "padding_mode": padding_mode,
         "data_format": data_format, "activation": activation, "result_dtype": dtype, "precision": precision,
-        "threads": thread_count(threads), "algorithm": algorithm, "effort": effort,
+        "threads": thread_count(threads), "algorithm": algorithm, "effort": effort, "epilogue": epilogue,
     }, weights  # fmt: skip
 
 
 def plan(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
-    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
+    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: Epilogue | None = None, dtype: Any = None,
     precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
     effort: str = "estimate",
 ) -> ConvolutionPlan | CardPlan:  # fmt: skip
@@ -331,6 +378,8 @@ def plan(
         Copied.  With a shape, the plan is called with weights: ``plan(x, weight, bias)``.
     bias : array_like or bool, optional
         True with a weight's shape: the calls will give a bias.
+    epilogue : Epilogue, optional
+        Scale, shift (copied), activation and type; no residual.
     effort : {"estimate", "measure"}
         ``"measure"`` times the algorithms that can run and keeps the fastest, which waives the promise of the same bits.
 
@@ -366,6 +415,8 @@ def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -
     settings = dict(arguments)
     if settings.pop("effort") != "estimate":
         raise ValueError("effort must be 'estimate' on a CUDA device")
+    if settings.pop("epilogue") is not None:
+        raise ValueError("epilogue must be None on a CUDA device; give bias= and activation=")
     algorithm, _ = settings.pop("algorithm"), settings.pop("threads")
     image, weights = settings.pop("input"), settings.pop("weight")
     made = CardPlan(_parse(*image, *weights, **settings), image, weights, target, algorithm, partial(_card_plan, arguments, target))
@@ -376,7 +427,7 @@ def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -
 
 def explain(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
-    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: None = None, dtype: Any = None,
+    padding_mode: str = "zeros", data_format: str = "NCHW", activation: Any = None, epilogue: Epilogue | None = None, dtype: Any = None,
     precision: str = "default", threads: int | None = None, device: str | None = None, algorithm: str | None = None,
 ) -> str:  # fmt: skip
     """What `conv2d` would do and why: every algorithm's predicted cost or reason, and the plan.
@@ -410,7 +461,7 @@ def explain(
     (shape, input_type), (weight_shape, weight_type) = arguments.pop("input"), arguments.pop("weight")
     count, _ = arguments.pop("threads"), arguments.pop("effort")
     arguments.pop("algorithm")
-    parsed = _parse(shape, input_type, weight_shape, weight_type, **arguments)
+    parsed, _ = _parse_with(shape, input_type, weight_shape, weight_type, arguments)
     target = planned_for(device, input=input, weight=weight, bias=bias)
     if target is not None:
         return explain_problem(parsed.problem, target, algorithm=algorithm)

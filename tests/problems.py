@@ -20,7 +20,8 @@ def _load():
 
 CASES = _load()
 STRUCTURED = {"separable": "rank1"}  # algorithms for weights of which something is known
-BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight"}  # algorithms that compute gradients only
+# algorithms that compute gradients only
+BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight", "weights_grouped": "bwd_weight"}
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 
@@ -87,7 +88,7 @@ def fitted(name, p):
     if name in BACKWARD:
         return p.replace(op=BACKWARD[name], epilogue="", order="any")
     if name == "depthwise":
-        depth = next(depth for depth in (8, 4, 2, 1) if p.ic // p.g % depth == 0)
+        depth = next(depth for depth in (16, 8, 4, 2, 1) if p.ic // p.g % depth == 0)
         return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
     if name == "masked":
         p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import weights
+from fastconv.cpu import weights, weights_grouped
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
 from fastconv.planning.problem import DTYPES, Problem
@@ -193,6 +193,21 @@ def test_a_gradient_by_transforms_is_of_their_class():
     assert_within(run(p, src, wei, algorithm="transposed"), p, truth(p, src, wei), "fft")
     strict = p.replace(precision="strict")
     assert_within(run(strict, src, wei, algorithm="transposed"), strict, truth(strict, src, wei))
+
+
+@pytest.mark.parametrize("text", ["n4_g20_ic20ih9_oc20k3_p1", "n3_g5_ic20ih11_oc10k5_s2_p2_f64_nhwc_hwio"])
+def test_the_gradient_of_small_groups_has_the_same_bits(text, monkeypatch):
+    p = Problem.parse(text).replace(op="bwd_weight")
+    src, wei, _ = operands(p)
+    expected = run(p, src, wei, algorithm="weights")
+    for threads in (1, 2, 5):
+        assert_same_bits(run(p, src, wei, algorithm="weights_grouped", threads=threads), expected, f"{threads} threads")
+    monkeypatch.setattr(weights_grouped, "_PANEL_BYTES", 1)
+    monkeypatch.setattr(weights_grouped.costs, "MOST_SECONDS", 1e-12)
+    monkeypatch.setattr(weights_grouped, "_unit_seconds", lambda *arguments: 1e-12 / 2)
+    forget()
+    assert_same_bits(run(p, src, wei, algorithm="weights_grouped"), expected, "a row, two images at a time")
+    forget()
 
 
 @pytest.mark.parametrize("text", ["n5_ic20ih9_oc40k3_p1", "n3_ic14ih21_oc20k1_f64", "n7_g2_ic6ih13_oc8k5_s2_p2_nhwc_hwio"])

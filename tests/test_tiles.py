@@ -20,6 +20,7 @@ BLOCKS = {
     "mr": ("oc", True),
     "columns": ("ic", False),
     "nt": ("ow", False),
+    "taps": ("kw", False),
     "tall": ("kh", False),
 }
 OTHER_FIELDS = {"registers", "carries"}
@@ -44,19 +45,20 @@ def blocks(tile, lanes):
 def problems(tile, lanes):
     """All combinations of rows, columns and channels; then the heights of kernels, each on one uneven image."""
     extents = blocks(tile, lanes)
-    sw = 1 if 1 in getattr(tile, "steps", (1,)) else 3
+    if "kw" in extents:
+        for kw, kh in itertools.product(extents["kw"], (1, 2)):
+            yield Problem(g=3, ic=6, oc=9, ih=5, iw=kw + 17, kh=kh, kw=kw, pl=1, pr=2)
+        return
     if "ic" in extents:
         for ic, oc, (kh, kw, sw) in itertools.product(extents["ic"], extents["oc"], ((1, 1, 1), (3, 2, 2))):
             yield Problem(ic=ic, ih=5, iw=17, oc=oc, kh=kh, kw=kw, sw=sw)
         return
     for oh, ow, oc in itertools.product(extents.get("oh", [1, 30]), extents["ow"], extents.get("oc", [2])):
-        yield Problem(ic=5, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=3, kw=3, sw=sw, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
+        yield Problem(ic=5, ih=oh, iw=ow, oc=oc, kh=3, kw=3, pt=1, pb=1, pl=1, pr=1, epilogue="bias")
     oh, ow, oc = extents.get("oh", [9])[-1], extents["ow"][-2], extents.get("oc", [1])[0]
     for kh in extents.get("kh", [1, 2, 5]):
-        yield Problem(ic=2, ih=oh + kh - 1, iw=(ow - 1) * sw + 2, oc=oc, kh=kh, kw=2, sw=sw)
-        yield Problem(
-            ic=3, ih=oh, iw=(ow - 1) * sw + 1, oc=oc, kh=kh, kw=4, sw=sw, pt=kh // 2, pb=(kh - 1) // 2, pl=2, pr=1, border="reflect"
-        )
+        yield Problem(ic=2, ih=oh + kh - 1, iw=ow + 1, oc=oc, kh=kh, kw=2)
+        yield Problem(ic=3, ih=oh, iw=ow, oc=oc, kh=kh, kw=4, pt=kh // 2, pb=(kh - 1) // 2, pl=2, pr=1, border="reflect")
 
 
 def run_tile(name, tile, p, target, monkeypatch):

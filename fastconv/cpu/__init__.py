@@ -11,18 +11,20 @@ from . import (
     direct,
     fft,
     identity,
+    int8,
     masked,
     panel,
     quotient,
     separable,
     transposed,
     weights,
+    weights_grouped,
     winograd,
 )
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    transposed, weights, complex, activated, depthwise, winograd, blocked, identity, separable, direct, panel, fft, masked, quotient,
-    reference,
+    transposed, weights_grouped, weights, complex, activated, depthwise, winograd, blocked, int8, identity, separable, direct, panel, fft,
+    masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

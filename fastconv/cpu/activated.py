@@ -1,4 +1,4 @@
-"""activated: activations that no kernel fuses (sigmoid, tanh, silu, gelu), applied by NumPy to what the plain problem gives.
+"""activated: activations (sigmoid, tanh, silu, gelu), scalings and requantisations that no kernel fuses, by NumPy from plain sums.
 
 Image by image and in bands of rows that stay in the cache.  Order of accumulation: that of the child plan.
 """
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning.addends import Addends, bias_of
 from ..planning.plans import Launch, Plan, PlanFn
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from ..planning.reference import activate
+from ..planning.problem import DTYPES, Problem, Scaling, not_computed, parse_epilogue, parse_scaling
+from ..planning.reference import finish
 from .target import Target
 
 CASES = ("ih64_k3_f64_sigmoid", "ic64ih28_oc64k3_p1_f32_bias+gelu", "n2_ic16ih20_oc24k3_s2_p1_f32_nhwc_hwio_bias+silu",
@@ -22,13 +23,14 @@ _FUSED = (None, "relu", "relu6", "leaky_relu")
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """Forward, float sums, an activation that the kernels leave."""
-    reason = not_computed(p, "fwd")
+    """Forward, an activation that the kernels leave, of float sums, or a scaling."""
+    scaling = parse_scaling(p.epilogue)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate") if scaling != Scaling() else (None,), scalings=True)
     if reason is not None:
         return reason
-    if parse_epilogue(p.epilogue).activation in _FUSED:
+    if parse_epilogue(p.epilogue).activation in _FUSED and scaling == Scaling():
         return "the activation is one that kernels fuse, or none"
-    if p.acc not in ("f32", "f64"):
+    if p.acc not in ("f32", "f64") and not (scaling.scale or scaling.shift):
         return f"sums in f32 or f64, not {p.acc}"
     return None
 
@@ -52,13 +54,16 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         image = child.prepare(src[:1], packed, sums, fill)
         rows = max(_BAND_BYTES // (p.oc * p.ow * sums.itemsize), 1)
 
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        def launch(src: np.ndarray, packed: np.ndarray, bias: Any, dst: np.ndarray) -> None:
+            residual = bias.residual if isinstance(bias, Addends) else None
             for n in range(p.n):
                 sums = dst[n : n + 1] if in_place else np.empty((1, *dst.shape[1:]), DTYPES[p.acc])
-                image(src[n : n + 1], packed, bias, sums)
+                image(src[n : n + 1], packed, bias_of(bias), sums)
                 for y in range(0, p.oh, rows):
+                    part = slice(y, y + rows)
+                    addends = bias if residual is None else bias._replace(residual=residual[n : n + 1, :, part])
                     with np.errstate(all="ignore"):
-                        dst[n, :, y : y + rows] = activate(p.epilogue, sums[0, :, y : y + rows])
+                        finish(p, sums[:, :, part], addends, dst[n : n + 1, :, part])
 
         return launch
 

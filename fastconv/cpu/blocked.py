@@ -8,7 +8,6 @@ Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the registe
 
 from __future__ import annotations
 
-from collections import namedtuple
 from functools import partial
 from math import ceil, gcd
 from typing import Any, NamedTuple
@@ -16,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning.addends import finish_type, gathered
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from .blocked_tile import Shape, blocked_tile
-from .border import Span, border_row, column_maps, row_map, span, too_large
-from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
+from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, not_computed, parse_epilogue, parse_scaling
+from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, panel_packer
+from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
+from .border import column_maps, row_map, span, too_large
+from .convert import stored_bytes
+from .memory import integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -60,56 +62,46 @@ TILES = (
     Tile(16, mr=1, ny=1, nx=12),
 )
 
-DEPTH = 16  # channels in a channel block
-LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
 _MOST_TAPS = 1 << 16
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
-# The integers that the kernel receives: those of the tile, these, the span of a packed row, the panel's offset of each tap, the row map,
-# image column and panel place of each packed column, the two column maps.
-Head = namedtuple(
-    "Head",
-    "planes icg ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns phase bias map_rows nleft "
-    "channels_last row panel_rows way sn sc sy sx dn",
-)
-_HEAD_AT = 8 * len(Shape._fields)
-_TABLES_AT, _SPAN_BYTES = _HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
 
 
-def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: int) -> Any:
+def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> Any:
     """The band kernel: units of work are (image, group, part of the output channels, band of rows).
 
     Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
-    ``[row][c / 16][phase][x][c % 16]``.  Column ``e`` of the padded image that any tap reads (multiples of gx = gcd(sw, dw)) lies in
-    phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows between those that are
-    multiples of g = gcd(sh, dh) are left out.
+    ``[c / 16][row][phase][x][c % 16]``, c counting elements.  Column ``e`` of the padded image that any tap reads (multiples of
+    gx = gcd(sw, dw)) lies in phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows
+    between those that are multiples of g = gcd(sh, dh) are left out.
     The panel holds the channels of one pass; between passes the sums of all the unit's tiles wait in the workspace.
-    Workspace: bias of the block, panel, tile, padded rows, what no tap reads of one, sums.  What panel places beyond the image's width
-    hold is never stored.
+    The addends are the bias or, where the form has scales or a residual, the residual's address and then bias, scales and shifts.
+    Workspace: addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one, sums.  What panel places
+    beyond the image's width hold is never stored.
     """
-    spec = (kind, lanes, mr, ny, nx, step, DEPTH, fma)
-    size = KINDS[kind][2]
-    width = mr * lanes
+    f = Form(*form)
+    spec = (lanes, mr, ny, nx, step, DEPTH, *form)
+    kind, q, scaled, residual = f.kind, f.q, f.scaled, f.residual
+    size, dsize = KINDS[kind][2], stored_bytes(f.dst)
+    bits, bits_of_sums, width = f"i{8 * dsize}", f"i{8 * size}", mr * lanes
+    addends_at = 8 if scaled or residual else 0
+    pack_panel = panel_packer(f, lanes)
 
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
-        s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
-        row_span = at.extents + _TABLES_AT
-        offsets = row_span + _SPAN_BYTES
-        row_at = offsets + s.taps * 8
-        column_at = row_at + e.map_rows * 8
-        place_at = column_at + e.columns * 8
-        maps = place_at + (e.columns + e.nleft) * 8
-        fill = peek(kind, at.values)
+        s, e = integers(at.extents, Shape), integers(at.extents + HEAD_AT, Head)
+        offsets = at.extents + TABLES_AT + SPAN_BYTES
         zero = peek(kind, at.values + 4 * size)
         tile_bytes = ny * nx * width * size
         bias_block = at.workspace + index * at.scratch
-        panel = bias_block + width * size + 64
-        tile_at = (panel + e.panel_rows * e.row * (1 if e.channels_last else e.pass_blocks * DEPTH) + 63) // 64 * 64
-        lines_at = tile_at + tile_bytes
+        scales_block = bias_block + width * size
+        panel = bias_block + 3 * width * size + 64
+        tile_at = (panel + e.pass_blocks * s.block + 63) // 64 * 64
+        lines_at = tile_at + 2 * tile_bytes
         line_bytes = (e.columns * e.gx + 2 * lanes) * size
-        unread_at = lines_at + LINES * line_bytes
-        partial_at = (unread_at + line_bytes + 63) // 64 * 64
+        partial_at = (lines_at + MOST_LINES * line_bytes + 63) // 64 * 64
+        beside = peek("i64", at.bias) - at.dst if residual else 0
+        oc = e.planes * e.ocg
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             rest, part = rest // e.parts, rest % e.parts
@@ -122,51 +114,24 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                 blocks = (many + DEPTH - 1) // DEPTH
                 last = many - (blocks - 1) * DEPTH
                 final = turn == e.passes - 1
-                plane = at.src + n * e.sn + (group * e.icg + first) * e.sc
-                for r in range((y1 - y0 - 1) * e.q + e.kh_rows):
-                    row = peek("i64", row_at + (y0 * e.q + r) * e.g * 8)
-                    line = plane + row * e.sy
-                    to = panel + r * e.row
-                    if e.channels_last:
-                        for x in range(e.columns):
-                            column = peek("i64", column_at + x * 8)
-                            place = to + peek("i64", place_at + x * 8)
-                            if row < 0 or column < 0:
-                                for cb in range(blocks):
-                                    fill_row(kind, lanes, place + cb * s.block, DEPTH, fill)
-                            else:
-                                pixel = line + column * e.sx
-                                for cb in range(blocks - 1):
-                                    copy(kind, lanes, place + cb * s.block, pixel + cb * DEPTH * size, DEPTH)
-                                copy(kind, lanes, place + (blocks - 1) * s.block, pixel + (blocks - 1) * DEPTH * size, last)
-                    elif row < 0:
-                        for c in range(many):
-                            fill_row(kind, lanes, to + c * s.channel, e.qx * e.phase, fill)
-                    elif e.qx * e.gx == 1 and e.sx == size:
-                        for c in range(many):
-                            border_row(kind, lanes, to + c * s.channel, line + c * e.sc, row_span, maps, fill)
-                    elif e.qx * e.gx == 2 and e.sx == size:
-                        # padded rows, then their even and odd columns; the odd ones of gx = 2 are read by no tap
-                        for c0 in range(0, many, LINES):
-                            for c in range(c0, min(c0 + LINES, many)):
-                                border_row(kind, lanes, lines_at + (c - c0) * line_bytes, line + c * e.sc, row_span, maps, fill)
-                            for c in range(c0, min(c0 + LINES, many)):
-                                even = to + c * s.channel
-                                odd = even + e.phase * size if e.qx == 2 else unread_at
-                                split(kind, lanes, even, odd, lines_at + (c - c0) * line_bytes, (e.columns * e.gx + 1) // 2)
-                    else:
-                        for c in range(many):
-                            for x in range(e.columns):
-                                column = peek("i64", column_at + x * 8)
-                                place = to + c * s.channel + peek("i64", place_at + x * 8)
-                                poke(kind, place, fill if column < 0 else peek(kind, line + c * e.sc + column * e.sx))
+                plane = at.src + n * e.sn + (group * e.channels + first * q) * e.sc
+                channels = min(many * q, e.channels - first * q)
+                pack_panel(at, plane, panel, lines_at, y0 * e.q, (y1 - y0 - 1) * e.q + e.kh_rows, many, channels)
                 partial = partial_at
                 for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
                     for lane in range(width):
-                        has = e.bias and o + lane < e.ocg
-                        poke(kind, bias_block + lane * size, peek(kind, at.bias + (group * e.ocg + o + lane) * size) if has else zero)
+                        number = (group * e.ocg + o + lane) * size
+                        inside = o + lane < e.ocg
+                        start = peek(kind, at.bias + addends_at + number) if e.bias and inside else zero
+                        if q > 1 and e.head and inside:
+                            start += peek(kind, at.wei + number)
+                        poke(kind, bias_block + lane * size, start)
+                        if scaled and inside:
+                            for row in range(2):
+                                value = peek(bits_of_sums, at.bias + addends_at + (row + 1) * oc * size + number)
+                                poke(bits_of_sums, scales_block + (row * width + lane) * size, value)
                     block = group * ((e.ocg + width - 1) // width) * width + o
-                    wei = at.wei + (block * e.icg + first * width) * s.taps * size
+                    wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
                     to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                     for y in range(y0, y1, ny):
                         yt = max(min(y, y1 - ny), y0)
@@ -175,53 +140,81 @@ def _factory(kind: str, lanes: int, mr: int, ny: int, nx: int, step: int, fma: i
                             whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
                             stored = final and whole and e.way != 0
                             result = to + yt * s.dy + xt * s.dx
+                            rows, columns, filters = min(ny, y1 - yt), min(nx, e.ow - xt), min(width, e.ocg - o)
+                            if residual and final and not stored:
+                                for jy in range(rows):
+                                    for jx in range(columns):
+                                        pixel = tile_at + tile_bytes + (jy * nx + jx) * width * dsize
+                                        for lane in range(filters):
+                                            value = peek(bits, result + beside + jy * s.dy + jx * s.dx + lane * s.dc)
+                                            poke(bits, pixel + lane * dsize, value)
                             blocked_tile(spec, at.extents, offsets, panel + (yt - y0) * s.step_y + xt * step * size, wei, blocks, last,
-                                         partial if turn else bias_block, width * size if turn else 0,
-                                         at.values + (size if final else 5 * size),
-                                         result if stored else tile_at if final else partial, e.way if stored else 0)  # fmt: skip
+                                         partial if turn else bias_block, width * size if turn else 0, at.values + size, scales_block,
+                                         beside if stored else tile_bytes, result if stored else tile_at if final else partial,
+                                         e.way if stored else 0 if final else RAW)  # fmt: skip
                             partial += tile_bytes
                             if final and not stored:
-                                for jy in range(min(ny, y1 - yt)):
-                                    for jx in range(min(nx, e.ow - xt)):
-                                        pixel = tile_at + (jy * nx + jx) * width * size
-                                        for lane in range(min(width, e.ocg - o)):
-                                            poke(kind, result + jy * s.dy + jx * s.dx + lane * s.dc, peek(kind, pixel + lane * size))
+                                for jy in range(rows):
+                                    for jx in range(columns):
+                                        pixel = tile_at + (jy * nx + jx) * width * dsize
+                                        for lane in range(filters):
+                                            value = peek(bits, pixel + lane * dsize)
+                                            poke(bits, result + jy * s.dy + jx * s.dx + lane * s.dc, value)
 
     return blocked
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64 sums (or float16, through float32)."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", roundings=(None, "saturate") if p.dst in ("u8", "i8") else (None,), scalings=True)
     if reason is not None:
         return reason
     if p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
+    reason = not_fused(p)
+    if reason is not None:
+        return reason
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
+    return too_large(p, workspace(p, t))
+
+
+def not_fused(p: Problem) -> str | None:
+    """Why no tile finishes the sums, or None."""
+    scaling, finish = parse_scaling(p.epilogue), parse_epilogue(p.epilogue)
+    tail = dtype_name(finish_type(p))
+    if finish.activation not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    if finish.activation == "leaky_relu" and finish.rounding:
+        return f"clips what it rounds, without {finish.activation}"
+    if scaling.residual and p.dst != tail:
+        return f"adds a residual to {tail} results, not {p.dst}"
+    if scaling != Scaling() and p.dst != tail and finish.rounding is None:
+        return f"stores what it scaled as {tail}, or rounded in 8 bits, not as {p.dst}"
+    return None
+
+
+def workspace(p: Problem, t: Target) -> int:
+    """Bytes of one thread, if it works alone; more threads share shorter bands."""
     size = DTYPES[p.acc].itemsize
-    tile, lanes = _tile(p, t), t.lanes(size)
-    steps = _steps(p)
-    # more threads share shorter bands
-    return too_large(p, _scratch(p, steps, tile, lanes, size, _split(p, steps, tile, lanes, size, 1)))
+    tile, lanes, steps = tile_of(p, t), t.lanes(size), _steps(p)
+    return _scratch(p, steps, tile, lanes, size, _split(p, steps, tile, lanes, size, 1))
 
 
 def cost(p: Problem, t: Target) -> float:
     """FMAs in padded blocks of the best tile, and the packing of the panel."""
-    tile = _tile(p, t)
+    tile = tile_of(p, t)
     seconds = costs.blocked_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.ny, tile.nx)
     return seconds + costs.staged_seconds(p, channels_last=True)
 
 
 def most_kernels(t: Target) -> int:
-    """How many kernels of one type can ever be compiled: tiles x layouts."""
+    """How many kernels of one type can ever be compiled: tiles x layouts, and what packs the weights."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return sum(tile.registers == most for tile in TILES) * 2
+    return sum(tile.registers == most for tile in TILES) * 2 + 1
 
 
-def _tile(p: Problem, t: Target) -> Tile:
+def tile_of(p: Problem, t: Target) -> Tile:
     """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
     lanes = t.lanes(DTYPES[p.acc].itemsize)
@@ -229,52 +222,122 @@ def _tile(p: Problem, t: Target) -> Tile:
     return min(fitting, key=lambda tile: costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx))
 
 
+def _form(p: Problem, t: Target) -> Form:
+    """Floats are read and written as they are stored where that is the type of the sums, or float16; results of 8 bits are rounded."""
+    src, dst = (name if (name, p.acc) == ("f16", "f32") else p.acc for name in (p.src, p.dst))
+    scaling, rounding = parse_scaling(p.epilogue), parse_epilogue(p.epilogue).rounding or ""
+    return Form(kind=p.acc, how="fma" if t.fma else "multiply", src=src, dst=p.dst if rounding else dst, rounding=rounding,
+                scaled=int(scaling.scale or scaling.shift), residual=int(scaling.residual))  # fmt: skip
+
+
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
     """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile."""
-    kind = p.acc
-    size, tile = KINDS[kind][2], tile or _tile(p, t)
-    lanes = t.lanes(size)
-    width = tile.mr * lanes
-
-    step = _steps(p).step
-    spec = (kind, lanes, tile.mr, tile.ny, tile.nx, step, int(t.fma))
-    name = f"blocked_{kind}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
-    region = Region(name, _factory, spec, kind)
-    shape, head, tables, scratch = _layout(p, tile, lanes, size, threads)
-    units = p.n * p.g * head.bands * head.parts
-    seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx)
+    form, tile = _form(p, t), tile or tile_of(p, t)
+    lanes = t.lanes(KINDS[form.kind][2])
+    body = Body(p, form, tile, lanes, threads)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        dtype = DTYPES[p.acc]
-        if src.dtype != dtype or dst.dtype != dtype or (step > 1 and src.strides[1] != size):
-            # the bands' weights are these: another tile would want them packed otherwise
-            return staged_launch(p, own.threads, partial(build, tile=tile), t, src, packed, dst, fill)
+        if body.in_place(src, dst) or form.scaled or form.residual:
+            return body.prepare(own.threads, _values(p, fill), src, packed, dst)
+        # the bands' weights are these: another tile would want them packed otherwise
+        return staged_launch(p, own.threads, partial(build, tile=tile), t, src, packed, dst, fill)
+
+    return Plan(problem=p, algorithm="blocked", kernel=body.name, cost=cost(p, t), prepare_launch=prepare,
+                pack_weights=FilterPacker(p, form.kind, lanes, tile.mr * lanes, threads), workspace=body.scratch * threads,
+                threads=threads)  # fmt: skip
+
+
+def _values(p: Problem, fill: Any) -> np.ndarray:
+    """``[fill, slope, low, high, 0, 0, zero point]`` in the accumulator's type."""
+    values = finish_values(p, fill)
+    values[5:7] = 0, 0
+    return requantised(p, values)
+
+
+def requantised(p: Problem, values: np.ndarray) -> np.ndarray:
+    """Of a rounded result, low and high are clipped to its type less the zero point, which is put behind them."""
+    if parse_epilogue(p.epilogue).rounding:
+        zero, limits = parse_scaling(p.epilogue).zero, np.iinfo(DTYPES[p.dst])
+        values[2:4] = np.clip(values[2:4], limits.min - zero, limits.max - zero)
+        values[6] = zero
+    return values
+
+
+class Body:
+    """The band kernel of a form and its integers, for a problem whose channels are elements of the panel.
+
+    ``channels`` are those of a group of the image, ``head`` bytes lie before the packed weights.
+    """
+
+    def __init__(self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0) -> None:
+        size, step = KINDS[form.kind][2], _steps(p).step
+        self._problem, self._form, self._step = p, form, step
+        types = [] if form.src == form.dst == form.kind else [form.src, form.dst]
+        words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
+        self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
+        self._bytes = form.q > 1 or not form.src == form.dst == form.kind  # arrays are seen as bytes
+        spec = (lanes, tile.mr, tile.ny, tile.nx, step, *form)
+        self._region = Region(self.name, _factory, spec, "i8" if self._bytes else form.kind)
+        self._shape, self._head, self._tables, self.scratch = _layout(p, tile, lanes, size, threads)
+        self._head = self._head._replace(
+            channels=channels or self._head.icg, head=head, bias=self._head.bias or form.scaled or form.residual
+        )
+        self._units = p.n * p.g * self._head.bands * self._head.parts
+        self._seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx)
+
+    def in_place(self, src: np.ndarray, dst: np.ndarray) -> bool:
+        """Whether the kernel reads and writes arrays where they are."""
+        read = src.dtype == DTYPES[self._form.src] and (self._step == 1 or src.strides[1] == src.itemsize)
+        return read and dst.dtype == DTYPES[self._form.dst]
+
+    def prepare(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
+        """A launch for arrays of these strides; those that are not read or written in place are copied as a whole."""
+        if self.in_place(src, dst):
+            return self._with_addends(threads, values, src, packed, dst)
+        own = self._with_addends(threads, values, self._readable(src), packed, np.empty_like(dst, DTYPES[self._form.dst]))
+
+        def launch(src: np.ndarray, packed: np.ndarray, addends: Any, dst: np.ndarray) -> None:
+            result = np.empty_like(dst, DTYPES[self._form.dst])
+            own(self._readable(src), packed, addends, result)
+            dst[...] = result
+
+        return launch
+
+    def _readable(self, src: np.ndarray) -> np.ndarray:
+        """A copy of an image that the kernel reads."""
+        with np.errstate(all="ignore"):
+            src = src.astype(DTYPES[self._form.src])
+        return src if self._step == 1 else np.ascontiguousarray(src.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+    def _with_addends(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
+        """A launch that gathers what the form's sums are scaled by."""
+        p, form = self._problem, self._form
+        plain = self._launch(threads, values, src, packed, dst)
+        if not (form.scaled or form.residual):
+            return plain
+
+        def launch(src: np.ndarray, packed: np.ndarray, addends: Any, dst: np.ndarray) -> None:
+            residual, run, result = addends.residual, plain, dst
+            if residual is not None and (residual.strides != dst.strides or residual.dtype != dst.dtype):
+                # the residual is read where the result is written, so many bytes beside
+                result = np.empty_like(dst)
+                addends = addends._replace(residual=result.copy(order="K"))
+                addends.residual[...] = residual
+                run = self._launch(threads, values, src, packed, result)
+            run(src, packed, gathered(p, addends).view(np.int8 if self._bytes else values.dtype), result)
+            if result is not dst:
+                dst[...] = result
+
+        return launch
+
+    def _launch(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
-        way = 1 if dc == size else 2 if dx == size else 0
-        numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head._replace(way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
-        extents = np.concatenate([np.array(numbers, np.int64), tables])
-        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst)
-
-    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        return _pack(p, wei, width)
-
-    return Plan(problem=p, algorithm="blocked", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
-                workspace=scratch * threads, threads=threads)  # fmt: skip
-
-
-def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
-    """``[g][o / width][c / 16][tap][c % 16][o % width]``, zero filters beyond the last; as ``(1, 1, 1, n)``."""
-    icg, ocg, taps = p.ic // p.g, p.oc // p.g, p.kh * p.kw
-    blocks = -(-ocg // width)
-    filters = np.zeros((p.g, blocks * width, icg, taps), DTYPES[p.acc])
-    filters[:, :ocg] = wei.reshape(p.g, ocg, icg, taps)
-    filters = filters.reshape(p.g, blocks, width, icg, taps)
-    packed = np.empty((p.g, blocks, icg * taps, width), DTYPES[p.acc])
-    for c in range(0, icg, DEPTH):
-        many = min(DEPTH, icg - c)
-        part = filters[:, :, :, c : c + many].transpose(0, 1, 4, 3, 2)
-        packed[:, :, c * taps : (c + many) * taps] = part.reshape(p.g, blocks, taps * many, width)
-    return packed.reshape(1, 1, 1, -1)
+        way = 1 if dc == dst.itemsize else 2 if dx == dst.itemsize else 0
+        head = self._head._replace(way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
+        numbers = *self._shape._replace(dy=dy, dx=dx, dc=dc), *head
+        extents = np.concatenate([np.array(numbers, np.int64), self._tables])
+        values = values.view(np.int8) if self._bytes else values
+        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
 
 
 class _Steps(NamedTuple):
@@ -324,8 +387,8 @@ def _scratch(p: Problem, s: _Steps, tile: Tile, lanes: int, size: int, split: _S
     tile_bytes = tile.mr * lanes * size * tile.ny * tile.nx
     oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
-    scratch = _panel_bytes(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + tile.mr * lanes * size
-    scratch += (LINES + 1) * (s.columns * s.gx + 2 * lanes) * size + tile_bytes * (1 + tiles * (split.pass_blocks < s.blocks))
+    scratch = _panel_bytes(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + 3 * tile.mr * lanes * size
+    scratch += MOST_LINES * (s.columns * s.gx + 2 * lanes) * size + tile_bytes * (2 + tiles * (split.pass_blocks < s.blocks))
     return -(-scratch // 64) * 64
 
 
@@ -337,8 +400,9 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     split = _split(p, s, tile, lanes, size, threads)
     part_blocks = -(-oc_blocks // split.parts)
     panel_rows = _panel_rows(s, tile, split.band_rows)
-    row = phase * s.qx * size * (split.pass_blocks * DEPTH if s.step > 1 else 1)
-    channel, block = (size, phase * s.qx * DEPTH * size) if s.step > 1 else (panel_rows * row, DEPTH * panel_rows * row)
+    line = phase * s.qx * size
+    row = line * DEPTH if s.step > 1 else line
+    channel, block = size if s.step > 1 else line * panel_rows, line * DEPTH * panel_rows
     numbers = np.arange(s.columns, dtype=np.int64)
     inside, places = numbers * s.gx, ((numbers % s.qx) * phase + numbers // s.qx) * s.step * size
     down = (s.kh_rows - 1) // max(p.kh - 1, 1)
@@ -348,14 +412,14 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     has_bias = parse_epilogue(p.epilogue).bias
     shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, dy=0, dx=0, dc=0)
     head = Head(
-        planes=p.g, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows), band_rows=split.band_rows,
-        parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
+        planes=p.g, icg=icg, channels=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows),
+        band_rows=split.band_rows, parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
         pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        head=0, way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
-    line = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
-    tables = np.concatenate([np.array(line), offsets, row_map(p), every[inside], places, before, after])
+    inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
+    tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])
     return shape, head, tables, _scratch(p, s, tile, lanes, size, split)
 
 

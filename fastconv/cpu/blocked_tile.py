@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.extending import intrinsic
 
+from .convert import converted, rounded_between, stored_bytes
 from .simd import Emitter, literal
 
+DEPTH = 16  # channels in a channel block
 _UNROLL = 4  # channels per turn of the innermost loop
 
 
@@ -18,93 +20,189 @@ _UNROLL = 4  # channels per turn of the innermost loop
 Shape = namedtuple("Shape", "taps channel block step_y dy dx dc")
 
 
+class Form(NamedTuple):
+    """What a kernel reads, sums and writes.
+
+    Attributes
+    ----------
+    kind : str
+        Of the sums, and of an element of panel and weights.
+    q : int
+        Channels in an element: 1, or of i32 sums 2 of 16 bits or 4 of 8.
+    how : str
+        How products of elements are added: ``fma``, ``multiply``, or a way of `Emitter.dot_add`.
+    src, dst : str
+        Types of image and result.
+    rounding : str
+        Into an integer result of floats, or ``""``.
+    scaled, residual : int
+        Whether each output channel has a scale and a shift; whether an array is added.
+    """
+
+    kind: str
+    q: int = 1
+    how: str = "fma"
+    src: str = "f32"
+    dst: str = "f32"
+    rounding: str = ""
+    scaled: int = 0
+    residual: int = 0
+
+    @property
+    def tail(self) -> str:
+        """The kind that sums are finished in: integers are scaled in float32."""
+        return "f32" if self.scaled and self.kind == "i32" else self.kind
+
+
+RAW = 3  # a way of storing: sums that further channels are added to
+
+
 @intrinsic(prefer_literal=True)
 def blocked_tile(
     typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any,
-    finish: Any, dst: Any, way: Any,
+    finish: Any, after: Any, beside: Any, dst: Any, way: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``ny x nx`` pixels.
 
-    ``acc[jy, jx, o] = start[jy, jx, o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*step_y + jx*step] * wei[.., o]``
+    ``acc[jy, jx, o] = start[jy, jx, o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*step_y + jx*step] * wei[.., o]``,
+    then ``activation(acc * scale[o] + shift[o] + residual[jy, jx, o])``, each rounded, as far as the form has them.
 
-    ``spec = (kind, lanes, mr, ny, nx, step, depth, fma)``: ``step`` elements lie between pixels, ``depth`` channels in a channel block.
-    ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is packed as
-    ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` channels.  Order of accumulation: channel block,
-    tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the same
-    for all).  ``finish`` is the address of ``[slope, low, high]``.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]`` at
-    ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element).
+    ``spec = (lanes, mr, ny, nx, step, depth, *form)``: ``step`` elements lie between pixels, ``depth`` elements in a channel block;
+    see :class:`Form`.  ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is
+    packed as ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` elements.  Order of accumulation: channel
+    block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the
+    same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded result within
+    its type less the zero point, ``after`` that of ``[scale][shift]``, each
+    ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]``
+    at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0 but the sums as they are.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _emit_blocked(builder, chosen, *arguments[1:])
+        _Tile(builder, chosen, arguments[1], arguments[9:12]).emit(*arguments[2:9], *arguments[12:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 11), codegen
+    return types.void(spec, *[types.int64] * 13), codegen
 
 
-def _emit_blocked(
-    builder: Any, spec: tuple[Any, ...], shape: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any,
-    start_step: Any, finish: Any, dst: Any, way: Any,
-) -> None:  # fmt: skip
-    kind, lanes, mr, ny, nx, step, depth, fma = spec
-    emit = Emitter(builder, kind, lanes, bool(fma))
-    s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
-    pixels = [(jy, jx) for jy in range(ny) for jx in range(nx)]
-    firsts = [emit.offset(start, emit.times(start_step, j)) for j in range(len(pixels))]
-    acc = [[emit.variable(emit.load(emit.offset(first, m * emit.width))) for first in firsts] for m in range(mr)]
-    weights, base = emit.variable(wei), emit.variable(panel)
+class _Tile:
+    """The emission of one tile."""
 
-    def channels(count: Any, unroll: int, at: Any) -> None:
-        with emit.loop(count):
-            sums = [[emit.get(place) for place in places] for places in acc]
-            here, w = emit.get(at), emit.get(weights)
-            for turn in range(unroll):
-                vectors = [emit.load(emit.offset(w, (turn * mr + m) * emit.width)) for m in range(mr)]
-                start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(s.channel, turn))
-                for j, (jy, jx) in enumerate(pixels):
-                    line = emit.offset(start, emit.times(s.step_y, jy)) if jy else start
-                    pixel = emit.splat(emit.offset(line, jx * step * emit.itemsize))
-                    for m in range(mr):
-                        sums[m][j] = emit.multiply_add(vectors[m], pixel, sums[m][j])
-            for places, values in zip(acc, sums, strict=True):
-                for place, value in zip(places, values, strict=True):
-                    emit.set(place, value)
-            emit.set(at, emit.offset(here, unroll * emit.itemsize if step > 1 else emit.times(s.channel, unroll)))
-            emit.set(weights, emit.offset(w, unroll * mr * emit.width))
+    def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any, finishing: Any) -> None:
+        self.lanes, self.mr, self.ny, self.nx, self.step, self.depth = spec[:6]
+        self.form = Form(*spec[6:])
+        self.kernel = Emitter(builder, self.form.kind, self.lanes, self.form.how == "fma")
+        self.tail = self.kernel.of(self.form.tail)
+        self.s = Shape(*(self.kernel.load_integer(self.kernel.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
+        self.finish, self.after, self.beside = finishing
+        self.pixels = [(jy, jx) for jy in range(self.ny) for jx in range(self.nx)]
 
-    def all_taps(turns: Any, unroll: int) -> None:
-        table = emit.variable(offsets)
-        with emit.loop(s.taps):
-            entry = emit.get(table)
-            channels(turns, unroll, emit.variable(emit.offset(emit.get(base), emit.load_integer(entry))))
-            emit.set(table, emit.offset(entry, 8))
+    def emit(self, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any, dst: Any, way: Any) -> None:
+        emit = self.kernel
+        firsts = [emit.offset(start, emit.times(start_step, j)) for j in range(len(self.pixels))]
+        acc = [[emit.variable(emit.load(emit.offset(first, m * emit.width))) for first in firsts] for m in range(self.mr)]
+        self._sums(acc, offsets, panel, wei, blocks, last)
+        sums = [[emit.get(place) for place in places] for places in acc]
+        with emit.builder.if_else(emit.builder.icmp_unsigned("==", way, emit.constant(RAW))) as (raw, finished):
+            with raw:
+                for m in range(self.mr):
+                    for j in range(len(self.pixels)):
+                        emit.store(emit.offset(dst, (j * self.mr + m) * emit.width), sums[m][j])
+            with finished:
+                self._store(sums, dst, way)
 
-    # whole channel blocks, then one of fewer channels: a remainder within the innermost loop costs spilled accumulators
-    rest = builder.zext(builder.icmp_signed("<", last, emit.constant(depth)), blocks.type)
-    with emit.loop(builder.sub(blocks, rest)):
-        all_taps(emit.constant(depth // _UNROLL), _UNROLL)
-        emit.set(base, emit.offset(emit.get(base), s.block))
-    with emit.loop(rest):
-        all_taps(last, 1)
+    def _sums(self, acc: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any) -> None:
+        """Add all products to the accumulators."""
+        emit, mr, s, step = self.kernel, self.mr, self.s, self.step
+        weights, base = emit.variable(wei), emit.variable(panel)
 
-    slope, low, high = (emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3))
-    sums = [[emit.activate(emit.get(place), slope, low, high) for place in places] for places in acc]
-    with emit.case(way, 0):
-        for m in range(mr):
-            for j in range(len(pixels)):
-                emit.store(emit.offset(dst, (j * mr + m) * emit.width), sums[m][j])
-    with emit.case(way, 1):
-        for j, (jy, jx) in enumerate(pixels):
-            to = emit.offset(dst, emit.times(s.dy, jy), emit.times(s.dx, jx))
+        def channels(count: Any, unroll: int, at: Any) -> None:
+            with emit.loop(count):
+                sums = [[emit.get(place) for place in places] for places in acc]
+                here, w = emit.get(at), emit.get(weights)
+                for turn in range(unroll):
+                    vectors = [emit.load(emit.offset(w, (turn * mr + m) * emit.width)) for m in range(mr)]
+                    start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(s.channel, turn))
+                    for j, (jy, jx) in enumerate(self.pixels):
+                        line = emit.offset(start, emit.times(s.step_y, jy)) if jy else start
+                        pixel = emit.splat(emit.offset(line, jx * step * emit.itemsize))
+                        for m in range(mr):
+                            sums[m][j] = self._add(vectors[m], pixel, sums[m][j])
+                for places, values in zip(acc, sums, strict=True):
+                    for place, value in zip(places, values, strict=True):
+                        emit.set(place, value)
+                emit.set(at, emit.offset(here, unroll * emit.itemsize if step > 1 else emit.times(s.channel, unroll)))
+                emit.set(weights, emit.offset(w, unroll * mr * emit.width))
+
+        def all_taps(turns: Any, unroll: int) -> None:
+            table = emit.variable(offsets)
+            with emit.loop(s.taps):
+                entry = emit.get(table)
+                channels(turns, unroll, emit.variable(emit.offset(emit.get(base), emit.load_integer(entry))))
+                emit.set(table, emit.offset(entry, 8))
+
+        # whole channel blocks, then one of fewer channels: a remainder within the innermost loop costs spilled accumulators
+        build = emit.builder
+        rest = build.zext(build.icmp_signed("<", last, emit.constant(self.depth)), blocks.type)
+        with emit.loop(build.sub(blocks, rest)):
+            all_taps(emit.constant(self.depth // _UNROLL), _UNROLL)
+            emit.set(base, emit.offset(emit.get(base), s.block))
+        with emit.loop(rest):
+            all_taps(last, 1)
+
+    def _add(self, weights: Any, pixel: Any, total: Any) -> Any:
+        if self.form.q == 1:
+            return self.kernel.multiply_add(weights, pixel, total)
+        return self.kernel.dot_add(pixel, weights, total, self.form.how)
+
+    def _store(self, sums: Any, dst: Any, way: Any) -> None:
+        """Finish the sums and store them."""
+        tail, mr, s = self.tail, self.mr, self.s
+        size = stored_bytes(self.form.dst)
+        if self.form.scaled:
+            factors = [[tail.load(tail.offset(self.after, (part * mr + m) * tail.width)) for m in range(mr)] for part in range(2)]
+            sums = [[self._scaled(value, factors[0][m], factors[1][m]) for value in values] for m, values in enumerate(sums)]
+        with tail.case(way, 0):
             for m in range(mr):
-                emit.store(emit.offset(to, m * emit.width), sums[m][j])
-    with emit.case(way, 2):
-        for m in range(mr):
-            for jy in range(ny):
-                for x0 in range(0, nx, lanes):
-                    count = min(lanes, nx - x0)
-                    square = [sums[m][jy * nx + x0 + jx] if jx < count else emit.undefined() for jx in range(lanes)]
-                    for lane, line in enumerate(emit.transpose(square)):
-                        to = emit.offset(dst, emit.times(s.dc, m * lanes + lane), emit.times(s.dy, jy), x0 * emit.itemsize)
-                        emit.store_first(to, line, count)
+                for j in range(len(self.pixels)):
+                    self._put(tail.offset(dst, (j * mr + m) * self.lanes * size), sums[m][j])
+        with tail.case(way, 1):
+            for j, (jy, jx) in enumerate(self.pixels):
+                to = tail.offset(dst, tail.times(s.dy, jy), tail.times(s.dx, jx))
+                for m in range(mr):
+                    self._put(tail.offset(to, m * self.lanes * size), sums[m][j])
+        with tail.case(way, 2):
+            for m in range(mr):
+                for jy in range(self.ny):
+                    for x0 in range(0, self.nx, self.lanes):
+                        count = min(self.lanes, self.nx - x0)
+                        square = [sums[m][jy * self.nx + x0 + jx] if jx < count else tail.undefined() for jx in range(self.lanes)]
+                        for lane, line in enumerate(tail.transpose(square)):
+                            to = tail.offset(dst, tail.times(s.dc, m * self.lanes + lane), tail.times(s.dy, jy), x0 * size)
+                            self._put(to, line, count)
+
+    def _scaled(self, value: Any, scale: Any, shift: Any) -> Any:
+        build = self.tail.builder
+        if not self.kernel.floating:
+            value = build.sitofp(value, self.tail.vector)
+        return build.fadd(build.fmul(value, scale), shift)
+
+    def _converted(self, value: Any) -> tuple[Emitter, Any]:
+        """Activated, and of the result's type."""
+        tail, form = self.tail, self.form
+        slope, low, high, _, _, zero = (tail.splat(tail.offset(self.finish, n * tail.itemsize)) for n in range(6))
+        if form.rounding:  # low and high clip to the type too
+            return rounded_between(tail, form.dst, value, low, high, zero)
+        return converted(tail, form.dst, "", tail.activate(value, slope, low, high))
+
+    def _put(self, to: Any, value: Any, count: int = 0) -> None:
+        """Add the residual, activate, convert and store a vector or its first ``count`` lanes."""
+        tail, form = self.tail, self.form
+        if form.residual:
+            place = tail.offset(to, self.beside)
+            value = tail.builder.fadd(value, tail.load_first(place, count) if count else tail.load(place))
+        part, value = self._converted(value)
+        if count:
+            part.store_first(to, value, count)
+        else:
+            part.store(to, value)

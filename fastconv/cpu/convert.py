@@ -40,6 +40,18 @@ def adds_products_of_bytes() -> bool:
     return triple.startswith("x86_64") and "+avx512vnni" in features.split(",")
 
 
+def dot_way(bits: int, signed: bool) -> str:
+    """How `Emitter.dot_add` adds products in vectors of so many bits; ``signed``: of bytes that all have a sign on one side."""
+    triple, _, features = magic()
+    if not triple.startswith(("x86_64", "i686")):
+        return "halves"
+    on = set(features.split(","))
+    vnni = "+avx512vnni" in on if bits == 512 else {"+avx512vnni", "+avx512vl"} <= on or "+avxvnni" in on
+    if not vnni:
+        return "pairs"
+    return "bytes" if signed else "words"
+
+
 def stored_bytes(name: str) -> int:
     """Bytes of one element of a stored type."""
     return KINDS[INTEGERS[name][0] if name in INTEGERS else name][2]
@@ -67,30 +79,32 @@ def load_as(emit: Emitter, name: str, address: Any) -> Any:
 
 
 def store_as(emit: Emitter, name: str, rounding: str, address: Any, value: Any) -> None:
-    """``lanes`` consecutive elements of type ``name``, one of ``STORED``, from the emitter's kind.
+    """``lanes`` consecutive elements of type ``name``, one of ``STORED``, from the emitter's kind, as `converted`."""
+    part, value = converted(emit, name, rounding, value)
+    part.store(address, value)
+
+
+def converted(emit: Emitter, name: str, rounding: str, value: Any) -> tuple[Emitter, Any]:
+    """A vector of the emitter's kind as elements of type ``name``, one of ``STORED``, and the emitter of these.
 
     ``rounding`` into an integer is ``saturate``, ``half_up`` or "" (as C converts); integers wrap.
     """
     build = emit.builder
     if name in INTEGERS:
         part = emit.of(INTEGERS[name][0])
-        if emit.floating:
-            value = _rounded(emit, name, rounding, value) if rounding else _truncated(emit, name, value)
-            part.store(address, _resized(part, value, True))
-        else:
-            part.store(address, _resized(part, value, INTEGERS[name][1]))
-    elif name == emit.kind:
-        emit.store(address, value)
-    elif name == "f16":
+        if not emit.floating:
+            return part, _resized(part, value, INTEGERS[name][1])
+        value = _rounded(emit, name, rounding, value) if rounding else _truncated(emit, name, value)
+        return part, _resized(part, value, True)
+    if name == emit.kind:
+        return emit, value
+    part = emit.of(name)
+    if not emit.floating:
+        return part, build.sitofp(value, part.vector)
+    if name == "f16":
         assert emit.kind == "f32", "float64 to float16 would round twice"
-        half = emit.of("f16")
-        if converts_half():
-            half.store(address, build.fptrunc(value, half.vector))
-        else:
-            _store_narrowed(emit, address, value)
-    else:
-        part = emit.of(name)
-        part.store(address, build.fpext(value, part.vector) if part.itemsize == 8 else build.fptrunc(value, part.vector))
+        return (part, build.fptrunc(value, part.vector)) if converts_half() else (emit.of("i16"), _narrowed(emit, value))
+    return part, build.fpext(value, part.vector) if part.itemsize == 8 else build.fptrunc(value, part.vector)
 
 
 def _resized(to: Emitter, bits: Any, signed: bool) -> Any:
@@ -145,6 +159,19 @@ def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
     return build.select(build.fcmp_ordered(">=", value, emit.number(2**31)), wide.number(most), whole)
 
 
+def rounded_between(emit: Emitter, name: str, value: Any, low: Any, high: Any, zero: Any) -> tuple[Emitter, Any]:
+    """Floats, NaN made 0, clipped, rounded half to even, plus ``zero``, as integers of 8 or 16 bits; all bounds are whole or within 2^24.
+
+    ``low`` and ``high`` lie within the type less ``zero``.
+    """
+    build, wide, part = emit.builder, emit.of("i32"), emit.of(INTEGERS[name][0])
+    value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0))
+    value = build.select(build.fcmp_ordered(">", value, low), value, low)
+    value = build.select(build.fcmp_ordered("<", value, high), value, high)
+    whole = build.add(emit.call("llvm.lrint", value, result=wide), build.fptosi(zero, wide.vector))
+    return part, build.trunc(whole, part.vector)
+
+
 def _widened(single: Emitter, address: Any) -> Any:
     """float16 to float32 with integer operations: the exponent is adjusted by a product, which is exact for subnormals too."""
     build, wide = single.builder, single.of("i32")
@@ -157,7 +184,7 @@ def _widened(single: Emitter, address: Any) -> Any:
     return single.values(build.or_(build.or_(build.bitcast(scaled, wide.vector), exponent), sign))
 
 
-def _store_narrowed(single: Emitter, address: Any, value: Any) -> None:
+def _narrowed(single: Emitter, value: Any) -> Any:
     """float32 to float16, to nearest even, with integer operations; subnormals are rounded by an addition that shifts them into place."""
     build, wide, half = single.builder, single.of("i32"), single.of("i16")
     bits = build.bitcast(value, wide.vector)
@@ -171,7 +198,7 @@ def _store_narrowed(single: Emitter, address: Any, value: Any) -> None:
     special = build.select(nan, wide.number(_HALF_NAN), wide.number(_HALF_INFINITY))
     result = build.select(build.icmp_unsigned("<", magnitude, wide.number(113 << 23)), small, normal)
     result = build.select(build.icmp_unsigned(">=", magnitude, wide.number(143 << 23)), special, result)
-    half.store(address, build.trunc(build.or_(result, build.lshr(sign, wide.number(16))), half.vector))
+    return build.trunc(build.or_(result, build.lshr(sign, wide.number(16))), half.vector)
 
 
 def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any, Any], move: Any) -> None:
@@ -200,11 +227,15 @@ def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any
                 _spread(emit.of(emit.kind, lanes // 2), count, sizes, starts, move)
 
 
-def copy_as(emit: Emitter, name: str, to: Any, source: Any, count: Any) -> None:
-    """``count`` elements of type ``name`` to elements of the emitter's kind; reads and writes nothing else."""
+def copy_as(emit: Emitter, name: str, to: Any, source: Any, count: Any, flip: int = 0) -> None:
+    """``count`` elements of type ``name`` to elements of the emitter's kind; reads and writes nothing else.
+
+    Of integers the bits of ``flip`` are flipped.
+    """
 
     def move(part: Emitter, to: Any, source: Any) -> None:
-        part.store(to, load_as(part, name, source))
+        value = load_as(part, name, source)
+        part.store(to, part.builder.xor(value, part.number(flip)) if flip else value)
 
     _spread(emit, count, (emit.itemsize, stored_bytes(name)), (to, source), move)
 

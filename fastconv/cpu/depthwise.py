@@ -1,6 +1,6 @@
 """depthwise: one channel, or few, for each result; channels in lanes, a row of pixels in registers.
 
-Wins for depthwise layers and for groups of 2, 4 or 8 channels, several of which share a vector.  Channels that lie side by side are
+Wins for depthwise layers and for groups of 2, 4, 8 or 16 channels, several of which share a vector.  Channels that lie side by side are
 read and written in place; at the left and right edge a tile reads from a small padded copy, above and below the image all pixels of a
 row are one pixel of fill.  Planes are interleaved, as many as there are lanes, in bands of rows that stay in the cache, and their
 results separated.
@@ -46,8 +46,8 @@ TILES = (
 )
 
 # (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
-FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3))
-DEPTHS = (1, 2, 4, 8)
+FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
+DEPTHS = (1, 2, 4, 8, 16)
 
 # Vectors of a block from which on all but the first and the last start where cache lines do, which takes one more:
 # 144 channels at 56x56, 16 bytes from a line, take 101 us instead of 112, at lines 85 (one core, Zen 4, 2026-11).
@@ -142,7 +142,7 @@ def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth:
             if aside:
                 to, dy, dx = aside_at, e.ow * staged_pitch, staged_pitch
             second = vector
-            if not e.staged and held >= _SKEWED * lanes and (e.sx % vector, e.sy % vector) == (0, 0):
+            if depth == 1 and not e.staged and held >= _SKEWED * lanes and (e.sx % vector, e.sy % vector) == (0, 0):
                 second = (vector - base % vector) // size * size
             for x in range(0, e.ow, nx):
                 xt = max(min(x, e.ow - nx), 0)
@@ -210,7 +210,8 @@ def _seconds(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return 2 * len(FIXED) + len(DEPTHS)
+    lanes = t.lanes(4)
+    return 2 * sum(depth <= lanes for depth, _ in FIXED) + sum(depth <= lanes for depth in DEPTHS)
 
 
 def _tile(p: Problem, t: Target) -> tuple[int, int, int, int]:
@@ -293,7 +294,7 @@ def _copied(p: Problem, t: Target, sy: int, sx: int) -> bool:
     ny, nx, _, _ = _tile(p, t)
     rows, columns = np.arange((ny - 1) * sh + p.kh) * sy * dh, np.arange((nx - 1) * sw + (p.kw - 1) * dw + 1) * sx
     sets = (rows[:, None] + columns) % _PERIOD // _LINE
-    return p.ic // p.g >= _COPIED_DEPTH or int(np.bincount(sets.reshape(-1)).max()) > _CROWDED
+    return _COPIED_DEPTH <= p.ic // p.g < t.lanes(DTYPES[p.acc].itemsize) or int(np.bincount(sets.reshape(-1)).max()) > _CROWDED
 
 
 def _layout(

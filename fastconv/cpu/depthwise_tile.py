@@ -137,6 +137,8 @@ class _DepthwiseTile:
     def pixels(self, address: Any, chunk: range) -> list[Any]:
         """One pixel, for each channel of a part of the group in all lanes of its group."""
         emit, depth, lanes = self.emit, self.depth, range(self.lanes)
+        if depth == self.lanes:
+            return [emit.splat(emit.offset(address, self.here, c * emit.itemsize)) for c in chunk]
         vector = emit.load(emit.offset(address, self.here))
         if depth == 1:
             return [vector]

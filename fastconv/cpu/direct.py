@@ -2,8 +2,8 @@
 
 Wins where there are too few channels to put into lanes: image filters, depthwise and first layers.  Rows are read in place through
 a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small padded copy.  Columns of
-a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).  Rows so far apart
-that a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
+a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).  Rows so far apart that
+a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
 Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the stride class, dilation and target only.
 """
 
@@ -51,7 +51,7 @@ _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than on
 _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, lines of a set, bytes from a set's line to its next
 
 # The integers that the kernel receives: those of the tile, these, the spans of both strips, the runs, the row map,
-# the order of the taps, the two column maps.
+# the order of the taps, the two column maps, the places of kx, the places and columns of pixels that are copied by phase one by one.
 Head = namedtuple(
     "Head",
     "oc ocg iw oh ow k phases band_rows bands finish bias taps entries runs phase_rows nleft "
@@ -69,7 +69,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
     k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses, which holds
     ``min(q, kh)`` rows for each output row, the rows between two outputs being left out.
-    Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band.
+    Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band; of columns by phase the left
+    strip holds all.
     Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
     spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)

@@ -143,15 +143,12 @@ class Emitter:
         self.builder.store(self.builder.trunc(self.every(where), byte), self._pointer(address, byte), align=1)
 
     def store_first(self, address: Any, value: Any, count: int) -> None:
-        """The first ``count`` lanes, in stores of 2^n elements (no masks: AVX2 and NEON have none that are fast)."""
-        done, size = 0, self.lanes
-        while done < count:
-            while size > count - done:
-                size //= 2
-            part = value if size == self.lanes else self.pick(value, value, range(done, done + size))
-            at = self.offset(address, done * self.itemsize)
+        """The first ``count`` lanes, in two stores of 2^n elements that overlap (no masks: AVX2 and NEON have none that are fast)."""
+        size = 1 << (count.bit_length() - 1)
+        for first in sorted({0, count - size}):
+            part = value if size == self.lanes else self.pick(value, value, range(first, first + size))
+            at = self.offset(address, first * self.itemsize)
             self.builder.store(part, self._pointer(at, ir.VectorType(self.element, size)), align=1)
-            done += size
 
     def fence(self, values: Sequence[Any]) -> list[Any]:
         """The same values, computed before any later memory access; emits nothing.
@@ -220,11 +217,28 @@ class Emitter:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self.builder.add(self.builder.mul(a, b), c)
 
-    def dot_add(self, a: Any, b: Any, c: Any) -> Any:
-        """``c`` plus the products of the four bytes in each lane, without sign in ``a`` and with in ``b``: 16 lanes, AVX-512 VNNI."""
-        function = ir.FunctionType(self.vector, [self.vector] * 3)
-        dot = cgutils.get_or_insert_function(self.builder.module, function, "llvm.x86.avx512.vpdpbusd.512")
-        return self.builder.call(dot, [c, a, b])
+    def dot_add(self, a: Any, b: Any, c: Any, how: str = "bytes") -> Any:
+        """``c`` plus the products of the parts of each lane of 32 bits.
+
+        ``bytes`` are four, without sign in ``a`` and with in ``b``, and ``words`` two of 16 bits, by one instruction (VNNI); ``pairs`` are
+        words whose products are added by one instruction of any x86; ``halves`` are words, by shifts and products of 32 bits.
+        """
+        build, bits = self.builder, 8 * self.width
+        vnni = {"bytes": "vpdpbusd", "words": "vpdpwssd"}.get(how)
+        if vnni is not None:
+            function = ir.FunctionType(self.vector, [self.vector] * 3)
+            dot = cgutils.get_or_insert_function(build.module, function, f"llvm.x86.avx512.{vnni}.{bits}")
+            return build.call(dot, [c, a, b])
+        if how == "pairs":
+            words = ir.VectorType(ir.IntType(16), 2 * self.lanes)
+            name = {128: "sse2.pmadd.wd", 256: "avx2.pmadd.wd", 512: "avx512.pmaddw.d.512"}[bits]
+            function = ir.FunctionType(self.vector, [words] * 2)
+            dot = cgutils.get_or_insert_function(build.module, function, f"llvm.x86.{name}")
+            return build.add(c, build.call(dot, [build.bitcast(a, words), build.bitcast(b, words)]))
+        half = self.number(16)
+        low = [build.ashr(build.shl(x, half), half) for x in (a, b)]
+        high = [build.ashr(x, half) for x in (a, b)]
+        return build.add(build.add(c, build.mul(*low)), build.mul(*high))
 
     def activate(self, x: Any, slope: Any, low: Any, high: Any) -> Any:
         """``min(max(x < 0 ? slope x : x, low), high)`` with comparisons that let NaN through; the identity for 1, -inf, inf."""

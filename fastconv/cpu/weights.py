@@ -9,7 +9,7 @@ Order of accumulation per weight: images, rows of the result, its columns, one a
 from __future__ import annotations
 
 from collections import namedtuple
-from math import ceil, gcd
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed
 from .border import row_map, too_large
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .panels import in_turn, steps_between
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -290,30 +291,6 @@ def _expanded(p: Problem, tile: Tile) -> bool:
     return p.kw > 1 and ceil(icg * p.kw / tile.columns) < p.kw * ceil(icg / tile.columns)
 
 
-class _Steps(NamedTuple):
-    """What a panel holds: of the padded image every g-th row and, unless expanded, gx-th column; results q rows and qx columns apart."""
-
-    g: int
-    gx: int
-    q: int
-    qx: int
-    down: int  # rows between two taps
-    across: int  # columns
-    kh_rows: int  # rows that one output row reads
-    positions: int  # of a row
-
-
-def _steps(p: Problem, expanded: bool) -> _Steps:
-    # between the taps of one row or column of results, and the results of one tap, nothing is read
-    sh, sw = (p.sh if p.oh > 1 else p.dh), (p.sw if p.ow > 1 else p.dw)
-    dh, dw = (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else sw)
-    g, gx = gcd(sh, dh), gcd(sw, dw)
-    kh_rows = (p.kh - 1) * (dh // g) + 1
-    if expanded:
-        return _Steps(g, sw, sh // g, 1, dh // g, 0, kh_rows, p.ow)
-    return _Steps(g, gx, sh // g, sw // gx, dh // g, dw // gx, kh_rows, (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1)
-
-
 class _Split(NamedTuple):
     """How the work is cut: blocks of output channels and of columns of a unit, its taps; images and rows of a band."""
 
@@ -349,7 +326,7 @@ def _smaller(whole: int, part: int) -> int:
 def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
     """Sums and panels that fit the cache, units enough for the threads."""
     counts = oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
-    width, s = tile.mr * lanes, _steps(p, _expanded(p, tile))
+    width, s = tile.mr * lanes, steps_between(p, _expanded(p, tile))
     tile_bytes = width * tile.columns * size
     a, b, many = oc_blocks, column_blocks, taps
     seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
@@ -377,7 +354,7 @@ def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Spli
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Head, np.ndarray, int]:
     """The kernel's integers but for strides, its tables but for the result's, bytes of workspace of one thread."""
     expanded = _expanded(p, tile)
-    s, split = _steps(p, expanded), _split(p, tile, lanes, size, threads)
+    s, split = steps_between(p, expanded), _split(p, tile, lanes, size, threads)
     oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
     width, pitch = tile.mr * lanes, ceil(tile.columns / lanes) * lanes
     row = s.positions * pitch * size
@@ -409,7 +386,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
     kind = p.acc
     size, tile = KINDS[kind][2], _tile(p, t)
-    lanes, dtype = t.lanes(size), DTYPES[kind]
+    lanes = t.lanes(size)
     name = f"weights_{kind}_{tile.mr}x{tile.columns}_{lanes}"
     region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
     head, tables, scratch = _layout(p, tile, lanes, size, threads)
@@ -434,27 +411,5 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         seconds = costs.weights_seconds(p.replace(n=images), lanes, tile.mr, tile.columns, expanded)
         return region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
 
-    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        foreign = [array.dtype != dtype for array in (src, packed, dst)]
-        launches: dict[tuple[int, bool], Launch] = {}
-
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            if not p.n:
-                dst[...] = 0
-                return
-            result = np.empty(dst.shape, dtype) if foreign[2] else dst
-            for first in range(0, p.n, most):
-                arrays = src[first : first + most], packed[first : first + most]
-                # byte-swapped arrays, a launch's images at a time
-                image, grad = (array.astype(dtype) if odd else array for array, odd in zip(arrays, foreign, strict=False))
-                key = len(image), first > 0
-                if key not in launches:
-                    launches[key] = launch_of(*key, image, grad, result, fill)
-                launches[key](image, grad, None, result)
-            if foreign[2]:
-                dst[...] = result
-
-        return launch
-
-    return Plan(problem=p, algorithm="weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei, prepare_launch=prepare,
-                workspace=scratch * threads, threads=threads)  # fmt: skip
+    return Plan(problem=p, algorithm="weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei,
+                prepare_launch=in_turn(p, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip

@@ -67,32 +67,92 @@ def _emit_weights(
 
 
 @intrinsic(prefer_literal=True)
+def lanes_tile(
+    typing_context: Any, spec: Any, sums: Any, grad: Any, pixels: Any, offsets: Any, pixel_step: Any, row_step: Any, rows: Any, many: Any
+) -> Any:  # fmt: skip
+    """One vector of channels at ``taps`` taps.
+
+    ``sums[t][o] += sum_{y, x} grad[y][x][o] * pixels[y*row_step + x*pixel_step + offsets[t]][o]``
+
+    ``spec = (kind, lanes, taps, fma)``.  ``sums`` and ``grad`` are the addresses of dense vectors, ``offsets`` that of a table of bytes.
+    Order of accumulation: y, x.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _emit_lanes(builder, chosen, *arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 8), codegen
+
+
+def _emit_lanes(
+    builder: Any, spec: tuple[Any, ...], sums: Any, grad: Any, pixels: Any, offsets: Any, pixel_step: Any, row_step: Any, rows: Any,
+    many: Any,
+) -> None:  # fmt: skip
+    kind, lanes, taps, fma = spec
+    emit = Emitter(builder, kind, lanes, bool(fma))
+    acc = [emit.variable(emit.load(emit.offset(sums, t * emit.width))) for t in range(taps)]
+    away = [emit.load_integer(emit.offset(offsets, t * 8)) for t in range(taps)]
+    panel, row = emit.variable(grad), emit.variable(pixels)
+    with emit.loop(rows):
+        here = emit.variable(emit.get(row))
+        with emit.loop(many):
+            at, place = emit.get(here), emit.get(panel)
+            vector = emit.load(place)
+            for t in range(taps):
+                emit.set(acc[t], emit.multiply_add(vector, emit.load(emit.offset(at, away[t])), emit.get(acc[t])))
+            emit.set(here, emit.offset(at, pixel_step))
+            emit.set(panel, emit.offset(place, emit.width))
+        emit.set(row, emit.offset(emit.get(row), row_step))
+    for t in range(taps):
+        emit.store(emit.offset(sums, t * emit.width), emit.get(acc[t]))
+
+
+@intrinsic(prefer_literal=True)
 def turn(
     typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any
 ) -> Any:  # fmt: skip
     """``dst[e*pitch + r] = src[r*row_step + e]`` for ``e < many`` and ``r < lanes``, of rows beyond the last of ``rows`` again the last.
 
-    ``pitch`` and ``row_step`` are bytes.  Squares, the last of which overlaps the one before; of few elements one by one, and then what
-    lies at ``r >= rows`` may be left as it was.
+    ``pitch`` and ``row_step`` are bytes.  Squares, the last of which overlaps the one before; of few elements one by one.
     """
     name, width = literal(kind), literal(lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _emit_turn(Emitter(builder, name, width, False), *arguments[2:])
+        emit = Emitter(builder, name, width, False)
+        dst, pitch, src, row_step, rows, many = arguments[2:]
+
+        def line(r: int) -> Any:
+            within = builder.icmp_signed("<", emit.constant(r), rows)
+            return emit.offset(src, emit.times(row_step, builder.select(within, emit.constant(r), emit.offset(rows, -1))))
+
+        _emit_turn(emit, dst, pitch, [line(r) for r in range(width)], many)
         return context.get_dummy_value()
 
     return types.void(kind, lanes, *[types.int64] * 6), codegen
 
 
-def _emit_turn(emit: Emitter, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any) -> None:
+@intrinsic(prefer_literal=True)
+def turn_lines(typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, table: Any, away: Any, many: Any) -> Any:
+    """`turn` of the rows whose addresses a table holds, each ``away`` bytes further on."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, name, width, False)
+        dst, pitch, table, away, many = arguments[2:]
+        lines = [emit.offset(emit.load_integer(emit.offset(table, 8 * r)), away) for r in range(width)]
+        _emit_turn(emit, dst, pitch, lines, many)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 5), codegen
+
+
+def _emit_turn(emit: Emitter, dst: Any, pitch: Any, lines: list[Any], many: Any) -> None:
     build, lanes = emit.builder, emit.lanes
     last = emit.offset(many, -lanes)
     with build.if_else(build.icmp_signed(">=", last, emit.constant(0))) as (enough, few):
         with enough:
-            lines = []
-            for r in range(lanes):
-                within = build.icmp_signed("<", emit.constant(r), rows)
-                lines.append(emit.offset(src, emit.times(row_step, build.select(within, emit.constant(r), emit.offset(rows, -1)))))
             first = emit.variable(emit.constant(0))
             with emit.loop(emit.quotient(emit.offset(many, lanes - 1), lanes)):
                 start = emit.get(first)
@@ -105,20 +165,12 @@ def _emit_turn(emit: Emitter, dst: Any, pitch: Any, src: Any, row_step: Any, row
             if lanes > _FEWEST:
                 half = emit.of(emit.kind, lanes // 2)
                 for start in (0, half.lanes):
-                    place, line = emit.offset(dst, start * emit.itemsize), emit.offset(src, emit.times(row_step, start))
-                    _emit_turn(half, place, pitch, line, row_step, emit.offset(rows, -start), many)
+                    _emit_turn(half, emit.offset(dst, start * emit.itemsize), pitch, lines[start : start + half.lanes], many)
             else:
-                _emit_turn_singly(emit, dst, pitch, src, row_step, rows, many)
-
-
-def _emit_turn_singly(emit: Emitter, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any) -> None:
-    one = emit.of(emit.kind, 1)
-    to, line = emit.variable(dst), emit.variable(src)
-    with emit.loop(rows):
-        at, place = emit.variable(emit.get(line)), emit.variable(emit.get(to))
-        with emit.loop(many):
-            one.store(emit.get(place), one.load(emit.get(at)))
-            emit.set(at, emit.offset(emit.get(at), emit.itemsize))
-            emit.set(place, emit.offset(emit.get(place), pitch))
-        emit.set(line, emit.offset(emit.get(line), row_step))
-        emit.set(to, emit.offset(emit.get(to), emit.itemsize))
+                one = emit.of(emit.kind, 1)
+                for r, line in enumerate(lines):
+                    at, place = emit.variable(line), emit.variable(emit.offset(dst, r * emit.itemsize))
+                    with emit.loop(many):
+                        one.store(emit.get(place), one.load(emit.get(at)))
+                        emit.set(at, emit.offset(emit.get(at), emit.itemsize))
+                        emit.set(place, emit.offset(emit.get(place), pitch))

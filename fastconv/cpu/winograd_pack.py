@@ -10,6 +10,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.problem import DTYPES, Problem
+from ..planning.workspaces import new_result
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job, Region
@@ -17,7 +18,7 @@ from .winograd_tile import magnitudes, transformed_weights, turned_pixels
 
 HEAD = 16  # elements before the packed weights: whether they may be transformed
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
-Head = namedtuple("Head", "icg ocg blocks depth totals so sc sy sx")
+Head = namedtuple("Head", "icg ocg blocks depth past totals so sc sy sx")
 
 
 def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
@@ -61,7 +62,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
                             for lane in range(filters):
                                 poke(kind, turned + (c * 9 + tap) * vector + lane * size, peek(kind, place + lane * e.so))
                 to = at.dst + (HEAD + rest * taps * e.depth * lanes * width) * size + (cb * lanes * width + o) * size
-                transformed_weights(spec, to, width * size, pitch, turned, lanes)
+                transformed_weights(spec, to, width * size, pitch, turned, lanes, e.past)
                 magnitudes(spec, e.totals + (u * width + o) * size, turned, 9 * lanes)
 
     return winograd_pack
@@ -88,7 +89,7 @@ class Packing:
         icg, ocg = p.ic // p.g, p.oc // p.g
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
         count = p.g * blocks * (self.m + 2) ** 2 * depth * self.lanes * width
-        memory = np.empty(HEAD + count + wei.size + 64 // size, dtype)
+        memory = new_result((HEAD + count + wei.size + 64 // size,), dtype)
         first = -memory.ctypes.data % 64 // size
         packed = memory[first : first + HEAD + count + wei.size].reshape(1, 1, 1, -1)
         own = packed[0, 0, 0, HEAD + count :].reshape(wei.shape)
@@ -97,7 +98,8 @@ class Packing:
         source = wei if wei.dtype == dtype else own
         units = p.g * blocks * depth
         totals = np.empty((p.g, blocks, depth, width), dtype)
-        head = Head(icg, ocg, blocks, depth, totals.ctypes.data, *source.strides)
+        past = int(count * size > costs.WINOGRAD_PAST_BYTES and packed.ctypes.data % 64 == 0)
+        head = Head(icg, ocg, blocks, depth, past, totals.ctypes.data, *source.strides)
         scratch = (1 + 9 * self.lanes) * self.lanes * size
         seconds = costs.WINOGRAD_PACK_SECONDS * units * width
         values = np.zeros(8, dtype)

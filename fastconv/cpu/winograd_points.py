@@ -1,8 +1,8 @@
 """winograd_points: the matrices of F(m x m, 3 x 3), from points that come in pairs of opposite sign.
 
 ``out = A^T [(G w G^T) * (B^T x B)] A`` for a block ``x`` of ``m + 2`` pixels squared.  ``B^T`` interpolates polynomials at the points 0,
-the pairs ``+p, -p`` and infinity with leading coefficients of 1, ``A^T`` evaluates, and ``G`` carries all divisions; it is applied in
-float64 when weights are packed.  Pairs share their even and odd halves.  Lavin and Gray, arXiv:1509.09308.
+the pairs ``+p, -p`` and infinity with leading coefficients of 1, ``A^T`` evaluates, and ``G``, applied when
+weights are packed, carries all divisions.  Pairs share their even and odd halves.  Lavin and Gray, arXiv:1509.09308.
 """
 
 from __future__ import annotations

@@ -86,33 +86,33 @@ def transformed_pixels(
 
 
 @intrinsic(prefer_literal=True)
-def transformed_weights(typing_context: Any, spec: Any, dst: Any, dst_step: Any, dst_pitch: Any, src: Any, count: Any) -> Any:
+def transformed_weights(typing_context: Any, spec: Any, dst: Any, dst_step: Any, dst_pitch: Any, src: Any, count: Any, past: Any) -> Any:
     """``dst[c*dst_step + (i, j)*dst_pitch] = sum_{ky, kx} G[i, ky] G[j, kx] src[c, ky, kx]``, vectors, for ``count`` of c.
 
-    Computed in float64 and rounded once.
+    Stored past the caches where ``past`` is not 0: ``dst`` and the steps are then multiples of a vector's bytes.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, dst, dst_step, dst_pitch, src, count = arguments
+        _, dst, dst_step, dst_pitch, src, count, past = arguments
         kind, lanes, m, _, _, fma = chosen
-        emit, wide = Emitter(builder, kind, lanes, False), Emitter(builder, "f64", lanes, bool(fma))
-        transform = Transform(wide, m)
+        emit = Emitter(builder, kind, lanes, bool(fma))
+        transform = Transform(emit, m)
         to, place = emit.variable(dst), emit.variable(src)
         with emit.loop(count):
             w = [emit.load(emit.offset(emit.get(place), n * emit.width)) for n in range(9)]
-            if kind != "f64":
-                w = [builder.fpext(value, wide.vector) for value in w]
             columns = [transform.weights(w[kx::3]) for kx in range(3)]
-            for i in range(m + 2):
-                for j, value in enumerate(transform.weights([column[i] for column in columns])):
-                    narrow = value if kind == "f64" else builder.fptrunc(value, emit.vector)
-                    emit.store(emit.offset(emit.get(to), emit.times(dst_pitch, i * (m + 2) + j)), narrow)
+            values = [value for i in range(m + 2) for value in transform.weights([column[i] for column in columns])]
+            with emit.either(past) as (streamed, kept):
+                for block, store in ((streamed, emit.store_past), (kept, emit.store)):
+                    with block:
+                        for n, value in enumerate(values):
+                            store(emit.offset(emit.get(to), emit.times(dst_pitch, n)), value)
             emit.set(to, emit.offset(emit.get(to), dst_step))
             emit.set(place, emit.offset(emit.get(place), 9 * emit.width))
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 5), codegen
+    return types.void(spec, *[types.int64] * 6), codegen
 
 
 @intrinsic(prefer_literal=True)

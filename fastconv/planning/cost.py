@@ -41,9 +41,10 @@ COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
 DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
-# Taps and results of a row from which on columns of stride 2 are copied by phase instead: 256x256 k5 takes 22 us with pairs and 29 so, k7
-# 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212 (one core, Zen 4, 2026-11).
-PHASE_TAPS, PHASE_RESULTS = 7, 512
+# Columns of stride 2 are copied by phase instead in rows of so many results, or of fewer with so many taps: 256x256 k5 takes 22 us with
+# pairs and 29 so, k7 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212, 28x28 k7 of 16 channels 112 and 166 (one core, Zen 4, 2026-11).
+PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
+PHASE_FACTOR = 1.5  # longer so, since rows of stride 2 are used by half as many results: k11 845 us of 540, k21 2930 of 1980
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
@@ -83,6 +84,7 @@ WINOGRAD_CACHE_SHARE = 0.6
 WINOGRAD_BYTES_PER_SECOND = 8e10  # of weights and pixels beyond the second-level cache
 WINOGRAD_FAR_BYTES, WINOGRAD_FAR_BYTES_PER_SECOND = 24 << 20, 6e10  # of weights that no cache holds
 WINOGRAD_CALL_SECONDS = 1e-5  # flags are looked at
+WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past the caches: of 256 channels in 0.7 ms instead of 1.5
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
@@ -141,7 +143,8 @@ def _moving_seconds(p: Problem) -> float:
 
 def columns_by_phase(p: Problem) -> bool:
     """Whether `direct` copies columns by phase."""
-    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and (p.kw >= PHASE_TAPS or p.ow >= PHASE_RESULTS)))
+    pays = p.ow >= PHASE_RESULTS or (p.ow >= PHASE_FEW and p.kw >= PHASE_TAPS)
+    return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and pays))
 
 
 def _phase_seconds(p: Problem, lanes: int) -> float:
@@ -155,11 +158,11 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row, and what columns of a stride take longer."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
     by_phase = columns_by_phase(p)
-    paired = DIRECT_PAIR_FACTOR if p.sw == 2 and not by_phase else 1.0
+    strided = PHASE_FACTOR if by_phase else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
     taps = min(p.kh, DIRECT_ROWS)
     share = DIRECT_SHARE * min(1.0, DIRECT_ROWS * taps / (2 * (DIRECT_ROWS - 1 + taps)))
-    sums = vectors * p.taps * paired / (FMA_PER_SECOND * share)
+    sums = vectors * p.taps * strided / (FMA_PER_SECOND * share)
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
     phases = _phase_seconds(p, lanes) if by_phase else 0.0
@@ -215,7 +218,8 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     vectors = p.n * p.g * _padded(oc, mr * lanes) / lanes * _padded(p.oh, ny) * _padded(p.ow, nx)
     loads = (mr + ny * nx) / (mr * ny * nx)
     share = BLOCKED_SHARE if loads < BLOCKED_MOST_LOADS else BLOCKED_LOADING_SHARE
-    packed = p.n * p.g * ic * p.ih_padded * p.iw_padded * BLOCKED_PACK_SECONDS[p.src_layout]
+    in_place = p.src_layout == "nchw" and (p.kh, p.kw, p.sh, p.sw, p.ih_padded, p.iw_padded) == (1, 1, 1, 1, p.ih, p.iw)
+    packed = 0 if in_place else p.n * p.g * ic * p.ih_padded * p.iw_padded * BLOCKED_PACK_SECONDS[p.src_layout]
     sums = vectors * p.taps / (FMA_PER_SECOND * share)
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
 
@@ -266,6 +270,14 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * BLOCKED_SHARE) + BLOCKED_STORE_SECONDS * taps)
     packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
     return 2 * CALL_SECONDS + p.g * (sums + packed)
+
+
+def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
+    """A load and an FMA for each tap of a vector of output channels, and the packing of the panels, one for each channel of a group."""
+    vectors, icg = _padded(p.oc, lanes) / lanes, p.ic // p.g
+    sums = vectors * p.oh * p.ow * icg * (_padded(p.kh * p.kw, taps) + 1) / (FMA_PER_SECOND * BLOCKED_LOADING_SHARE)
+    packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded + p.oh * p.ow) * BLOCKED_PACK_SECONDS[p.src_layout]
+    return 2 * CALL_SECONDS + p.n * (sums + packed)
 
 
 def complex_seconds(p: Problem) -> float:

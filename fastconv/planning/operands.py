@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .problem import DTYPES, Problem
+from .addends import Addends, finish_type
+from .problem import DTYPES, Problem, Scaling, parse_scaling
 
 MOST_BYTES = 1 << 31  # of all arrays that are made for one problem
 
 
 class Operands(NamedTuple):
-    """``src``, ``wei`` and ``dst`` as `Plan` takes them, and the bias in the accumulator's type."""
+    """``src``, ``wei`` and ``dst`` as `Plan` takes them, and the bias in the accumulator's type or what else the epilogue reads."""
 
     src: np.ndarray
     wei: np.ndarray
     dst: np.ndarray
-    bias: np.ndarray | None
+    bias: Any
 
 
 def _shapes(p: Problem) -> tuple[tuple[int, int, int, int], ...]:
@@ -27,8 +28,13 @@ def _shapes(p: Problem) -> tuple[tuple[int, int, int, int], ...]:
     return {"fwd": (image, kernel, result), "bwd_data": (result, kernel, image), "bwd_weight": (image, result, kernel)}[p.op]
 
 
-def _bias(p: Problem) -> np.ndarray | None:
-    return np.zeros(p.ic if p.op == "bwd_data" else p.oc, DTYPES[p.acc]) if p.epilogue.startswith("bias") else None
+def _bias(p: Problem) -> Any:
+    bias = np.zeros(p.ic if p.op == "bwd_data" else p.oc, DTYPES[p.acc]) if p.epilogue.startswith("bias") else None
+    scaling = parse_scaling(p.epilogue)
+    if scaling == Scaling():
+        return bias
+    ones = np.ones(p.oc, finish_type(p))
+    return Addends(bias, ones, ones, np.zeros(_shapes(p)[2], finish_type(p)) if scaling.residual else None)
 
 
 def described(p: Problem) -> Operands:

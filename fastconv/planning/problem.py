@@ -7,6 +7,7 @@ four paddings.  The fill value of the constant border is an argument of the run,
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ STRUCTURES = ("full", "rank1", "box", "identity", "zero")  # and lowrank(r), of 
 _LOW_RANK = re.compile(r"lowrank\([1-9]\d*\)")
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
 ROUNDINGS = ("saturate", "half_up")  # of float sums in an integer result; without one they are converted as C converts
+SCALINGS = ("scale", "shift", "residual")  # of a sum: a factor and an addend of its channel, an addend of its own
 ORDERS = ("any", "raster", "symmetric", "antisymmetric")
 
 # Problem's short names, in NumPy's kind order; longdouble's width differs by platform, its name does not.
@@ -96,8 +98,9 @@ class Problem:
     src_layout, wei_layout : str
         ``nchw | nhwc`` (the result has the source's layout) and ``oihw | hwio``.
     epilogue : str
-        What follows the sum, joined by ``+``: ``bias``, an activation (``leaky_relu:0.01`` carries its slope), a rounding: in an
-        integer result ``saturate`` rounds half to even and ``half_up`` takes floor(x + 1/2), both clip and make NaN 0.
+        What follows the sum, joined by ``+``: ``bias``, ``scale``, ``shift``, ``residual`` (integer sums are scaled and shifted in
+        float32), an activation (``leaky_relu:0.01`` carries its slope), a rounding: in an integer result ``saturate`` rounds half to
+        even and ``half_up`` takes floor(x + 1/2), both clip and make NaN 0; ``saturate:128`` adds 128 before it clips.
     precision : str
         ``strict`` (direct sums only), ``default`` or ``fast``.
     order : str
@@ -177,8 +180,9 @@ class Problem:
         for name in ("ic", "oc"):
             if getattr(self, name) % self.g:
                 raise ValueError(f"{name} must be divisible by groups={self.g}, got {getattr(self, name)}")
-        rounding = parse_epilogue(self.epilogue).rounding
-        if rounding is not None and not (DTYPES[self.dst].kind in "iu" and DTYPES[self.acc].kind == "f"):
+        rounding, scaling = parse_epilogue(self.epilogue).rounding, parse_scaling(self.epilogue)
+        floats = DTYPES[self.acc].kind == "f" or scaling.scale or scaling.shift
+        if rounding is not None and not (DTYPES[self.dst].kind in "iu" and floats):
             raise ValueError(f"epilogue {rounding} is for float sums in an integer result, got acc {self.acc} and dst {self.dst}")
         if self.order.endswith("symmetric") and (min(self.kh, self.kw) > 1 or self.taps % 2 == 0):
             raise ValueError(f"order {self.order} is for an odd number of taps in one row or column, got {(self.kh, self.kw)}")
@@ -351,18 +355,23 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
         else:
             return values
     epilogue = part.replace("leaky-relu", "leaky_relu").replace("half-up", "half_up")
-    if epilogue.split("+")[0].split(":")[0] in ("bias", *ACTIVATIONS, *ROUNDINGS):
+    if epilogue.split("+")[0].split(":")[0] in ("bias", *SCALINGS, *ACTIVATIONS, *ROUNDINGS):
         parse_epilogue(epilogue)
         return {"epilogue": epilogue}
     raise ValueError(f"problem text {text!r}: cannot read {part!r}")
 
 
 def not_computed(
-    p: Problem, *ops: str, orders: tuple[str, ...] = ("any",), roundings: tuple[str | None, ...] = (None,), masked: bool = False
+    p: Problem,
+    *ops: str,
+    orders: tuple[str, ...] = ("any",),
+    roundings: tuple[str | None, ...] = (None,),
+    masked: bool = False,
+    scalings: bool = False,
 ) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
-    Every algorithm's ``reject`` begins with it.
+    ``scalings``: whether it computes what `parse_scaling` reads.  Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -378,6 +387,8 @@ def not_computed(
     rounding = parse_epilogue(p.epilogue).rounding
     if rounding not in roundings:
         return f"does not round as {rounding}"
+    if not scalings and parse_scaling(p.epilogue) != Scaling():
+        return f"does not fuse {p.epilogue}"
     for name in _UNREAD:
         if getattr(p, name) != _DEFAULTS[name]:
             return f"computes {name} {_DEFAULTS[name]}, not {getattr(p, name)}"
@@ -393,24 +404,58 @@ class Finish(NamedTuple):
     rounding: str | None = None
 
 
+class Scaling(NamedTuple):
+    """What else follows a sum: whether its channel has a factor and an addend, whether it has an addend of its own; the zero point."""
+
+    scale: bool = False
+    shift: bool = False
+    residual: bool = False
+    zero: int = 0
+
+
 def parse_epilogue(epilogue: str) -> Finish:
-    """A problem's ``epilogue`` text, taken apart.
+    """A problem's ``epilogue`` text, taken apart, but for what `parse_scaling` reads.
 
     Examples
     --------
-    >>> parse_epilogue("bias+leaky_relu:0.2")
+    >>> parse_epilogue("bias+scale+leaky_relu:0.2")
     Finish(bias=True, activation='leaky_relu', slope=0.2, rounding=None)
     """
+    return _parsed(epilogue)[0]
+
+
+def parse_scaling(epilogue: str) -> Scaling:
+    """The words of a problem's ``epilogue`` text that `parse_epilogue` leaves.
+
+    Examples
+    --------
+    >>> parse_scaling("bias+scale+relu+saturate:128")
+    Scaling(scale=True, shift=False, residual=False, zero=128)
+    """
+    return _parsed(epilogue)[1]
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(epilogue: str) -> tuple[Finish, Scaling]:
     parts = epilogue.split("+") if epilogue else []
     bias = parts[:1] == ["bias"]
-    rounding = parts.pop() if len(parts) > bias and parts[-1] in ROUNDINGS else None
-    if len(parts) == bias:
-        return Finish(bias, rounding=rounding)
-    name, _, slope = parts[-1].partition(":")
-    if len(parts) > bias + 1 or name not in ACTIVATIONS or bool(slope) != (name == "leaky_relu"):
-        raise ValueError(f"epilogue must be any of 'bias', one of {', '.join(ACTIVATIONS)} (leaky_relu:SLOPE), "
+    del parts[: int(bias)]
+    words = dict.fromkeys(SCALINGS, False)
+    for word in SCALINGS:
+        words[word] = parts[:1] == [word]
+        del parts[: int(words[word])]
+    rounding: str | None = None
+    zero = 0
+    if parts and parts[-1].partition(":")[0] in ROUNDINGS:
+        rounding, given, number = parts.pop().partition(":")
+        if given and not (rounding == "saturate" and re.fullmatch(r"-?\d{1,4}", number)):
+            raise ValueError(f"epilogue must have a whole zero point behind 'saturate' alone, got {epilogue!r}")
+        zero = int(number or 0)
+    name, _, slope = parts[0].partition(":") if parts else (None, "", "")
+    if len(parts) > 1 or name not in (None, *ACTIVATIONS) or bool(slope) != (name == "leaky_relu"):
+        raise ValueError(f"epilogue must be any of 'bias', {', '.join(SCALINGS)}, one of {', '.join(ACTIVATIONS)} (leaky_relu:SLOPE), "
                          f"one of {', '.join(ROUNDINGS)}, in this order and joined by '+', got {epilogue!r}")  # fmt: skip
-    return Finish(bias, name, float(slope) if slope else 0.0, rounding)
+    return Finish(bias, name, float(slope) if slope else 0.0, rounding), Scaling(**words, zero=zero)
 
 
 def border_indices(first: int, count: int, step: int, extent: int, border: str) -> np.ndarray:

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from . import cost as costs
+from .addends import bias_of, scaled
 from .plans import Plan
-from .problem import DTYPES, OPS, ORDERS, ROUNDINGS, Problem, border_indices, not_computed, parse_epilogue
+from .problem import DTYPES, OPS, ORDERS, ROUNDINGS, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
 
 CASES = "every problem"
 
 
 def reject(p: Problem, t: Any) -> str | None:
     """None: nothing is refused except what no algorithm knows."""
-    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS))
+    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS), scalings=p.op == "fwd")
 
 
 def cost(p: Problem, t: Any) -> float:
@@ -68,11 +69,19 @@ def _forward(p: Problem, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | No
         for ky, kx, pixels in _terms(p, src, fill):
             acc += _sum_channels(wei[..., ky, kx], pixels)
         result = acc.reshape(p.n, p.oc, p.oh, p.ow)
-        if bias is not None:
-            result += bias.astype(acc_type, copy=False)[:, None, None]
-        result = activate(p.epilogue, result)
-        rounding = parse_epilogue(p.epilogue).rounding
-        np.copyto(dst, rounded(rounding, result, dst.dtype) if rounding else result, casting="unsafe")
+        addend = bias_of(bias)
+        if addend is not None:
+            result += addend.astype(acc_type, copy=False)[:, None, None]
+        finish(p, result, bias, dst)
+
+
+def finish(p: Problem, sums: np.ndarray, addends: Any, dst: np.ndarray) -> None:
+    """Write what the epilogue makes of sums with their bias."""
+    result = activate(p.epilogue, scaled(p, sums, addends))
+    rounding = parse_epilogue(p.epilogue).rounding
+    if rounding:
+        result = rounded(rounding, result, dst.dtype, parse_scaling(p.epilogue).zero)
+    np.copyto(dst, result, casting="unsafe")
 
 
 def _terms(p: Problem, src: np.ndarray, fill: Any) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -115,8 +124,10 @@ def activate(epilogue: str, x: np.ndarray) -> np.ndarray:
     return special.expit(x) * (x if name == "silu" else one)
 
 
-def rounded(rounding: str, values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def rounded(rounding: str, values: np.ndarray, dtype: np.dtype[Any], zero: int = 0) -> np.ndarray:
     """Floats in an integer type: rounded half to even (``saturate``) or half up (``half_up``), then clipped; NaN becomes 0.
+
+    ``zero`` is added before it is clipped.
 
     Examples
     --------
@@ -126,6 +137,8 @@ def rounded(rounding: str, values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarr
     """
     limits = np.iinfo(dtype)
     whole = np.rint(values) if rounding == "saturate" else np.floor(values + values.dtype.type(1 / 2))
+    if zero:
+        whole = np.where(np.isnan(whole), 0, whole) + values.dtype.type(zero)
     above = whole >= float(limits.max)  # as a float, the largest of 64 bits is one too large to convert
     inside = np.where(above | np.isnan(whole), 0, np.maximum(whole, float(limits.min)))
     result: np.ndarray = inside.astype(dtype)

@@ -1,0 +1,292 @@
+"""blocked_pack: the panel of pixels and the blocks of weights that the tiles of `blocked` read.
+
+An element of either holds ``q`` channels: one float, two integers of 16 bits or four of 8.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from ..planning import cost as costs
+from ..planning.calls import Bounded
+from ..planning.plans import Launch
+from ..planning.problem import DTYPES, Problem
+from ..planning.workspaces import new_result
+from .blocked_tile import DEPTH, Form, Shape
+from .border import Span, stage_row
+from .compile import helper
+from .convert import copy_as, stored_bytes
+from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .simd import KINDS, Emitter, literal
+from .threads import Job, Region
+
+LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
+MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no tap reads of one
+# The integers that the kernel receives: those of the tile, these, the span of a packed row, the panel's offset of each tap, the row map,
+# image column and panel place of each packed column, the two column maps.  ``icg`` counts elements, ``channels`` channels of a group;
+# ``head`` bytes lie before the weights.
+Head = namedtuple(
+    "Head",
+    "planes icg channels ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns phase bias map_rows "
+    "nleft channels_last row panel_rows head way sn sc sy sx dn",
+)
+HEAD_AT = 8 * len(Shape._fields)
+TABLES_AT, SPAN_BYTES = HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
+
+
+@intrinsic(prefer_literal=True)
+def _pack_pixel(typing_context: Any, part: Any, lanes: Any, stored: Any, flip: Any, dst: Any, src: Any, count: Any) -> Any:
+    """``count`` channels of one pixel, of type ``stored``, side by side as ``part``; the bits of ``flip`` flipped."""
+    kind, width, source, bits = literal(part), literal(lanes), literal(stored), literal(flip)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        copy_as(Emitter(builder, kind, width, False), source, *arguments[4:], bits)
+        return context.get_dummy_value()
+
+    return types.void(part, lanes, stored, flip, *[types.int64] * 3), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _interleave(typing_context: Any, lanes: Any, q: Any, flip: Any, dst: Any, src: Any, step: Any, count: Any) -> Any:
+    """``count`` elements of 32 bits: parts x of ``q`` rows that are ``step`` bytes apart, the bits of ``flip`` in each flipped.
+
+    Whole vectors: reads and writes up to ``lanes`` elements beyond the end.
+    """
+    width, parts, bits = literal(lanes), literal(q), literal(flip)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, src, step, count = arguments[3:]
+        emit = Emitter(builder, "i32", width, False)
+        to, place = emit.variable(dst), emit.variable(src)
+        with emit.loop(emit.quotient(emit.offset(count, width - 1), width)):
+            size = emit.itemsize // parts
+            rows = [emit.of(f"i{8 * size}").load(emit.offset(emit.get(place), emit.times(step, n))) for n in range(parts)]
+            while len(rows) > 1:
+                size *= 2
+                wide = emit.of(f"i{8 * size}")
+                zipped = [emit.pick(a, b, [n + side for n in range(width) for side in (0, width)])
+                          for a, b in zip(rows[::2], rows[1::2], strict=True)]  # fmt: skip
+                rows = [builder.bitcast(row, wide.vector) for row in zipped]
+            every = sum((bits & 0xFF) << 8 * n for n in range(4))  # of bytes alone bits are flipped
+            emit.store(emit.get(to), builder.xor(rows[0], emit.number(every)) if bits else rows[0])
+            emit.set(to, emit.offset(emit.get(to), emit.width))
+            emit.set(place, emit.offset(emit.get(place), emit.width // parts))
+        return context.get_dummy_value()
+
+    return types.void(lanes, q, flip, *[types.int64] * 4), codegen
+
+
+def panel_packer(form: Form, lanes: int) -> Any:
+    """The function that packs the rows of a band for one pass over the channels.
+
+    Signed bytes whose products are added by VNNI are made unsigned: 128 more.
+    """
+    kind, q, stored = form.kind, form.q, form.src
+    size = KINDS[kind][2]
+    # of a channel within an element
+    part = kind if q == 1 else f"i{8 * size // q}"
+    wide, part_bytes, flip = lanes * q, stored_bytes(stored), flipped(form)
+    own_bytes = size // q
+    together = LINES // q
+
+    @helper
+    def pack_panel(at: Any, plane: Any, panel: Any, lines_at: Any, first_row: Any, rows: Any, many: Any, channels: Any) -> None:
+        """``many`` elements of ``channels`` channels, rows ``first_row ..`` of those that are multiples of g."""
+        s, e = integers(at.extents, Shape), integers(at.extents + HEAD_AT, Head)
+        row_span = at.extents + TABLES_AT
+        row_at = row_span + SPAN_BYTES + s.taps * 8
+        column_at = row_at + e.map_rows * 8
+        place_at = column_at + e.columns * 8
+        maps = place_at + (e.columns + e.nleft) * 8
+        fill, fill_part = peek(kind, at.values), peek(part, at.values + (5 * size if q > 1 else 0))
+        blocks = (many + DEPTH - 1) // DEPTH
+        line_bytes = (e.columns * e.gx + 2 * lanes) * size
+        joined_at = lines_at + LINES * line_bytes
+        unread_at = joined_at + LINES // 2 * line_bytes
+        dense, pairs = e.qx * e.gx == 1 and e.sx == part_bytes, e.qx * e.gx == 2 and e.sx == part_bytes
+        for r in range(rows):
+            row = peek("i64", row_at + (first_row + r) * e.g * 8)
+            line = plane + row * e.sy
+            if e.channels_last:
+                for x in range(e.columns):
+                    column = peek("i64", column_at + x * 8)
+                    place = panel + r * e.row + peek("i64", place_at + x * 8)
+                    pixel = line + column * e.sx
+                    if row < 0 or column < 0:
+                        for cb in range(blocks):
+                            fill_row(kind, lanes, place + cb * s.block, DEPTH, fill)
+                    else:
+                        for cb in range(blocks - 1):
+                            _pack_pixel(part, wide, stored, flip, place + cb * s.block, pixel + cb * DEPTH * q * part_bytes, DEPTH * q)
+                        done = (blocks - 1) * DEPTH * q
+                        _pack_pixel(part, wide, stored, flip, place + (blocks - 1) * s.block, pixel + done * part_bytes, channels - done)
+                continue
+            for c0 in range(0, many, together):
+                to = panel + c0 // DEPTH * s.block + r * e.row + c0 % DEPTH * s.channel
+                block_lines = min(together, many - c0)
+                if row < 0:
+                    for c in range(block_lines):
+                        fill_row(kind, lanes, to + c * s.channel, e.qx * e.phase, fill)
+                elif dense or pairs:
+                    if q > 1:
+                        for c in range(block_lines * q):
+                            source = line + min(c0 * q + c, channels - 1) * e.sc
+                            stage_row(part, wide, stored, lines_at + c * line_bytes, source, row_span, maps, fill_part)
+                        for c in range(block_lines):
+                            joined = to + c * s.channel if dense else joined_at + c * line_bytes
+                            _interleave(lanes, q, flip, joined, lines_at + c * q * line_bytes, line_bytes, e.columns * e.gx)
+                    else:
+                        for c in range(block_lines):
+                            joined = to + c * s.channel if dense else lines_at + c * line_bytes
+                            stage_row(part, wide, stored, joined, line + (c0 + c) * e.sc, row_span, maps, fill_part)
+                    if pairs:
+                        # padded rows, then their even and odd columns; the odd ones of gx = 2 are read by no tap
+                        for c in range(block_lines):
+                            even = to + c * s.channel
+                            odd = even + e.phase * size if e.qx == 2 else unread_at
+                            joined = (joined_at if q > 1 else lines_at) + c * line_bytes
+                            split(kind, lanes, even, odd, joined, (e.columns * e.gx + 1) // 2)
+                else:
+                    for c in range(block_lines):
+                        for x in range(e.columns):
+                            column = peek("i64", column_at + x * 8)
+                            place = to + c * s.channel + peek("i64", place_at + x * 8)
+                            if column < 0:
+                                poke(kind, place, fill)
+                            else:
+                                for j in range(q):
+                                    source = line + min((c0 + c) * q + j, channels - 1) * e.sc + column * e.sx
+                                    _pack_pixel(part, 1, stored, flip, place + j * own_bytes, source, 1)
+
+    return pack_panel
+
+
+def flipped(form: Form) -> int:
+    """The bits of a source's channel that are flipped in the panel."""
+    return -128 if (form.how, form.src) == ("bytes", "i8") else 0
+
+
+# What the kernel that packs weights receives; behind them, for each channel and tap, the offsets in the caller's weights and in a block.
+Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square")
+_FILTERS_BYTES = 8 * len(Filters._fields)
+
+
+@intrinsic(prefer_literal=True)
+def _pack_square(typing_context: Any, kind: Any, lanes: Any, src: Any, step: Any, last: Any, places: Any, dst: Any) -> Any:
+    """``lanes`` elements of each of ``lanes`` filters, ``step`` bytes apart (those beyond ``last`` repeat it), turned.
+
+    Element j of all filters goes to ``dst`` plus the j-th of the integers at ``places``.
+    """
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        src, step, last, places, dst = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        rows = []
+        for n in range(width):
+            number = builder.select(builder.icmp_signed("<", emit.constant(n), last), emit.constant(n), last)
+            rows.append(emit.load(emit.offset(src, emit.times(number, step))))
+        for n, column in enumerate(emit.transpose(rows)):
+            emit.store(emit.offset(dst, emit.load_integer(emit.offset(places, 8 * n))), column)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 5), codegen
+
+
+def _filters_factory(kind: str, lanes: int) -> Any:
+    """Weights as ``[g][o / width][c / 16][tap][c % 16][o % width]``; filters beyond the last are zeros, or repeat it.
+
+    A unit of work is one vector of filters.  ``at.src`` are the caller's weights, of any strides, ``at.dst`` the packed ones.
+    """
+    size = KINDS[kind][2]
+
+    def pack_filters(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Filters)
+        sources = at.extents + _FILTERS_BYTES
+        places = sources + e.rows * 8
+        for u in range(u0, u1):
+            group, o = u // e.many, u % e.many * lanes
+            filters = at.src + group * e.wg + o * e.wo
+            to = at.dst + group * e.group_bytes + o // e.width * e.block_bytes + o % e.width * size
+            last = min(lanes, e.ocg - o) - 1
+            if last < lanes - 1:
+                for j in range(e.rows):
+                    fill_row(kind, lanes, to + peek("i64", places + j * 8), lanes, peek(kind, at.values))
+            if last < 0:
+                continue
+            if e.square and e.rows >= lanes:
+                for first in range(0, e.rows, lanes):
+                    j = min(first, e.rows - lanes)
+                    _pack_square(kind, lanes, filters + j * size, e.wo, last, places + j * 8, to)
+            elif e.wo == size:
+                for j in range(e.rows):
+                    place = to + peek("i64", places + j * 8)
+                    copy(kind, lanes, place, filters + peek("i64", sources + j * 8), last + 1)
+            else:
+                for j in range(e.rows):
+                    place, source = to + peek("i64", places + j * 8), filters + peek("i64", sources + j * 8)
+                    for lane in range(last + 1):
+                        poke(kind, place + lane * size, peek(kind, source + lane * e.wo))
+
+    return pack_filters
+
+
+class FilterPacker:
+    """Packs a problem's weights for tiles of ``width`` output channels; the launches of a few strides are remembered.
+
+    ``p`` is the problem whose channels are elements of type ``kind``; ``head`` elements before the weights are left to the caller.
+    """
+
+    def __init__(self, p: Problem, kind: str, lanes: int, width: int, threads: int, head: int = 0) -> None:
+        self._p, self._kind, self._lanes, self._width, self._threads, self.head = p, kind, lanes, width, threads, head
+        self._region = Region(f"pack_filters_{kind}_{lanes}", _filters_factory, (kind, lanes), kind)
+        self._launches: Bounded[Launch] = Bounded(4)
+        self._icg, self._ocg, self._taps = p.ic // p.g, p.oc // p.g, p.kh * p.kw
+        self._blocks = -(-self._ocg // width)
+
+    def __call__(self, p: Problem, wei: np.ndarray) -> np.ndarray:
+        """``(1, 1, 1, n)``."""
+        dtype = DTYPES[self._kind]
+        wei = wei.astype(dtype, copy=False)
+        size = self._p.g * self._blocks * self._width * self._icg * self._taps
+        packed = new_result((1, 1, 1, self.head + size), dtype)
+        filters = packed[..., self.head :]
+        launch = self._launches.get(wei.strides)
+        if launch is None:
+            launch = self._launches.keep(wei.strides, self._launch(wei, filters))
+        launch(wei, filters, None, filters)
+        return packed
+
+    def _rows(self) -> np.ndarray:
+        """The place of each channel and tap in a block."""
+        channel, tap = np.divmod(np.arange(self._icg * self._taps), self._taps)
+        block = channel // DEPTH * DEPTH
+        return block * self._taps + tap * np.minimum(self._icg - block, DEPTH) + channel - block
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        """The elements as ``(oc, ic/g, kh, kw)``."""
+        p = self._p
+        filters = packed[0, 0, 0, self.head :].reshape(p.g, self._blocks, -1, self._width)[:, :, self._rows()]
+        filters = filters.transpose(0, 1, 3, 2).reshape(p.g, self._blocks * self._width, -1)[:, : self._ocg]
+        return filters.reshape(p.oc, self._icg, p.kh, p.kw)
+
+    def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
+        p, size, ocg, rows = self._p, filters.itemsize, self._ocg, self._icg * self._taps
+        wo, wc, wy, wx = wei.strides
+        channel, tap = np.divmod(np.arange(rows), self._taps)
+        sources = channel * wc + tap // p.kw * wy + tap % p.kw * wx
+        many = self._blocks * self._width // self._lanes
+        square = bool((sources == np.arange(rows) * size).all())
+        block_bytes = self._width * rows * size
+        integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=ocg * wo, wo=wo, group_bytes=self._blocks * block_bytes,
+                           block_bytes=block_bytes, square=int(square))  # fmt: skip
+        extents = np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
+        seconds = filters.nbytes / costs.BYTES_PER_SECOND
+        return self._region.launcher(extents, np.zeros(8, filters.dtype), 0, p.g * many, self._threads, seconds, wei, filters, filters)

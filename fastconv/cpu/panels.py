@@ -1,0 +1,69 @@
+"""panels: what the kernels of the weights' gradient have in common: which pixels their panels hold, images in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem
+
+
+class Steps(NamedTuple):
+    """What a panel holds: of the padded image every g-th row and, unless expanded, gx-th column; results q rows and qx columns apart."""
+
+    g: int
+    gx: int
+    q: int
+    qx: int
+    down: int  # rows between two taps
+    across: int  # columns
+    kh_rows: int  # rows that one output row reads
+    positions: int  # of a row
+
+
+def steps_between(p: Problem, expanded: bool = False) -> Steps:
+    """The steps of a problem; ``expanded``: a row is packed anew for each column of the kernel."""
+    # between the taps of one row or column of results, and the results of one tap, nothing is read
+    sh, sw = (p.sh if p.oh > 1 else p.dh), (p.sw if p.ow > 1 else p.dw)
+    dh, dw = (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else sw)
+    g, gx = gcd(sh, dh), gcd(sw, dw)
+    kh_rows = (p.kh - 1) * (dh // g) + 1
+    if expanded:
+        return Steps(g, sw, sh // g, 1, dh // g, 0, kh_rows, p.ow)
+    return Steps(g, gx, sh // g, sw // gx, dh // g, dw // gx, kh_rows, (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1)
+
+
+def in_turn(p: Problem, most: int, launch_of: Callable[[int, int, np.ndarray, np.ndarray, np.ndarray, Any], Launch]) -> Any:
+    """A plan's ``prepare_launch`` that runs ``most`` images at a time, the sums going on in the result.
+
+    ``launch_of(images, resume, src, grad, dst, fill)`` prepares a launch for arrays of the sums' type.
+    """
+    dtype = DTYPES[p.acc]
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        foreign = [array.dtype != dtype for array in (src, packed, dst)]
+        launches: dict[tuple[int, bool], Launch] = {}
+
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            if not p.n:
+                dst[...] = 0
+                return
+            result = np.empty(dst.shape, dtype) if foreign[2] else dst
+            for first in range(0, p.n, most):
+                arrays = src[first : first + most], packed[first : first + most]
+                # byte-swapped arrays, a launch's images at a time
+                image, grad = (array.astype(dtype) if odd else array for array, odd in zip(arrays, foreign, strict=False))
+                key = len(image), first > 0
+                if key not in launches:
+                    launches[key] = launch_of(*key, image, grad, result, fill)
+                launches[key](image, grad, None, result)
+            if foreign[2]:
+                dst[...] = result
+
+        return launch
+
+    return prepare

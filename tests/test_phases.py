@@ -1,0 +1,52 @@
+"""Columns of a stride, which `direct` copies phase by phase: every target's vectors, borders wider than a vector, rows of few results."""
+
+import pytest
+
+from fastconv.cpu import direct
+from fastconv.cpu.target import TARGETS
+from fastconv.planning import cost
+from fastconv.planning.planner import plan_problem
+from fastconv.planning.problem import Problem
+from tests.oracles import assert_close, assert_same_bits, assert_within, stored, truth
+from tests.problems import operands, result_array
+
+PROBLEMS = ("ih9iw150_k3_sh1sw3_p1", "ih11iw200_k3_sh1sw2_p1_wrap", "ih5iw9_k3_sh1sw3_p2", "ih12iw40_k4_sh1sw4_d2_pl40pr37_reflect",
+            "n2_g2_ic4ih8iw77_oc6kh3kw8_sh1sw2_pl3_bias", "ih6iw15_kh2kw9_sh1sw2_pl5pr4_edge", "ih4iw301_kh1kw2_sh1sw7")  # fmt: skip
+
+
+def result(p, target, threads, src, wei, bias):
+    plan = direct.build(p, target, plan_problem, threads)
+    dst = result_array(p)
+    plan.run(src, plan.pack(wei), bias, dst)
+    return plan, dst
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_columns_by_phase(target, exercised, monkeypatch):
+    monkeypatch.setattr(cost, "PHASE_FEW", 1)
+    monkeypatch.setattr(cost, "PHASE_TAPS", 1)
+    for text in PROBLEMS:
+        p = Problem.parse(f"{text}_f32")
+        for integers in (True, False):
+            operated = operands(p, integers)
+            plan, dst = result(p, target, 2, *operated)
+            assert plan.kernel.endswith("_s10"), plan.kernel
+            exact = truth(p, *operated)
+            if integers:
+                assert_close(dst, stored(p, exact), 0, f"{plan}")
+            else:
+                assert_within(dst, p, exact, "direct", f"{plan}")
+        exercised("direct", f"phases {target.name} {text}")
+
+
+def test_the_same_bits_as_pairs_picked_out_of_vectors(monkeypatch):
+    for text in ("ih9iw150_k5_sh1sw2_p2", "ih20iw90_kh9kw4_sh1sw2_d2"):
+        p = Problem.parse(f"{text}_f32")
+        operated = operands(p)
+        results = []
+        for taps in (1, 99):
+            monkeypatch.setattr(cost, "PHASE_TAPS", taps)
+            plan, dst = result(p, TARGETS[0], 1, *operated)
+            assert plan.kernel.endswith("_s10" if taps == 1 else "_s12")
+            results.append(dst)
+        assert_same_bits(*results, text)
