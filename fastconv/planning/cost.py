@@ -117,6 +117,8 @@ APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 CUDA_LAUNCH_SECONDS = 3e-6
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
+CUDA_CHANNELS_SHARE = 0.4
+CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
 CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
 CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
@@ -305,8 +307,11 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
 
 
 def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
-    """The longer of memory's time and the multiply-adds', and a launch."""
-    sums = p.flops / 2 / (CUDA_DIRECT_SHARE * fma)
+    """The longer of memory's time and the multiply-adds' of whole blocks, and a launch."""
+    rows, columns = CUDA_DIRECT_BLOCK
+    sums = p.n * p.oc * _padded(p.oh, rows) * _padded(p.ow, columns) * p.taps
+    # every channel of results loads every pixel of its group again, which the first-level caches cannot do at the peak
+    sums = sums / ((CUDA_DIRECT_SHARE if p.ic == p.g else CUDA_CHANNELS_SHARE) * fma)
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
 
 
