@@ -18,8 +18,8 @@ from scipy import special
 from fastconv.cpu import fft_repair
 from fastconv.planning.problem import DTYPES, parse_epilogue
 
-# C of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {"fft": fft_repair.MOST_ERROR}
+# C of the algorithms that do not add up the products of the direct formula; of some a function of the problem
+TRANSFORM = {"fft": fft_repair.MOST_ERROR, "cuda winograd": lambda p: 32 + 2 * (p.ic // p.g)}
 # relative error of a factor, of algorithms that round pixels and weights before they multiply (precision "fast")
 REDUCED = {"tensor": 2.0**-11}
 # largest |slope| of each activation
@@ -174,7 +174,8 @@ def bound(p, exact, algorithm=None):
     if not u:
         return np.zeros(exact.value.shape)
     if algorithm in TRANSFORM:
-        allowed = TRANSFORM[algorithm] * u * exact.scale + 8 * u * exact.magnitude
+        constant = TRANSFORM[algorithm]
+        allowed = (constant(p) if callable(constant) else constant) * u * exact.scale + 8 * u * exact.magnitude
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
     if algorithm in REDUCED:
@@ -195,6 +196,11 @@ def bound(p, exact, algorithm=None):
     if dst != acc and dst.kind in "fc":
         allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + float(np.finfo(dst).smallest_subnormal)
     return allowed
+
+
+def of_card(name):
+    """Under which name a CUDA algorithm's tolerance is stated: its own, unless it differs from that of the CPU's namesake."""
+    return f"cuda {name}" if f"cuda {name}" in TRANSFORM else name
 
 
 def stored(p, exact):
