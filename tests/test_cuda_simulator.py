@@ -58,6 +58,25 @@ def marked():
                 yield pytest.param(name, case, slow, id=f"{name}-{case}", marks=marks)
 
 
+CODE = """
+import dataclasses
+from fastconv.cuda import compile, target, winograd
+target.SM90 = dataclasses.replace(target.SM90, units=1)
+winograd.MOST_PLACE = 0
+simulated = compile.simulated
+compile.simulated = lambda kernel: print(kernel.name) or simulated(kernel)
+from tests.simulated import main
+main()
+"""
+
+
+def test_winograd_of_large_layers():
+    """Kernels that small layers do not get, 64 output channels to a block, and small images do not need, with places of 64 bits."""
+    lines = child(CODE, "winograd ic9ih4iw7_oc64k3_p1_nhwc_hwio_bias", NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
+    assert "winograd_f32_64x32_nhwc_wide" in lines
+    assert lines[-1].endswith(": right"), lines[-1].replace("\\n", "\n")
+
+
 @pytest.mark.parametrize(("algorithm", "case", "slow"), [*marked()])
 def test_case(algorithm, case, slow, record_property):
     answer = verdicts(algorithm, slow)[f"{algorithm} {case}"]
