@@ -64,14 +64,14 @@ def device_operands(p):
 def check(name, p):
     """None, or how an algorithm's result differs from the truth by more than tests/oracles.py allows."""
     from fastconv.cuda.copy import addend, converted
-    from tests.oracles import assert_within, truth
+    from tests.oracles import assert_within, of_card, truth
 
     (src, wei, bias, dst), host = device_operands(p)
     plan = plan_problem(p, target.detect(), algorithm=name)
     plan.run(src, plan.pack(wei), None if bias is None else addend(p.acc, bias, src.device), dst)
     got = transfer.to_host(converted(dst, dst.dtype))
     try:
-        assert_within(got, p, truth(p, *host), name, name)
+        assert_within(got, p, truth(p, *host), of_card(name), name)
     except AssertionError as error:
         return str(error)
     return None

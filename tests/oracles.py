@@ -20,7 +20,11 @@ from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 
 # C, for a problem, of the algorithms that do not add up the products of the direct formula
-TRANSFORM = {"fft": lambda p: fft_repair.MOST_ERROR, "winograd": winograd.most_error}
+TRANSFORM = {
+    "fft": lambda p: fft_repair.MOST_ERROR,
+    "winograd": winograd.most_error,
+    "cuda winograd": lambda p: 32 + 2 * (p.ic // p.g),
+}
 # relative error of a factor, of algorithms that round pixels and weights before they multiply (precision "fast")
 REDUCED = {"tensor": 2.0**-11}
 # largest |slope| of each activation
@@ -219,6 +223,11 @@ def bound(p, exact, algorithm=None):
     if dst != acc and dst.kind in "fc":
         allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + float(np.finfo(dst).smallest_subnormal)
     return allowed
+
+
+def of_card(name):
+    """Under which name a CUDA algorithm's tolerance is stated: its own, unless it differs from that of the CPU's namesake."""
+    return f"cuda {name}" if f"cuda {name}" in TRANSFORM else name
 
 
 def stored(p, exact):

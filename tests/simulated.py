@@ -1,6 +1,7 @@
 """A process of its own in Numba's CUDA simulator: algorithms of the CUDA list on cases, one line ``ALGORITHM CASE: verdict`` for each.
 
 Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated ALGORITHM CASE ...``; a verdict is ``right``, ``refused: why`` or what is wrong.
+A case may be followed by `` fill=VALUE``, of the constant border, and by `` spoiled``, for numbers that are not finite.
 The memory that a kernel may touch is that of its operands: an access elsewhere, or one that is not aligned, is an error.
 """
 
@@ -16,7 +17,7 @@ from fastconv.cuda.simd import SIMULATED
 from fastconv.cuda.target import detect
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
-from tests.oracles import assert_close, assert_within, stored, truth
+from tests.oracles import assert_close, assert_within, of_card, stored, truth
 from tests.problems import operands, result_array, run
 
 CUDA = {short_name(algorithm): algorithm for algorithm in algorithms("cuda")}
@@ -35,10 +36,20 @@ def on_device(array):
     return DeviceArray(view.ctypes.data, view.shape, view.strides, view.dtype, owner=whole), view, memory
 
 
-def simulate(name, p, fill=0, integers=False):
+def spoiled(p, src, wei):
+    """Copies with NaN and infinities in corners of the last image, an infinite weight in the last filter and a zero in the first."""
+    src, wei = src.copy("K"), wei.copy("K")
+    src[-1, 0, 0, 0], src[-1, -1, 0, -1], src[-1, -1, -1, -1] = np.nan, np.inf, -np.inf
+    wei[0, -1, 0, 0], wei[-1, -1, 0, 0] = 0, -np.inf
+    return src, wei
+
+
+def simulate(name, p, fill=0, integers=False, spoil=False):
     """What an algorithm makes of a problem in the simulator, and the truth."""
     algorithm = CUDA[name]
     src, wei, bias = operands(p, integers)
+    if spoil:
+        src, wei = spoiled(p, src, wei)
     exact = truth(p, src, wei, bias, fill)
     if p.order != "any":  # of weights that are not symmetric, its sums are others than the formula's
         exact = exact._replace(value=run(p, src, wei, bias, "reference", fill=fill))
@@ -60,19 +71,19 @@ def workspaces(plan):
     return tuple(getattr(plan, "memories", ()))
 
 
-def verdict(name, p, fill=0):
-    """Run whole numbers, which must be exact, and floats within the bound."""
+def verdict(name, p, fill=0, spoil=False):
+    """Run whole numbers, which must be exact, and floats within the bound; of spoiled operands the latter."""
     reason = CUDA[name].reject(p, detect())
     if reason is not None:
         return f"refused: {reason}"
     exact_sums = p.order != "any" or (DTYPES[p.dst] == DTYPES[p.acc] and parse_epilogue(p.epilogue).activation in (None, "relu", "relu6"))
     # Python's floats are float64: what float32 rounds otherwise is left to whole numbers
-    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" else (False,):
-        got, exact = simulate(name, p, fill, integers)
+    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" and not spoil else (False,):
+        got, exact = simulate(name, p, fill, integers, spoil)
         if integers and exact_sums:
             assert_close(got, stored(p, exact), 0, name)
         else:
-            assert_within(got, p, exact, name, name)
+            assert_within(got, p, exact, of_card(name), name)
     return "right"
 
 
@@ -80,11 +91,10 @@ def main():
     assert SIMULATED
     for text in sys.argv[1:]:
         name, _, case = text.partition(" ")
-        fill = 0
-        if " fill=" in case:
-            case, _, fill = case.partition(" fill=")
+        case, spoil, _ = case.partition(" spoiled")
+        case, _, fill = case.partition(" fill=")
         try:
-            answer = verdict(name, Problem.parse(case), float(fill))
+            answer = verdict(name, Problem.parse(case), float(fill or 0), bool(spoil))
         except Exception:  # noqa: BLE001 (the parent fails with it)
             answer = "wrong: " + traceback.format_exc().replace("\n", "\\n")
         print(f"{text}: {answer}", flush=True)

@@ -19,14 +19,25 @@ ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda
 # of tests/cases.txt, with few planes: each block of each takes half a second
 FEW = ("image.plain", "image.narrow", "image.one", "image.uneven", "image.lesson", "image.wrap", "larger.reflect", "image.activated")
 # of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
-FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1, "separable": 1, "plain": 4}
+FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1, "winograd": 1, "separable": 1, "plain": 4}
+
+
+# of algorithms whose transforms would spread a NaN: (fast ones, the rest)
+NOT_FINITE = {
+    "winograd": (
+        ("n2_ic3ih4iw6_oc3k3_p1 spoiled",),
+        ("n2_ic9ih7iw6_oc3k3_reflect_p1_nhwc_hwio_bias+relu6 spoiled", "ic3ih4iw6_oc3k3_p1_nhwc_hwio fill=nan",
+         "g2_ic18ih4iw35_oc70k3_p2_wrap_bias spoiled"),
+    ),
+}  # fmt: skip
 
 
 def cases(name):
     own, number = ALGORITHMS[name].CASES, FEW_OWN.get(name, 5)
     chosen = () if name in FEW_OWN else FEW
-    few = [*own[:number], *(str(CASES[case]) for case in chosen)]
-    rest = [*own[number:], *(str(p) for case, p in CASES.items() if case not in chosen)]
+    fast, slow = NOT_FINITE.get(name, ((), ()))
+    few = [*own[:number], *(str(CASES[case]) for case in chosen), *fast]
+    rest = [*own[number:], *(str(p) for case, p in CASES.items() if case not in chosen), *slow]
     return few, rest
 
 
@@ -46,6 +57,25 @@ def marked():
             for case in some:
                 marks = (pytest.mark.slow, pytest.mark.timeout(3000)) if slow else ()
                 yield pytest.param(name, case, slow, id=f"{name}-{case}", marks=marks)
+
+
+CODE = """
+import dataclasses
+from fastconv.cuda import compile, target, winograd
+target.SM90 = dataclasses.replace(target.SM90, units=1)
+winograd.MOST_PLACE = 0
+simulated = compile.simulated
+compile.simulated = lambda kernel: print(kernel.name) or simulated(kernel)
+from tests.simulated import main
+main()
+"""
+
+
+def test_winograd_of_large_layers():
+    """Kernels that small layers do not get, 64 output channels to a block, and small images do not need, with places of 64 bits."""
+    lines = child(CODE, "winograd ic9ih4iw7_oc64k3_p1_nhwc_hwio_bias", NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
+    assert "winograd_f32_64x32_nhwc_wide" in lines
+    assert lines[-1].endswith(": right"), lines[-1].replace("\\n", "\n")
 
 
 @pytest.mark.parametrize(("algorithm", "case", "slow"), [*marked()])

@@ -1,0 +1,192 @@
+"""winograd: 3x3 kernels of many channels by F(2x2, 3x3): 16 multiplications for four results instead of 36, in one kernel.
+
+A block's result is 64 or 32 output channels at 32 squares of 2x2 pixels.  Eight channels of its 4x4 pixels are brought to shared memory
+transformed, with weights that were transformed when they were packed, while the block multiplies the eight before: for each of the 16
+points a product of matrices, of which a thread has 16 x 8 or 8 x 8 sums of one point.  At the end the sums go to shared memory, and
+from there through the last transform.
+
+Order of accumulation per output: of each point the channels, every product fused; the transform of the points; the bias.  It depends on
+nothing else.  ``|error| <= C u max|x| sum|w|``, max over the pixels of a square, with C = 32 + 2 channels of a group: the largest seen,
+in emulated float32, is 10 of one channel and 1.3 a channel where all are equal; of random layers 5, or 1e-6 of the largest result.
+
+The transforms have no division: halves are taken of the sums, so that tiny weights lose nothing.  A pixel or a weight that is not
+finite, or an overflow, makes a point that is not finite, and every point is in a result: where a square's four results of a channel are
+not all finite, the thread computes them by the direct formula, from weights that are packed beside the transformed ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from . import border
+from .arrays import DeviceArray
+from .compile import Kernel
+from .copy import on_device
+from .driver import MOST_GRID, Memory
+from .driver import Launch as DriverLaunch
+from .finish import VALUES, cannot_finish, finish_values
+from .gemm_block import DEPTH, MOST_PIXELS, parts
+from .target import Target
+from .winograd_block import AT, EXTENTS, KIND, POINTS, SIZE, SQUARES, THREADS, Spec, Tile, body, transformed, weight_points
+
+CASES = (
+    "ic9ih6iw7_oc18k3_p1_bias+relu", "ic18ih5iw9_oc40k3_p1_reflect_nhwc_hwio_bias", "g2_ic20ih7iw6_oc6k3_pt2pb1pl0pr3_wrap",
+    "n3_ic8ih9iw8_oc33k3_nhwc_hwio", "ic16ih6iw12_oc32k3_p2_edge_bias+relu6",
+)  # fmt: skip
+
+MOST_PLACE = 2**31  # bytes from the first pixel of an image on that are counted in 32 bits
+_PACK_THREADS = 256
+
+# 16 pixels or weights on their way, 16 or 24 operands, addresses, and 128 or 64 sums: 512 of 750 instructions of a step of the smaller
+# one are multiply-adds, of the larger one's 1270 1024
+TILES = (Tile(64, registers=255, blocks=1), Tile(32, registers=128, blocks=2))
+
+PACK_AT = ("wei", "packed", "untransformed", "wo", "wc", "wy", "wx")
+PACK_EXTENTS = ("count", "icg", "ocg", "blocks", "depths")
+
+
+def pack_body(e: Any, s: Tile, at: Any, v: Any, x: Any) -> None:
+    """``packed[g][ocg / bm][icg / DEPTH][point][c % DEPTH][o % bm]``, and ``untransformed`` bytes further on
+    ``[g][ocg / bm][c][ky][kx][o % bm]``; zeros beyond the last channels; one filter of one channel a thread.
+    """
+    place = e.block("x") * _PACK_THREADS + e.thread("x")
+
+    def one(nothing: list[Any]) -> list[Any]:
+        rest, lane = place // s.bm, place % s.bm
+        c, block = rest % (x.depths * DEPTH), rest // (x.depths * DEPTH)
+        group, o = block // x.blocks, block % x.blocks * s.bm + lane
+
+        def read(_: list[Any]) -> list[Any]:
+            first = at.wei + at.wo * (group * x.ocg + o) + at.wc * c
+            return [e.load(KIND, KIND, first + at.wy * (k // 3) + at.wx * (k % 3), 1)[0] for k in range(9)]
+
+        taps = e.when((o < x.ocg) & (c < x.icg), [e.number(KIND, 0)] * 9, read)
+        step = at.packed + (e.i64(block * x.depths + c // DEPTH) * s.step + c % DEPTH * s.bm + lane) * SIZE
+        for point, value in enumerate(transformed(e, weight_points, taps, 3)):
+            e.store(KIND, step + point * (DEPTH * s.bm * SIZE), [value])
+        plain = at.packed + at.untransformed + (e.i64(rest) * (9 * s.bm) + lane) * SIZE
+        for k, value in enumerate(taps):
+            e.store(KIND, plain + k * (s.bm * SIZE), [value])
+        return nothing
+
+    e.when(place < x.count, [], one)
+
+
+def pack_kernel(tile: Tile) -> Kernel:
+    """The kernel that packs weights for a tile."""
+    return Kernel(f"winograd_pack_f32_{tile.bm}", pack_body, tile, PACK_AT, ("i32", ("unused",)), PACK_EXTENTS, (_PACK_THREADS, 1, 1), 64,
+                  vectors=False, fused=False)  # fmt: skip
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, 3x3 at every pixel, float32; what is counted fits 32 bits."""
+    reason = not_computed(p, "fwd") or cannot_finish(p)
+    if reason is not None:
+        return reason
+    if p.precision == "strict":
+        return "a transform is not a direct sum, which precision strict asks for"
+    if not p.src == p.wei == p.dst == p.acc == KIND:
+        return f"images, weights and sums of f32, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
+    if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):
+        return f"3x3 windows at every pixel, not {p.kh}x{p.kw}, strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
+    if t.shared < TILES[-1].shared:
+        return f"needs {TILES[-1].shared} bytes of shared memory a block, not {t.shared}"
+    if max(p.ih_padded, p.iw_padded) >= 2**29 or p.oh * p.ow > MOST_PIXELS or _filters(p, TILES[-1]) * (POINTS + 9) >= 2**31:
+        return "counts pixels and weights in 32 bits"
+    blocks = _blocks(p, TILES[-1])
+    if blocks > MOST_GRID[1]:
+        return f"has at most {MOST_GRID[1]} blocks of output channels, not {blocks}"
+    return None
+
+
+def _blocks(p: Problem, tile: Tile) -> int:
+    """Of output channels, of all groups."""
+    return p.g * parts(p.oc // p.g, tile.bm)
+
+
+def _filters(p: Problem, tile: Tile) -> int:
+    """Filters of one channel, and the zeros that fill blocks."""
+    return _blocks(p, tile) * tile.bm * parts(p.ic // p.g, DEPTH) * DEPTH
+
+
+def best_tile(p: Problem, t: Target) -> Tile:
+    """The largest that wastes no more than the smallest, fits the card and occupies it; no sum depends on it."""
+    least = _filters(p, TILES[-1])
+    squares = parts(p.n * _plane(p), SQUARES)
+    fit = [tile for tile in TILES if _filters(p, tile) == least and tile.shared <= t.shared and squares * _blocks(p, tile) >= t.units]
+    return fit[0] if fit else TILES[-1]
+
+
+def _plane(p: Problem) -> int:
+    """Squares of an image."""
+    return parts(p.oh, 2) * parts(p.ow, 2)
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Multiplications in whole blocks; the first step's transforms and the last take the time of one more step."""
+    filters = _filters(p, TILES[-1]) + _blocks(p, TILES[-1]) * TILES[-1].bm * DEPTH
+    products = parts(p.n * _plane(p), SQUARES) * SQUARES * POINTS * filters
+    return costs.cuda_gemm_seconds(p, products, t.bandwidth, t.fma * costs.CUDA_WINOGRAD_SHARE)
+
+
+def most_kernels(t: Target) -> int:
+    """Of each tile both layouts, both widths of places, and the kernel that packs."""
+    return 5 * len(TILES)
+
+
+def kernel_of(s: Spec) -> Kernel:
+    """The kernel of a specialisation."""
+    name = f"winograd_f32_{s.tile.bm}x{SQUARES}" + "_nhwc" * s.last + "_wide" * s.wide
+    registers, blocks = (255, 1) if s.wide else (s.tile.registers, s.tile.blocks)
+    return Kernel(name, body, s, AT, (KIND, VALUES), EXTENTS, (THREADS, 1, 1), registers, shared=True, blocks=blocks)
+
+
+def kernels(t: Target) -> tuple[Kernel, ...]:
+    """All."""
+    found = [kernel_of(Spec(tile, last, wide)) for wide in (0, 1) for last in (0, 1) for tile in reversed(TILES)]
+    return (*found, *map(pack_kernel, TILES))
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
+    """A plan with weights packed as `pack_body` says."""
+    tile = best_tile(p, t)
+    icg, ocg, blocks, depths, filters = p.ic // p.g, p.oc // p.g, _blocks(p, tile), parts(p.ic // p.g, DEPTH), _filters(p, tile)
+    untransformed = filters * POINTS * SIZE
+
+    def pack(p: Problem, wei: Any) -> Any:
+        wei = on_device(wei, p.wei)
+        count = filters * (POINTS + 9)
+        memory = Memory(count * SIZE, wei.device)
+        launch = DriverLaunch(pack_kernel(tile), (parts(filters, _PACK_THREADS), 1, 1), (0, 0, untransformed, *wei.strides), (0,),
+                              (filters, icg, ocg, blocks // p.g, depths), device=wei.device)  # fmt: skip
+        launch(wei.stream, wei.address, memory.address)
+        return DeviceArray(memory.address, (1, 1, 1, count), None, DTYPES[KIND], wei.stream, wei.device, memory)
+
+    def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
+        last = src.strides[1] == SIZE and p.ic > 1
+        wide = p.ih * abs(src.strides[2]) + p.iw * abs(src.strides[3]) >= MOST_PLACE
+        kernel = kernel_of(Spec(tile, int(last), int(wide)))
+        finish = parse_epilogue(p.epilogue)
+        axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
+        launches = []
+        most = max(MOST_PIXELS // (p.oh * p.ow), 1)
+        for n in range(0, p.n, most):
+            squares = min(most, p.n - n) * _plane(p)
+            extents = (squares, _plane(p), parts(p.ow, 2), p.oh, p.ow, icg, ocg, blocks // p.g, depths, p.pt, p.pl,
+                       int(dst.strides[3] == SIZE), int(finish.bias), int(finish.activation is not None))  # fmt: skip
+            launch = DriverLaunch(kernel, (parts(squares, SQUARES), blocks, 1), (0, 0, 0, 0, *src.strides, *dst.strides, untransformed),
+                                  finish_values(p, fill), (*extents, *axes), tile.shared, src.device)  # fmt: skip
+            launches.append((n * src.strides[0], n * dst.strides[0], launch))
+
+        def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
+            addend = bias.address if bias is not None else 0
+            for there, here, launch in launches:
+                launch(src.stream, src.address + there, packed.address, addend, dst.address + here)
+
+        return run
+
+    name = kernel_of(Spec(tile, int(p.src_layout == "nhwc" and p.ic > 1), 0)).name
+    return Plan(problem=p, algorithm="winograd", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare)
