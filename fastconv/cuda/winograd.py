@@ -40,7 +40,7 @@ CASES = (
 MOST_PLACE = 2**31  # bytes from the first pixel of an image on that are counted in 32 bits
 _PACK_THREADS = 256
 
-# 16 pixels or weights on their way, 16 or 24 operands, addresses, and 128 or 64 sums: 512 of 750 instructions of a step of the smaller
+# 16 pixels or weights on their way, 16 or 24 operands, addresses, and 128 or 64 sums: 512 of 770 instructions of a step of the smaller
 # one are multiply-adds, of the larger one's 1270 1024
 TILES = (Tile(64, registers=255, blocks=1), Tile(32, registers=128, blocks=2))
 

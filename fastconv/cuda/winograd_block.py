@@ -205,11 +205,8 @@ class Block:
     def keep_pixels(self, buffer: Any, outside: Any, pixels: list[Any]) -> None:
         """Put pixels into shared memory, transformed."""
         e = self.e
-
-        def filled(values: list[Any]) -> list[Any]:
-            return [e.pick((outside & (1 << n // 4 | 16 << n % 4)) > 0, self.v.fill, value) for n, value in enumerate(values)]
-
-        pixels = e.when(outside > 0, pixels, filled)
+        # no branch, behind which the assembler would put the loads: they would not be hidden by products
+        pixels = [e.pick((outside & (1 << n // 4 | 16 << n % 4)) > 0, self.v.fill, value) for n, value in enumerate(pixels)]
         square, channel = self.fetched()
         base = e.shared() + buffer + (channel * PITCH + square + POINTS * self.s.tile.wei_point) * SIZE
         for point, value in enumerate(transformed(e, pixel_points, pixels, 4)):

@@ -121,7 +121,7 @@ CUDA_CHANNELS_SHARE = 0.4
 CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
 CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
-CUDA_WINOGRAD_SHARE = 0.6  # of multiplications between transforms: 512 of 750 instructions
+CUDA_WINOGRAD_SHARE = 0.6  # of multiplications between transforms: 512 of 770 instructions
 CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
