@@ -309,9 +309,9 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
 def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
     """The longer of memory's time and the multiply-adds' of whole blocks, and a launch."""
     rows, columns = CUDA_DIRECT_BLOCK
-    sums = p.n * p.oc * _padded(p.oh, rows) * _padded(p.ow, columns) * p.taps
+    products = p.n * p.oc * _padded(p.oh, rows) * _padded(p.ow, columns) * p.taps
     # every channel of results loads every pixel of its group again, which the first-level caches cannot do at the peak
-    sums = sums / ((CUDA_DIRECT_SHARE if p.ic == p.g else CUDA_CHANNELS_SHARE) * fma)
+    sums = products / ((CUDA_DIRECT_SHARE if p.ic == p.g else CUDA_CHANNELS_SHARE) * fma)
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
 
 
