@@ -2,8 +2,8 @@
 
 The roof of a 3x3 filter is the memory's as much as the arithmetic's: 8 x 2 vectors a tile read 10 rows and write 8 at once, more than
 prefetchers follow, and where rows lie a page apart each load meets the address of a store modulo 4 KiB.  Here tiles are few rows high and
-wide, no line is loaded twice by a row of tiles, and only the border's own pixels are staged: 1024x1024 f32 k3 takes 170 us instead of 220,
-2048x2048 760 instead of 1470 (one core, Zen 4, 2026-11).
+wide, no line is loaded twice by a row of tiles, and only the border's own pixels are staged: 1024x1024 f32 k3 takes 182 us instead of 224,
+2048x2048 880 instead of 1470 (one core, Zen 4, 2026-11).
 """
 
 from __future__ import annotations
