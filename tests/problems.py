@@ -19,7 +19,7 @@ def _load():
 
 
 CASES = _load()
-STRUCTURED = {"separable": "rank1"}  # algorithms for weights of which something is known
+STRUCTURED = {"separable": "rank1", "identity": "identity"}  # algorithms for weights of which something is known
 # algorithms that compute gradients only
 BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight", "weights_grouped": "bwd_weight"}
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
@@ -95,6 +95,8 @@ def fitted(name, p):
     if name not in STRUCTURED:
         return p
     p = p.replace(dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
+    if name == "separable" and p.iw % 3 == 0:
+        p = p.replace(structure="box")
     if p.src_layout == "nchw":
         return p.replace(g=p.oc, ic=p.oc)
     channels = 2 + p.oc % 3

@@ -368,3 +368,19 @@ def test_the_structure_does_not_depend_on_the_batch():
     x = np.random.default_rng(4).standard_normal((500, 1, 20, 40)).astype("f4")
     wei = np.outer(gaussian(5), gaussian(5)).astype("f4")[None, None]
     assert_same_bits(fastconv.conv2d(x, wei)[7:8], fastconv.conv2d(x[7:8], wei))
+
+
+@pytest.mark.parametrize("text", ["ih20iw300_kh3_p9_f32", "ih21iw310_kh2_s2_p7_wrap_f32_bias", "g3_ic3ih9iw120_oc3kh3_p8_f32_nhwc_shared"])
+def test_boxes_of_every_width_are_added_up_by_doubling(text):
+    """Of no pixel but the window's: NaN and inf stay in it, and nothing drifts."""
+    for kw in (11, 12, 15, 16, 17, 29, 31, 32, 33, 48):
+        p = Problem.parse(f"{text}_structure=box").replace(kw=kw)
+        assert "_box" in plan_problem(p, algorithm="separable").kernel
+        for integers in (True, False):
+            src, wei, bias = operands(p, integers)
+            src[..., 3, 60] = np.inf
+            src[..., 5, 100] = np.nan
+            src[..., 7, 20] = 1e30
+            result = run(p, src, wei, bias, "separable", 1 + kw % 2)
+            assert_within(result, p, truth(p, src, wei, bias), "separable")
+            assert np.isfinite(result).any()

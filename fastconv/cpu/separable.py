@@ -2,6 +2,8 @@
 
 ``wei[ky, kx] = v[ky] * u[kx]``, found and proven by :mod:`fastconv.cpu.factor`.  Order of accumulation per output: for each column
 ``ky``, from zero; then ``kx``, from the bias (for column stride 2 the even ``kx``, then the odd ones).  It depends on the stride alone.
+Rows of float boxes of ``cost.DOUBLED_TAPS`` and more are added up by doubling, sixteen at a time, before the sum is multiplied: of no
+pixel but the window's, in an order that depends on kw alone.
 
 Sum class.  Let u be half the accumulator's epsilon.  The vertical sums have kh roundings, the horizontal ones kw, and one for the bias;
 ``v u`` differs from the weight by 8 u and its own product's rounding: |error| <= (kh + kw + 10) u sum|w x| to first order, which is within
@@ -86,12 +88,12 @@ def _factory(
     even and odd columns, tile.
     """
     whole, acc, rounds = kind == "i16", "f32" if kind == "i16" else kind, ("", "saturate", "half_up").index(rounding)
-    number = KINDS[acc][2]
+    number, whole_box = KINDS[acc][2], int(whole and box)
     box_vertical = (lanes, rows, vecs)
     whole_horizontal = (dst, rounding, lanes, wide, min(8, lanes), apart, box, fma)
     narrow, short = dst == "u8", dst == "i16"
     vertical = (kind, src, lanes, rows, vecs, v, tall, fma)
-    horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), apart, fma)
+    horizontal = (kind, dst, rounding, lanes, wide, min(8, lanes), apart, fma, 0 if whole else box)
     size, pixel, result = KINDS[kind][2], stored_bytes(src), stored_bytes(dst)
     pixel_bits, result_bits = f"i{8 * pixel}", f"i{8 * result}"
     width, across, vector = lanes * vecs, lanes * wide, lanes * size
@@ -154,7 +156,7 @@ def _factory(
                             tiles = (a + many * width < b) if part else many
                             if not tiles:
                                 continue
-                            if box:
+                            if whole_box:
                                 box_column_tile(box_vertical, e.kh, entry, x * pixel, zero + x * size, e.pitch, tiles)
                             else:
                                 column_tile(vertical, start, packed, e.kh, entry, e.held * 8, x * pixel, zero + x * size, e.pitch, tiles)
@@ -241,7 +243,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return (3 + 2) * MOST_APART  # row strides of floats; whole numbers and their boxes
+    return (3 + 3) * MOST_APART  # row strides of floats and of their boxes; of bytes, of floats, and whole numbers and their boxes
 
 
 def _apart(p: Problem) -> int:
@@ -265,8 +267,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     rounding = _finish(p).rounding or ""
     types = f"_{src_type}_{dst_type}" * converts * (not own) + f"_{rounding}" * bool(rounding)
     box = int(p.structure == "box" and p.kw <= MOST_BOX)
+    doubled = int(p.structure == "box" and p.kw >= costs.DOUBLED_TAPS and own)
     kinds = [p.acc, "i16"] if src_type == "u8" and p.acc == "f32" and (_row_stride(p), p.strides[1]) == (1, 1) else [p.acc]
-    regions = [_region(kind, src_type, dst_type, rounding, types, box, p, t) for kind in kinds]
+    regions = [_region(kind, src_type, dst_type, rounding, types, box if kind == "i16" else doubled, p, t) for kind in kinds]
     layouts = [_layout(p, t, KINDS[kind][2]) for kind in kinds]
     scratch, seconds = max(layout[-1] for layout in layouts), costs.separable_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
 
@@ -302,7 +305,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 def _region(kind: str, src: str, dst: str, rounding: str, types: str, box: int, p: Problem, t: Target) -> tuple[str, Region]:
     """The kernel of floats, or that of whole numbers in 16 bits."""
     tile, lanes = _tile(t), t.lanes(KINDS[kind][2])
-    v, box = _row_stride(p), box * (kind == "i16")
+    v = _row_stride(p)
     v = v if v <= 2 else 0
     spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, _apart(p), box, int(t.fma))
     name = (

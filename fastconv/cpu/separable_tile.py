@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +12,8 @@ from numba.extending import intrinsic
 
 from .convert import load_as, store_as, stored_bytes
 from .simd import KINDS, Emitter, literal
+
+_BOX_TAPS = 16  # of a row of a box that are added up by doubling
 
 
 @intrinsic(prefer_literal=True)
@@ -105,19 +108,21 @@ def row_tile(
 
     ``dst[x] = start + sum_part sum_kx row[part.offset + x + kx*apart] * taps[part][kx]``
 
-    ``spec = (kind, stored, rounding, lanes, vecs, wide, apart, fma)``: interleaved channels are ``apart``; results are stored as
+    ``spec = (kind, stored, rounding, lanes, vecs, wide, apart, fma, box)``: interleaved channels are ``apart``; results are stored as
     ``store_as`` does.  ``start`` is the address of the first addend, ``parts`` that of ``many`` pairs ``(taps, bytes from the row)``: one
-    for column stride 1, the even and the odd columns for 2.  Order of accumulation: part, kx.
+    for column stride 1, the even and the odd columns for 2.  Order of accumulation: part, kx; for a ``box``, whose taps are equal, the
+    pixels of a part are added up by doubling, ``_BOX_TAPS`` at a time, and their sum multiplied.
     Groups of ``wide`` taps share a row's loads through lane shifts, since vectors that straddle two cache lines cost two or three
     cycles each.  A tile reads whole vectors from the place of each group's first tap on to its last one's; what lies behind the last
     tap's pixels is not used.  Whole tiles are stored, those of the accumulator's type past the caches where ``past`` is not 0:
     ``dst`` is then a multiple of a vector's bytes.  No tails, no borders.
     """
-    kind, stored, rounding, lanes, vecs, wide, apart, fma = literal(spec)
+    kind, stored, rounding, lanes, vecs, wide, apart, fma, box = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = Emitter(builder, kind, lanes, bool(fma))
-        RowTile(emit, stored, rounding, vecs, wide, apart).emit_tiles(*arguments[1:])
+        made = BoxRowTile if box else RowTile
+        made(emit, stored, rounding, vecs, wide, apart).emit_tiles(*arguments[1:])
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 8), codegen
@@ -184,10 +189,61 @@ class RowTile:
             emit.set(place, value)
         emit.set(self.weights, emit.offset(w, taps * emit.itemsize))
 
+    def window(self, taps: int, at: Any) -> list[Any]:
+        """Sums of ``taps`` neighbours from sums of 1, 2, 4, ... of them."""
+        emit, lanes, bits = self.emit, self.emit.lanes, self.emit.bits()
+        add = emit.builder.fadd if emit.floating else emit.builder.add
+
+        def added(a: list[Any], b: list[Any], by: int) -> list[Any]:
+            """``a`` and, from ``by`` places on, ``b``."""
+            whole, part = divmod(by * self.apart, lanes)
+            ends = [*b[whole:], *[b[-1]] * (whole + 1)]
+            moved = [bits.pick(x, y, range(part, part + lanes)) if part else x for x, y in itertools.pairwise(ends)]
+            sums = [add(emit.values(x), emit.values(y)) for x, y in zip(a, moved, strict=False)]
+            return [emit.builder.bitcast(x, bits.vector) for x in sums]
+
+        level = [bits.load(emit.offset(at, vec * emit.width)) for vec in range(self.vecs + -(-(taps - 1) * self.apart // lanes))]
+        levels, width = {1: level}, 1
+        while 2 * width <= taps:
+            level = added(level, level, width)
+            width *= 2
+            levels[width] = level
+        total, done = level, width
+        while done < taps:
+            width = max(w for w in levels if w <= taps - done)
+            total = added(total, levels[width], done)
+            done += width
+        return [emit.values(x) for x in total[: self.vecs]]
+
     def store(self, dst: Any, store: Callable[[Any, Any], None]) -> None:
         """The accumulators."""
         for vec, place in enumerate(self.acc):
             store(self.emit.offset(dst, vec * self.size), self.emit.get(place))
+
+
+class BoxRowTile(RowTile):
+    """Equal taps."""
+
+    def part(self, taps: Any, row: Any) -> None:
+        """All taps of one part: the sum of its pixels, times the first tap."""
+        emit = self.emit
+        sums = [emit.variable(emit.number(0)) for _ in range(self.vecs)]
+        at = emit.variable(row)
+
+        def add(many: int) -> None:
+            for place, value in zip(sums, self.window(many, emit.get(at)), strict=True):
+                emit.set(place, emit.builder.fadd(emit.get(place), value))
+
+        with emit.loop(emit.quotient(taps, _BOX_TAPS)):
+            add(_BOX_TAPS)
+            emit.set(at, emit.offset(emit.get(at), _BOX_TAPS * self.apart * emit.itemsize))
+        rest = emit.remainder(taps, _BOX_TAPS)
+        for few in range(1, _BOX_TAPS):
+            with emit.case(rest, few):
+                add(few)
+        weight = emit.splat(emit.get(self.weights))
+        for place, total in zip(self.acc, sums, strict=True):
+            emit.set(place, emit.multiply_add(emit.get(total), weight, emit.get(place)))
 
 
 @intrinsic(prefer_literal=True)

@@ -5,7 +5,6 @@ Sums are exact modulo 2^16, so that their order does not matter: those of a box 
 
 from __future__ import annotations
 
-import itertools
 from collections import namedtuple
 from typing import Any
 
@@ -107,7 +106,8 @@ class _WholeRowTile(RowTile):
             if box:
                 for few in range(1, MOST_BOX + 1):
                     with emit.case(many, few):
-                        self.double(few, emit.get(left))
+                        for place, value in zip(self.acc, self.window(few, emit.get(left)), strict=True):
+                            emit.set(place, value)
             else:
                 self.part(many, emit.get(left))
             sums = [emit.get(place) for place in self.acc]
@@ -122,29 +122,6 @@ class _WholeRowTile(RowTile):
                     self.divide(places, sums, at)
             emit.set(left, emit.offset(emit.get(left), self.vecs * emit.width))
             emit.set(to, emit.offset(emit.get(to), self.vecs * self.size))
-
-    def double(self, taps: int, at: Any) -> None:
-        """Sums of ``taps`` neighbours from sums of 1, 2, 4, ... of them."""
-        emit, build, lanes = self.emit, self.emit.builder, self.emit.lanes
-        level = [emit.load(emit.offset(at, vec * emit.width)) for vec in range(self.vecs + -(-(taps - 1) * self.apart // lanes))]
-
-        def shifted(vectors: list[Any], by: int) -> list[Any]:
-            whole, part = divmod(by * self.apart, lanes)
-            ends = [*vectors[whole:], *[vectors[-1]] * (whole + 1)]
-            return [emit.pick(a, b, range(part, part + lanes)) if part else a for a, b in itertools.pairwise(ends)]
-
-        levels, width = {1: level}, 1
-        while 2 * width <= taps:
-            level = [build.add(a, b) for a, b in zip(level, shifted(level, width), strict=False)]
-            width *= 2
-            levels[width] = level
-        total, done = level, width
-        while done < taps:
-            width = max(w for w in levels if w <= taps - done)
-            total = [build.add(a, b) for a, b in zip(total, shifted(levels[width], done), strict=False)]
-            done += width
-        for place, value in zip(self.acc, total, strict=False):
-            emit.set(place, value)
 
     def spread(self, value: Any, kind: str = "i16") -> Any:
         """The low bits of a 64-bit integer in every lane."""

@@ -63,6 +63,9 @@ DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for 
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
 SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
+DOUBLED_TAPS = (
+    7  # of a float box's row from which on adding up by doubling pays (250x250, Zen 4: k7 24 and 26 us, k13 34 and 43, k21 48 and 67)
+)
 SEPARABLE_STORE_SECONDS = 2e-9  # per result vector: both passes' tiles, the sums between them
 SEPARABLE_BYTES_SHARE = 0.6  # of the time, for bytes whose weights may turn out to be small whole numbers
 
