@@ -6,7 +6,8 @@ An element of either holds ``q`` channels: one float, two integers of 16 bits or
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
+from math import gcd
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -32,11 +33,50 @@ MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no 
 # ``head`` bytes lie before the weights.
 Head = namedtuple(
     "Head",
-    "planes icg channels ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns phase bias map_rows "
-    "nleft channels_last row panel_rows head way sn sc sy sx dn",
+    "planes icg channels ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns splits "
+    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place head way sn sc sy sx dn",
 )
 HEAD_AT = 8 * len(Shape._fields)
 TABLES_AT, SPAN_BYTES = HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
+
+
+class Steps(NamedTuple):
+    """What a panel holds: of the padded image every g-th row and gx-th column, results q rows and qx columns of these apart."""
+
+    g: int
+    gx: int
+    q: int
+    qx: int
+    kh_rows: int  # rows that one output row reads
+    kx: int  # columns between two taps
+    columns: int
+    step: int  # elements between two columns of one phase
+    blocks: int  # of channels
+
+    @property
+    def splits(self) -> int:
+        """How often a row of a plane is split into even and odd columns until each phase is on its own; 0: copied by columns."""
+        return {(1, 2): 1, (2, 1): 1, (4, 1): 2, (8, 1): 3, (16, 1): 4}.get((self.qx, self.gx), 0) if self.step == 1 else 0
+
+    @property
+    def split_columns(self) -> int:
+        """Columns of a row in whole phases."""
+        return -(-self.columns // self.qx) * self.qx * self.gx
+
+    def split_bytes(self, lanes: int, size: int) -> int:
+        """Of two buffers between splits: a part of a row is written, and read, up to two vectors beyond its end."""
+        return 2 * (self.split_columns + self.qx * lanes) * size if self.splits > 1 else 0
+
+
+def steps_of(p: Problem) -> Steps:
+    icg = p.ic // p.g
+    # of one row or column of results no stride matters; a kernel of one row or column reads only every stride-th
+    sh, sw = (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1)
+    dh, dw = (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else sw)
+    g, gx = gcd(sh, dh), gcd(sw, dw)
+    columns = (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1
+    interleaved = p.src_layout == "nhwc" and p.ic > 1
+    return Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1, -(-icg // DEPTH))
 
 
 @intrinsic(prefer_literal=True)
@@ -108,7 +148,8 @@ def panel_packer(form: Form, lanes: int) -> Any:
         line_bytes = (e.columns * e.gx + 2 * lanes) * size
         joined_at = lines_at + LINES * line_bytes
         unread_at = joined_at + LINES // 2 * line_bytes
-        dense, pairs = e.qx * e.gx == 1 and e.sx == part_bytes, e.qx * e.gx == 2 and e.sx == part_bytes
+        split_at = unread_at + line_bytes
+        dense, phases = e.qx * e.gx == 1 and e.sx == part_bytes, e.splits > 0 and e.sx == part_bytes
         for r in range(rows):
             row = peek("i64", row_at + (first_row + r) * e.g * 8)
             line = plane + row * e.sy
@@ -132,7 +173,7 @@ def panel_packer(form: Form, lanes: int) -> Any:
                 if row < 0:
                     for c in range(block_lines):
                         fill_row(kind, lanes, to + c * s.channel, e.qx * e.phase, fill)
-                elif dense or pairs:
+                elif dense or phases:
                     if q > 1:
                         for c in range(block_lines * q):
                             source = line + min(c0 * q + c, channels - 1) * e.sc
@@ -144,13 +185,21 @@ def panel_packer(form: Form, lanes: int) -> Any:
                         for c in range(block_lines):
                             joined = to + c * s.channel if dense else lines_at + c * line_bytes
                             stage_row(part, wide, stored, joined, line + (c0 + c) * e.sc, row_span, maps, fill_part)
-                    if pairs:
-                        # padded rows, then their even and odd columns; the odd ones of gx = 2 are read by no tap
+                    if phases:
+                        # padded rows, then their even and odd columns, and those of these; the odd ones of gx = 2 are read by no tap
                         for c in range(block_lines):
-                            even = to + c * s.channel
-                            odd = even + e.phase * size if e.qx == 2 else unread_at
-                            joined = (joined_at if q > 1 else lines_at) + c * line_bytes
-                            split(kind, lanes, even, odd, joined, (e.columns * e.gx + 1) // 2)
+                            held, other = (joined_at if q > 1 else lines_at) + c * line_bytes, split_at
+                            count = e.split_columns
+                            for level in range(e.splits):
+                                count //= 2
+                                ends, parts = level == e.splits - 1, 1 << level
+                                first_to = to + c * s.channel if ends else other
+                                pitch = (e.phase if ends else count + 2 * lanes) * size
+                                for n in range(parts):
+                                    even = first_to + n * pitch
+                                    odd = even + parts * pitch if e.qx > 1 else unread_at
+                                    split(kind, lanes, even, odd, held + n * 2 * (count + lanes) * size, count)
+                                held, other = other, (split_at if level % 2 else split_at + e.split_bytes // 2)
                 else:
                     for c in range(block_lines):
                         for x in range(e.columns):

@@ -28,6 +28,7 @@ CASES = (
     "ic64ih28_oc64k3_p1_u8:i8:i32:i32",
     "n2_ic30ih14_oc40k1_u8:i8:i32:i32_nhwc_hwio_bias",
     "ic17ih20_oc33k5_s2_p2_i8:i8:i32:i32_bias+relu",
+    "ic17ih37_oc33k5_s4_p2_i8:i8:i32:i32_bias+relu",
     "g2_ic36ih9_oc40k3_p1_reflect_u8:u8:i32:i32_nhwc",
 )
 
