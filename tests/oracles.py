@@ -25,6 +25,8 @@ TRANSFORM = {
     "winograd": winograd.most_error,
     "cuda winograd": lambda p: 32 + 2 * (p.ic // p.g),
 }
+# How much larger than its children's an algorithm's C is: a complex number's parts are bounded by its modulus, sums of two by twice that.
+COMPOSED = {"transposed": 1, "activated": 1, "complex": 2}
 # relative error of a factor, of algorithms that round pixels and weights before they multiply (precision "fast")
 REDUCED = {"tensor": 2.0**-11}
 # largest |slope| of each activation
@@ -188,10 +190,15 @@ def truth(p, src, wei, bias=None, fill=0):
     return Truth(value, magnitude, scale)
 
 
-def _of_children(p, algorithm):
-    """C of a gradient of the image whose forward problems are computed by transforms, or 0."""
-    children = plan_problem(p).children if p.op == "bwd_data" and algorithm in (None, "transposed") else ()
-    return max((TRANSFORM[child.algorithm](child.problem) for child in children if child.algorithm in TRANSFORM), default=0)
+def transform_constant(p, algorithm):
+    """C of an algorithm whose sums, or whose children's, are transforms; 0 of direct sums."""
+    if algorithm in TRANSFORM:
+        return TRANSFORM[algorithm](p)
+    if algorithm is None and p.op == "bwd_data":
+        algorithm = "transposed"
+    children = plan_problem(p, algorithm=algorithm).children if algorithm in COMPOSED else ()
+    found = [TRANSFORM[child.algorithm](child.problem) for child in children if child.algorithm in TRANSFORM]
+    return COMPOSED[algorithm] * max(found) if found else 0
 
 
 def bound(p, exact, algorithm=None):
@@ -200,7 +207,7 @@ def bound(p, exact, algorithm=None):
     u = unit(acc)
     if not u:
         return np.zeros(exact.value.shape)
-    constant = TRANSFORM[algorithm](p) if algorithm in TRANSFORM else _of_children(p, algorithm)
+    constant = transform_constant(p, algorithm)
     if constant:
         allowed = constant * u * exact.scale + 8 * u * exact.magnitude
     else:

@@ -92,6 +92,8 @@ def fitted(name, p):
         return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
     if name == "masked":
         p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")
+    if name == "identity":
+        return p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, epilogue="", order="any", src_layout="nchw", structure="identity")
     if name not in STRUCTURED:
         return p
     p = p.replace(dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
