@@ -22,6 +22,8 @@ from .simd import SIZES, VECTOR
 
 DEPTH = 8  # input channels that are in shared memory at once, twice
 MOST_PIXELS = 2**30  # of one launch
+# channels are planes; or side by side; or so that each thread's are whole vectors
+PLANES, DENSE, VECTORS = 0, 1, 2
 
 
 class Tile(NamedTuple):
@@ -42,7 +44,7 @@ class Tile(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What a kernel is compiled for; ``last``: channels are dense in memory, else pixels of a row are."""
+    """What a kernel is compiled for; ``last``: how channels lie in memory, `PLANES`, `DENSE` or `VECTORS`."""
 
     src: str
     acc: str
@@ -94,27 +96,20 @@ class Block:
         weights = weights + e.i64(self.t * (tile.bm * DEPTH // tile.threads * self.size))
         zero = e.i32(0)
         place = [zero, zero, zero, weights, *self.under(pixels, zero, zero)]
-        held = len(place)
-        fetched = self.fetch(place)
-        self.keep(0, fetched)
+        held, steps = len(place), x.depths * x.kh * x.kw
+        self.keep(0, place, self.fetch(place))
         e.barrier()
-        many = len(fetched)
 
         def step(n: Any, values: list[Any]) -> list[Any]:
-            sums = values[held + many :]
-
-            def ahead(values: list[Any]) -> list[Any]:
-                place = self.next(values[:held], pixels)
-                return [*place, *self.fetch(place)]
-
-            following = e.when(n + 1 < x.depths * x.kh * x.kw, values[: held + many], ahead)
-            sums = self.multiply((n % 2) * self.buffer, sums)
-            self.keep((n + 1) % 2 * self.buffer, following[held:])
+            # after the last step it is fetched again: a branch around loads would wait for them before the products
+            place = e.when(n + 1 < steps, values[:held], lambda values: self.next(values, pixels))
+            fetched = self.fetch(place)
+            sums = self.multiply((n % 2) * self.buffer, values[held:])
+            self.keep((n + 1) % 2 * self.buffer, place, fetched)
             e.barrier()
-            return [*following, *sums]
+            return [*place, *sums]
 
-        done = e.loop(x.depths * x.kh * x.kw, [*place, *fetched, *self.started()], step)
-        self.store(done[held + many :])
+        self.store(e.loop(steps, [*place, *self.started()], step)[held:])
 
     @property
     def step_bytes(self) -> int:
@@ -164,53 +159,42 @@ class Block:
         return [done, ky, kx, weights, *addresses]
 
     def fetch(self, place: list[Any]) -> list[Any]:
-        """The thread's weights and pixels of a step, in registers."""
-        e, s = self.e, self.s
+        """The thread's weights and pixels of a step, on their way to registers: nothing here looks at them."""
+        e, s, at = self.e, self.s, self.at
         done, _, _, weights, *addresses = place
         found = e.load(self.kind, self.kind, weights, s.tile.bm * DEPTH // s.tile.threads)
         left = self.x.icg - done - self.channel
+        # where the border supplies the fill value, and beyond the last channel, some pixel of the image is read
+        inside = at.src + at.sc * (done + self.channel)
         for address in addresses:
-            found += e.when(address > 0, [self.v.fill] * self.count, self.reader(address, left))
-        # channels beyond the last have weights of zero; what meets these must be finite
-        start = s.tile.bm * DEPTH // s.tile.threads
-        zero = e.number(self.kind, 0)
-        return found[:start] + [e.pick(left > n % self.count, value, zero) for n, value in enumerate(found[start:])]
-
-    def reader(self, address: Any, left: Any) -> Any:
-        """What loads ``count`` channels of a pixel, of which ``left`` exist."""
-        e, s, at = self.e, self.s, self.at
-        width = SIZES[s.src] * min(self.count, VECTOR // SIZES[s.src])
-
-        def singly(_: list[Any]) -> list[Any]:
-            # addresses one behind the other take fewer registers than products of the stride
-            found, place = [], address + at.sc * e.least(left - 1, 0)
+            pixel = e.pick(address > 0, address, inside)
+            if s.last == VECTORS:
+                found += e.load(s.src, self.kind, pixel, self.count)
+                continue
+            pixel = pixel + at.sc * e.least(left - 1, 0)
             for n in range(self.count):
-                found += e.load(s.src, self.kind, place, 1)
-                place = e.pick(left > n + 1, place + at.sc, place)
-            return found
+                found += e.load(s.src, self.kind, pixel, 1)
+                # addresses one behind the other take fewer registers than products of the stride
+                pixel = e.pick(left > n + 1, pixel + at.sc, pixel)
+        return found
 
-        def whole(_: list[Any]) -> list[Any]:
-            return e.load(s.src, self.kind, address, self.count)
-
-        def read(values: list[Any]) -> list[Any]:
-            if not s.last:
-                return singly(values)
-            return e.when((left >= self.count) & (e.below(address, width) < 1), values, whole, singly)
-
-        return read
-
-    def keep(self, buffer: Any, fetched: list[Any]) -> None:
-        """Put what was fetched into shared memory."""
+    def keep(self, buffer: Any, place: list[Any], fetched: list[Any]) -> None:
+        """Put what was fetched from a place into shared memory."""
         e, tile = self.e, self.s.tile
+        done, _, _, _, *addresses = place
+        left, zero = self.x.icg - done - self.channel, e.number(self.kind, 0)
         start = tile.bm * DEPTH // tile.threads
         base = e.shared() + buffer
-        place = self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm
-        e.shared_store(self.kind, base + place * self.size, [self.kept(value) for value in fetched[:start]])
+        own = self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm
+        e.shared_store(self.kind, base + own * self.size, [self.kept(value) for value in fetched[:start]])
         base = base + DEPTH * self.pitch_m * self.size
         for n, value in enumerate(fetched[start:]):
             j, k = n // self.count, n % self.count
-            place = (self.channel + k) * self.pitch_n + self.t % self.columns + j * tile.threads
-            e.shared_store(self.kind, base + place * self.size, [self.kept(value)])
+            own = (self.channel + k) * self.pitch_n + self.t % self.columns + j * tile.threads
+            value = e.pick(addresses[j] > 0, value, self.v.fill)
+            # channels beyond the last have weights of zero; what meets these must be finite
+            value = value if self.s.last == VECTORS else e.pick(left > k, value, zero)
+            e.shared_store(self.kind, base + own * self.size, [self.kept(value)])
 
     def kept(self, value: Any) -> Any:
         """A number as shared memory holds it."""
@@ -367,9 +351,16 @@ def cannot_multiply(p: Problem, tiles: tuple[Tile, ...]) -> str | None:
     return too_many(p, best_tile(p, tiles))
 
 
-def spec_of(p: Problem, tile: Tile, last: bool) -> Spec:
-    """What a problem's kernel is compiled for."""
-    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, int(last))
+def spec_of(p: Problem, tile: Tile, last: int | None = None) -> Spec:
+    """What a problem's kernel is compiled for, where channels lie so; without ``last``, as the problem's layout says."""
+    if last is None:
+        last = PLANES if p.src_layout == "nchw" or p.ic == 1 else VECTORS if p.ic // p.g % DEPTH == 0 else DENSE
+    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last)
+
+
+def suffix(s: Spec) -> str:
+    """Of a kernel's name: how channels lie."""
+    return ("", "_nhwc", f"_nhwc{DEPTH}")[s.last]
 
 
 def shared_bytes(tile: Tile, spare: int) -> int:
@@ -382,11 +373,12 @@ def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec]
     blocks, depths = parts(p.oc // p.g, tile.bm), parts(p.ic // p.g, DEPTH)
 
     def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
-        last = src.strides[1] == SIZES[p.src] and p.ic > 1
+        last = int(src.strides[1] == SIZES[p.src] and p.ic > 1)
         dense = dst.strides[1 if last else 3] == SIZES[p.dst]
         plane = p.oh * p.ow
         line = plane if dst.strides[2] == p.ow * dst.strides[3] else p.ow
-        finish, s = parse_epilogue(p.epilogue), spec_of(p, tile, last)
+        finish = parse_epilogue(p.epilogue)
+        whole = last and p.ic // p.g % DEPTH == 0 and all(stride % VECTOR == 0 for axis, stride in enumerate(src.strides) if axis != 1)
         axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
         launches = []
         most = max(MOST_PIXELS // plane, 1)
@@ -394,13 +386,16 @@ def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec]
             pixels = min(most, p.n - n) * plane
             extents = (pixels, plane, p.ow, p.ic // p.g, p.oc // p.g, blocks, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, depths,
                        int(dense), line, int(finish.bias), int(finish.activation is not None))  # fmt: skip
-            launch = DriverLaunch(kernel_of(s), (parts(pixels, tile.bn), p.g * blocks, 1), (0, 0, 0, 0, *src.strides, *dst.strides),
-                                  finish_values(p, fill), (*extents, *axes), shared_bytes(tile, spare), src.device)  # fmt: skip
-            launches.append((n * src.strides[0], n * dst.strides[0], launch))
+            made = [DriverLaunch(kernel_of(spec_of(p, tile, lie)), (parts(pixels, tile.bn), p.g * blocks, 1),
+                                 (0, 0, 0, 0, *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes),
+                                 shared_bytes(tile, spare), src.device) for lie in ((last, VECTORS) if whole else (last,))]  # fmt: skip
+            launches.append((n * src.strides[0], n * dst.strides[0], made))
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
             addend = bias.address if bias is not None else 0
-            for there, here, launch in launches:
+            aligned = src.address % VECTOR == 0
+            for there, here, made in launches:
+                launch = made[-1] if aligned else made[0]
                 launch(src.stream, src.address + there, packed.address, addend, dst.address + here)
 
         return run
@@ -414,5 +409,5 @@ def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec]
         launch(wei.stream, wei.address, memory.address)
         return DeviceArray(memory.address, (1, 1, 1, count), None, DTYPES[kind], wei.stream, wei.device, memory)
 
-    name = kernel_of(spec_of(p, tile, p.src_layout == "nhwc" and p.ic > 1)).name
+    name = kernel_of(spec_of(p, tile)).name
     return Plan(problem=p, algorithm=algorithm, kernel=name, cost=cost, pack_weights=pack, prepare_launch=prepare)

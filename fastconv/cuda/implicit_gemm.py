@@ -28,12 +28,13 @@ from .gemm_block import (
     pack_kernel,
     padded_products,
     spec_of,
+    suffix,
 )
 from .simd import VECTOR
 from .target import Target
 
 CASES = (
-    "ic9ih6iw7_oc20k3_p1_bias+relu", "n2_ic20ih5_oc40k1_nhwc_hwio", "g2_ic20ih6iw9_oc40k3_s2_p1_nhwc_hwio_bias",
+    "ic9ih6iw7_oc20k3_p1_bias+relu", "n2_ic16ih5_oc40k1_nhwc_hwio", "g2_ic20ih6iw9_oc40k3_s2_p1_nhwc_hwio_bias",
     "n3_ic8ih7iw6_oc70k2_d2_p2_reflect", "ic12ih6iw5_oc130k1_f64", "ic10ih7iw9_oc33k3_p1_nhwc_hwio_f16:f16:f16:f32",
     "ic9ih6iw9_oc18k3_wrap_p2_u8:i8:i32:i32", "ic16ih9iw11_oc140kh1kw3_pw1_edge_f32",
 )  # fmt: skip
@@ -118,7 +119,7 @@ def most_kernels(t: Target) -> int:
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
-    name = f"implicit_gemm_{types}_{s.tile.bm}x{s.tile.bn}" + "_nhwc" * s.last
+    name = f"implicit_gemm_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s)
     return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks, fused=s.acc[0] == "f")  # fmt: skip
 
@@ -129,7 +130,7 @@ def kernels(t: Target) -> tuple[Kernel, ...]:
     for case in CASES:
         p = Problem.parse(case)
         tile = best_tile(p, TILES)
-        found += [kernel_of(spec_of(p, tile, p.src_layout == "nhwc")), pack_kernel(p.wei, SUMS[p.acc], tile.bm)]
+        found += [kernel_of(spec_of(p, tile)), pack_kernel(p.wei, SUMS[p.acc], tile.bm)]
     return tuple(dict.fromkeys(found))
 
 

@@ -28,11 +28,12 @@ from .gemm_block import (
     pack_kernel,
     padded_products,
     spec_of,
+    suffix,
 )
 from .target import LANES, Target
 
 CASES = (
-    "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "n2_ic20ih5_oc40k1_nhwc_hwio_fast", "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast",
+    "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "n2_ic16ih5_oc40k1_nhwc_hwio_fast", "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast",
     "ic10ih7iw9_oc130k3_p1_nhwc_hwio_f16:f16:f16:f32_fast",
 )  # fmt: skip
 # 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
@@ -114,7 +115,7 @@ def most_kernels(t: Target) -> int:
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
-    name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + "_nhwc" * s.last
+    name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s)
     return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks)  # fmt: skip
 
@@ -125,7 +126,7 @@ def kernels(t: Target) -> tuple[Kernel, ...]:
     for case in CASES if t.cc >= LEAST_CC else ():
         p = Problem.parse(case)
         tile = best_tile(p, TILES)
-        found += [kernel_of(spec_of(p, tile, p.src_layout == "nhwc")), pack_kernel(p.wei, SUMS[p.acc], tile.bm)]
+        found += [kernel_of(spec_of(p, tile)), pack_kernel(p.wei, SUMS[p.acc], tile.bm)]
     return tuple(dict.fromkeys(found))
 
 
