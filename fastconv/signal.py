@@ -25,6 +25,7 @@ _KERNELS: dict[tuple[bool, bool], View] = {
     (True, True): lambda w: w[None, None, ::-1, ::-1],
 }
 
+_OF_PIXELS = object()  # in a key, for a mask that is an array of the image's shape
 _calls: Calls[GivenWeights] = Calls(MOST_PLANS)
 
 
@@ -122,9 +123,9 @@ def _lookup(
     key: tuple[Any, ...] | None = None
     weighed: Any = mask  # as part of a key
     if type(mask) is np.ndarray and type(in1) is np.ndarray and mask.dtype == np.bool_ and mask.shape == in1.shape:
-        weighed = True
+        weighed = _OF_PIXELS
     if (
-        (mask is None or weighed is True or (type(mask) is str and mask == "nan"))
+        (mask is None or weighed is _OF_PIXELS or (type(mask) is str and mask == "nan"))
         and type(in1) is np.ndarray and type(in2) is np.ndarray and (out is None or type(out) is np.ndarray)
     ):  # fmt: skip
         place = None if out is None else (out.shape, out.strides, out.dtype)
@@ -132,7 +133,7 @@ def _lookup(
                stride, dilation, exact(fillvalue, stride, dilation), dtype, precision, count, device, algorithm, weighed)  # fmt: skip
         call = _calls.find(key)
         if call is not None:
-            inputs = (in1, in2, mask if weighed is True else None)
+            inputs = (in1, in2, mask if weighed is _OF_PIXELS else None)
             result = call.result(inputs) if out is None else call.into(inputs, out)
             if result is not None:
                 return result

@@ -14,8 +14,10 @@ import torch
 
 from . import gradients, nn
 from .epilogue import activation_text
-from .planning.arguments import group_count, pair, spans
+from .planning.arguments import choice, group_count, pair, spans
 from .planning.layout import FORMATS, paddings
+from .planning.problem import PRECISIONS
+from .planning.thread_count import thread_count
 
 Ints = Sequence[int]
 
@@ -178,6 +180,11 @@ def _bias_gradient(grad: torch.Tensor, data_format: str) -> torch.Tensor:
     return grad.sum([axis for axis in range(4) if axis != c])
 
 
+def _conjugate(tensor: torch.Tensor) -> torch.Tensor:
+    """What a gradient is multiplied by where the formula has this tensor."""
+    return tensor.conj().resolve_conj() if tensor.is_complex() else tensor
+
+
 def _conv2d_setup(ctx: Any, inputs: Any, output: Any) -> None:
     _keep(ctx, inputs, (0, 1))
 
@@ -190,8 +197,8 @@ def _conv2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     arguments = stride, padding, dilation, groups, mode, form, precision, threads
     wanted = ctx.needs_input_grad
     return (
-        conv2d_input_op(input.shape, weight, grad, *arguments) if wanted[0] else None,
-        conv2d_weight_op(input, weight.shape, grad, *arguments) if wanted[1] else None,
+        conv2d_input_op(input.shape, _conjugate(weight), grad, *arguments) if wanted[0] else None,
+        conv2d_weight_op(_conjugate(input), weight.shape, grad, *arguments) if wanted[1] else None,
         _bias_gradient(grad, form) if wanted[2] else None,
         *[None] * 10,
     )
@@ -206,8 +213,8 @@ def _conv2d_input_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     stride, padding, dilation, groups, mode, form, precision, threads = ctx.rest[3:]
     return (
         None,
-        conv2d_weight_op(grad, weight.shape, of_result, *ctx.rest[3:]) if ctx.needs_input_grad[1] else None,
-        conv2d_op(grad, weight, None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
+        conv2d_weight_op(grad, weight.shape, _conjugate(of_result), *ctx.rest[3:]) if ctx.needs_input_grad[1] else None,
+        conv2d_op(grad, _conjugate(weight), None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
         if ctx.needs_input_grad[2] else None,
         *[None] * 8,
     )  # fmt: skip
@@ -221,9 +228,9 @@ def _conv2d_weight_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     input, of_result = ctx.saved_tensors
     stride, padding, dilation, groups, mode, form, precision, threads = ctx.rest[3:]
     return (
-        conv2d_input_op(input.shape, grad, of_result, *ctx.rest[3:]) if ctx.needs_input_grad[0] else None,
+        conv2d_input_op(input.shape, grad, _conjugate(of_result), *ctx.rest[3:]) if ctx.needs_input_grad[0] else None,
         None,
-        conv2d_op(input, grad, None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
+        conv2d_op(_conjugate(input), grad, None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
         if ctx.needs_input_grad[2] else None,
         *[None] * 8,
     )  # fmt: skip
@@ -249,8 +256,9 @@ def _conv_transpose2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
             reached = reached.narrow(axis, 0, extent)
     wanted = ctx.needs_input_grad
     return (
-        conv2d_op(reached, weight, None, stride, ends, dilation, groups, "zeros", form, "", precision, threads, "") if wanted[0] else None,
-        conv2d_weight_op(reached, weight.shape, input, stride, ends, dilation, groups, "zeros", form, precision, threads)
+        conv2d_op(reached, _conjugate(weight), None, stride, ends, dilation, groups, "zeros", form, "", precision, threads, "")
+        if wanted[0] else None,
+        conv2d_weight_op(reached, weight.shape, _conjugate(input), stride, ends, dilation, groups, "zeros", form, precision, threads)
         if wanted[1] else None,
         _bias_gradient(grad, form) if wanted[2] else None,
         *[None] * 10,
@@ -289,6 +297,20 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
         raise RuntimeError(f"{', '.join(tensors)} must have one type, got {', '.join(map(str, types))}")
 
 
+def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorithm: Any) -> tuple[int, str]:
+    """The operators' ``threads`` and ``algorithm``: 0 and an empty text for None."""
+    choice("precision", precision, PRECISIONS)
+    if algorithm is not None and not isinstance(algorithm, str):
+        raise TypeError(f"algorithm must be a name or None, got {algorithm!r}")
+    if any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors.values() if _forward_mode()):
+        raise NotImplementedError("fastconv.nn has gradients in reverse mode only")
+    return 0 if threads is None else thread_count(threads), algorithm or ""
+
+
+def _forward_mode() -> bool:
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def _refuse(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None:
@@ -319,6 +341,7 @@ def conv2d(
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv2d, tensors)
     _refuse(epilogue=epilogue, out=out, dtype=dtype, device=None if device == "cpu" else device)
+    count, named = _checked_tail(tensors, precision, threads, algorithm)
     fused, behind = _fused(activation, tensors)
     missing = (4 - input.dim()) * (FORMATS.get(data_format) is not None)
     image = input
@@ -333,7 +356,7 @@ def conv2d(
     around = paddings(padding, (image.shape[h], image.shape[w]), spans((kh, kw), apart), steps)
     result: torch.Tensor = conv2d_op(
         image, kernel, None if bias is None else bias.reshape(-1), steps, [*around[0], *around[1]], apart, group_count(groups),
-        padding_mode, data_format, fused, precision, threads or 0, algorithm or "",
+        padding_mode, data_format, fused, precision, count, named,
     )  # fmt: skip
     if input.dim() == 2:
         result = result[0, 0] if FORMATS[data_format] == "nchw" else result[0, :, :, 0]
@@ -350,6 +373,7 @@ def conv_transpose2d(
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv_transpose2d, tensors)
     _refuse(out=out, dtype=dtype, device=None if device == "cpu" else device)
+    count, named = _checked_tail(tensors, precision, threads, algorithm)
     fused, behind = _fused(activation, tensors)
     single = input.dim() == 3
     image = input[None] if single else input
@@ -357,7 +381,7 @@ def conv_transpose2d(
         gradients.conv_transpose2d(_array(input), _array(weight), data_format=data_format)  # which raises
     result: torch.Tensor = conv_transpose2d_op(
         image, weight, bias, pair("stride", stride, 1), pair("padding", padding, 0), pair("output_padding", output_padding, 0),
-        group_count(groups), pair("dilation", dilation, 1), data_format, fused, precision, threads or 0, algorithm or "",
+        group_count(groups), pair("dilation", dilation, 1), data_format, fused, precision, count, named,
     )  # fmt: skip
     return _finished(result[0] if single else result, behind)
 

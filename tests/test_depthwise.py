@@ -70,3 +70,15 @@ def test_reasons(text, target, reason):
 def test_it_is_chosen_for_what_it_is_for():
     for text in (*depthwise.CASES[:4], "g32_ic512ih14_oc512k3_p1_f32_nhwc"):
         assert plan_problem(Problem.parse(text), AVX512).algorithm == "depthwise", text
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_results_of_one_column_in_memory_of_any_strides(layout):
+    p = Problem.parse("g8_ic8ih5iw1_oc8k3_p1").replace(src_layout=layout)
+    src, wei, bias = operands(p)
+    expected = run(p, src, wei, bias, "depthwise")
+    assert_within(expected, p, truth(p, src, wei), "depthwise")
+    apart = (
+        np.zeros((1, 8, 5, 2), "f4")[..., ::2] if layout == "nchw" else np.zeros((1, 5, 2, 16), "f4")[:, :, ::2, ::2].transpose(0, 3, 1, 2)
+    )
+    assert_same_bits(run(p, np.repeat(src, 2, axis=1)[:, ::2], wei, bias, "depthwise", dst=apart), expected)

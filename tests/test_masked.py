@@ -80,6 +80,13 @@ def test_calls_that_are_remembered_take_other_masks():
         assert_same_bits(shared, expected)
 
 
+def test_a_mask_that_is_none_is_refused_after_one_that_is():
+    x, k = np.ones((8, 8)), np.ones((3, 3))
+    fastconv.correlate2d(x, k, mask=np.ones((8, 8), bool))
+    with pytest.raises(ValueError, match="mask must have in1's shape"):
+        fastconv.correlate2d(x, k, mask=True)
+
+
 def test_what_is_chosen():
     assert short_name(cheapest(Problem.parse("ih512_k5_p2_f32_masked"))[1]) == "masked"
     assert short_name(cheapest(Problem.parse("ih512_k41_p20_f32_masked_structure=rank1"))[1]) == "quotient"

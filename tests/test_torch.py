@@ -222,3 +222,20 @@ def test_a_resnet_runs_and_trains_on_fastconvs_kernels():
     with torch.no_grad():
         assert_close(compiled(x), ours(x), 0)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("ours", [nn.conv2d, nn.conv_transpose2d])
+def test_gradients_of_complex_tensors_are_conjugate(ours):
+    inputs = tensors((1, 2, 3, 4), (2, 2, 2, 2), dtype=torch.complex128)
+    assert torch.autograd.gradcheck(ours, inputs)
+    assert torch.autograd.gradgradcheck(ours, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own, of its dual numbers
+def test_arguments_are_checked_as_arrays_are():
+    x, w = (tensor.detach() for tensor in tensors((1, 2, 5, 5), (3, 2, 3, 3)))
+    for wrong in ({"threads": 0}, {"threads": True}, {"precision": None}, {"algorithm": 3}):
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+            nn.conv2d(x, w, **wrong)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="reverse mode"):
+        nn.conv2d(torch.autograd.forward_ad.make_dual(x, x), w)

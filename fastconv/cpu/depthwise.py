@@ -266,7 +266,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 def _in_place(p: Problem, array: np.ndarray) -> bool:
     """Whether the kernel reads or writes an array where it lies: of the type of the sums, its elements side by side."""
     axis = 1 if p.src_layout == "nhwc" else 3
-    return array.dtype == DTYPES[p.acc] and array.strides[axis] == array.itemsize
+    return array.dtype == DTYPES[p.acc] and (array.strides[axis] == array.itemsize or array.shape[axis] == 1)
 
 
 def _pack(p: Problem, wei: np.ndarray, lanes: int) -> np.ndarray:

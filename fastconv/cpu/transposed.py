@@ -24,7 +24,7 @@ from .threads import workspaces
 CASES = ("ic32ih14_oc24k3_p1_bwd-data_f32", "n3_g2_ic16ih15iw17_oc12k3_s2_p1_bwd-data_f32_bias+relu",
          "ic16ih20_oc24k4_s2_p1_bwd-data_f64_nhwc_hwio", "ic4ih21_oc6k3_s3_d2_p2_bwd-data_f32", "ic5ih9_oc7k1_s2_bwd-data_f32_bias",
          "n2_ic3ih16_oc8k5_s4_bwd-data_f16:f16:f16:f32", "ic2ih12_oc3k3_s2_p1_bwd-data_i32", "ih9_k5_p2_bwd-data_c64",
-         "n2_g6_ic6ih13_oc6k3_s2_p1_bwd-data_f32_nhwc_bias+tanh")  # fmt: skip
+         "n2_g6_ic6ih13_oc6k3_s2_p1_bwd-data_f32_nhwc_bias+tanh", "n2_ic2ih1iw2_oc3kh2kw3_s4_p5_bwd-data_f32_bias")  # fmt: skip
 _MOST_PHASES = 1 << 10
 
 
@@ -52,14 +52,12 @@ def phases(extent: int, pixels: int, k: int, s: int, d: int, before: int) -> lis
     Examples
     --------
     >>> [(phase.first, phase.taps) for phase in phases(6, 3, 3, 2, 1, 1)]
-    [(1, 2), (0, 1)]
+    [(0, 1), (1, 2)]
     """
     g = gcd(s, d)
     step, dilation, found = s // g, d // g, []
-    for r in range(min(s, extent)):
-        first = (r - before) % s
-        if first >= extent:
-            continue
+    for first in range(min(s, extent)):
+        r = (first + before) % s
         many = -(-(extent - first) // s)
         k0 = next((tap for tap in range(min(step, k)) if tap * d % s == r), k)
         taps = len(range(k0, k, step))
