@@ -195,7 +195,7 @@ def transform_constant(p, algorithm):
     if algorithm in TRANSFORM:
         return TRANSFORM[algorithm](p)
     if algorithm is None and p.op == "bwd_data":
-        algorithm = "transposed"
+        algorithm = plan_problem(p).algorithm
     children = plan_problem(p, algorithm=algorithm).children if algorithm in COMPOSED else ()
     found = [TRANSFORM[child.algorithm](child.problem) for child in children if child.algorithm in TRANSFORM]
     return COMPOSED[algorithm] * max(found) if found else 0
