@@ -10,7 +10,9 @@ from tests.problems import ALGORITHMS
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX's")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm", [name if name != "reference" else pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS]
+)  # NumPy's own
 def test_touches_nothing_outside(algorithm):
     done = command([sys.executable, "-m", "tests.guarded", algorithm], check=False)
     lines = done.stdout.splitlines() or ["nothing was run"]

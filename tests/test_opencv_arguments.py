@@ -62,7 +62,7 @@ def test_every_argument_by_position():
 
 
 @pytest.mark.parametrize("name", FILTERS)
-@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 1), (9, 12, 3), (5,), ()])
+@pytest.mark.parametrize("shape", [(9, 12), pytest.param((9, 12, 1), marks=pytest.mark.slow), (9, 12, 3), (5,), ()])
 def test_shapes_are_opencvs(name, shape):
     src = image(shape)
     assert getattr(opencv, name)(src, *CALLS[name]).shape == getattr(cv2, name)(src, *CALLS[name]).shape

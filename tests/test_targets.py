@@ -18,10 +18,10 @@ MACHINES = {
     "sse2": ({"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse,+sse2"}, "xmm", "[yz]mm"),
 }  # fmt: skip
 FAMILIES = ("ih9iw40_k3_p1", "ih9iw70_k3_s2", "ih9iw40_k3_u8", "ih9iw40_k4_f16:f16:f16:f32", "ic17ih6iw20_oc19k3_bias+relu",
-            "ic17ih6iw20_oc19k3_f64_nhwc_hwio", "ih9iw40_k4_u8:f32:u8:f32_saturate", "ih9iw40_k4_p1_masked",
+            "ih9iw40_k4_u8:f32:u8:f32_saturate", "ih9iw40_k4_p1_masked",
             "ic17ih6iw20_oc19k3_u8:i8:i32:i32")  # fmt: skip
 MORE = ("ih9iw70_k3_s2_f64_masked", "ih9iw40_k3_p1_reflect_u8:f64:f64:f64_masked", "ih20iw40_k5_structure=identity",
-        "ih20iw90_k9_structure=box",
+        "ih20iw90_k9_structure=box", "ic17ih6iw20_oc19k3_f64_nhwc_hwio",
         "ih9iw70_k3_i16:f64:i16:f64_half_up", "ih9iw40_k3_u16:f64:f64:f64_order=raster", "ih9iw40_k3_u64:f64:f64:f64",
         "g3_ic3ih9iw40_oc3k5_u8:f32:u8:f32_nhwc_saturate_shared",
         "ic17ih6iw20_oc19k3_i8:i8:i32:i32_nhwc_hwio_bias+relu", "ic17ih6iw20_oc19k3_s2_u8:u8:i32:i32",
