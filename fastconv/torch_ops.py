@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import library
 
 from . import gradients, nn
 from .epilogue import activation_text
@@ -82,7 +83,7 @@ def _empty(like: torch.Tensor, c: Any, h: Any, w: Any, data_format: str) -> torc
     return like.new_empty((n, c, h, w))
 
 
-@torch.library.custom_op("fastconv::conv2d", mutates_args=())
+@library.custom_op("fastconv::conv2d", mutates_args=())
 def conv2d_op(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int,
     padding_mode: str, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
@@ -97,7 +98,7 @@ def conv2d_op(
     ), turned)  # fmt: skip
 
 
-@torch.library.custom_op("fastconv::conv2d_input", mutates_args=())
+@library.custom_op("fastconv::conv2d_input", mutates_args=())
 def conv2d_input_op(
     size: Ints, weight: torch.Tensor, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
     data_format: str, precision: str, threads: int,
@@ -111,7 +112,7 @@ def conv2d_input_op(
     ), turned)  # fmt: skip
 
 
-@torch.library.custom_op("fastconv::conv2d_weight", mutates_args=())
+@library.custom_op("fastconv::conv2d_weight", mutates_args=())
 def conv2d_weight_op(
     input: torch.Tensor, size: Ints, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
     data_format: str, precision: str, threads: int,
@@ -123,7 +124,7 @@ def conv2d_weight_op(
     ))  # fmt: skip
 
 
-@torch.library.custom_op("fastconv::conv_transpose2d", mutates_args=())
+@library.custom_op("fastconv::conv_transpose2d", mutates_args=())
 def conv_transpose2d_op(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, groups: int,
     dilation: Ints, data_format: str, activation: str, precision: str, threads: int, algorithm: str,

@@ -83,7 +83,8 @@ def quantised(sums, scale, zero, dtype):
 
 @pytest.mark.parametrize(
     ("dtype", "zero", "layout"),
-    [("u1", 128, "NCHW"), ("i1", -5, "NHWC"), pytest.param("u1", 0, "NCHW", marks=pytest.mark.slow), pytest.param("i1", 7, "NCHW", marks=pytest.mark.slow),
+    [("u1", 128, "NCHW"), ("i1", -5, "NHWC"), pytest.param("u1", 0, "NCHW", marks=pytest.mark.slow),
+     pytest.param("i1", 7, "NCHW", marks=pytest.mark.slow),
      pytest.param("u1", 1, "NHWC", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_requantised(dtype, zero, layout):

@@ -106,6 +106,9 @@ def test_compiles_for_changing_shapes(backend):
 
 def test_operators_keep_torchs_rules():
     """Schema, shapes and strides in tracing, registration of gradients."""
+    from torch import library
+
+    nn.conv2d(*(tensor.detach() for tensor in tensors((1, 1, 3, 3), (1, 1, 3, 3))))  # the first call with tensors registers them
     x, w, b, y = tensors((2, 4, 6, 7), (6, 2, 3, 3), (6,), (2, 6, 4, 5))
     rest = [1, 1], [0, 0, 0, 0], [1, 1], 2, "zeros", "NCHW"
     v = w.detach()[:4].clone().requires_grad_()
@@ -114,7 +117,7 @@ def test_operators_keep_torchs_rules():
                             ("conv2d_weight", (x, list(w.shape), y, *rest, "default", 0)),
                             ("conv_transpose2d", (x, v, None, [2, 1], [1, 0], [1, 0], 2, [1, 1], "NCHW", "", "default", 0, "")),
                             ):  # fmt: skip
-        torch.library.opcheck(getattr(torch.ops.fastconv, name).default, arguments)
+        library.opcheck(getattr(torch.ops.fastconv, name).default, arguments)
 
 
 def test_any_number_of_dimensions():
