@@ -24,6 +24,7 @@ LEAST_EXERCISED = {
     "complex": 15,
     "activated": 4,
     "separable": 200,
+    "lowrank": 60,
     "fft": 110,
     "identity": 4,
     "masked": 4,

@@ -5,6 +5,7 @@ from zlib import crc32
 
 import numpy as np
 
+from fastconv.cpu.lowrank import rank_of
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem
 
@@ -19,7 +20,7 @@ def _load():
 
 
 CASES = _load()
-STRUCTURED = {"separable": "rank1", "identity": "identity"}  # algorithms for weights of which something is known
+STRUCTURED = {"separable": "rank1", "lowrank": "lowrank(2)", "identity": "identity"}  # algorithms for weights of which something is known
 # algorithms that compute gradients only
 BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight", "weights_grouped": "bwd_weight"}
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
@@ -79,8 +80,11 @@ def structured(rng, p, integers=False):
             for o in range(p.oc):
                 weights[o, 0, rng.integers(p.kh), rng.integers(p.kw)] = 1
         return weights
-    assert p.structure == "rank1"
-    return random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
+    products = [
+        random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
+        for _ in range(rank_of(p.structure) or 1)
+    ]
+    return sum(products[1:], products[0])
 
 
 def fitted(name, p):
@@ -101,6 +105,8 @@ def fitted(name, p):
         p = p.replace(structure="box")
     if p.src_layout == "nchw":
         return p.replace(g=p.oc, ic=p.oc)
+    if name == "lowrank":
+        return p.replace(g=p.oc, ic=p.oc, src_layout="nchw")
     channels = 2 + p.oc % 3
     return p.replace(g=channels, ic=channels, oc=channels, sw=1, epilogue="", shared=True)
 

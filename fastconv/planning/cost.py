@@ -16,6 +16,7 @@ MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees sig
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
 SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
+MOST_RANK = 4  # of weights that are sums of products of two vectors; as many pairs of 31 taps take a quarter of the direct sums
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 # Of the last-level cache: larger problems store past it.  2048x2048 k3: 31 against 51 ns a tile; 1024x1024 f64, half of the cache: k3 375
 # us against 440, k5 1210 against 1310 (one core, Zen 4, 2026-11)
@@ -215,6 +216,12 @@ def separable_seconds(p: Problem, lanes: int) -> float:
     taps = down * p.kh / FMA_PER_SECOND + along * p.kw * SEPARABLE_TAP_SECONDS
     share = SEPARABLE_BYTES_SHARE if (p.src, p.acc, p.sh, p.sw) == ("u8", "f32", 1, 1) else 1
     return CALL_SECONDS + (taps + along * SEPARABLE_STORE_SECONDS) * share + _moving_seconds(p)
+
+
+def lowrank_seconds(p: Problem, lanes: int, rank: int) -> float:
+    """`separable_seconds` for each pair of vectors, but one call, image and result."""
+    once = CALL_SECONDS + _moving_seconds(p)
+    return once + rank * (separable_seconds(p, lanes) - once)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
