@@ -117,8 +117,10 @@ def test_a_call_finds_it_and_says_so():
 
 
 def test_only_ranks_that_pay_are_looked_for():
-    assert most_rank(Problem.parse("ih128_k21_p10_f32")) == 4
-    assert most_rank(Problem.parse("ih512_k3_p1_f32")) == 0
+    assert most_rank(Problem.parse("ih256_k15_p7_f32")) == 4
+    assert most_rank(Problem.parse("ih128_k21_p10_f32")) == 0  # the look would be felt
+    assert most_rank(Problem.parse("ih128_k21_p10_f32"), "lowrank") == 4
+    assert most_rank(Problem.parse("ih1024_k3_p1_f32")) == 0
     assert most_rank(Problem.parse("ih512_k15_p7_f32_masked")) == 0
     assert [rank_of(s) for s in ("full", "rank1", "lowrank(3)")] == [0, 0, 3]
 

@@ -1,12 +1,12 @@
-"""lowrank: filters that are sums of a few products of two vectors, in one sweep: for each of them sums down the columns, then all along a row.
+"""lowrank: filters that are sums of a few products of two vectors, in one sweep: sums down the columns for each, then all along a row.
 
 ``wei[ky, kx] = sum_i v_i[ky] * u_i[kx]``, found by :func:`fastconv.cpu.factor.factor_sum`; the kernel is that of `separable`.
 Order of accumulation per output: for each i and column the ky, from zero; then i and in it kx, from the bias, as in `separable`.
 
 Transform class: products may be larger than the weight that they add up to.  Let u be half the accumulator's epsilon.  The weights are
-met within 8 u sum|w| in sum, the sums of products have at most kh + rank kw + 2 roundings each, and their magnitudes ``MOST_GROWTH`` times
-those of the weights: |error| <= C u max|x| sum|w| with C = `most_error`.  What is not finite comes from the formula: every result that is not
-is computed by direct sums, since infinite products of several pairs may cancel, and sums of larger products overflow.
+met within 8 u sum|w| in sum, the sums of products have at most kh + rank kw + 2 roundings each, and their magnitudes ``MOST_GROWTH``
+times those of the weights: |error| <= C u max|x| sum|w| with C = `most_error`.  What is not finite comes from the formula: every result
+that is not is computed by direct sums, since infinite products of several pairs may cancel, and sums of larger products overflow.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, not_computed
 from . import separable
+from .border import too_large
 from .factor import MOST_GROWTH, factor_sum
 from .stage import is_native
 from .target import Target
@@ -54,7 +55,7 @@ def reject(p: Problem, t: Target) -> str | None:
     if p.src_layout == "nhwc" and p.ic > 1:
         return "for planes"
     reason = separable.reject(p.replace(structure="rank1"), t)
-    return reason or separable.too_large(p, separable.layout(p, t, DTYPES[p.acc].itemsize, rank)[-1])
+    return reason or too_large(p, separable.layout(p, t, DTYPES[p.acc].itemsize, rank)[-1])
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -113,4 +114,3 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         raise ValueError(f"weights must be finite and of structure {p.structure} as planned, or the plan made without it: {p}")
     separable.order_columns(p, vectors[..., p.kh :])
     return np.concatenate([vectors.reshape(p.oc, 1, 1, -1), wei.reshape(p.oc, 1, 1, -1).astype(dtype)], axis=-1)
-

@@ -166,7 +166,9 @@ def _factory(
                                 if whole_box:
                                     box_column_tile(box_vertical, e.kh, entry, x * pixel, first_sum + x * size, e.pitch, tiles)
                                 else:
-                                    column_tile(vertical, start, column, e.kh, entry, e.held * 8, x * pixel, first_sum + x * size, e.pitch, tiles)
+                                    column_tile(
+                                        vertical, start, column, e.kh, entry, e.held * 8, x * pixel, first_sum + x * size, e.pitch, tiles
+                                    )
                         else:
                             for r in range(height):
                                 for x in range(a, b):

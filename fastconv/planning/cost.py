@@ -16,6 +16,7 @@ MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees sig
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
 SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
+RANKED_SECONDS = 1e-4  # of an image at least, before more than rank 1 is looked for: 3 us of 9x9 full weights, 5 of 15x15
 MOST_RANK = 4  # of weights that are sums of products of two vectors; as many pairs of 31 taps take a quarter of the direct sums
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 # Of the last-level cache: larger problems store past it.  2048x2048 k3: 31 against 51 ns a tile; 1024x1024 f64, half of the cache: k3 375

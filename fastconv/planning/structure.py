@@ -1,9 +1,9 @@
 """structure: what weights are found to be, at the call or when they are packed, and the plans that use it.
 
-The proof is the backend's (:mod:`fastconv.cpu.factor`): for each tap |w - u v| <= 4 eps |w| in the accumulator's epsilon, for sums of several
-products u v that of all taps, sum |w - u v - ...| <= 4 eps sum |w|; all weights finite.  It costs about a microsecond, so it is asked for only where an image is predicted to take ``cost.EXAMINED_SECONDS`` directly,
-and another algorithm would compute weights of low rank; or where it takes
-``cost.SINGLE_SECONDS``, and weights of one tap that is 1 would be a copy.
+The proof is the backend's (:mod:`fastconv.cpu.factor`): for each tap |w - u v| <= 4 eps |w| in the accumulator's epsilon, for sums of
+several products that of all taps, sum |w - u v - ...| <= 4 eps sum |w|; all weights finite.  It costs a few microseconds, so it is asked
+for only where an image is predicted to take ``cost.EXAMINED_SECONDS`` directly, and another algorithm would compute weights of low rank;
+or where it takes ``cost.SINGLE_SECONDS``, and weights of one tap that is 1 would be a copy.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def structured(p: Problem, wei: np.ndarray | None, algorithm: str | None = None)
 
 def most_rank(p: Problem, algorithm: str | None = None) -> int:
     """Up to which rank weights are worth finding: where ``lowrank`` would compute them, or takes them at all if it is named."""
-    if p.masked or algorithm not in (None, "lowrank"):
+    if p.masked or algorithm not in (None, "lowrank") or (algorithm is None and cheapest(p)[0] < costs.RANKED_SECONDS):
         return 0
     for rank in range(costs.MOST_RANK, 1, -1):
         ranked = p.replace(structure=f"lowrank({rank})")
@@ -96,7 +96,9 @@ def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals 
     copied = seconds >= costs.SINGLE_SECONDS and cheapest(p.replace(structure="identity"))[1] is not plain
     if not (factored or copied):
         return None
-    return Rivals(functools.partial(structure_of, p.acc, most=most_rank(p)), lambda name: plan_problem(p.replace(structure=name), threads=threads))
+    return Rivals(
+        functools.partial(structure_of, p.acc, most=most_rank(p)), lambda name: plan_problem(p.replace(structure=name), threads=threads)
+    )
 
 
 def looked_at(p: Problem, wei: np.ndarray, target: Any, algorithm: str | None = None) -> Problem:
