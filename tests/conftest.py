@@ -25,6 +25,7 @@ LEAST_EXERCISED = {
     "activated": 4,
     "separable": 200,
     "lowrank": 60,
+    "sparse": 60,
     "fft": 110,
     "identity": 4,
     "masked": 4,

@@ -56,6 +56,8 @@ PINNED = {
     "g3_ic3ih512_oc3k9_structure=rank1": "separable",
     "ih512_k15_p7_structure=lowrank(2)": "lowrank",
     "ih512_k3_structure=lowrank(2)": "direct",
+    "ih512_k15_p7_structure=sparse(15)": "sparse",
+    "ih512_k3_p1_structure=sparse(5)": "direct",
     "ih512_k7_p3_strict_structure=rank1": "direct",
     "ih512_k7_u8_structure=box": "direct",
 }

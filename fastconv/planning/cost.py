@@ -64,6 +64,7 @@ QUOTIENT_VALUE_SECONDS = 4e-9  # per pixel and per result: passes over new array
 DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for whether they are small integers
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
+SPARSE_TAP_SECONDS, SPARSE_STORE_SECONDS = 0.3e-9, 4e-9  # per result vector: a load and a multiply-add; the start and the end
 SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
 DOUBLED_TAPS = (
     7  # of a float box's row from which on adding up by doubling pays (250x250, Zen 4: k7 24 and 26 us, k13 34 and 43, k21 48 and 67)
@@ -223,6 +224,13 @@ def lowrank_seconds(p: Problem, lanes: int, rank: int) -> float:
     """`separable_seconds` for each pair of vectors, but one call, image and result."""
     once = CALL_SECONDS + _moving_seconds(p)
     return once + rank * (separable_seconds(p, lanes) - once)
+
+
+def sparse_seconds(p: Problem, lanes: int, taps: int) -> float:
+    """A loaded vector for each multiply-add, and a look at each pixel."""
+    vectors, looked = (p.n * p.oc * rows * _padded(wide, lanes) / lanes for rows, wide in ((p.oh, p.ow), (p.ih, p.iw)))
+    sums = vectors * (taps * SPARSE_TAP_SECONDS + SPARSE_STORE_SECONDS) + looked / FMA_PER_SECOND
+    return CALL_SECONDS + sums + _moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:

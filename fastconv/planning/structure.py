@@ -22,11 +22,12 @@ from .problem import DTYPES, Problem
 _FLOATS = {name: DTYPES[name] for name in ("f32", "f64")}
 
 
-def structure_of(acc: str, wei: np.ndarray, most: int = 0) -> str:
+def structure_of(acc: str, wei: np.ndarray, most: int = 0, most_taps: int = 0) -> str:
     """What is proven about filters of one channel each, summed in the type ``acc``: ``full`` (nothing) or another structure.
 
     ``rank1`` and ``box`` (equal weights) of each filter for itself; ``identity`` (one tap that is 1, the others 0) and ``zero`` of all;
-    ``lowrank(r)`` where each is the sum of at most r products of a column and a row.
+    ``sparse(t)`` where each has at most t taps that are not zero; ``lowrank(r)`` where each is the sum of at most r products of a
+    column and a row.
 
     Parameters
     ----------
@@ -34,8 +35,8 @@ def structure_of(acc: str, wei: np.ndarray, most: int = 0) -> str:
         A key of `fastconv.planning.problem.DTYPES`.
     wei : ndarray (oc, 1, kh, kw)
         Of any type and strides; only floats are looked at.
-    most : int
-        Products of a column and a row that are worth finding.
+    most, most_taps : int
+        Products of a column and a row, and taps that are not zero, that are worth finding.
 
     Examples
     --------
@@ -44,6 +45,8 @@ def structure_of(acc: str, wei: np.ndarray, most: int = 0) -> str:
     ['rank1', 'box', 'full']
     >>> structure_of("f32", (np.outer(column, row) + np.outer(row, column))[None, None], 2)
     'lowrank(2)'
+    >>> structure_of("f32", np.eye(9)[None, None], most_taps=20)
+    'sparse(9)'
     """
     if acc not in _FLOATS or wei.dtype not in _FLOATS.values() or wei.shape[1] != 1:
         return "full"
@@ -56,6 +59,10 @@ def structure_of(acc: str, wei: np.ndarray, most: int = 0) -> str:
             return "identity"
     backend = _backend()
     name: str = backend.FOUND[backend.factor(wei, np.empty((oc, 1, 1, backend.words(kh, kw)), _FLOATS[acc]))]
+    if name == "full" and taps <= oc * most_taps and np.isfinite(wei).all():
+        found = int(np.count_nonzero(wei, axis=(1, 2, 3)).max())
+        if found <= most_taps:
+            return f"sparse({found})"
     rank = backend.factor_sum(wei, np.empty((oc, most, kh + kw), _FLOATS[acc])) if most and name == "full" else 0
     return f"lowrank({rank})" if rank else name
 
@@ -72,7 +79,7 @@ def structured(p: Problem, wei: np.ndarray | None, algorithm: str | None = None)
     """
     if wei is None or not (_is_open(p) and refused(p, algorithm) if algorithm is not None else rivals_of(p, 1)):
         return p
-    found = structure_of(p.acc, wei, most_rank(p, algorithm))
+    found = structure_of(p.acc, wei, most_rank(p, algorithm), most_taps(p, algorithm))
     return p if found == "full" else p.replace(structure=found)
 
 
@@ -87,6 +94,18 @@ def most_rank(p: Problem, algorithm: str | None = None) -> int:
     return 0
 
 
+def most_taps(p: Problem, algorithm: str | None = None) -> int:
+    """Up to how many taps that are not zero are worth counting: where ``sparse`` would compute them, or takes them if it is named."""
+    if p.masked or algorithm not in (None, "sparse"):
+        return 0
+    taps = p.kh * p.kw
+    for most in (taps - 1, taps * 3 // 4, taps // 2, taps * 3 // 8, taps // 4, taps // 8):
+        counted = p.replace(structure=f"sparse({most})")
+        if not refused(counted, "sparse") and (algorithm or short_name(cheapest(counted)[1]) == "sparse"):
+            return most
+    return 0
+
+
 def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals | None:
     """The plans for weights that turn out to be of rank 1 or single taps, or None where there is nothing to be gained."""
     if algorithm is not None or not _is_open(p):
@@ -97,7 +116,8 @@ def rivals_of(p: Problem, threads: int, algorithm: str | None = None) -> Rivals 
     if not (factored or copied):
         return None
     return Rivals(
-        functools.partial(structure_of, p.acc, most=most_rank(p)), lambda name: plan_problem(p.replace(structure=name), threads=threads)
+        functools.partial(structure_of, p.acc, most=most_rank(p), most_taps=most_taps(p)),
+        lambda name: plan_problem(p.replace(structure=name), threads=threads),
     )
 
 
