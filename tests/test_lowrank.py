@@ -1,5 +1,7 @@
 """Weights that are sums of a few products: how they are found, who computes them, and what is not finite."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,10 @@ import fastconv
 from fastconv.cpu.factor import MOST_GROWTH, factor_sum
 from fastconv.cpu.lowrank import rank_of
 from fastconv.planning.planner import plan_problem
-from fastconv.planning.problem import Problem
+from fastconv.planning.problem import BORDERS, Problem
 from fastconv.planning.structure import most_rank, structure_of
 from tests.oracles import assert_same_bits, assert_within, truth
-from tests.problems import operands, shapes
+from tests.problems import operands, run, shapes
 
 
 def laplacian_of_gaussian(k, dtype="f4"):
@@ -129,3 +131,20 @@ def test_weights_of_more_products_than_planned():
     p = Problem.parse("ih64_k9_structure=lowrank(1)")
     with pytest.raises(ValueError, match=r"of structure lowrank\(1\) as planned"):
         plan_problem(p, algorithm="lowrank").pack(laplacian_of_gaussian(9)[None, None])
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_every_border_and_size(border, exercised):
+    """Images narrower than a tile and larger than a band, kernels of even and odd sizes, and larger than the image, all strides."""
+    sizes = ((3, 5), (9, 33), (40, 64), (70, 131))
+    kernels = ((2, 2), (3, 3), (2, 5), (8, 16), (17, 18))
+    for number, ((ih, iw), (kh, kw)) in enumerate(itertools.product(sizes, kernels)):
+        pads = {"pt": kh // 2, "pb": kh - 1 - kh // 2, "pl": kw - 1 - kw // 3, "pr": kw // 3}
+        rank, strides = 1 + number % min(4, kh, kw), {"sh": 1 + number % 3 // 2, "sw": 1 + number % 2}
+        p = Problem(
+            ih=ih, iw=iw, kh=kh, kw=kw, border=border, structure=f"lowrank({rank})", epilogue=("", "bias")[number % 2], **pads, **strides
+        )
+        src, wei, bias = operands(p)
+        result = run(p, src, wei, bias, "lowrank", 1 + number % 2, 2.5)
+        assert_within(result, p, truth(p, src, wei, bias, 2.5), "lowrank")
+        exercised("lowrank", str(p))

@@ -1,14 +1,16 @@
 """Weights that are mostly zeros: how they are found, who computes them, and what their zeros make of pixels that are not finite."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 import fastconv
 from fastconv.planning.planner import plan_problem
-from fastconv.planning.problem import Problem
+from fastconv.planning.problem import BORDERS, Problem
 from fastconv.planning.structure import most_taps, structure_of
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, truth
-from tests.problems import operands, shapes
+from tests.problems import operands, run, shapes
 
 BLUR = np.eye(15, dtype="f4") / 15  # along a diagonal: of full rank, 15 of 225 taps
 
@@ -95,3 +97,19 @@ def test_dialects_that_multiply_no_zero_taps():
     exact = truth(p, clean[None, None], BLUR[None, None])
     keep = ~np.isnan(result)
     assert_close(result[keep], exact.value[0, 0][keep], bound(p, exact)[0, 0][keep])
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_every_border_and_size(border, exercised):
+    """Rows of one tile and of several, images lower than a tile and higher than a band, kernels larger than the image, dilations."""
+    sizes = ((1, 64), (3, 65), (40, 100), (70, 300))
+    kernels = ((1, 1), (3, 3), (2, 5), (9, 1), (17, 18), (31, 4))
+    for number, ((ih, iw), (kh, kw)) in enumerate(itertools.product(sizes, kernels)):
+        dh, dw = 1 + number % 3 // 2, 1 + number % 2
+        pads = {"pt": kh * dh // 2, "pb": kh * dh, "pl": kw * dw - 1 - kw // 3, "pr": kw * dw // 2}
+        p = Problem(ih=ih, iw=iw, kh=kh, kw=kw, dh=dh, dw=dw, sh=1 + number % 3, border=border, structure=f"sparse({number % 9})",
+                    epilogue=("", "bias")[number % 2], **pads)  # fmt: skip
+        src, wei, bias = operands(p)
+        result = run(p, src, wei, bias, "sparse", 1 + number % 2, 2.5)
+        assert_within(result, p, truth(p, src, wei, bias, 2.5), "sparse")
+        exercised("sparse", str(p))
