@@ -183,8 +183,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                             poke("i64", start + BESIDE_AT, rows * width * size if aside and beside else beside)
                         if aside and beside:
                             for row in range(min(rows, j1 - jt)):
-                                copy(kind, lanes, tile_at + ((rows + row) * width + low) * size, line + beside + (x + low) * size + row * pitch,
-                                     high - low)  # fmt: skip
+                                copy(kind, lanes, tile_at + ((rows + row) * width + low) * size,
+                                     line + beside + (x + low) * size + row * pitch, high - low)  # fmt: skip
                         direct_tile(spec, at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
                                     tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
                                     past and not aside)  # fmt: skip

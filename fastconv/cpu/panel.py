@@ -50,7 +50,8 @@ _BAND = 64  # rows of output that one unit of work computes at most
 # The integers that the kernel receives: those of the tile, these, the blocks, the row map, the order of the taps, the two column maps.
 Head = namedtuple(
     "Head",
-    "ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias scaled taps taps_pitch nleft wide sn sc sy wo dn dc dy",
+    "ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias scaled taps taps_pitch nleft wide "
+    "sn sc sy wo dn dc dy",
 )
 # A block of columns: its span of the image, bytes to its first result, its whole tiles, where one more starts that ends with it, or 0.
 Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
@@ -137,7 +138,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                             x = run * block.last + part * width
                             result = line + x * dsize
                             made, pitch, many = (result, e.dy, tiles) if whole else (tile_at, width * dsize, 1)
-                            direct_tile(spec, at.extents, start, start + FINISH_AT if e.scaled else finish, rows_at, x * s.column, made, pitch, many, 0)
+                            ending = start + FINISH_AT if e.scaled else finish
+                            direct_tile(spec, at.extents, start, ending, rows_at, x * s.column, made, pitch, many, 0)
                             if not whole:
                                 for row in range(min(rows, j1 - jt)):
                                     copy(bits, lanes, result + row * e.dy, tile_at + row * width * dsize, min(width, e.ow))
@@ -413,7 +415,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     head = Head(
         ocg=ocg, groups=groups, blocks=len(made), bands=-(-p.oh // band_rows), band_rows=band_rows, padded=p.ih_padded, oh=p.oh,
         ow=ow, step=sh, held=held, entries=entries, pitch=pitch, finish=int(finish.activation is not None), bias=int(finish.bias),
-        scaled=int(scales(p)), taps=packed, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+        scaled=int(scales(p)), taps=packed, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide,
+        sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     scratch = -(-icg * entries // 8) * 64 + ocg * taps_pitch + (2 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
     before, after = (_by_element(columns, channels) for columns in column_maps(p, p.pr))
