@@ -22,7 +22,7 @@ _PLACES = {
     "info": "machine",
     "patch": "accelerate",
 }
-_SUBMODULES = ("layers", "ndimage", "nn", "opencv", "signal")
+_SUBMODULES = ("layers", "ndimage", "nn", "onnx", "opencv", "signal")
 __all__ = [
     "conv2d",
     "conv_transpose2d",

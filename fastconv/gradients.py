@@ -8,10 +8,10 @@ import numpy as np
 
 from .epilogue import epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
-from .planning.calls import Bounded, View, delivered, destination
+from .planning.calls import Bounded, Calls, GivenWeights, Inputs, View, call_key, delivered, destination, prepared
 from .planning.devices import Session, session
 from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, checked_bias, paddings
-from .planning.planner import plan_problem
+from .planning.planner import MOST_PLANS, plan_problem
 from .planning.plans import Launch
 from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
@@ -20,6 +20,7 @@ from .planning.workspaces import new_result
 from .tensors import is_tensor, torch_ops
 
 _MOST_LAUNCHES = 8  # of a plan: the strides that it has met
+_calls: Calls[GivenWeights] = Calls(MOST_PLANS)
 
 
 def conv_transpose2d(
@@ -61,6 +62,14 @@ def conv_transpose2d(
     if is_tensor(input) or is_tensor(weight):
         return torch_ops().conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
                                             out, dtype, precision, threads, device, algorithm)  # fmt: skip
+    count = thread_count(threads)
+    key = call_key((input, weight, bias), out, (stride, padding, output_padding, groups, dilation, activation),
+                   (data_format, dtype, precision, count, device, algorithm))  # fmt: skip
+    call = None if key is None else _calls.find(key)
+    if call is not None:
+        known = call.result((input, weight, bias)) if out is None else call.into((input, weight, bias), out)
+        if known is not None:
+            return known
     check_choices(precision)
     here = session(device, "input", input, weight=weight, bias=bias, out=out)
     if here is None:
@@ -84,10 +93,21 @@ def conv_transpose2d(
     if ih < 1 or iw < 1:
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
     how = (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision
-    if here is None:
-        return TransposedPlan(layout, input, weight, bias, *how, thread_count(threads), algorithm)(input, out)
-    checked_bias(bias, icg * g, weight.ndim)
     p = _transposed(layout, input, weight, bias is not None, *how)
+    if here is None:
+        bias = bias_array(bias, p.ic, weight.ndim, p.acc)
+        shape, dtype = layout.shape(p.n, p.ic, ih, iw), DTYPES[p.dst]
+        dst = destination(out, shape, dtype, input, weight, bias)
+        if not dst.size:
+            return delivered(dst, out)
+        if not _reaches(p, oh, ow):
+            layout.image(dst)[...] = _unreached(p, bias)
+            return delivered(dst, out)
+        kind, to = (GivenWeights, None) if (p.ih, p.iw) == (ih, iw) else (_Partly, _first(layout.image, p.ih, p.iw))
+        made = prepared(plan_problem(p, threads=count, algorithm=algorithm), shape, dtype, layout.image, layout.weights,
+                        (input, weight, dst), to=to, kind=kind)  # fmt: skip
+        return _calls.first(key, made, (input, weight, bias), out, dst)
+    checked_bias(bias, icg * g, weight.ndim)
     if (p.ih, p.iw) != (ih, iw):
         # kernels write what no tap reaches, too
         p = p.replace(ih=ih, iw=iw)
@@ -102,18 +122,50 @@ def _transposed(
     layout: Layout, input: Any, weight: Any, biased: bool, stride: tuple[int, int], dilation: tuple[int, int], groups: int,
     start: tuple[int, int], size: tuple[int, int], activation: Any, dtype: Any, precision: str,
 ) -> Problem:  # fmt: skip
-    """The problem of what taps can reach of a result of this size, which begins ``start`` pixels after the first pixel's kernel."""
+    """The problem of what taps can reach of a result of this size, which begins ``start`` pixels after the first pixel's kernel.
+
+    One row or column where they reach none, see `_reaches`.
+    """
     (n, oc, oh, ow), (_, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
     result = result_type(input.dtype, weight.dtype, dtype)
     name = dtype_name(result)
     rows, columns = spans((kh, kw), dilation)
     after = (oh - 1) * stride[0] + rows - start[0] - size[0], (ow - 1) * stride[1] + columns - start[1] - size[1]
     return Problem(
-        op="bwd_data", n=n, g=groups, ic=icg * groups, ih=size[0] + min(after[0], 0), iw=size[1] + min(after[1], 0), oc=oc, kh=kh, kw=kw,
-        sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1], pt=start[0], pb=max(after[0], 0), pl=start[1], pr=max(after[1], 0),
+        op="bwd_data", n=n, g=groups, ic=icg * groups, ih=max(size[0] + min(after[0], 0), 1), iw=max(size[1] + min(after[1], 0), 1),
+        oc=oc, kh=kh, kw=kw, sh=stride[0], sw=stride[1], dh=dilation[0], dw=dilation[1],
+        pt=start[0], pb=max(after[0], 0), pl=start[1], pr=max(after[1], 0),
         src=dtype_name(input.dtype), wei=dtype_name(weight.dtype), dst=name, acc=accumulator(name), src_layout=layout.name,
         wei_layout=layout.weights_name, epilogue=epilogue_text(biased, activation, result), precision=precision,
     )  # fmt: skip
+
+
+def _reaches(p: Problem, oh: int, ow: int) -> bool:
+    """Whether a tap reaches any pixel of the result of a transposed convolution of ``(oh, ow)`` pixels."""
+    return (oh - 1) * p.sh + p.kh_span > p.pt and (ow - 1) * p.sw + p.kw_span > p.pl
+
+
+def _unreached(p: Problem, bias: np.ndarray | None) -> np.ndarray:
+    """What pixels are that no tap reaches: ``(1, c, 1, 1)`` in the result's type."""
+    with np.errstate(all="ignore"):  # a NaN becomes an integer as C makes it one
+        start = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if bias is None else bias.astype(DTYPES[p.acc]).reshape(1, -1, 1, 1)
+        return activate(p.epilogue, start).astype(DTYPES[p.dst])
+
+
+def _first(image: View, rows: int, columns: int) -> View:
+    """The view of an image's first rows and columns, which taps reach."""
+    return lambda dst: image(dst)[:, :, :rows, :columns]
+
+
+class _Partly(GivenWeights):
+    """A transposed convolution that has rows or columns behind what taps reach."""
+
+    __slots__ = ()
+
+    def run(self, inputs: Inputs, dst: np.ndarray) -> None:
+        """As `Call.run`."""
+        self.image(dst)[...] = _unreached(self.problem, inputs[2])
+        GivenWeights.run(self, inputs, dst)
 
 
 class TransposedPlan:
@@ -148,10 +200,10 @@ class TransposedPlan:
         self._image = layout.image
         with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
             self._bias = None if bias is None else np.array(bias, DTYPES[p.acc])
-            start_at = np.zeros((1, p.ic, 1, 1), DTYPES[p.acc]) if self._bias is None else self._bias.reshape(1, -1, 1, 1)
-            self._unreached = activate(p.epilogue, start_at)
-        self._plan = plan_problem(p, threads=threads, algorithm=algorithm)
-        self._packed = self._plan.pack(layout.weights(weight))
+        self._reaches = _reaches(p, *layout.extents(input.shape)[2:])
+        if self._reaches:
+            self._plan = plan_problem(p, threads=threads, algorithm=algorithm)
+            self._packed = self._plan.pack(layout.weights(weight))
         self._launches: Bounded[Launch] = Bounded(_MOST_LAUNCHES)
 
     def __call__(self, input: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -161,8 +213,10 @@ class TransposedPlan:
             src, to = self._image(input), self._image(dst)
             p = self.problem
             reached = to[:, :, : p.ih, : p.iw]
-            if reached.shape != to.shape:
-                np.copyto(to, self._unreached, casting="unsafe")
+            if reached.shape != to.shape or not self._reaches:
+                to[...] = _unreached(p, self._bias)
+            if not self._reaches:
+                return delivered(dst, out)
             key = src.strides, to.strides
             launch = self._launches.get(key)
             if launch is None:
@@ -260,9 +314,15 @@ def image_gradient(
     here: Session | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size."""
+    count = thread_count(threads)
+    key = call_key((grad, weight), None, (size, stride, padding, dilation, groups), ("image", padding_mode, data_format, precision, count))
+    call = None if key is None else _calls.find(key)
+    if call is not None:
+        return call.result((grad, weight, None))
     p, layout = _gradient("bwd_data", size, weight.shape, grad, weight.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    return _planned(p, layout.image(grad), layout.weights(weight), layout.shape(p.n, p.ic, p.ih, p.iw), layout.image, threads, here)
+    shape = layout.shape(p.n, p.ic, p.ih, p.iw)
+    return _planned(key, p, (grad, weight), (layout.image, layout.weights, layout.image), shape, count, here)
 
 
 def weight_gradient(
@@ -271,9 +331,14 @@ def weight_gradient(
     here: Session | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
+    count = thread_count(threads)
+    key = call_key((input, grad), None, (size, stride, padding, dilation, groups), ("weight", padding_mode, data_format, precision, count))
+    call = None if key is None else _calls.find(key)
+    if call is not None:
+        return call.result((input, grad, None))
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    return _planned(p, layout.image(input), layout.image(grad), size, layout.weights, threads, here)
+    return _planned(key, p, (input, grad), (layout.image, layout.image, layout.weights), size, count, here)
 
 
 def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -314,15 +379,18 @@ def _gradient(
 
 
 def _planned(
-    p: Problem, src: np.ndarray, wei: np.ndarray, shape: tuple[int, ...], view: View, threads: int | None, here: Session | None
+    key: tuple[Any, ...] | None, p: Problem, arrays: tuple[Any, Any], views: tuple[View, View, View], shape: tuple[int, ...], threads: int,
+    here: Session | None,
 ) -> np.ndarray:  # fmt: skip
+    """The gradient of this shape; ``views`` are those of both arrays and of the result."""
+    (src, wei), (image, weights, to) = arrays, views
     if here is not None:
-        return _on_card(here, p, src, wei, None, shape, view, None, None)
+        return _on_card(here, p, image(src), weights(wei), None, shape, to, None, None)
     dst = new_result(shape, DTYPES[p.dst], src)
-    if dst.size:
-        plan = plan_problem(p, threads=thread_count(threads))
-        plan.run(src, plan.pack(wei), None, view(dst))
-    return dst
+    if not dst.size:
+        return dst
+    call = prepared(plan_problem(p, threads=threads), shape, dst.dtype, image, weights, (src, wei, dst), to=to)
+    return _calls.first(key, call, (src, wei, None), None, dst)
 
 
 def _on_card(

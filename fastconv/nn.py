@@ -22,7 +22,7 @@ from .planning.plans import Launch, Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
-from .tensors import is_tensor, torch_ops
+from .tensors import detached, is_tensor, of_tensors, torch_ops
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan", "replace_convs"]
 
@@ -261,7 +261,7 @@ class ConvolutionPlan(Plan):
         self._held, self._weight = held, weight
 
     def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        weight = as_array("weight", weight)
+        weight, bias = as_array("weight", detached(weight)), detached(bias)
         if weight.shape != self._weight_shape or weight.dtype != self._weight_type:
             raise ValueError(f"weight must have shape {self._weight_shape} and dtype {self._weight_type} as planned, "
                              f"got {weight.shape} and {weight.dtype}")  # fmt: skip
@@ -278,8 +278,7 @@ class ConvolutionPlan(Plan):
         TypeError, ValueError
             Another shape or type; weights where the plan holds some, or none where it does not.
         """
-        held, parsed = self._held, self._parsed
-        key: tuple[Any, ...] | None = None
+        held, parsed, key = self._held, self._parsed, cast("tuple[Any, ...] | None", None)
         if type(input) is np.ndarray and (out is None or type(out) is np.ndarray) and weight is None and bias is None:
             key = (None if out is None else (out.shape, out.strides, out.dtype), input.shape, input.strides, input.dtype)
             call = held.calls.find(key)
@@ -287,6 +286,8 @@ class ConvolutionPlan(Plan):
                 result: np.ndarray | None = call.result((input,)) if out is None else call.into((input,), out)
                 if result is not None:
                     return result
+        if is_tensor(input) or is_tensor(out):
+            return of_tensors(lambda *given: self(*given[:-1], out=given[-1]), {"input": input, "weight": weight, "bias": bias}, out)
         input = as_array("input", input)
         if input.shape != self._input_shape or input.dtype != self._input_type:
             raise ValueError(f"input must have shape {self._input_shape} and dtype {self._input_type} as planned, "
@@ -298,11 +299,10 @@ class ConvolutionPlan(Plan):
             weight, bias = self._checked_weight(weight, bias)
             dst = destination(out, parsed.shape, parsed.dtype, input, weight, bias)
             key = (dst.strides, input.strides, weight.strides)
-            given = held.calls.find(key)
-            if given is None:
-                arrays = input, weight, dst
-                given = prepared(held.plan, parsed.shape, parsed.dtype, parsed.image, parsed.weights, arrays)
-            return held.calls.first(key, given, (input, weight, bias), out, dst)
+            call = held.calls.find(key)
+            if call is None:
+                call = prepared(held.plan, parsed.shape, parsed.dtype, parsed.image, parsed.weights, (input, weight, dst))
+            return held.calls.first(key, call, (input, weight, bias), out, dst)
         dst = destination(out, parsed.shape, parsed.dtype, input)
         call = bound(held.plan, packed, input, dst, parsed.image, parsed.image, bias=held.bias)
         return held.calls.first(key, call, (input,), out, dst)
@@ -343,7 +343,7 @@ def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.d
     """Shape and type of an array, or of a shape given in its place."""
     if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
         return tuple(extent.__index__() for extent in value), np.dtype(np.float32 if dtype is None else dtype), None
-    array = described_on_card(name, value) if on_card(value) else as_array(name, value)
+    array = described_on_card(name, value) if on_card(value) else as_array(name, detached(value))
     return array.shape, array.dtype, array
 
 
@@ -381,12 +381,12 @@ def plan(
     epilogue : Epilogue, optional
         Scale, shift (copied), activation and type; no residual.
     effort : {"estimate", "measure"}
-        ``"measure"`` times the algorithms that can run and keeps the fastest, which waives the promise of the same bits.
+        ``"measure"`` times what can run and keeps the fastest, which waives the promise of the same bits.
 
     Returns
     -------
     ConvolutionPlan
-        Call it; print it; ``set_weight`` repacks.
+        Call it (a `torch.Tensor` gives one, without a gradient); print it; ``set_weight`` repacks.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
+from .tensors import is_tensor, of_tensors
 
 _BORDERS = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap",
             "symm": "symmetric", "symmetric": "symmetric"}  # fmt: skip
@@ -45,7 +46,8 @@ def correlate2d(
     Parameters
     ----------
     in1, in2 : array_like, 2-D
-        Integers, floats or complex numbers.  bool, float16 and objects are refused, as SciPy refuses them.
+        Integers, floats or complex numbers.  bool, float16 and objects are refused, as SciPy refuses them.  Where in1 is a
+        `torch.Tensor` so is the result, without a gradient.
     mode : {"full", "same", "valid"}
         ``"same"`` has in1's shape, with ``(k-1)//2`` pixels before each; ``"valid"`` exchanges the inputs where in2 is larger.
     boundary : {"fill", "wrap", "symm"}
@@ -137,6 +139,11 @@ def _lookup(
             result = call.result(inputs) if out is None else call.into(inputs, out)
             if result is not None:
                 return result
+    if key is None and any(map(is_tensor, (in1, in2, mask, out))):
+        given = {"in1": in1, "in2": in2, "mask": mask}
+        return of_tensors(
+            lambda a, b, m, out: _lookup(flip, a, b, mode, boundary, fillvalue, stride, dilation, m, out, dtype, precision, count, device,
+                                         algorithm), given, out)  # fmt: skip
     if isinstance(fillvalue, (float, complex, np.inexact)) and fillvalue == 0:
         key = None  # -0.0 and 0 are equal as keys
     return _general(key, flip, in1, in2, mode, boundary, fillvalue, stride, dilation, mask, out, dtype,

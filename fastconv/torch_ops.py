@@ -6,7 +6,7 @@ read in place, on the CPU; a batch in torch's channels_last format is convolved 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,34 @@ _ACTIVATIONS = {
 def _array(tensor: torch.Tensor) -> np.ndarray:
     array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
     return array
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as an array: in place, but for conjugate and negative views."""
+    return _array(tensor)
+
+
+@torch.compiler.disable
+def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) -> Any:
+    """See `fastconv.tensors.of_tensors`."""
+    arrays = {}
+    for name, value in {**given, "out": out}.items():
+        arrays[name] = value
+        if not isinstance(value, torch.Tensor):
+            continue
+        _check_tensor(name, value)
+        if (value.requires_grad and torch.is_grad_enabled()) or (_forward_mode() and _tangent(value) is not None):
+            raise TypeError(f"{name} must not require a gradient here: fastconv.nn.conv2d has gradients; or call it under torch.no_grad()")
+        if name == "out" and (value.is_conj() or value.is_neg()):
+            raise TypeError("out must not be a conjugate or negative view")
+        arrays[name] = _array(value)
+    result = function(*arrays.values())
+    if isinstance(out, torch.Tensor):
+        out.detach().narrow(0, 0, 0).zero_()  # which tells torch that its values are others than before
+    if out is not None:
+        return out
+    first = next(iter(given.values()))
+    return torch.from_numpy(result) if isinstance(first, torch.Tensor) else result
 
 
 def _last(tensor: torch.Tensor, data_format: str) -> bool:
@@ -288,14 +316,18 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, as the other arguments are, got {type(tensor).__name__}")
-        if tensor.device.type != "cpu":
-            raise TypeError(f"{name} must be a tensor on the CPU, got one on {tensor.device}")
-        if tensor.layout is not torch.strided or tensor.dtype in (torch.bfloat16, torch.bool):
-            raise TypeError(f"{name} must be a dense tensor of a type that NumPy has, got {tensor.dtype}, {tensor.layout}")
+        _check_tensor(name, tensor, torch.bool)
     types = [tensor.dtype for tensor in tensors.values()]
     if len(set(types)) > 1:
         function(*(torch.ones((1,) * (1 if name == "bias" else 4), dtype=dtype) for name, dtype in zip(tensors, types, strict=True)))
         raise RuntimeError(f"{', '.join(tensors)} must have one type, got {', '.join(map(str, types))}")
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, *refused: torch.dtype) -> None:
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name} must be a tensor on the CPU, got one on {tensor.device}")
+    if tensor.layout is not torch.strided or tensor.dtype in (torch.bfloat16, *refused):
+        raise TypeError(f"{name} must be a dense tensor of a type that NumPy has, got {tensor.dtype}, {tensor.layout}")
 
 
 def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorithm: Any) -> tuple[int, str]:
@@ -303,13 +335,17 @@ def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorit
     choice("precision", precision, PRECISIONS)
     if algorithm is not None and not isinstance(algorithm, str):
         raise TypeError(f"algorithm must be a name or None, got {algorithm!r}")
-    if any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors.values() if _forward_mode()):
+    if _forward_mode() and any(_tangent(tensor) is not None for tensor in tensors.values()):
         raise NotImplementedError("fastconv.nn has gradients in reverse mode only")
     return 0 if threads is None else thread_count(threads), algorithm or ""
 
 
 def _forward_mode() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def _tangent(tensor: torch.Tensor) -> Any:
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent
 
 
 def _refuse(**arguments: Any) -> None:

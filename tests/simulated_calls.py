@@ -134,6 +134,9 @@ def transposed_and_gradients(patch):
         arguments = {"stride": 2, "padding": padding, "output_padding": extra, "bias": np.arange(3, dtype="f4"), "activation": "relu"}
         got = nn.conv_transpose2d(Interface(grad), Interface(FILTERS), **arguments)
         np.testing.assert_array_equal(np.asarray(got), nn.conv_transpose2d(grad, FILTERS, **arguments))
+    arguments = {"stride": 5, "padding": (3, 0), "output_padding": 4, "bias": np.arange(3, dtype="f4")}
+    got = nn.conv_transpose2d(Interface(grad[:, :, :1, :1]), Interface(FILTERS), **arguments)
+    np.testing.assert_array_equal(np.asarray(got), nn.conv_transpose2d(grad[:, :, :1, :1], FILTERS, **arguments))
     got = nn.conv2d_input((1, 3, 5, 6), Interface(FILTERS), Interface(grad))
     np.testing.assert_array_equal(np.asarray(got), nn.conv2d_input((1, 3, 5, 6), FILTERS, grad))
     image, grad = BATCH[:1, :1, :4, :5].copy(), grad[:1, :1, :3, :4].copy()

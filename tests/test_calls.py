@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import nn, signal
+from fastconv import gradients, nn, signal
 from fastconv.layers import Conv2D
 from fastconv.ndimage import calls as ndimage_calls
 from fastconv.opencv import calls as opencv_calls
@@ -21,7 +21,7 @@ def test_every_memory_is_bounded_by_the_same_rule():
     layer = Conv2D(1, 3)
     layer(np.ones((1, 5, 5, 1)))
     plan = nn.plan((5, 5), np.ones((3, 3)))
-    for memory in (nn._calls, signal._calls, opencv_calls._calls, ndimage_calls._calls, plan._held.calls):
+    for memory in (nn._calls, gradients._calls, signal._calls, opencv_calls._calls, ndimage_calls._calls, plan._held.calls):
         assert isinstance(memory, Calls)
     for memory in (planner._plans, layer._plans[1]):
         assert isinstance(memory, Bounded)

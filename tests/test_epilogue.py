@@ -11,6 +11,7 @@ from fastconv.nn import Epilogue
 from fastconv.planning.addends import Addends, finish_type
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem, Scaling, parse_epilogue, parse_scaling
+from tests.oracles import assert_same_bits
 from tests.problems import ALGORITHMS, operands, result_array
 
 # channels beyond a tile's, whole tiles and overlapping ones, all three ways to store
@@ -46,7 +47,9 @@ def test_every_algorithm_that_takes_an_epilogue_computes_it(layer, epilogue, exe
             results[name] = result_array(p)
             plan.run(src, plan.pack(wei), addends, results[name])
             exercised(name, str(p))
-    assert set(results) == {"reference", "activated", *(() if "tanh" in epilogue else ("blocked",))}
+    fusing = () if "tanh" in epilogue else ("blocked",) if "saturate" in epilogue else ("blocked", "direct")
+    assert set(results) - {"panel"} == {"reference", "activated", *fusing}
+    assert ("panel" in results) == (not {"tanh", "saturate:3", "residual"} & set(epilogue.split("+")))
     x = run_sums(p, src, wei, bias)
     with np.errstate(all="ignore"):
         for value, add in ((addends.scale, np.multiply), (addends.shift, np.add)):
@@ -95,6 +98,38 @@ def test_a_residual_may_be_the_result_and_lie_anywhere(layout):
     np.testing.assert_array_equal(out, expected)
 
 
+FEW = (
+    "ih40iw52_k3_p1", "ih23iw17_k3", "n2_ic3ih21iw50_oc4k3_p1", "ih34_k3_s2_f64", "g4_ic4ih33iw70_oc4k5_p2_reflect", "ih40_k3_s3",
+    "ih20iw100_k3_d2_p2_f64", "ih50iw100_k11_p5", "n2_ic2ih5iw5_oc3k3_p1_nhwc_hwio",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [FEW[0], FEW[2], *(pytest.param(text, marks=pytest.mark.slow) for text in FEW[1:2] + FEW[3:])])
+@pytest.mark.parametrize("epilogue", ["bias+scale+shift+relu", "residual", "bias+scale+residual+leaky_relu:0.25", "shift+saturate"])
+def test_few_channels_are_finished_where_they_are_summed(text, epilogue, exercised):
+    """Whole tiles, tiles aside, carried rows; results that are views, and bands of images that are converted."""
+    p = Problem.parse(text)
+    p = p.replace(epilogue=epilogue, dst="u8" if "saturate" in epilogue else p.dst)
+    if p.dst == "u8" and (p.sh > 2 or p.dh > 1):
+        assert ALGORITHMS["panel"].reject(p, detect())
+        return
+    src, wei, bias = operands(p, integers=True)
+    words, rng = parse_scaling(epilogue), np.random.default_rng(7)
+    scale, shift = (rng.integers(-4, 5, p.oc).astype(finish_type(p)) for _ in range(2))
+    residual = np.empty_like(result_array(p), dtype=finish_type(p))
+    residual[...] = rng.integers(-9, 9, residual.shape)
+    addends = Addends(bias, scale if words.scale else None, shift if words.shift else None, residual if words.residual else None)
+    expected, name = result_array(p), "panel" if p.dst == "u8" else "direct"
+    plan_problem(p, algorithm="reference").run(src, wei.astype(p.acc.replace("f", "float")), addends, expected)
+    plan = plan_problem(p, algorithm=name, threads=2)
+    for image, to in ((src, result_array(p)), (src.astype(src.dtype.newbyteorder()), result_array(p)),
+                      (src, np.zeros((*expected.shape[:3], 2 * p.ow), expected.dtype)[..., ::2]),
+                      (src, np.zeros((*expected.shape[:2], p.oh + 1, p.ow + 3), expected.dtype)[:, :, 1:, 2:-1])):  # fmt: skip
+        plan.run(image, plan.pack(wei), addends, to)
+        assert_same_bits(to.copy(), expected)
+    exercised(name, str(p))
+
+
 def test_texts():
     assert parse_scaling("bias+scale+shift+residual+relu+saturate:-5") == Scaling(True, True, True, -5)
     for words in itertools.product(("", "bias"), ("", "scale"), ("", "residual"), ("", "relu", "leaky_relu:0.5")):
@@ -111,8 +146,8 @@ def test_an_algorithm_that_was_not_told_of_scalings_refuses_them():
     p = Problem.parse("ih20_k3_bias+scale")
     reasons = {name: algorithm.reject(p, detect()) for name, algorithm in ALGORITHMS.items()}
     taking = {name for name, reason in reasons.items() if reason is None}
-    assert taking == {"reference", "activated", "blocked"}
-    assert all("scale" in reason for name, reason in reasons.items() if name in ("direct", "fft", "separable", "panel"))
+    assert taking == {"reference", "activated", "blocked", "direct", "panel"}
+    assert all("scale" in reason for name, reason in reasons.items() if name in ("fft", "separable", "winograd", "depthwise"))
 
 
 @pytest.mark.parametrize(

@@ -242,3 +242,68 @@ def test_arguments_are_checked_as_arrays_are():
             nn.conv2d(x, w, **wrong)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="reverse mode"):
         nn.conv2d(torch.autograd.forward_ad.make_dual(x, x), w)
+
+
+def test_plans_filters_and_layers_give_tensors():
+    """As their arrays' results, in place, without gradients."""
+    x, w, b = tensors((1, 3, 9, 10), (4, 3, 3, 3), (4,))
+    plain = [tensor.detach().numpy() for tensor in (x, w, b)]
+    image, kernel = torch.arange(48.0).reshape(6, 8), torch.arange(9.0).reshape(3, 3)
+    mask = image > 3
+    expected = fastconv.conv2d(*plain, padding=1)
+    held, open_ = fastconv.plan(x, w, b, padding=1), fastconv.plan(x, tuple(w.shape), bias=True, padding=1)
+    model = fastconv.layers.Sequential([fastconv.layers.Conv2D(2, 3), fastconv.layers.Conv2D(1, 3)])
+    batch = torch.ones(3, 8, 8, 1)
+    with torch.no_grad():
+        for _ in range(3):
+            for call, wanted in (
+                (lambda: held(x), expected), (lambda: open_(x, w, b), expected), (lambda: held(x.detach()), expected),
+                (lambda: fastconv.correlate2d(image, kernel), fastconv.correlate2d(image.numpy(), kernel.numpy())),
+                (lambda: fastconv.convolve2d(image, kernel.numpy(), "same"), fastconv.convolve2d(image.numpy(), kernel.numpy(), "same")),
+                (lambda: fastconv.correlate2d(image, kernel, mask=mask),
+                 fastconv.correlate2d(image.numpy(), kernel.numpy(), mask=mask.numpy())),
+                (lambda: model(batch), model(batch.numpy())), (lambda: model.predict(batch, batch_size=2), model(batch.numpy())),
+                (lambda: model.layers[0](batch), model.layers[0](batch.numpy())),
+            ):  # fmt: skip
+                result = call()
+                assert isinstance(result, torch.Tensor)
+                assert_same_bits(result.numpy(), wanted)
+    assert isinstance(fastconv.correlate2d(image.numpy(), kernel), np.ndarray)
+    assert "blocked" in fastconv.explain(x, w, b)
+    held.set_weight(2 * w, b)
+    assert_same_bits(held(plain[0]), fastconv.conv2d(plain[0], 2 * plain[1], plain[2], padding=1))
+
+
+def test_tensors_as_out_of_plans_and_filters():
+    image, kernel = torch.arange(48.0).reshape(6, 8), torch.ones(3, 3)
+    held = fastconv.plan(image, kernel)
+    for run, wanted in ((lambda x, out: held(x, out=out), held(image.numpy())),
+                        (lambda x, out: fastconv.correlate2d(x, kernel, "valid", out=out), held(image.numpy()))):  # fmt: skip
+        for source in (image, image.numpy()):
+            out = torch.zeros(4, 6)
+            version = out._version
+            assert run(source, out) is out
+            assert_same_bits(out.numpy(), wanted)
+            assert out._version > version
+        array = np.zeros((4, 6), "f4")
+        assert run(image, array) is array
+        with pytest.raises(ValueError, match="out must have shape"):
+            run(image, torch.zeros(4, 5))
+        with pytest.raises(TypeError, match="out must not be a conjugate"):
+            run(image, torch.zeros(4, 6, dtype=torch.complex64).conj())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own, of its dual numbers
+def test_what_has_no_gradient_says_so():
+    image, kernel = (t[0, 0] for t in tensors((1, 1, 6, 8), (1, 1, 3, 3)))
+    held = fastconv.plan(image, kernel)
+    layer = fastconv.layers.Conv2D(1, 3)
+    for call, name in ((lambda: held(image), "input"), (lambda: fastconv.correlate2d(image, kernel), "in1"),
+                       (lambda: fastconv.correlate2d(image.detach(), kernel), "in2"),
+                       (lambda: layer(image[None, :, :, None]), "inputs")):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{name} must not require a gradient here"):
+            call()
+        with torch.no_grad():
+            assert not call().requires_grad
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(TypeError, match="in1 must not require a gradient"):
+        fastconv.correlate2d(torch.autograd.forward_ad.make_dual(image.detach(), image.detach()), kernel.detach())

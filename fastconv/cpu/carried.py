@@ -16,13 +16,14 @@ import numpy as np
 from ..planning.problem import Problem, border_indices, parse_epilogue
 from .border import row_map
 from .carried_tile import carried_tile, edge_pixels
+from .finish import ADDENDS_AT, BESIDE_AT, FINISH_AT, scales, set_finish
 from .memory import copy, copy_past, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job
 from .tile import TAPS_AT
 
 # The integers that the kernel receives: these, the columns behind the pixels left and right of the image, the row map, the taps' order.
-Head = namedtuple("Head", "oc ocg iw oh ow band_rows bands finish bias entries fills edged past sn sc sy wo dn dc dy")
+Head = namedtuple("Head", "oc ocg iw oh ow band_rows bands finish bias scaled entries fills edged past sn sc sy wo dn dc dy")
 _TABLES_AT = 8 * len(Head._fields)
 
 
@@ -66,7 +67,12 @@ def factory(kind: str, lanes: int, rows: int, vecs: int, kh: int, kw: int, lead:
             o += group * e.ocg
             j0 = band * e.band_rows
             j1 = min(j0 + e.band_rows, e.oh)
-            poke(kind, start, peek(kind, at.bias + o * size if e.bias else at.values + 4 * size))
+            poke(kind, start, peek(kind, at.bias + e.scaled * ADDENDS_AT + o * size if e.bias else at.values + 4 * size))
+            if e.scaled:
+                finish = start + FINISH_AT
+                set_finish(kind, start, at.values, at.bias, e.oc, o)
+                residual = peek("i64", at.bias)
+                poke("i64", start + BESIDE_AT, residual - at.dst if residual else 0)
             for tap in range(kh * kw):
                 poke(kind, packed + tap * size, peek(kind, at.wei + o * e.wo + peek("i64", order + tap * 8)))
             if rows_of != source:
@@ -147,7 +153,7 @@ def layout(p: Problem, rows: int, vecs: int, lanes: int, size: int, band: int) -
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     head = Head(
         oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, band_rows=band_rows, bands=-(-p.oh // band_rows),
-        finish=int(activation is not None), bias=int(has_bias), entries=entries, fills=int(image_rows.min() < 0),
+        finish=int(activation is not None), bias=int(has_bias), scaled=int(scales(p)), entries=entries, fills=int(image_rows.min() < 0),
         edged=int(lead > 0 or p.ow + p.kw - 1 - lead > p.iw), past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     pixels = p.kh * p.kw + entries * (p.kw - 1) + p.iw + lanes + rows * vecs * lanes

@@ -7,6 +7,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from .finish import finish_rows
 from .simd import KINDS, Emitter, literal
 from .tile import TAPS_AT
 
@@ -21,8 +22,8 @@ def carried_tile(
     ``dst[i, x] = start + sum_{ky, kx} row(i + ky)[xoff + x + kx - lead] * wei[ky, kx]``
 
     ``spec = (kind, lanes, rows, vecs, kh, kw, lead, fma)``.  ``start`` is the address of the first addend, ``wei`` at ``start + TAPS_AT``
-    as ``[kx][ky]``, ``finish`` that of ``[slope, low, high]`` or 0.  ``table[r]`` is the address of row r.  The ``lead`` pixels before
-    the first tile are those at ``table[r + left] + left_at``, the ``kw - 1 - lead`` after the last at ``table[r + right] + right_at``;
+    as ``[kx][ky]``, ``finish`` that of the numbers of `finish_rows` or 0.  ``table[r]`` is the address of row r.  The ``lead`` pixels
+    before the first tile are those at ``table[r + left] + left_at``, the ``kw - 1 - lead`` after the last at ``table[r + right] + right_at``;
     all these offsets are bytes.  Order of accumulation: ky, kx.
 
     Between tiles the last vector of each row is carried over in a register: no load touches a line that the tile before has stored to,
@@ -128,15 +129,17 @@ class _CarriedTile:
         """The sums, through the activation where there is one."""
         emit = self.emit
 
+        def at(i: int, vec: int) -> Any:
+            return emit.offset(dst, emit.times(dst_pitch, i), vec * emit.width)
+
         def store_rows(values: list[list[Any]], store: Any) -> None:
             for i, row in enumerate(values):
                 for vec, value in enumerate(row):
-                    store(emit.offset(dst, emit.times(dst_pitch, i), vec * emit.width), value)
+                    store(at(i, vec), value)
 
         with emit.either(finish) as (activated, plain):
             with activated:
-                limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-                store_rows([[emit.activate(value, *limits) for value in row] for row in sums], emit.store)
+                finish_rows(emit, finish, sums, at, emit.store, True)
             with plain, emit.either(past) as (streamed, kept):
                 with streamed:
                     store_rows(sums, emit.store_past)

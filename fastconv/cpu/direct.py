@@ -18,9 +18,10 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
 from . import carried
 from .border import Span, border_row, column_maps, pixels_of, row_map, span, too_large
+from .finish import ADDENDS_AT, BESIDE_AT, FINISH_AT, gathering, scales, set_finish
 from .memory import copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -54,7 +55,7 @@ _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, l
 # the order of the taps, the two column maps, the places of kx, the places and columns of pixels that are copied by phase one by one.
 Head = namedtuple(
     "Head",
-    "oc ocg iw oh ow k phases band_rows bands finish bias taps entries runs phase_rows nleft "
+    "oc ocg iw oh ow k phases band_rows bands finish bias scaled taps entries runs phase_rows nleft "
     "left_wide right_wide fills sw part ahead whole edges past sn sc sy wo dn dc dy",
 )
 # Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
@@ -119,7 +120,13 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
             j1 = min(j0 + e.band_rows, of_phase)
             if j0 >= j1:
                 continue
-            poke(kind, start, peek(kind, at.bias + o * size if e.bias else at.values + 4 * size))
+            poke(kind, start, peek(kind, at.bias + e.scaled * ADDENDS_AT + o * size if e.bias else at.values + 4 * size))
+            beside = 0
+            if e.scaled:
+                finish = start + FINISH_AT
+                set_finish(kind, start, at.values, at.bias, e.oc, o)
+                residual = peek("i64", at.bias)
+                beside = residual - at.dst if residual else 0
             for tap in range(e.taps):
                 poke(kind, packed + tap * size, peek(kind, at.wei + o * e.wo + peek("i64", order + tap * 8)))
             if rows_of != source:
@@ -172,6 +179,12 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                         elif not whole:
                             x, tiles, high = part * width, 1, min(width, e.ow)
                         aside = not whole or (past and part != 1)
+                        if e.scaled:
+                            poke("i64", start + BESIDE_AT, rows * width * size if aside and beside else beside)
+                        if aside and beside:
+                            for row in range(min(rows, j1 - jt)):
+                                copy(kind, lanes, tile_at + ((rows + row) * width + low) * size,
+                                     line + beside + (x + low) * size + row * pitch, high - low)  # fmt: skip
                         direct_tile(spec, at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
                                     tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
                                     past and not aside)  # fmt: skip
@@ -184,11 +197,13 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real, of a type with vector arithmetic (or float16, through float32)."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", scalings=True)
     if reason is not None:
         return reason
     if kernel_kind(p.acc) is None:
         return f"no vector arithmetic for accumulator {p.acc}"
+    if scales(p) and (p.dst != p.acc or p.acc not in ("f32", "f64")):
+        return f"scales sums of f32 and f64 alone, and stores them as they are, not {p.acc} as {p.dst}"
     if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
     if parse_epilogue(p.epilogue).activation is not None and p.acc[0] == "u":
@@ -288,6 +303,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
+        if scales(p):
+            return gathering(p, lambda dst: launch_for(plan, src, packed, dst, fill), dst)
+        return launch_for(plan, src, packed, dst, fill)
+
+    def launch_for(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
         order = tap_order(p, tall) @ strides
         shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy) else in_place
@@ -303,7 +323,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
 def _past(p: Problem, t: Target, vector: int, pitch: int) -> int:
     """Whether results go past the caches; other threads see them: the pool's atomic operations, or the interpreter's, order that."""
-    return int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and pitch % vector == 0)
+    return int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and pitch % vector == 0 and not scales(p))
 
 
 def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lead: int, threads: int) -> Plan:
@@ -316,6 +336,11 @@ def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lea
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
+        if scales(p):
+            return gathering(p, lambda dst: launch_for(plan, src, packed, dst, fill), dst)
+        return launch_for(plan, src, packed, dst, fill)
+
+    def launch_for(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
         e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), tables, tap_order(p, tile.tall) @ strides])
@@ -363,7 +388,7 @@ def _entries(p: Problem, tile: Tile, band_rows: int) -> int:
 def _scratch(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int, wide: int) -> int:
     """Bytes of workspace of one thread for bands of so many rows, with strips of ``wide`` pixels together."""
     icg, entries = p.ic // p.g, _entries(p, tile, band_rows)
-    pixels = p.taps + p.iw + lanes + icg * entries * wide + tile.rows * lanes * tile.vecs
+    pixels = p.taps + p.iw + lanes + icg * entries * wide + tile.rows * lanes * tile.vecs * (1 + parse_scaling(p.epilogue).residual)
     return -(-(8 * 3 * icg * entries + TAPS_AT + size * pixels) // 64) * 64
 
 
@@ -411,8 +436,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     places = (tap % sw * part + tap // sw) * size
     head = Head(
         oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases, band_rows=band_rows,
-        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), taps=p.taps, entries=entries,
-        runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
+        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), scaled=int(scales(p)), taps=p.taps,
+        entries=entries, runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
         fills=int(rows.min() < 0), sw=sw, part=part, ahead=ahead, whole=whole, edges=len(edges),
         past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """int8: many channels of 8 bits, summed in 32: the tiles of `blocked` over elements of four bytes or two words.
 
 Bytes where the target adds four products at once (VNNI) and the weights have a sign; there the image's bytes have none, or are made so
-by adding 128, which is taken out of the sums again.  Otherwise words of 16 bits, two products at a time.  Sums wrap, as every integer
-sum: they are exact on each target, in any order.
+by adding 128, which is taken out of the sums again.  Otherwise words of 16 bits, two products at a time, as for weights of 16 bits, which
+weights of 8 bits less their zero point are.  Sums wrap, as every integer sum: they are exact on each target, in any order.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ CASES = (
     "ic17ih20_oc33k5_s2_p2_i8:i8:i32:i32_bias+relu",
     "ic17ih37_oc33k5_s4_p2_i8:i8:i32:i32_bias+relu",
     "g2_ic36ih9_oc40k3_p1_reflect_u8:u8:i32:i32_nhwc",
+    "ic17ih9_oc33k3_p1_u8:i16:i32:i32",
 )
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """Forward, images and weights of 8 bits, sums in 32."""
+    """Forward, images of 8 bits, weights of 8 or 16 with a sign, sums in 32."""
     scaling = parse_scaling(p.epilogue)
     scaled = scaling.scale or scaling.shift
     reason = not_computed(p, "fwd", roundings=(None, "saturate") if p.dst in ("u8", "i8") else (None,), scalings=scaled)
     if reason is not None:
         return reason
-    if p.src not in ("u8", "i8") or p.wei not in ("u8", "i8") or p.acc != "i32":
+    if p.src not in ("u8", "i8") or p.wei not in ("u8", "i8", "i16") or p.acc != "i32":
         return f"sums products of 8 bits in i32, not {p.src} and {p.wei} in {p.acc}"
     if not scaled and (p.dst != "i32" or parse_epilogue(p.epilogue).activation == "leaky_relu"):
         return f"stores sums as i32, not {p.dst}"

@@ -16,9 +16,10 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, ORDERS, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, ORDERS, Problem, not_computed, parse_epilogue, parse_scaling
 from .border import column_maps, row_map, span, stage_row, too_large
 from .convert import LOADED, STORED, adds_products_of_bytes, quads, stored_bytes
+from .finish import ADDENDS_AT, FINISH_AT, gathering, scales, set_finish
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
@@ -49,7 +50,8 @@ _BAND = 64  # rows of output that one unit of work computes at most
 # The integers that the kernel receives: those of the tile, these, the blocks, the row map, the order of the taps, the two column maps.
 Head = namedtuple(
     "Head",
-    "ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias taps taps_pitch nleft wide sn sc sy wo dn dc dy",
+    "ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias scaled taps taps_pitch nleft wide "
+    "sn sc sy wo dn dc dy",
 )
 # A block of columns: its span of the image, bytes to its first result, its whole tiles, where one more starts that ends with it, or 0.
 Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
@@ -98,7 +100,9 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                 packed_group = group
                 for i in range(e.ocg):
                     start, o = starts + i * e.taps_pitch, group * e.ocg + i
-                    poke(kind, start, peek(kind, at.bias + o * size if e.bias else at.values + 4 * size))
+                    poke(kind, start, peek(kind, at.bias + e.scaled * ADDENDS_AT + o * size if e.bias else at.values + 4 * size))
+                    if e.scaled:
+                        set_finish(kind, start, at.values, at.bias, e.groups * e.ocg, o)
                     for tap in range(e.taps):
                         poke(kind, start + TAPS_AT + tap * size, peek(kind, at.wei + o * e.wo + peek("i64", order + tap * 8)))
             block_at = blocks + number * _BLOCK_BYTES
@@ -134,7 +138,8 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                             x = run * block.last + part * width
                             result = line + x * dsize
                             made, pitch, many = (result, e.dy, tiles) if whole else (tile_at, width * dsize, 1)
-                            direct_tile(spec, at.extents, start, finish, rows_at, x * s.column, made, pitch, many, 0)
+                            ending = start + FINISH_AT if e.scaled else finish
+                            direct_tile(spec, at.extents, start, ending, rows_at, x * s.column, made, pitch, many, 0)
                             if not whole:
                                 for row in range(min(rows, j1 - jt)):
                                     copy(bits, lanes, result + row * e.dy, tile_at + row * width * dsize, min(width, e.ow))
@@ -148,14 +153,14 @@ def sum_kind(p: Problem) -> str | None:
 
 
 def interleaved(p: Problem) -> int:
-    """How many channels lie side by side and have the same weights, or 1."""
-    return p.ic if p.shared and p.src_layout == "nhwc" and p.ic == p.oc == p.g else 1
+    """How many channels lie side by side and have the same weights, and nothing of their own but a bias; or 1."""
+    return p.ic if p.shared and p.src_layout == "nhwc" and p.ic == p.oc == p.g and not scales(p) else 1
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, of types that rows are converted from and to; dense rows, strides of at most 2."""
     rounding = parse_epilogue(p.epilogue).rounding
-    reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up")) or _refused_types(p, rounding)
+    reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up"), scalings=True) or _refused_types(p, rounding)
     if reason is not None:
         return reason
     sh, sw = p.strides
@@ -181,8 +186,8 @@ def _refused_types(p: Problem, rounding: str | None) -> str | None:
         return f"does not load {p.src}"
     if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst in ("u32", "i64", "u64") and rounding):
         return f"does not store {p.dst} from {p.acc}, rounded as {rounding}"
-    activation = parse_epilogue(p.epilogue).activation
-    if activation not in (None, "relu", "relu6", "leaky_relu"):
+    activation, scaling = parse_epilogue(p.epilogue).activation, parse_scaling(p.epilogue)
+    if activation not in (None, "relu", "relu6", "leaky_relu") or scaling.residual or scaling.zero:
         return f"does not fuse {p.epilogue}"
     return None
 
@@ -250,7 +255,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         if taps > 1:
             values[:4] = np.uint8(fill).view(np.int8)
         units = p.n * head.groups * head.blocks * head.bands
-        return regions[taps].launcher(extents, values, own, units, threads, costs.panel_seconds(p, lanes), src, packed, dst)
+
+        def launch_for(dst: np.ndarray) -> Launch:
+            return regions[taps].launcher(extents, values, own, units, threads, costs.panel_seconds(p, lanes), src, packed, dst)
+
+        return gathering(p, launch_for, dst) if scales(p) else launch_for(dst)
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (_in_place(p, src, p.src) and _in_place(p, dst, p.dst)):
@@ -406,7 +415,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     head = Head(
         ocg=ocg, groups=groups, blocks=len(made), bands=-(-p.oh // band_rows), band_rows=band_rows, padded=p.ih_padded, oh=p.oh,
         ow=ow, step=sh, held=held, entries=entries, pitch=pitch, finish=int(finish.activation is not None), bias=int(finish.bias),
-        taps=packed, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+        scaled=int(scales(p)), taps=packed, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide,
+        sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     scratch = -(-icg * entries // 8) * 64 + ocg * taps_pitch + (2 + held * icg) * pitch + tile.rows * width * stored_bytes(p.dst)
     before, after = (_by_element(columns, channels) for columns in column_maps(p, p.pr))

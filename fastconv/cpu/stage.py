@@ -121,7 +121,9 @@ def staged_launch(
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
             result = to if in_place else np.empty(to.shape, own)
-            launches[end - first](staged, packed, bias, result)
+            residual = None if bias is None else getattr(bias, "residual", None)
+            addends = bias if residual is None else bias._replace(residual=residual[n : n + 1, :, first:end])
+            launches[end - first](staged, packed, addends, result)
             if not in_place:
                 with np.errstate(all="ignore"):
                     np.copyto(to, result, casting="unsafe")

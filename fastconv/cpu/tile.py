@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 
 from ..planning.problem import Problem
 from .convert import store_as, stored_bytes
+from .finish import finish_rows
 from .simd import Emitter, literal
 from .target import Target
 
@@ -88,7 +89,7 @@ def direct_tile(
     ``(..., order)`` after that: ``symmetric`` and ``antisymmetric`` sum pairs of the taps of one row (kh = 1) or column (kw = 1);
     ``dots`` adds the products of four bytes of a pixel and a tap, kind i32, and stores the sums as f32 are.
     ``shape`` is the address of the integers of :data:`Shape`, ``start`` that of the first addend, with ``wei`` at ``start + TAPS_AT``,
-    ``finish`` that of ``[slope, low, high]`` or 0.  ``xoff, dst_pitch`` are bytes.
+    ``finish`` that of the numbers of `finish.finish_rows` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
     The kh rows of taps form the fewest groups of at most ``tall``, as even as can be, taller ones first; ``wei`` is packed as
     ``[c][group][kx][ky]``.  Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element, and the ``pairs`` of h = 0,
@@ -272,9 +273,7 @@ class _DirectTile:
         emit = self.emit
         with emit.either(finish) as (activated, plain):
             with activated:
-                limits = [self.out.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-                values = [[self.out.activate(value, *limits) for value in row] for row in self.results()]
-                self.store_rows(values, dst, dst_pitch, self.place)
+                finish_rows(self.out, finish, self.results(), lambda i, vec: self.at(dst, dst_pitch, i, vec), self.place, not self.stored)
             with plain:
                 if self.stored:
                     self.store_rows(self.results(), dst, dst_pitch, self.place)
@@ -296,7 +295,11 @@ class _DirectTile:
         """Vectors to the rows of ``dst``."""
         for i, row in enumerate(values):
             for vec, value in enumerate(row):
-                store(self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.stored_width), value)
+                store(self.at(dst, dst_pitch, i, vec), value)
+
+    def at(self, dst: Any, dst_pitch: Any, i: int, vec: int) -> Any:
+        """Where a vector of results is stored."""
+        return self.emit.offset(dst, self.emit.times(dst_pitch, i), vec * self.stored_width)
 
 
 class _PairTile(_DirectTile):

@@ -123,6 +123,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     most = max(min(costs.MOST_BUFFER // _buffer_bytes(p, 1), p.n) if buffered else p.n, 1)
     children = {images: [plan(_child(p, *place, images), t, threads) for place in reached] for images in {min(most, p.n), p.n % most} - {0}}
     some = next(iter(children.values()), [])
+    flipped_once = len(places) == len(reached) == 1 and not buffered and p.n > 0
     exact = reference.build(p, t, plan, threads)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
@@ -141,6 +142,12 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             if packed.dtype != object:
                 exact.run(src, packed, bias, dst, fill)
+                return
+            if flipped_once:
+                under = _under(src, *places[0])
+                if not launches:
+                    launches[p.n] = [some[0].prepare(under, packed[0], dst)]
+                launches[p.n][0](under, packed[0], bias, dst)
                 return
             buffer = workspaces.take(_buffer_bytes(p, most)) if buffered else None
             for first in range(0, p.n, most):

@@ -10,6 +10,7 @@ import numpy as np
 import fastconv
 
 from ..planning.calls import Bounded
+from ..tensors import is_tensor, of_tensors
 from . import initializers
 from .layer import Layer, Shape, Variable, pair, standard_shape
 
@@ -264,7 +265,9 @@ class Conv2D(Layer):
         return (shape[0], filters, *result)
 
     def __call__(self, inputs: Any, training: bool | None = None) -> np.ndarray:
-        """Convolve a batch, (n, h, w, channels) by default; builds the layer at the first call."""
+        """Convolve a batch, (n, h, w, channels) by default; builds the layer at the first call.  A `torch.Tensor` gives one."""
+        if is_tensor(inputs):
+            return of_tensors(self._run, {"inputs": inputs})
         return self._run(inputs, None)
 
     def _run(self, inputs: Any, out: np.ndarray | None) -> np.ndarray:

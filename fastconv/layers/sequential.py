@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..planning.workspaces import new_result
+from ..tensors import is_tensor, of_tensors
 from .convolution import Conv2D
 from .layer import Layer, Shape, Variable, serialized, standard_shape
 from .separable import DepthwiseConv2D, SeparableConv2D
@@ -216,7 +217,9 @@ class Sequential(Layer):
         return shape
 
     def __call__(self, inputs: Any, training: bool | None = None) -> np.ndarray:
-        """Apply all layers; builds the model at the first call."""
+        """Apply all layers; builds the model at the first call.  A `torch.Tensor` gives one."""
+        if is_tensor(inputs):
+            return of_tensors(self._run, {"inputs": inputs})
         return self._run(inputs, None)
 
     def _run(self, inputs: Any, out: np.ndarray | None) -> np.ndarray:
@@ -282,6 +285,8 @@ class Sequential(Layer):
         for name, value in (("batch_size", batch_size), ("steps", steps)):
             if value is not None and (not hasattr(value, "__index__") or value < 1):
                 raise ValueError(f"{name} must be None or a positive int. Received: {name}={value!r}")
+        if is_tensor(x):
+            return of_tensors(lambda x, out: self.predict(x, batch_size, verbose, steps), {"x": x})
         src = np.asarray(x)
         size = batch_size or BATCH_SIZE
         if steps is not None:

@@ -52,8 +52,7 @@ def gathered(p: Problem, addends: Addends) -> np.ndarray:
     """Bytes for a kernel: the residual's address, bias, scales, shifts; ones and minus zeros where there are none."""
     tail = finish_type(p)
     bias = np.zeros(p.oc, DTYPES[p.acc]) if addends.bias is None else addends.bias
-    parts = [np.array([0 if addends.residual is None else addends.residual.ctypes.data], np.int64), bias]
-    if p.epilogue and (parse_scaling(p.epilogue).scale or parse_scaling(p.epilogue).shift):
-        parts.append(np.ones(p.oc, tail) if addends.scale is None else addends.scale)
-        parts.append(np.full(p.oc, -0.0, tail) if addends.shift is None else addends.shift)
+    parts = [np.array([0 if addends.residual is None else addends.residual.ctypes.data], np.int64), bias,
+             np.ones(p.oc, tail) if addends.scale is None else addends.scale,
+             np.full(p.oc, -0.0, tail) if addends.shift is None else addends.shift]  # fmt: skip
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts])

@@ -134,6 +134,22 @@ def values_of(weights: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return key
 
 
+def call_key(arrays: tuple[Any, ...], out: Any, values: tuple[Any, ...], rest: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """What a call is known by: shapes, strides and types of its arrays, ``values`` (numbers and tuples of them), ``rest`` (texts).
+
+    None where one of ``arrays``, or ``out``, is neither an array nor None.
+    """
+    key: tuple[Any, ...] = ()
+    for array in (*arrays, out):
+        if array is None:
+            key += (None,)
+        elif type(array) is np.ndarray:
+            key += ((array.shape, array.strides, array.dtype),)
+        else:
+            return None
+    return (*key, arguments_of(values), rest)
+
+
 def arguments_of(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Arguments as a key needs them, lists as tuples; and what tells them apart from others that are equal, as 1 is to True.
 
@@ -152,10 +168,11 @@ def arguments_of(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, .
 
 @dataclass(slots=True)
 class GivenWeights(Call):
-    """A call whose weights come with the image: ``inputs`` are (image, weights, bias or None)."""
+    """A call whose weights come with the image: ``inputs`` are (image, weights, bias or None), or what a gradient reads."""
 
-    image: View  # of the input and of the result, (n, c, h, w)
-    weights: View  # (oc, ic/g, kh, kw)
+    image: View  # (n, c, h, w)
+    weights: View  # (oc, ic/g, kh, kw), or the result's gradient
+    to: View  # what is written, of the result
     pack: Callable[[Problem, np.ndarray], np.ndarray]
     problem: Problem
     launch: Launch
@@ -179,7 +196,7 @@ class GivenWeights(Call):
         if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
-        src, wei, to = self.image(input), self.weights(weight), self.image(dst)
+        src, wei, to = self.image(input), self.weights(weight), self.to(dst)
         chosen = self
         if self.rival is not None:
             chosen = self.rival(src, wei, to) or self
@@ -195,18 +212,19 @@ class Rivals(NamedTuple):
 
 def prepared(
     plan: Plan, shape: tuple[int, ...], dtype: np.dtype[Any], image: View, weights: View, arrays: tuple[np.ndarray, ...], fill: Any = 0,
-    rivals: Rivals | None = None,
+    rivals: Rivals | None = None, to: View | None = None, kind: type[GivenWeights] = GivenWeights,
 ) -> GivenWeights:  # fmt: skip
-    """The call for ``arrays``, (input, weight, result), and others like them.
+    """The call for ``arrays``, (input, weight, result), and others like them; the result is viewed as ``to``, or as the image is.
 
     Its ``rival(src, wei, dst)`` is the call for what the weights are found to be, where ``rivals`` has a plan for it.
     """
     src, wei, dst = arrays
+    to = to or image
     packed = plan.pack(weights(wei))
-    launch = plan.prepare(image(src), packed, image(dst), fill)
-    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
+    launch = plan.prepare(image(src), packed, to(dst), fill)
+    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None and plan.problem.op == "fwd"
     addend = DTYPES["b8" if plan.problem.masked else plan.problem.acc]
-    call = GivenWeights(shape, dtype, image, weights, plan.pack_weights, plan.problem, launch, addend, in_place)
+    call = kind(shape, dtype, image, weights, to, plan.pack_weights, plan.problem, launch, addend, in_place)
     if rivals is not None:
         known: dict[str, GivenWeights | None] = {"full": None}
 
