@@ -206,7 +206,7 @@ class _Held:
     plan: Plan
     packed: np.ndarray | None = None
     bias: np.ndarray | None = None
-    calls: Calls[Any] = field(default_factory=lambda: Calls(MOST_PLANS))  # of passes, or of given weights
+    calls: Calls[Any] = field(default_factory=lambda: Calls(MOST_PLANS, float("inf")))  # of passes of ``packed``, or of given weights
 
 
 class ConvolutionPlan(Plan):

@@ -108,6 +108,7 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
         partial_at = (lines_at + MOST_LINES * line_bytes + e.split_bytes + 63) // 64 * 64
         beside = peek("i64", at.bias) - at.dst if residual else 0
         oc = e.planes * e.ocg
+        finish = at.values + size if e.active else 0
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             rest, part = rest // e.parts, rest % e.parts
@@ -124,7 +125,7 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                 channels = min(many * q, e.channels - first * q)
                 if not e.in_place:
                     pack_panel(at, plane, panel, lines_at, y0 * e.q, (y1 - y0 - 1) * e.q + e.kh_rows, many, channels)
-                pixels = plane + y0 * e.sy if e.in_place else panel
+                pixels = plane + y0 * s.step_y if e.in_place else panel
                 partial = partial_at
                 for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
                     for lane in range(width):
@@ -156,8 +157,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                                         for lane in range(filters):
                                             value = peek(bits, result + beside + jy * s.dy + jx * s.dx + lane * s.dc)
                                             poke(bits, pixel + lane * dsize, value)
-                            blocked_tile(spec, at.extents, offsets, pixels + (yt - y0) * s.step_y + xt * step * size, wei, blocks, last,
-                                         partial if turn else bias_block, width * size if turn else 0, at.values + size, scales_block,
+                            blocked_tile(spec, at.extents, offsets, pixels + (yt - y0) * s.step_y + xt * s.step_x, wei, blocks, last,
+                                         partial if turn else bias_block, width * size if turn else 0, finish, scales_block,
                                          beside if stored else tile_bytes, result if stored else tile_at if final else partial,
                                          e.way if stored else 0 if final else RAW)  # fmt: skip
                             partial += tile_bytes
@@ -278,8 +279,9 @@ class Body:
     """
 
     def __init__(self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0) -> None:
-        size, step = KINDS[form.kind][2], steps_of(p).step
-        self._problem, self._form, self._step = p, form, step
+        size, steps = KINDS[form.kind][2], steps_of(p)
+        step = steps.step
+        self._problem, self._form, self._step, self._apart = p, form, step, (steps.g * steps.q, steps.gx * steps.qx)
         types = [] if form.src == form.dst == form.kind else [form.src, form.dst]
         words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
         self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
@@ -287,8 +289,9 @@ class Body:
         spec = (lanes, tile.mr, tile.ny, tile.nx, step, *form)
         self._region = Region(self.name, _factory, spec, "i8" if self._bytes else form.kind)
         self._shape, self._head, self._tables, self.scratch = _layout(p, tile, lanes, size, threads)
+        active = parse_epilogue(p.epilogue).activation is not None or form.rounding or form.residual
         self._head = self._head._replace(
-            channels=channels or self._head.icg, head=head, bias=self._head.bias or form.scaled or form.residual
+            channels=channels or self._head.icg, head=head, bias=self._head.bias or form.scaled or form.residual, active=int(bool(active))
         )
         self._one_tap = form.q == 1 and form.src == form.kind and _one_tap(p, tile, self._head)
         self._units = p.n * p.g * self._head.bands * self._head.parts
@@ -342,8 +345,11 @@ class Body:
     def _launch(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
         way = 1 if dc == dst.itemsize else 2 if dx == dst.itemsize else 0
-        in_place = self._one_tap and sx == src.itemsize
-        shape = self._shape._replace(channel=sc, block=DEPTH * sc, step_y=sy) if in_place else self._shape
+        in_place = self._one_tap and (sc if self._step > 1 else sx) == src.itemsize
+        shape = self._shape
+        if in_place:
+            down, across = self._apart
+            shape = shape._replace(channel=sc, block=DEPTH * sc, step_y=sy * down, step_x=sx * across)
         head = self._head._replace(in_place=int(in_place), way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head
         extents = np.concatenate([np.array(numbers, np.int64), self._tables])
@@ -352,9 +358,12 @@ class Body:
 
 
 def _one_tap(p: Problem, tile: Tile, head: Head) -> bool:
-    """Whether tiles may read planes where they lie: a dense kernel of one tap, no padding, and no tile beyond the plane or band."""
+    """Whether tiles may read pixels where they lie: a kernel of one tap, no padding, and no tile beyond the image or band.
+
+    Planes are read at every pixel; where the channels are side by side pixels may lie any number of bytes apart.
+    """
     s = steps_of(p)
-    dense = (p.kh, p.kw, s.g, s.gx, s.q, s.qx, s.step) == (1,) * 7 and p.pt == p.pb == p.pl == p.pr == 0
+    dense = p.kh == p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0 and (s.step > 1 or (s.g, s.gx, s.q, s.qx) == (1,) * 4)
     last = p.oh - (head.bands - 1) * head.band_rows
     return dense and p.ow >= tile.nx and min(last, head.band_rows) >= tile.ny
 
@@ -405,14 +414,14 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias = parse_epilogue(p.epilogue).bias
-    shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, dy=0, dx=0, dc=0)
+    shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, step_x=s.step * size, dy=0, dx=0, dc=0)
     head = Head(
         planes=p.g, icg=icg, channels=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows),
         band_rows=split.band_rows, parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
         pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        in_place=0, head=0, way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        in_place=0, active=0, head=0, way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])

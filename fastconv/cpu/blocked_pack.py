@@ -34,7 +34,7 @@ MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no 
 Head = namedtuple(
     "Head",
     "planes icg channels ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns splits "
-    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place head way sn sc sy sx dn",
+    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way sn sc sy sx dn",
 )
 HEAD_AT = 8 * len(Shape._fields)
 TABLES_AT, SPAN_BYTES = HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
@@ -287,6 +287,14 @@ def _filters_factory(kind: str, lanes: int) -> Any:
     return pack_filters
 
 
+def _lines(count: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """``(1, 1, 1, count)`` from the start of a cache line: a vector that lies in two takes as long as two."""
+    spare = 64 // dtype.itemsize
+    memory = new_result((1, 1, 1, count + spare), dtype)
+    first = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[..., first : first + count]
+
+
 class FilterPacker:
     """Packs a problem's weights for tiles of ``width`` output channels; the launches of a few strides are remembered.
 
@@ -305,7 +313,7 @@ class FilterPacker:
         dtype = DTYPES[self._kind]
         wei = wei.astype(dtype, copy=False)
         size = self._p.g * self._blocks * self._width * self._icg * self._taps
-        packed = new_result((1, 1, 1, self.head + size), dtype)
+        packed = _lines(self.head + size, dtype)
         filters = packed[..., self.head :]
         launch = self._launches.get(wei.strides)
         if launch is None:

@@ -17,7 +17,7 @@ _UNROLL = 4  # channels per turn of the innermost loop
 
 # The first of a kernel's integers, which its tile reads: taps; bytes between channels and between channel blocks of the panel; bytes
 # between the panel's pixels of two output rows; of the result's rows, pixels and channels.
-Shape = namedtuple("Shape", "taps channel block step_y dy dx dc")
+Shape = namedtuple("Shape", "taps channel block step_y step_x dy dx dc")
 
 
 class Form(NamedTuple):
@@ -72,7 +72,7 @@ def blocked_tile(
     packed as ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` elements.  Order of accumulation: channel
     block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the
     same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded result within
-    its type less the zero point, ``after`` that of ``[scale][shift]``, each
+    its type less the zero point, or 0 where sums are neither activated nor rounded and no residual is added, ``after`` that of ``[scale][shift]``, each
     ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]``
     at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0 but the sums as they are.
     """
@@ -125,7 +125,8 @@ class _Tile:
                     start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(s.channel, turn))
                     for j, (jy, jx) in enumerate(self.pixels):
                         line = emit.offset(start, emit.times(s.step_y, jy)) if jy else start
-                        pixel = emit.splat(emit.offset(line, jx * step * emit.itemsize))
+                        across = emit.times(s.step_x, jx) if step > 1 else jx * emit.itemsize
+                        pixel = emit.splat(emit.offset(line, across))
                         for m in range(mr):
                             sums[m][j] = self._add(vectors[m], pixel, sums[m][j])
                 for places, values in zip(acc, sums, strict=True):
@@ -162,6 +163,14 @@ class _Tile:
         if self.form.scaled:
             factors = [[tail.load(tail.offset(self.after, (part * mr + m) * tail.width)) for m in range(mr)] for part in range(2)]
             sums = [[self._scaled(value, factors[0][m], factors[1][m]) for value in values] for m, values in enumerate(sums)]
+        if self._early:
+            # nothing to do for most layers: it takes a tenth of the time of a tile of 64 channels
+            places = [[tail.variable(value) for value in values] for values in sums]
+            with tail.builder.if_then(tail.builder.icmp_unsigned("!=", self.finish, tail.constant(0))):
+                limits = self._limits()[:3]
+                for place in (place for line in places for place in line):
+                    tail.set(place, tail.activate(tail.get(place), *limits))
+            sums = [[tail.get(place) for place in line] for line in places]
         with tail.case(way, 0):
             for m in range(mr):
                 for j in range(len(self.pixels)):
@@ -187,10 +196,21 @@ class _Tile:
             value = build.sitofp(value, self.tail.vector)
         return build.fadd(build.fmul(value, scale), shift)
 
+    @property
+    def _early(self) -> bool:
+        """Whether sums are activated before they are stored: nothing is added, and rounding does not clip."""
+        return not (self.form.rounding or self.form.residual)
+
+    def _limits(self) -> list[Any]:
+        tail = self.tail
+        return [tail.splat(tail.offset(self.finish, n * tail.itemsize)) for n in range(6)]
+
     def _converted(self, value: Any) -> tuple[Emitter, Any]:
         """Activated, and of the result's type."""
         tail, form = self.tail, self.form
-        slope, low, high, _, _, zero = (tail.splat(tail.offset(self.finish, n * tail.itemsize)) for n in range(6))
+        if self._early:
+            return converted(tail, form.dst, "", value)
+        slope, low, high, _, _, zero = self._limits()
         if form.rounding:  # low and high clip to the type too
             return rounded_between(tail, form.dst, value, low, high, zero)
         return converted(tail, form.dst, "", tail.activate(value, slope, low, high))

@@ -198,7 +198,7 @@ class Region:
             chosen = _bytes(chosen)
         elif seen.kind != "f":
             return _signed(chosen, seen)
-        if several:
+        if several or scratch > _MOST_OWN:
             return chosen
         limits = Bounds(function, units, *_reach(src), *_reach(wei), _reach(dst)[1])
         source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
@@ -210,7 +210,7 @@ class Region:
     ) -> Quick:  # fmt: skip
         call = _quick(kinds, image_ndim, weight_ndim)
         head = 8 * (_JOB_WORDS + len(Bounds._fields)) + 64
-        slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1 if scratch <= _MOST_OWN else 0)
+        slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1)
 
         def slot() -> tuple[int, np.ndarray]:
             memory = np.empty(-(-head // 64) * 64 + scratch + 64, np.uint8)

@@ -100,7 +100,11 @@ C = TypeVar("C", bound=Call)
 
 
 class Calls(Bounded[C]):
-    """The calls that a dialect remembers, each of which holds at most ``MOST_HELD`` bytes of weights."""
+    """The calls that a dialect or a plan remembers, each of which holds at most ``most_held`` bytes of weights."""
+
+    def __init__(self, most: int, most_held: float = MOST_HELD) -> None:
+        super().__init__(most)
+        self.most_held = most_held
 
     def find(self, key: Any) -> C | None:
         """The call that is known by a key, if there is one."""
@@ -111,7 +115,7 @@ class Calls(Bounded[C]):
 
     def first(self, key: Any, call: C, inputs: Inputs, out: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
         """Remember a call unless ``key`` is None, and run it into ``dst``, the `destination` of ``out``; the result is delivered."""
-        if key is not None and (out is None or dst is out) and call.held <= MOST_HELD:
+        if key is not None and (out is None or dst is out) and call.held <= self.most_held:
             with contextlib.suppress(TypeError):  # a list among the arguments
                 self.keep(key, call)
         call.run(inputs, dst)

@@ -1,0 +1,56 @@
+"""`blocked`: where its tiles read and write."""
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv.cpu import blocked
+from fastconv.cpu.target import detect
+from fastconv.planning.calls import MOST_HELD
+from fastconv.planning.planner import plan_problem
+from fastconv.planning.problem import Problem
+from tests.oracles import assert_within, truth
+from tests.problems import operands, result_array
+
+
+def broken(*arguments):
+    raise AssertionError("packed")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pixels_of_one_tap_are_read_where_they_lie(stride, monkeypatch):
+    p = Problem(n=2, ic=40, ih=15, iw=22, oc=33, sh=stride, sw=stride, src_layout="nhwc")
+    src, wei, bias = operands(p, False)
+    dst = result_array(p)
+    head = blocked.Body(p, blocked._form(p, detect()), blocked.tile_of(p, detect()), detect().lanes(4), 1)
+    assert head._one_tap
+    plan = blocked.build(p, detect(), plan_problem, 1)
+    plan.run(src, plan.pack(wei), bias, dst)
+    assert_within(dst, p, truth(p, src, wei, bias), "blocked", f"{plan}")
+
+
+def test_packed_weights_begin_with_a_cache_line():
+    for oc in (32, 48, 80):
+        p = Problem(ic=16, ih=5, iw=17, oc=oc)
+        plan = blocked.build(p, detect(), plan_problem, 1)
+        assert plan.pack(operands(p, False)[1]).ctypes.data % 64 == 0
+
+
+def test_a_plan_of_large_weights_remembers_its_calls(monkeypatch):
+    image, weight = np.ones((1, 600, 3, 14), "f4"), np.ones((128, 600, 1, 1), "f4")
+    assert weight.nbytes > MOST_HELD
+    plan = fastconv.plan(image, weight)
+    first = plan(image)
+    monkeypatch.setattr(type(plan._held.plan), "prepare", broken)
+    np.testing.assert_array_equal(plan(image), first)
+
+
+def test_large_workspaces_are_used_again(monkeypatch):
+    """One that is made for each call is a mapping of its own, whose end all processors wait for."""
+    image, weight = np.ones((1, 64, 30, 30), "f4"), np.ones((64, 64, 3, 3), "f4")
+    plan = fastconv.plan(image, weight, padding=1, algorithm="blocked", threads=1)
+    out = plan(image)
+    assert plan._held.plan.workspace > 128 << 10
+    plan(image, out=out)
+    monkeypatch.setattr(np, "empty", broken)
+    plan(image, out=out)
