@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ AT = ("src", "dst", "s0", "s1", "s2", "s3", "d0", "d1", "d2", "d3")
 EXTENTS = ("count", "n1", "n2", "n3")
 
 
-def body(e: Any, spec: tuple[str, str], at: Any, v: Any, x: Any) -> None:
+def body(e: Any, spec: tuple[str, str, bool], at: Any, v: Any, x: Any) -> None:
     """``dst[i0, i1, i2, i3] = src[i0, i1, i2, i3]`` of any strides, one element a thread, converted as C does."""
-    stored, to = spec
+    stored, to, negated = spec
     place = e.block("x") * _THREADS + e.thread("x")
 
     def one(nothing: list[Any]) -> list[Any]:
@@ -29,36 +30,56 @@ def body(e: Any, spec: tuple[str, str], at: Any, v: Any, x: Any) -> None:
         rest, i2 = rest // x.n2, rest % x.n2
         i0, i1 = rest // x.n1, rest % x.n1
         value = e.load(stored, to, at.src + at.s0 * i0 + at.s1 * i1 + at.s2 * i2 + at.s3 * i3, 1)
+        if negated:
+            value = [value[0] * -1]
         e.store(to, at.dst + at.d0 * i0 + at.d1 * i1 + at.d2 * i2 + at.d3 * i3, value)
         return nothing
 
     e.when(place < x.count, [], one)
 
 
-def kernel_of(stored: str, to: str) -> Kernel:
+def kernel_of(stored: str, to: str, negated: bool = False) -> Kernel:
     """The kernel that makes ``to`` of ``stored``."""
-    return Kernel(f"copy_{stored}_{to}", body, (stored, to), AT, ("i32", ("unused",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
+    return Kernel(f"copy_{stored}_{to}{'_negated' * negated}", body, (stored, to, negated), AT, ("i32", ("unused",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
                   fused=False)  # fmt: skip
 
 
-def copied(src: DeviceArray, dst: DeviceArray) -> None:
-    """Queue the copy of an array of at most four dimensions into another of its shape on the source's stream."""
-    assert src.shape == dst.shape
-    assert src.ndim <= 4
-    if not src.size:
+def pieces(*arrays: DeviceArray, merge: bool = True) -> Iterator[tuple[DeviceArray, ...]]:
+    """Views of four dimensions and fewer than 2**31 elements that cover arrays of one shape.
+
+    Axes that lie behind each other in all of them are merged, unless the arrays have four already and shall keep them.
+    """
+    shape, size = arrays[0].shape, arrays[0].size
+    assert all(array.shape == shape for array in arrays)
+    if not size:
         return
-    shape = (1,) * (4 - src.ndim) + src.shape
-    if src.size > _MOST:
-        axis = int(np.argmax(src.shape))
-        half = src.shape[axis] // 2
+    if merge:
+        runs: list[tuple[int, tuple[int, ...]]] = []
+        for axis in range(len(shape)):
+            extent, strides = shape[axis], tuple(array.strides[axis] for array in arrays)
+            if runs and all(before == extent * stride for before, stride in zip(runs[-1][1], strides, strict=True)):
+                runs[-1] = runs[-1][0] * extent, strides
+            elif extent > 1:
+                runs.append((extent, strides))
+        runs = [(1, (0,) * len(arrays))] * (4 - len(runs)) + runs
+        shape = tuple(extent for extent, _ in runs)
+        arrays = tuple(array.strided(shape, [strides[n] for _, strides in runs]) for n, array in enumerate(arrays))
+    if len(shape) > 4 or size > _MOST:
+        axis = 0 if len(shape) > 4 else int(np.argmax(shape))
+        half = shape[axis] // 2
         for part in (slice(None, half), slice(half, None)):
-            index = (*[slice(None)] * axis, part)
-            copied(src[index], dst[index])
-        return
-    at = tuple((0,) * (4 - array.ndim) + array.strides for array in (src, dst))
-    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype))
-    grid = (-(-src.size // _THREADS), 1, 1)
-    Launch(kernel, grid, (0, 0, *at[0], *at[1]), (0,), (src.size, *shape[1:]), device=src.device)(src.stream, src.address, dst.address)
+            yield from pieces(*(array[(*[slice(None)] * axis, part)] for array in arrays), merge=merge)
+    else:
+        yield arrays
+
+
+def copied(src: DeviceArray, dst: DeviceArray, negated: bool = False) -> None:
+    """Queue the copy of an array, or of the numbers' opposites, into another of its shape on the source's stream."""
+    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype), negated)
+    for one, other in pieces(src, dst):
+        grid = (-(-one.size // _THREADS), 1, 1)
+        launch = Launch(kernel, grid, (0, 0, *one.strides, *other.strides), (0,), (one.size, *one.shape[1:]), device=src.device)
+        launch(src.stream, one.address, other.address)
 
 
 def converted(array: DeviceArray, dtype: Any) -> DeviceArray:

@@ -130,6 +130,9 @@ class Twin:
         values = np.frombuffer(ctypes.string_at(address, SIZES[stored] * count), DTYPES[stored])
         return [self.convert(stored, acc, value) for value in values.tolist()]
 
+    def load_own(self, stored: str, acc: str, address: int) -> Any:
+        return self.load(stored, acc, address, 1)[0]
+
     def words(self, address: int, count: int) -> list[int]:
         for first in range(0, count, 4):
             self._check(address + 4 * first, VECTOR)
@@ -155,6 +158,29 @@ class Twin:
 
     def wrapped(self, acc: str, value: Any) -> int:
         return int(_wrap(acc, value))
+
+    def cut(self, acc: str, dst: str, value: float) -> int:
+        bits = 64 if SIZES[dst] == 8 or dst == "u32" else 32
+        half = 1 << (bits - 1)
+
+        def whole(x: float) -> int:
+            return int(x) if -half - 1 < x < half else -half
+
+        return int(_wrap(dst, whole(value - half) + half if dst == "u64" and value >= half else whole(value)))
+
+    def is_number(self, x: float) -> bool:
+        return x == x  # noqa: PLR0124 (what NaN is not)
+
+    def quotient(self, a: float, b: float) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.float64(a) / np.float64(b))
+
+    def root(self, x: float) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.sqrt(np.float64(x)))
+
+    def nearest(self, x: float) -> float:
+        return float(np.rint(x))
 
     def rounded(self, rounding: str, acc: str, dst: str, value: Any) -> int:
         return int(rounded(rounding, np.array([value], DTYPES[acc]), DTYPES[dst])[0])

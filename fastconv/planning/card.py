@@ -1,15 +1,60 @@
-"""card: a plan for arrays of a CUDA device, bound to the caller's shapes and, where they were given, to weights."""
+"""card: plans for arrays of a CUDA device: bound to the caller's shapes and, where they were given, to weights; passes of filters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .arguments import as_array
+from .calls import View
 from .devices import Session, backend, on_card
 from .layout import checked_bias
+from .passes import ZeroTaps
 from .planner import plan_problem
 from .plans import Launch, Plan
+from .problem import dtype_name
+
+
+@dataclass(slots=True)
+class CardPass:
+    """A plan with the weights and addends that it holds on a device, and what its zero taps must not see; as `passes.Pass`."""
+
+    plan: Plan
+    packed: Any
+    addend: Any
+    src_view: View  # (n, c, h, w)
+    dst_view: View
+    fill: float
+    dtype: np.dtype[Any]  # of the result
+    zero_taps: ZeroTaps | None
+    taps: Any  # of these, on the device
+
+    @property
+    def held(self) -> int:
+        """Bytes of weights that it holds."""
+        return int(self.packed.nbytes)
+
+    def run(self, here: Session, src: Any, dst: Any) -> None:
+        """Queue it; with zero taps ``dst`` must share no memory with ``src``."""
+        image, result = self.src_view(src), self.dst_view(dst)
+        here.queue(self.plan, image, self.packed, self.addend, result, self.fill)
+        if self.zero_taps is not None:
+            zero = self.zero_taps
+            backend("repair").repaired(zero.problem, image, self.taps, result, zero.fill, zero.addend)
+
+
+def card_pass(
+    plan: Plan, weights: np.ndarray, src_view: View, dst_view: View, dtype: np.dtype[Any], device: int, fill: float = 0.0,
+    bias: np.ndarray | None = None, zero_taps: ZeroTaps | None = None,
+) -> CardPass:  # fmt: skip
+    """The pass of a plan with these weights and this bias, of the host, which are copied to the device."""
+    copy, p = backend("copy"), plan.problem
+    taps = None if zero_taps is None else copy.on_device(zero_taps.weights, dtype_name(zero_taps.weights.dtype), device)
+    addend = None if bias is None else copy.addend(p.acc, bias, device)
+    return CardPass(plan, plan.pack(weights), addend, src_view, dst_view, fill, dtype, zero_taps, taps)
 
 
 class CardPlan(Plan):

@@ -89,8 +89,8 @@ class Session:
             event.hold(self.input.stream)
         return array
 
-    def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, Any]:
-        """The result for the caller, and the device memory it is computed in.
+    def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> tuple[Any, Any]:
+        """The result for the caller, and the device memory it is computed in; ``out`` is the argument ``name``.
 
         Raises
         ------
@@ -98,26 +98,32 @@ class Session:
             ``out`` is no array of the input's device with this shape and type.
         """
         if self.hosted:
-            return out, self._memory(shape, dtype)
+            return out, self.memory(shape, dtype)
         if out is None:
             return backend("exchange").created(self.like, self.input, shape, dtype)
-        array = self.take("out", out)
+        array = self.take(name, out)
         if array.shape != tuple(shape):
-            raise ValueError(f"out must have shape {tuple(shape)}, got {array.shape}")
+            raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
         if array.dtype != dtype:
-            raise ValueError(f"out must have dtype {dtype}, got {array.dtype}")
+            raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
         if any(stride <= 0 for stride, extent in zip(array.strides, array.shape, strict=True) if extent > 1):
-            raise ValueError(f"out must have positive strides, got {array.strides}")
+            raise ValueError(f"{name} must have positive strides, got {array.strides}")
         return out, array
 
-    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    @property
+    def target(self) -> Any:
+        """The card, as plans know it."""
+        return backend("target").detect(self.input.device)
+
+    def memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A dense array of the device, taken and given back in the order of the stream."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         memory = backend("driver").Memory(size, self.input.device, self.input.stream)
         return backend("arrays").DeviceArray(memory.address, shape, None, dtype, self.input.stream, self.input.device, memory)
 
     def run(self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None) -> None:
         """Queue the problem on the input's stream; ``dst`` may share memory with ``src`` and ``wei``."""
-        target = backend("target").detect(self.input.device)
+        target = self.target
         if isinstance(wei, np.ndarray):
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
@@ -128,7 +134,7 @@ class Session:
         """Queue a plan on packed weights and a bias in the type of the sums."""
         overlap = backend("arrays").overlap
         if overlap(dst, src) or overlap(dst, packed):
-            aside = self._memory(dst.shape, dst.dtype)
+            aside = self.memory(dst.shape, dst.dtype)
             launched(plan, src, packed, aside, fill)(src, packed, addend, aside)
             backend("copy").copied(aside, dst)
         else:
@@ -176,8 +182,9 @@ def session(device: str | None, name: str, value: Any, **others: Any) -> Session
         raise TypeError(f"{name} must be on a CUDA device as {cards[0]} is, got {type(value).__name__}")
     if cards and device == "cpu":
         raise ValueError(f"device must be None or 'cuda' for arrays of a CUDA device, got 'cpu' and {name} of {type(value).__name__}")
-    if cards and others.get("out") is not None and "out" not in cards:
-        raise TypeError(f"out must be on a CUDA device as {name} is, got {type(others['out']).__name__}")
+    for place in ("out", "output", "dst"):
+        if cards and others.get(place) is not None and place not in cards:
+            raise TypeError(f"{place} must be on a CUDA device as {name} is, got {type(others[place]).__name__}")
     try:
         return Session(name, value, not cards)
     except (ImportError, RuntimeError) as error:
