@@ -20,17 +20,20 @@ AT = ("src", "dst", "s0", "s1", "s2", "s3", "d0", "d1", "d2", "d3")
 EXTENTS = ("count", "n1", "n2", "n3")
 
 
-def body(e: Any, spec: tuple[str, str, bool], at: Any, v: Any, x: Any) -> None:
+def body(e: Any, spec: tuple[str, str, str], at: Any, v: Any, x: Any) -> None:
     """``dst[i0, i1, i2, i3] = src[i0, i1, i2, i3]`` of any strides, one element a thread, converted as C does."""
-    stored, to, negated = spec
+    stored, to, how = spec
     place = e.block("x") * _THREADS + e.thread("x")
 
     def one(nothing: list[Any]) -> list[Any]:
         rest, i3 = place // x.n3, place % x.n3
         rest, i2 = rest // x.n2, rest % x.n2
         i0, i1 = rest // x.n1, rest % x.n1
-        value = e.load(stored, to, at.src + at.s0 * i0 + at.s1 * i1 + at.s2 * i2 + at.s3 * i3, 1)
-        if negated:
+        if how == "constant":
+            value = [e.convert("f64", to, v.number)]
+        else:
+            value = e.load(stored, to, at.src + at.s0 * i0 + at.s1 * i1 + at.s2 * i2 + at.s3 * i3, 1)
+        if how == "opposite":
             value = [value[0] * -1]
         e.store(to, at.dst + at.d0 * i0 + at.d1 * i1 + at.d2 * i2 + at.d3 * i3, value)
         return nothing
@@ -38,9 +41,9 @@ def body(e: Any, spec: tuple[str, str, bool], at: Any, v: Any, x: Any) -> None:
     e.when(place < x.count, [], one)
 
 
-def kernel_of(stored: str, to: str, negated: bool = False) -> Kernel:
-    """The kernel that makes ``to`` of ``stored``."""
-    return Kernel(f"copy_{stored}_{to}{'_negated' * negated}", body, (stored, to, negated), AT, ("i32", ("unused",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
+def kernel_of(stored: str, to: str, how: str = "") -> Kernel:
+    """The kernel that makes ``to`` of ``stored``, of its ``opposite``, or of a ``constant``."""
+    return Kernel("_".join(filter(None, ("copy", stored, to, how))), body, (stored, to, how), AT, ("f64", ("number",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
                   fused=False)  # fmt: skip
 
 
@@ -73,13 +76,39 @@ def pieces(*arrays: DeviceArray, merge: bool = True) -> Iterator[tuple[DeviceArr
         yield arrays
 
 
-def copied(src: DeviceArray, dst: DeviceArray, negated: bool = False) -> None:
-    """Queue the copy of an array, or of the numbers' opposites, into another of its shape on the source's stream."""
-    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype), negated)
+def copied(src: DeviceArray, dst: DeviceArray, how: str = "", number: float = 0.0) -> None:
+    """Queue the copy of an array into another of its shape on the source's stream; see `kernel_of`.  Real numbers become complex."""
+    if dst.dtype.kind == "c":
+        copied(src.part(0) if src.dtype.kind == "c" else src, dst.part(0), how)
+        if src.dtype.kind == "c":
+            copied(src.part(1), dst.part(1), how)
+        else:
+            filled(dst.part(1), 0)
+        return
+    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype), how)
     for one, other in pieces(src, dst):
         grid = (-(-one.size // _THREADS), 1, 1)
-        launch = Launch(kernel, grid, (0, 0, *one.strides, *other.strides), (0,), (one.size, *one.shape[1:]), device=src.device)
+        launch = Launch(kernel, grid, (0, 0, *one.strides, *other.strides), (number,), (one.size, *one.shape[1:]), device=src.device)
         launch(src.stream, one.address, other.address)
+
+
+def filled(dst: DeviceArray, number: float) -> None:
+    """Queue a constant into every element of an array of floats."""
+    copied(dst, dst, "constant", number)
+
+
+def conjugate(array: DeviceArray) -> DeviceArray:
+    """A dense copy of complex numbers with the opposite imaginary parts."""
+    result = new(array, array.shape, array.dtype)
+    copied(array.part(0), result.part(0))
+    copied(array.part(1), result.part(1), "opposite")
+    return result
+
+
+def new(like: DeviceArray, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+    """A dense array beside another, taken and given back in its stream's order."""
+    memory = Memory(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize, like.device, like.stream)
+    return DeviceArray(memory.address, shape, None, dtype, like.stream, like.device, memory)
 
 
 def converted(array: DeviceArray, dtype: Any) -> DeviceArray:
@@ -91,10 +120,9 @@ def converted(array: DeviceArray, dtype: Any) -> DeviceArray:
         A type that kernels do not load or store.
     """
     for name in (dtype_name(array.dtype), dtype_name(dtype)):
-        if name not in SIZES:
+        if name not in (*SIZES, "c64", "c128"):
             raise TypeError(f"CUDA kernels do not read or write {DTYPES[name]}")
-    memory = Memory(array.nbytes // array.dtype.itemsize * np.dtype(dtype).itemsize, array.device, array.stream)
-    result = DeviceArray(memory.address, array.shape, None, dtype, array.stream, array.device, memory)
+    result = new(array, array.shape, dtype)
     copied(array, result)
     return result
 
@@ -117,5 +145,6 @@ def addend(acc: str, bias: Any, device: int | None) -> DeviceArray:
     if not isinstance(bias, DeviceArray):
         with np.errstate(all="ignore"):
             bias = np.asarray(bias).astype(DTYPES[acc])
-    array = on_device(bias, SUMS[acc], device)
-    return array if array.dense else converted(array, DTYPES[SUMS[acc]])
+    kind = SUMS.get(acc, acc)
+    array = on_device(bias, kind, device)
+    return array if array.dense else converted(array, DTYPES[kind])

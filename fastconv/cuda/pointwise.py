@@ -11,6 +11,7 @@ import numpy as np
 
 from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, dtype_name, parse_epilogue
+from .activations import FUNCTIONS
 from .arrays import DeviceArray
 from .compile import NUMPY, Kernel
 from .copy import pieces
@@ -77,6 +78,11 @@ class Element(NamedTuple):
         """``a + b``."""
         return self._stored(self.e.plus(self.load("a"), self.load("b")) if self._floats else self.load("a") + self.load("b"))
 
+    def subtract(self) -> Any:
+        """``a - b``, of floats."""
+        e, b = self.e, self.load("b")
+        return self._stored(e.plus(self.load("a"), e.times(b, e.number(_registers(self.s.kind), -1))))
+
     def either(self) -> Any:
         """1 where ``a`` or ``b`` is not 0, else 0."""
         e, a, b = self.e, self.load("a"), self.load("b")
@@ -105,6 +111,10 @@ class Element(NamedTuple):
         """1 where `valid` keeps a pixel, else 0."""
         e, kind = self.e, self.s.kind
         return e.pick(self._is_valid(), e.number(kind, 1), e.number(kind, 0))
+
+    def one(self) -> Any:
+        """1."""
+        return self.e.number(self.s.kind, 1)
 
     def ratio(self) -> Any:
         """``a / b``, NaN where ``b`` is 0."""
@@ -156,6 +166,9 @@ class Element(NamedTuple):
             x = e.pick((x > 6) | (x < 0), e.number(_registers(kind), 6), x)  # below 0 is uint64's upper half
         if name == "leaky_relu":
             x = e.pick(x < 0, self._rounded(e.times(x, self.v.slope)), x)
+        if name in FUNCTIONS:
+            wide = FUNCTIONS[name](e, e.convert(_registers(kind), "f64", x))
+            x = self._rounded(e.convert("f64", _registers(kind), wide))
         return x
 
     def _saturated(self, x: Any) -> Any:
@@ -259,5 +272,7 @@ def kernels(t: Any) -> tuple[Kernel, ...]:
         Spec("square", "f32", "f32", "f32", "f32"), Spec("root", "f64", "", "f64", "f64"), Spec("ratio", "f32", "f32", "f32", "f32"),
         Spec("valid", "u8", "b8", "f64", "f64"), Spec("finish", "i32", "f32", "f32", "u8", ("scale", "shift", "residual", "relu6")),
         Spec("finish", "f16", "", "f16", "f16", ("scale", "leaky_relu")), Spec("finish", "u32", "u32", "u32", "i64", ("residual", "")),
+        Spec("finish", "f32", "", "f32", "f32", ("gelu",)), Spec("finish", "f64", "", "f64", "f64", ("tanh",)),
+        Spec("finish", "f32", "", "f32", "f16", ("silu",)), Spec("finish", "f64", "", "f64", "u64", ("scale", "")),
         Spec("root", "i64", "", "f64", "i64"), Spec("convert", "i64", "", "i64", "u32"), Spec("weight", "f32", "", "f32", "f32"),
     )))  # fmt: skip

@@ -179,6 +179,9 @@ class Twin:
         with np.errstate(all="ignore"):
             return float(np.sqrt(np.float64(x)))
 
+    def power(self, x: float) -> float:
+        return float(2.0**x)
+
     def nearest(self, x: float) -> float:
         return float(np.rint(x))
 

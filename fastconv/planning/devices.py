@@ -89,6 +89,16 @@ class Session:
             event.hold(self.input.stream)
         return array
 
+    def moved(self, array: Any) -> Any:
+        """An operand as device memory, wherever `take` left it."""
+        return backend("transfer").to_device(array, self.input.device, self.input.stream) if isinstance(array, np.ndarray) else array
+
+    def conjugate(self, array: Any) -> Any:
+        """Complex numbers with the opposite imaginary parts, where they are; others as they are."""
+        if array.dtype.kind != "c":
+            return array
+        return array.conj() if isinstance(array, np.ndarray) else backend("copy").conjugate(array)
+
     def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> tuple[Any, Any]:
         """The result for the caller, and the device memory it is computed in; ``out`` is the argument ``name``.
 
@@ -127,13 +137,13 @@ class Session:
         if isinstance(wei, np.ndarray):
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
-        addend = None if bias is None else backend("copy").addend(p.acc, bias, src.device)
+        addend = None if bias is None else backend("copy").addend("b8" if p.masked else p.acc, bias, src.device)
         self.queue(plan, src, plan.pack(wei), addend, dst, fill)
 
     def queue(self, plan: Plan, src: Any, packed: Any, addend: Any, dst: Any, fill: Any = 0) -> None:
         """Queue a plan on packed weights and a bias in the type of the sums."""
         overlap = backend("arrays").overlap
-        if overlap(dst, src) or overlap(dst, packed):
+        if overlap(dst, src) or overlap(dst, packed) or (addend is not None and overlap(dst, addend)):
             aside = self.memory(dst.shape, dst.dtype)
             launched(plan, src, packed, aside, fill)(src, packed, addend, aside)
             backend("copy").copied(aside, dst)
