@@ -93,7 +93,7 @@ def conv_transpose2d(
         p = p.replace(ih=ih, iw=iw)
         if (p.oh, p.ow) != (oh, ow):
             raise ValueError(f"output_padding must not exceed padding by a stride or more on a CUDA device, got {output_padding!r}")
-    return _on_card(
+    return run_on_card(
         here, p, layout.image(input), layout.weights(weight), bias, layout.shape(p.n, p.ic, ih, iw), layout.image, out, algorithm
     )
 
@@ -317,7 +317,7 @@ def _planned(
     p: Problem, src: np.ndarray, wei: np.ndarray, shape: tuple[int, ...], view: View, threads: int | None, here: Session | None
 ) -> np.ndarray:  # fmt: skip
     if here is not None:
-        return _on_card(here, p, src, wei, None, shape, view, None, None)
+        return run_on_card(here, p, src, wei, None, shape, view, None, None)
     dst = new_result(shape, DTYPES[p.dst], src)
     if dst.size:
         plan = plan_problem(p, threads=thread_count(threads))
@@ -325,10 +325,15 @@ def _planned(
     return dst
 
 
-def _on_card(
-    here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None
+def run_on_card(
+    here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None,
+    finish: Any = None,
 ) -> Any:  # fmt: skip
-    result, to = here.destination(out, shape, DTYPES[p.dst])
+    """The result of a problem on a card, delivered; ``finish`` is what follows its sums besides (`fastconv.epilogue.CardFinish`)."""
+    result, to = here.destination(out, shape, DTYPES[p.dst] if finish is None else finish.dtype)
     if 0 not in shape:
-        here.run(p, src, wei, bias, view(to), 0, algorithm)
+        sums = view(to if finish is None else here.memory(shape, DTYPES[p.dst]))
+        here.run(p, src, wei, bias, sums, 0, algorithm)
+        if finish is not None:
+            finish(sums, view(to))
     return here.deliver(result, to)

@@ -96,6 +96,10 @@ class DeviceArray:
         """A view from the first element on."""
         return self._view(self.address, shape, strides)
 
+    def on_stream(self, stream: int) -> DeviceArray:
+        """A view whose work is queued on another stream."""
+        return DeviceArray(self.address, self.shape, self.strides, self.dtype, stream, self.device, self.owner)
+
     def part(self, number: int) -> DeviceArray:
         """The real (0) or imaginary (1) parts of complex numbers."""
         dtype = np.dtype(f"f{self.dtype.itemsize // 2}")

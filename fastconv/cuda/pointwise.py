@@ -72,7 +72,7 @@ class Element(NamedTuple):
 
     def divide(self) -> Any:
         """The whole part of ``a / number``."""
-        return self.e.cut(self.s.kind, self.s.dst, self.e.quotient(self.load("a"), self.v.number))
+        return self.e.cut(self.s.kind, self.s.dst, self._rounded(self.e.quotient(self.load("a"), self.v.number)))
 
     def add(self) -> Any:
         """``a + b``."""
@@ -94,13 +94,13 @@ class Element(NamedTuple):
         e, a = self.e, self.load("a")
         if not self._floats:
             return self._stored(a * a + self.load("b") if self.s.b else a * a)
-        square = e.times(a, a)
+        square = self._rounded(e.times(a, a))
         return self._stored(e.plus(self.load("b"), square) if self.s.b else square)
 
     def root(self) -> Any:
         """The square root of ``a``, of whole numbers cut off."""
         e, s = self.e, self.s
-        root = e.root(self.load("a"))
+        root = self._rounded(e.root(self.load("a")))
         return e.cut(s.kind, s.dst, root) if s.dst[0] != "f" else self._stored(root)
 
     def valid(self) -> Any:
@@ -153,6 +153,8 @@ class Element(NamedTuple):
         e, kind = self.e, self.s.kind
         if kind == "f16":
             return e.convert("f16", "f32", e.convert("f32", "f16", x))
+        if kind[0] == "f":
+            return e.held(kind, x)
         if kind == "u32":
             return e.convert("u32", "i64", e.convert("i64", "u32", x))
         return e.wrapped(kind, x) if kind[0] in "iu" and SIZES[kind] < 4 else x

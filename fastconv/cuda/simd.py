@@ -403,6 +403,10 @@ class Emitter:
         width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
         return self._asm(kind, f"sqrt.rn.{width} $0, $1;", f"={letter},{letter}", [x])
 
+    def held(self, kind: str, x: Value) -> Value:
+        """A float as its type holds it: registers hold no more."""
+        return x
+
     def power(self, x: Value) -> Value:
         """``2**x`` of a whole float64 in -1022 .. 1023."""
         bits = self._whole(x, 64) + 1023 << 52

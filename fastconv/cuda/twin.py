@@ -151,7 +151,7 @@ class Twin:
 
     def convert(self, stored: str, acc: str, value: Any) -> Any:
         if acc[0] == "f":
-            return float(value)
+            return float(value) if stored == acc or SIZES[stored] < SIZES[acc] else self.held(acc, value)
         if stored[0] == "f":
             value = int(value) if np.isfinite(value) else -(1 << max(31, 8 * SIZES[acc] - 1))
         return _wrap(acc, value)
@@ -178,6 +178,10 @@ class Twin:
     def root(self, x: float) -> float:
         with np.errstate(all="ignore"):
             return float(np.sqrt(np.float64(x)))
+
+    def held(self, kind: str, x: float) -> float:
+        with np.errstate(over="ignore"):
+            return float(DTYPES[kind].type(x))
 
     def power(self, x: float) -> float:
         return float(2.0**x)

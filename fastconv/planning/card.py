@@ -69,18 +69,22 @@ class CardPlan(Plan):
     input, weight : (shape, dtype)
     target : fastconv.cuda.target.Target
     algorithm : str, optional
+    remake : callable
+        ``remake(weight, bias)`` makes the plan again where it is loaded.
+    finish : fastconv.epilogue.CardFinish, optional
+        What follows the sums besides.
     """
 
-    __slots__ = ("_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
+    __slots__ = ("_finish", "_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
 
     def __init__(
         self, parsed: Any, input: tuple[Any, Any], weight: tuple[Any, Any], target: Any, algorithm: str | None,
-        remake: Callable[..., CardPlan],
+        remake: Callable[..., CardPlan], finish: Any = None,
     ) -> None:  # fmt: skip
         chosen = plan_problem(parsed.problem, target, algorithm=algorithm)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
-        self._parsed, self._input, self._weight, self._remake = parsed, input, weight, remake
+        self._parsed, self._input, self._weight, self._remake, self._finish = parsed, input, weight, remake, finish
         self._launches: dict[Any, Launch] = {}
         self._packed: tuple[Any, Any] | None = None  # weights and bias, one attribute so that a call sees both old or both new
         self._weights: tuple[Any, Any] | None = None  # copies of what they were made from
@@ -125,10 +129,15 @@ class CardPlan(Plan):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
             packed = self._prepared(here.take("weight", weight), here.take("bias", bias))
-        result, dst = here.destination(out, self._parsed.shape, self._parsed.dtype)
-        if 0 not in self._parsed.shape:
+        shape, finish = self._parsed.shape, self._finish
+        result, dst = here.destination(out, shape, self._parsed.dtype if finish is None else finish.dtype)
+        if 0 not in shape:
             src, to = self._parsed.image(src), self._parsed.image(dst)
-            if out is not None and backend("arrays").overlap(dst, here.input):
+            if finish is not None:
+                sums = self._parsed.image(here.memory(shape, self._parsed.dtype))
+                here.queue(self, src, packed[0], packed[1], sums)
+                finish(sums, to)
+            elif out is not None and backend("arrays").overlap(dst, here.input):
                 here.queue(self, src, packed[0], packed[1], to)
             else:
                 key = src.strides, to.strides, packed[0].strides, src.device

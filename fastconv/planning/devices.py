@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_array, check_device
+from .arguments import as_array, check_device, check_out
 from .calls import Bounded
 from .planner import MOST_PLANS, plan_problem
 from .plans import Launch, Plan
@@ -44,9 +44,9 @@ def on_card(value: Any) -> bool:
     return where is not None and int(where()[0]) in _CARDS
 
 
-def described_on_card(name: str, value: Any) -> Any:
-    """An array of a card, with ``shape`` and ``dtype`` as NumPy has them."""
-    return backend("exchange").received(name, value)
+def received(name: str, value: Any) -> Any:
+    """An array where it is: of a card, with ``shape`` and ``dtype`` as NumPy has them, or of the host."""
+    return backend("exchange").received(name, value) if on_card(value) else as_array(name, value)
 
 
 class Session:
@@ -90,8 +90,10 @@ class Session:
         return array
 
     def moved(self, array: Any) -> Any:
-        """An operand as device memory, wherever `take` left it."""
-        return backend("transfer").to_device(array, self.input.device, self.input.stream) if isinstance(array, np.ndarray) else array
+        """An operand as device memory whose work is queued as the input's is, wherever `take` left it."""
+        if isinstance(array, np.ndarray):
+            return backend("transfer").to_device(array, self.input.device, self.input.stream)
+        return array.on_stream(self.input.stream)
 
     def conjugate(self, array: Any) -> Any:
         """Complex numbers with the opposite imaginary parts, where they are; others as they are."""
@@ -108,6 +110,8 @@ class Session:
             ``out`` is no array of the input's device with this shape and type.
         """
         if self.hosted:
+            if out is not None:
+                check_out(out, tuple(shape), dtype)
             return out, self.memory(shape, dtype)
         if out is None:
             return backend("exchange").created(self.like, self.input, shape, dtype)
