@@ -235,7 +235,7 @@ def card_finisher(
         if moved is None:
             raise ValueError("residual must be None in a plan")
         residual = image(moved(residual))
-    return CardFinish(dtype, name, text, epilogue.zero_point, *map(arrays.get, ("scale", "shift")), residual)
+    return CardFinish(dtype, name, text, epilogue.zero_point, arrays.get("scale"), arrays.get("shift"), residual)
 
 
 def finisher(

@@ -137,9 +137,9 @@ def conv2d(
                     padding_mode, data_format, activation, dtype, precision)  # fmt: skip
     if here is not None:
         addend, kind = checked_bias(bias, parsed.problem.oc, weight.ndim), (parsed.shape, parsed.dtype, parsed.problem.src_layout)
-        finish = None if epilogue is None else card_finisher(epilogue, *kind, parsed.image, here.take, input.device, here.moved)
+        last = None if epilogue is None else card_finisher(epilogue, *kind, parsed.image, here.take, input.device, here.moved)
         return run_on_card(here, parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.shape, parsed.image, out,
-                       algorithm, finish)  # fmt: skip
+                       algorithm, last)  # fmt: skip
     if epilogue is not None:
         fused = in_problem(epilogue, parsed.problem, parsed.shape, parsed.dtype, parsed.image)
         if fused is not None:

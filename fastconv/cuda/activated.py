@@ -9,6 +9,7 @@ from typing import Any
 
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from . import direct, plain
 from .arrays import DeviceArray
 from .copy import new
 from .finish import FUSED
@@ -37,8 +38,6 @@ def _sums(p: Problem) -> Problem:
 
 
 def cost(p: Problem, t: Target) -> float:
-    from . import direct, plain
-
     one = _sums(p)
     return (direct if direct.reject(one, t) is None else plain).cost(one, t)
 
@@ -55,11 +54,11 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
 
     def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
         in_place = p.dst == p.acc
-        like = dst if in_place else DeviceArray(0, dst.shape, None, DTYPES[p.acc], src.stream, src.device)
+        like: Any = dst if in_place else DeviceArray(0, dst.shape, None, DTYPES[p.acc], src.stream, src.device)
         launch = child.prepare(src, packed, like, fill)
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            sums = dst if in_place else new(src, dst.shape, DTYPES[p.acc])
+            sums: Any = dst if in_place else new(src, dst.shape, DTYPES[p.acc])
             launch(src, packed, bias, sums)
             finished_as(sums, p.acc, text, dst, 0, None, None, None)
 

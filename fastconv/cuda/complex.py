@@ -12,6 +12,7 @@ import numpy as np
 
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, OPS, Problem, not_computed
+from . import plain
 from .arrays import DeviceArray
 from .copy import copied, filled, new
 from .driver import uploaded
@@ -47,8 +48,6 @@ def _padded(p: Problem) -> Problem:
 
 
 def cost(p: Problem, t: Target) -> float:
-    from . import plain
-
     return plain.cost(_real(p), t)
 
 
@@ -92,11 +91,12 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
             image = staged(src, fill, padded)
             if p.op == "bwd_weight":
-                wei, sums = staged(packed, 0, False), new(src, (2 * p.oc, 2 * p.ic // p.g, p.kh, p.kw), kind)
+                wei: Any = staged(packed, 0, False)
+                sums: Any = new(src, (2 * p.oc, 2 * p.ic // p.g, p.kh, p.kw), kind)
                 real.run(image, real.pack(wei), None, sums, fill.real)
                 _combined(p, sums, dst)
                 return
-            addends = None
+            addends: Any = None
             if bias is not None:
                 addends = new(src, (bias.size * 2,), kind)
                 halves = addends.reshape((p.g, 2, bias.size // p.g))

@@ -43,8 +43,9 @@ def body(e: Any, spec: tuple[str, str, str], at: Any, v: Any, x: Any) -> None:
 
 def kernel_of(stored: str, to: str, how: str = "") -> Kernel:
     """The kernel that makes ``to`` of ``stored``, of its ``opposite``, or of a ``constant``."""
-    return Kernel("_".join(filter(None, ("copy", stored, to, how))), body, (stored, to, how), AT, ("f64", ("number",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
-                  fused=False)  # fmt: skip
+    name = "_".join(filter(None, ("copy", stored, to, how)))
+    values = "f64", ("number",)
+    return Kernel(name, body, (stored, to, how), AT, values, EXTENTS, (_THREADS, 1, 1), 40, vectors=False, fused=False)
 
 
 def pieces(*arrays: DeviceArray, merge: bool = True) -> Iterator[tuple[DeviceArray, ...]]:

@@ -13,14 +13,14 @@ from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, dtype_name, parse_epilogue
 from .activations import FUNCTIONS
 from .arrays import DeviceArray
-from .compile import NUMPY, Kernel
+from .compile import Kernel
 from .copy import pieces
 from .driver import Launch
 from .finish import SUMS
 from .simd import SIZES
 
 _THREADS = 256
-AT = ("a", "b", "dst", "scale", "shift", *(f"{array}{axis}" for array in "abd" for axis in range(4)), "scale_step", "shift_step")
+AT = ("a", "b", "dst", "scale", "shift", *(f"{array}{axis}" for array in ("a", "b", "d") for axis in range(4)), "scale_step", "shift_step")
 VALUES = ("number", "slope", "zero")
 EXTENTS = ("count", "n1", "n2", "n3")
 
@@ -250,7 +250,7 @@ def applied(
         key = kernel, at, to.shape, values, dst.device
         launch = _launches.get(key)
         if launch is None:
-            numbers = np.array(values).astype(NUMPY[kernel.values[0]])
+            numbers = np.array(values, DTYPES[kernel.values[0]])
             launch = Launch(kernel, (-(-to.size // _THREADS), 1, 1), at, numbers, (to.size, *to.shape[1:]), device=dst.device)
             _launches.keep(key, launch)
         addresses = (0 if array is None else array.address for array in (scale, shift))

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed
+from . import direct, plain
 from .arrays import DeviceArray
 from .copy import new
 from .finish import cannot_finish
@@ -35,8 +36,6 @@ def _plain(p: Problem) -> Problem:
 
 
 def cost(p: Problem, t: Target) -> float:
-    from . import direct, plain
-
     one = _plain(p)
     return 2 * (direct if direct.reject(one, t) is None else plain).cost(one, t)
 
@@ -52,8 +51,8 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
 
     def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
         kind = DTYPES[p.acc]
-        image, result = (DeviceArray(0, array.shape, None, kind, src.stream, src.device) for array in (src, dst))
-        sums = child.prepare(image, packed, result, 0)
+        like: Any = [DeviceArray(0, array.shape, None, kind, src.stream, src.device) for array in (src, dst)]
+        sums: Any = child.prepare(like[0], packed, like[1], 0)
 
         def run(src: Any, packed: Any, mask: Any, dst: Any) -> None:
             mask = None if mask is None else mask.reshape(src.shape)

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning.calls import Bounded
-from ..planning.problem import Problem
+from ..planning.problem import DTYPES, Problem
 from . import border
 from .arrays import DeviceArray
-from .compile import NUMPY, Kernel
+from .compile import Kernel
 from .driver import Launch
+from .simd import SIZES
 
 _THREADS = 128
 AT = ("src", "wei", "dst", *(f"{array}{axis}" for array in "sd" for axis in "nchw"))
@@ -47,7 +48,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
         image = at.src + at.sn * n + at.sc * c
 
         def tap(ky: Any, kx: Any, sums: list[Any]) -> list[Any]:
-            (weight,) = e.load(s.acc, s.acc, at.wei + e.i64(ky * x.kw + kx) * NUMPY[s.acc].itemsize, 1)
+            (weight,) = e.load(s.acc, s.acc, at.wei + e.i64(ky * x.kw + kx) * SIZES[s.acc], 1)
 
             def add(sums: list[Any]) -> list[Any]:
                 row = border.mapped(e, _axis(x, "y"), oy + ky - x.pt)
@@ -98,7 +99,7 @@ def repaired(p: Problem, src: DeviceArray, wei: DeviceArray, dst: DeviceArray, f
             *border.border_fields(p.border, p.iw, -p.pl),
         )  # fmt: skip
         with np.errstate(over="ignore"):
-            values = np.array([fill, addend]).astype(NUMPY[acc])
+            values = np.array([fill, addend], DTYPES[acc])
         launch = Launch(kernel, (-(-dst.size // _THREADS), 1, 1), (0, 0, 0, *src.strides, *dst.strides), values, extents, device=dst.device)
         _launches.keep(key, launch)
     launch(dst.stream, src.address, wei.address, dst.address)

@@ -101,7 +101,7 @@ class Host:
     @staticmethod
     def converted(dst: Any, inner: Any, finish: str, size: int, limit: float | None) -> Any:
         """A step, and what becomes of its result: ``convert`` and ``halves`` it, or ``divide`` it by a size; of integers up to a limit."""
-        function = {"convert": _cut, "halves": _cut_long, "divide": partial(_divide, inner.dtype.type(size))}[finish]
+        function: Any = {"convert": _cut, "halves": _cut_long, "divide": partial(_divide, inner.dtype.type(size))}[finish]
         return Converted(dst.shape, dst.dtype, inner, function, None if limit is None else partial(_check_range, limit))
 
     @staticmethod

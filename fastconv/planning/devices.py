@@ -77,7 +77,7 @@ class Session:
             self.input = backend("exchange").received(name, value)
 
     def take(self, name: str, value: Any) -> Any:
-        """Another operand: device memory of the same device, or an array of the host, which is copied when it is packed."""
+        """Another operand: device memory of the same device, whose work is queued as the input's is, or an array of the host."""
         if value is None or not on_card(value):
             return None if value is None else as_array(name, value)
         array = backend("exchange").received(name, value)
@@ -87,13 +87,12 @@ class Session:
             event = backend("driver").Event()
             event.record(array.stream)
             event.hold(self.input.stream)
+            return array.on_stream(self.input.stream)
         return array
 
     def moved(self, array: Any) -> Any:
-        """An operand as device memory whose work is queued as the input's is, wherever `take` left it."""
-        if isinstance(array, np.ndarray):
-            return backend("transfer").to_device(array, self.input.device, self.input.stream)
-        return array.on_stream(self.input.stream)
+        """An operand as device memory, wherever `take` left it."""
+        return backend("transfer").to_device(array, self.input.device, self.input.stream) if isinstance(array, np.ndarray) else array
 
     def conjugate(self, array: Any) -> Any:
         """Complex numbers with the opposite imaginary parts, where they are; others as they are."""
