@@ -12,6 +12,7 @@ import numpy as np
 from .planning.addends import Addends
 from .planning.arguments import as_array, check_out
 from .planning.calls import delivered
+from .planning.devices import backend
 from .planning.problem import ACTIVATIONS, DTYPES, SCALINGS, Problem, dtype_name, parse_epilogue
 from .planning.reference import activate, rounded
 
@@ -104,7 +105,9 @@ class _Checked(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def _checked(epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str) -> _Checked:
+def _checked(
+    epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str, take: Callable[[str, Any], Any] = as_array
+) -> _Checked:  # fmt: skip
     if not isinstance(epilogue, Epilogue):
         raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
     values: dict[str, np.ndarray] = {}
@@ -113,7 +116,7 @@ def _checked(epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout:
         given = getattr(epilogue, name)
         if given is None:
             continue
-        value = as_array(name, given)
+        value = take(name, given)
         if name == "residual":
             if value.shape != shape:
                 raise ValueError(f"residual must have the result's shape {shape}, got {value.shape}")
@@ -175,6 +178,64 @@ def in_problem(
         if "residual" in values:
             addends = addends._replace(residual=image(values["residual"].astype(kind, copy=False)))
     return p.replace(dst=dtype_name(checked.dtype), epilogue=text), addends
+
+
+@dataclass(frozen=True, slots=True)
+class CardFinish:
+    """An epilogue's arrays on a device, and what they make of sums there."""
+
+    dtype: np.dtype[Any]  # of the result
+    kind: str
+    text: str
+    zero: int
+    scale: Any
+    shift: Any
+    residual: Any  # (n, oc, oh, ow)
+
+    def __call__(self, sums: Any, dst: Any) -> None:
+        """Queue it: sums and results ``(n, oc, oh, ow)``."""
+        residual = self.residual
+        if residual is not None and backend("arrays").overlap(dst, residual) and (dst.address, dst.strides) != (
+            residual.address, residual.strides
+        ):  # fmt: skip
+            residual = backend("copy").converted(residual, residual.dtype)
+        backend("pointwise").finished_as(sums, self.kind, self.text, dst, self.zero, self.scale, self.shift, residual)
+
+
+def card_finisher(
+    epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str, image: Callable[[Any], Any], take: Callable[[str, Any], Any],
+    device: int | None = None, moved: Callable[[Any], Any] | None = None,
+) -> CardFinish:  # fmt: skip
+    """`finisher` for sums on a card; ``take`` reads an array of it or of the host, and ``moved`` brings a residual there.
+
+    Without ``moved``, of a plan, scale and shift are copied, and there must be no residual.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `finisher`; complex sums, and a type of the result that kernels do not write.
+    """
+    values, kind, text, dtype = _checked(epilogue, shape, sums, layout, take)
+    if kind.kind == "c":
+        raise ValueError("epilogue must be None for complex sums on a CUDA device")
+    if dtype_name(dtype) not in backend("finish").SUMS and dtype != np.float16:
+        raise TypeError(f"dtype of the epilogue must be an integer or float type of at most 64 bits on a CUDA device, got {dtype}")
+    name, arrays = dtype_name(kind), dict[str, Any]()
+    for word in ("scale", "shift"):
+        if word in values:
+            value = values[word]
+            value = value.reshape((value.size,))
+            if isinstance(value, np.ndarray):
+                with np.errstate(all="ignore"):
+                    arrays[word] = backend("copy").on_device(value.astype(kind), name, device)
+            else:
+                arrays[word] = backend("copy").converted(value, kind) if moved is None else backend("copy").on_device(value, name)
+    residual = values.get("residual")
+    if residual is not None:
+        if moved is None:
+            raise ValueError("residual must be None in a plan")
+        residual = image(moved(residual))
+    return CardFinish(dtype, name, text, epilogue.zero_point, arrays.get("scale"), arrays.get("shift"), residual)
 
 
 def finisher(

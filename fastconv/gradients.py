@@ -113,7 +113,7 @@ def conv_transpose2d(
         p = p.replace(ih=ih, iw=iw)
         if (p.oh, p.ow) != (oh, ow):
             raise ValueError(f"output_padding must not exceed padding by a stride or more on a CUDA device, got {output_padding!r}")
-    return _on_card(
+    return run_on_card(
         here, p, layout.image(input), layout.weights(weight), bias, layout.shape(p.n, p.ic, ih, iw), layout.image, out, algorithm
     )
 
@@ -385,7 +385,7 @@ def _planned(
     """The gradient of this shape; ``views`` are those of both arrays and of the result."""
     (src, wei), (image, weights, to) = arrays, views
     if here is not None:
-        return _on_card(here, p, image(src), weights(wei), None, shape, to, None, None)
+        return run_on_card(here, p, image(src), weights(wei), None, shape, to, None, None)
     dst = new_result(shape, DTYPES[p.dst], src)
     if not dst.size:
         return dst
@@ -393,10 +393,15 @@ def _planned(
     return _calls.first(key, call, (src, wei, None), None, dst)
 
 
-def _on_card(
-    here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None
+def run_on_card(
+    here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None,
+    finish: Any = None,
 ) -> Any:  # fmt: skip
-    result, to = here.destination(out, shape, DTYPES[p.dst])
+    """The result of a problem on a card, delivered; ``finish`` is what follows its sums besides (`fastconv.epilogue.CardFinish`)."""
+    result, to = here.destination(out, shape, DTYPES[p.dst] if finish is None else finish.dtype)
     if 0 not in shape:
-        here.run(p, src, wei, bias, view(to), 0, algorithm)
+        sums = view(to if finish is None else here.memory(shape, DTYPES[p.dst]))
+        here.run(p, src, wei, bias, sums, 0, algorithm)
+        if finish is not None:
+            finish(sums, view(to))
     return here.deliver(result, to)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from .epilogue import Epilogue, epilogue_text, finisher, in_problem, sums_type
-from .gradients import conv2d_input, conv2d_weight, conv_transpose2d
+from .epilogue import Epilogue, card_finisher, epilogue_text, finisher, in_problem, sums_type
+from .gradients import conv2d_input, conv2d_weight, conv_transpose2d, run_on_card
 from .planning.addends import Addends
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
 from .planning.card import CardPlan
-from .planning.devices import described_on_card, on_card, planned_for, session
+from .planning.devices import planned_for, received, session
 from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings
 from .planning.passes import bound
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
@@ -127,8 +127,6 @@ def conv2d(
     check_choices(precision)
     here = session(device, "input", input, weight=weight, bias=bias, out=out)
     if here is not None:
-        if epilogue is not None:
-            raise ValueError("epilogue must be None on a CUDA device; give bias= and activation=")
         input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
     else:
         input, weight = as_array("input", input), as_array("weight", weight)
@@ -138,11 +136,10 @@ def conv2d(
     parsed = _parse(input.shape, input.dtype, weight.shape, weight.dtype, bias is not None, stride, padding, dilation, groups,
                     padding_mode, data_format, activation, dtype, precision)  # fmt: skip
     if here is not None:
-        addend = checked_bias(bias, parsed.problem.oc, weight.ndim)
-        result, to = here.destination(out, parsed.shape, parsed.dtype)
-        if parsed.problem.n:
-            here.run(parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.image(to), 0, algorithm)
-        return here.deliver(result, to)
+        addend, kind = checked_bias(bias, parsed.problem.oc, weight.ndim), (parsed.shape, parsed.dtype, parsed.problem.src_layout)
+        last = None if epilogue is None else card_finisher(epilogue, *kind, parsed.image, here.take, input.device, here.moved)
+        return run_on_card(here, parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.shape, parsed.image, out,
+                       algorithm, last)  # fmt: skip
     if epilogue is not None:
         fused = in_problem(epilogue, parsed.problem, parsed.shape, parsed.dtype, parsed.image)
         if fused is not None:
@@ -343,7 +340,7 @@ def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.d
     """Shape and type of an array, or of a shape given in its place."""
     if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
         return tuple(extent.__index__() for extent in value), np.dtype(np.float32 if dtype is None else dtype), None
-    array = described_on_card(name, value) if on_card(value) else as_array(name, detached(value))
+    array = received(name, detached(value))
     return array.shape, array.dtype, array
 
 
@@ -415,11 +412,13 @@ def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -
     settings = dict(arguments)
     if settings.pop("effort") != "estimate":
         raise ValueError("effort must be 'estimate' on a CUDA device")
-    if settings.pop("epilogue") is not None:
-        raise ValueError("epilogue must be None on a CUDA device; give bias= and activation=")
-    algorithm, _ = settings.pop("algorithm"), settings.pop("threads")
+    epilogue, algorithm, _ = settings.pop("epilogue"), settings.pop("algorithm"), settings.pop("threads")
     image, weights = settings.pop("input"), settings.pop("weight")
-    made = CardPlan(_parse(*image, *weights, **settings), image, weights, target, algorithm, partial(_card_plan, arguments, target))
+    settings["result_dtype"] = sums_type(epilogue, image[1], weights[1], settings["result_dtype"])
+    parsed, finish = _parse(*image, *weights, **settings), None
+    if epilogue is not None:
+        finish = card_finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, parsed.image, received)
+    made = CardPlan(parsed, image, weights, target, algorithm, partial(_card_plan, arguments, target), finish)
     if weight is not None:
         made.set_weight(weight, bias)
     return made

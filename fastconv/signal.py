@@ -8,7 +8,7 @@ import numpy as np
 
 from .planning.arguments import check_choices, check_out, exact, pair, spans
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
-from .planning.devices import session
+from .planning.devices import Session, session
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
@@ -179,21 +179,19 @@ def _general(
     before, after = _paddings(mode, flip, kernel)
     full = [i if mode == "same" else max(i + k - 1 if mode == "full" else i - k + 1, 0) for i, k in zip(image, kernel, strict=True)]
     shape = (-(-full[0] // strides[0]), -(-full[1] // strides[1]))
-    if here is not None and mask is not None:
-        raise ValueError("mask must be None on a CUDA device")
+    if here is not None and mask is not None and (swapped or result_type.kind == "c"):
+        raise ValueError("mask must be None on a CUDA device for complex numbers, and for in2 larger than in1 in mode 'valid'")
     if out is not None and (here is None or here.hosted):
         check_out(out, shape, result_type)
-    valid = None if mask is None else _valid(in1, mask)
-    if swapped and mask is not None:
+    valid = None if mask is None else _valid(in1, mask, here)
+    if swapped and here is None and mask is not None:
         pixels = np.isnan(in1) if valid is None else ~valid
         return delivered(_mean(*(
             _lookup(flip, x, in2, mode, boundary, 0, 1, 1, None, None, result_type, precision, count, device, algorithm)
             for x in (np.where(pixels, in1.dtype.type(0), in1), (~pixels).astype(result_type))
         )), out)  # fmt: skip
-    if swapped:
+    if swapped and here is None:
         # SciPy exchanges the inputs of a 'valid' call, and turns the result of a correlation round
-        if here is not None:
-            raise ValueError(f"in2 must not be larger than in1 in mode 'valid' on a CUDA device, got shapes {in1.shape} and {in2.shape}")
         result = _lookup(flip, in2, in1, mode, boundary, fillvalue, 1, 1, None, None, result_type, precision, count, device, algorithm)
         return delivered(result if flip else np.ascontiguousarray(result[::-1, ::-1]), out)
     if here is not None and (0 in image or 0 in kernel):
@@ -201,17 +199,22 @@ def _general(
     if 0 in shape or 0 in image or 0 in kernel:
         return _degenerate(shape, result_type, image, kernel, in2, _BORDERS[boundary], fill, out, mask is not None)
     name = dtype_name(result_type)
+    turned = here is not None and swapped and not flip
+    if here is not None and swapped:
+        in1, in2 = here.moved(in2), in1
     p = Problem(
         ih=in1.shape[0], iw=in1.shape[1], kh=in2.shape[0], kw=in2.shape[1], sh=strides[0], sw=strides[1], dh=dilations[0], dw=dilations[1],
         pt=before[0], pb=after[0], pl=before[1], pr=after[1], border=_BORDERS[boundary],
         src=dtype_name(in1.dtype), wei=dtype_name(in2.dtype), dst=name, acc=accumulator(name), precision=precision,
         masked=mask is not None,
     )  # fmt: skip
-    view = _KERNELS[flip, in2.dtype.kind == "c"]
     if here is not None:
         result, dst = here.destination(out, shape, result_type)
-        here.run(p, _plane(in1), view(in2), None, _plane(dst), fill, algorithm)
+        kernel_of_in2 = _KERNELS[flip, False](in2 if flip else here.conjugate(in2))
+        to = _plane(dst)[..., ::-1, ::-1] if turned else _plane(dst)
+        here.run(p, _plane(in1), kernel_of_in2, None if valid is None else _plane(valid), to, fill, algorithm)
         return here.deliver(result, dst)
+    view = _KERNELS[flip, in2.dtype.kind == "c"]
     named = p if algorithm is None else structured(p, view(in2), algorithm)
     plan = plan_problem(named, threads=count, algorithm=algorithm)
     dst = destination(out, shape, result_type, in1, in2, *(() if valid is None else (valid,)))
@@ -284,18 +287,18 @@ def _degenerate(
     return dst
 
 
-def _valid(in1: np.ndarray, mask: Any) -> np.ndarray | None:
-    """The mask, or None where all pixels but NaN are valid."""
+def _valid(in1: Any, mask: Any, here: Session | None) -> Any:
+    """The mask, or None where all pixels but NaN are valid; of an image on a card there."""
     if isinstance(mask, str):
         if mask != "nan":
             raise ValueError(f"mask must be an array of bool or 'nan', got {mask!r}")
         return None
-    valid = np.asarray(mask)
+    valid = np.asarray(mask) if here is None else here.take("mask", mask)
     if valid.dtype != np.bool_:
         raise TypeError(f"mask must be an array of bool or 'nan', got dtype {valid.dtype}")
     if valid.shape != in1.shape:
         raise ValueError(f"mask must have in1's shape {in1.shape}, got {valid.shape}")
-    return valid
+    return valid if here is None else here.moved(valid)
 
 
 def _mean(total: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from fastconv.ndimage import calls, passes
 from fastconv.planning.planner import plan_problem
 
 
-def planned(p, threads=1, algorithm=None):
+def planned(p, target=None, threads=1, algorithm=None):
     """In place of `plan_problem`: only images of floats summed in their own type, in any order, run on a kernel."""
     plain = p.order == "any" and p.src == p.dst == p.acc and p.src[0] == "f"
     return plan_problem(p, threads=threads, algorithm=algorithm or (None if plain else "reference"))

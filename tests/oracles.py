@@ -235,7 +235,7 @@ def bound(p, exact, algorithm=None):
 
 def of_card(name):
     """Under which name a CUDA algorithm's tolerance is stated: its own, unless it differs from that of the CPU's namesake."""
-    return f"cuda {name}" if f"cuda {name}" in TRANSFORM else name
+    return f"cuda {name}" if f"cuda {name}" in TRANSFORM or name in COMPOSED else name
 
 
 def stored(p, exact):

@@ -55,7 +55,7 @@ def simulate(name, p, fill=0, integers=False, spoil=False):
         exact = exact._replace(value=run(p, src, wei, bias, "reference", fill=fill))
     plan = algorithm.build(p, detect(), plan_problem)
     parts = [on_device(array) for array in (src, wei, result_array(p))]
-    addend = None if bias is None else on_device(bias.astype(DTYPES[SUMS[p.acc]]))
+    addend = None if bias is None else on_device(bias.astype(DTYPES[SUMS.get(p.acc, p.acc)]))
     driver.allow()
     packed = plan.pack(parts[1][0] if p.structure == "full" else wei)  # what is known of weights was seen on the host
     if packed is not parts[1][0]:
@@ -78,6 +78,7 @@ def verdict(name, p, fill=0, spoil=False):
         return f"refused: {reason}"
     exact_sums = p.order != "any" or (DTYPES[p.dst] == DTYPES[p.acc] and parse_epilogue(p.epilogue).activation in (None, "relu", "relu6"))
     # Python's floats are float64: what float32 rounds otherwise is left to whole numbers
+    exact_sums = exact_sums and not p.masked  # whose quotients are rounded
     for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" and not spoil else (False,):
         got, exact = simulate(name, p, fill, integers, spoil)
         if integers and exact_sums:

@@ -3,13 +3,14 @@
 Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated_calls``.
 """
 
+import pickle
 import traceback
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv import nn
+from fastconv import ndimage, nn, opencv
 from fastconv.cuda import driver, exchange, transfer
 from tests.exporters import Capsule, Chip, Interface, Tensor, pretend
 
@@ -164,9 +165,125 @@ def plans(patch):
     assert "multiprocessors" in fastconv.explain(Tensor(BATCH), Tensor(FILTERS))
 
 
+def plans_with_epilogues(patch):
+    epilogue = nn.Epilogue(scale=1 / 3, shift=[1, 2, 3, 4], activation="relu", dtype="u1")
+    image, weights = BATCH[:1, :, :5], FILTERS
+    wanted = nn.conv2d(image, weights, epilogue=epilogue)
+    held = fastconv.plan(Interface(image), Interface(weights), epilogue=epilogue)
+    for plan in (held, pickle.loads(pickle.dumps(held))):
+        np.testing.assert_array_equal(np.asarray(plan(Interface(image))), wanted)
+    out = np.zeros(wanted.shape, "u1")
+    held(Interface(image), out=Interface(out))
+    np.testing.assert_array_equal(out, wanted)
+
+
+def filters_stay_on_the_stream(patch):
+    """Nothing is read by the host, nothing waits, and every kernel is queued where the image's work is."""
+    patch.setattr(driver, "read", lambda *arguments: pytest.fail("device memory was read"))
+    patch.setattr(driver.Event, "wait", lambda event: pytest.fail("something waited"))
+    streams = Streams(patch)
+    image, holes = Interface(IMAGE, 77), Interface(np.where(IMAGE > 5, np.float32(np.nan), IMAGE), 77)
+    results = (
+        ndimage.gaussian_gradient_magnitude(image, 0.7), ndimage.correlate(holes, np.eye(3), output=np.uint8), opencv.Laplacian(holes, -1),
+        opencv.filter2D(image, -1, TAPS, delta=1), fastconv.correlate2d(holes, Interface(TAPS, 77), mask="nan"),
+        nn.conv2d(image, Interface(TAPS, 77), epilogue=nn.Epilogue(shift=2.0, dtype="u1")),
+    )  # fmt: skip
+    assert all(result.__cuda_array_interface__["stream"] == 77 for result in results)
+    assert set(streams.seen) == {77}
+
+
+def operands_of_other_streams(patch):
+    """What is made of them is queued where the image's work is, which waits for theirs."""
+    streams = Streams(patch)
+    holds = []
+    patch.setattr(driver.Event, "record", lambda event, stream: holds.append(stream))
+    patch.setattr(driver.Event, "hold", lambda event, stream: holds.append(stream))
+    how = {"epilogue": nn.Epilogue(scale=Interface(np.arange(4), 5), residual=Interface(np.ones((2, 4, 5, 9), "f8"), 6))}
+    bias = Interface(np.arange(4, dtype="i2"), 8)
+    got = nn.conv2d(Interface(BATCH, 77), Interface(FILTERS.astype("f8"), 9), bias, dtype="f4", **how)
+    assert set(streams.seen) == {77}
+    assert holds == [9, 77, 8, 77, 5, 77, 6, 77]
+    how = {"epilogue": nn.Epilogue(scale=np.arange(4), residual=np.ones((2, 4, 5, 9)))}
+    np.testing.assert_array_equal(np.asarray(got), nn.conv2d(BATCH, FILTERS.astype("f8"), bias.array, dtype="f4", **how))
+
+
+def filters_of_a_kind(patch):
+    pretend(patch, {"torch": 5, "cupy": 6})
+    for kind in (Tensor, Chip):
+        got = ndimage.prewitt(kind(IMAGE))
+        assert type(got) is kind
+        np.testing.assert_array_equal(got.array, ndimage.prewitt(IMAGE))
+        out = kind(np.zeros(IMAGE.shape, "i4"))
+        assert ndimage.sobel(kind(IMAGE), output=out) is out
+        np.testing.assert_array_equal(out.array, ndimage.sobel(IMAGE, output="i4"))
+        out = kind(np.zeros(IMAGE.shape, "f4"))
+        assert opencv.filter2D(kind(IMAGE), -1, TAPS, dst=out) is out
+        np.testing.assert_array_equal(out.array, opencv.filter2D(IMAGE, -1, TAPS))
+        other = kind(np.zeros((3, 3), "f4"))
+        assert opencv.Sobel(kind(IMAGE), -1, 1, 0, dst=other) is not other
+        assert not other.array.any()
+
+
+def filters_of_host_arrays(patch):
+    image = IMAGE.astype("u1")
+    np.testing.assert_array_equal(ndimage.sobel(image, device="cuda"), ndimage.sobel(image))
+    out = np.zeros(image.shape, ">i2")
+    assert ndimage.correlate(image, TAPS, output=out, device="cuda") is out
+    np.testing.assert_array_equal(out, ndimage.correlate(image, TAPS, output="i2"))
+    into = np.zeros(image.shape, "u1")
+    assert opencv.blur(image, (3, 3), dst=into, device="cuda") is into
+    np.testing.assert_array_equal(into, opencv.blur(image, (3, 3)))
+    wanted = nn.conv2d(image, TAPS, epilogue=nn.Epilogue(scale=0.5, dtype="u1"))
+    np.testing.assert_array_equal(nn.conv2d(image, TAPS, epilogue=nn.Epilogue(scale=0.5, dtype="u1"), device="cuda"), wanted)
+    with pytest.raises(ValueError, match="out must have shape"):
+        nn.conv2d(image, TAPS, device="cuda", out=np.zeros((3, 3), "f4"))
+
+
+def filters_in_place(patch):
+    for filtered in (lambda x, **out: ndimage.gaussian_laplace(x, 0.6, **out), lambda x, **out: ndimage.correlate(x, np.eye(2), **out)):
+        itself = IMAGE.copy()
+        itself[4, 7] = np.nan
+        wanted = filtered(itself.copy(), precision="strict")
+        filtered(Interface(itself), output=Interface(itself), precision="strict")
+        np.testing.assert_array_equal(itself, wanted)
+    itself = IMAGE.copy()
+    wanted = opencv.filter2D(itself, -1, TAPS)
+    opencv.filter2D(Interface(itself), -1, TAPS, dst=Interface(itself))
+    np.testing.assert_array_equal(itself, wanted)
+    image, weights, residual = BATCH[:1, :, :4, :6], FILTERS[:2], np.arange(16, dtype="f4").reshape(1, 2, 2, 4)
+    wanted = nn.conv2d(image, weights, epilogue=nn.Epilogue(residual=residual.copy(), activation="relu"))
+    card = Interface(residual)
+    nn.conv2d(Interface(image), weights, epilogue=nn.Epilogue(residual=card, activation="relu"), out=card)
+    np.testing.assert_array_equal(residual, wanted)
+
+
+def filters_that_cannot_run(patch):
+    image = Interface(IMAGE)
+    for error, words, call in (
+        (TypeError, "weights must be an array of the host", lambda: ndimage.correlate(image, Interface(TAPS))),
+        (TypeError, "kernel must be an array of the host", lambda: opencv.filter2D(image, -1, Interface(TAPS))),
+        (TypeError, "output must be on a CUDA device as input is", lambda: ndimage.sobel(image, output=np.zeros((9, 21)))),
+        (TypeError, "input must be on a CUDA device as output is", lambda: ndimage.sobel(IMAGE, output=image)),
+        (ValueError, "output must have shape", lambda: ndimage.sobel(image, output=Interface(TAPS))),
+        (RuntimeError, "boundary mode not supported", lambda: ndimage.sobel(image, mode="there")),
+        (RuntimeError, r"weights.ndim \(1\) must match", lambda: ndimage.correlate(image, [1.0])),
+        (ValueError, "input must be real, .* got input of shape .* complex64", lambda: ndimage.laplace(Interface(IMAGE + 1j * IMAGE))),
+        (ValueError, "weights .* along at most two axes", lambda: ndimage.correlate(Interface(BATCH), np.ones((1, 2, 2, 2)))),
+        (ValueError, "ksize .* must be odd", lambda: opencv.GaussianBlur(image, (2, 2), 1)),
+        (ValueError, "mask must be None on a CUDA device for complex", lambda: fastconv.correlate2d(image, 1j * TAPS, mask="nan")),
+        (ValueError, "mask must have in1's shape", lambda: fastconv.correlate2d(image, TAPS, mask=Interface(TAPS > 2))),
+        (ValueError, "residual must be None in a plan", lambda: fastconv.plan(image, TAPS, epilogue=nn.Epilogue(residual=TAPS))),
+        (TypeError, "dtype of the epilogue must", lambda: nn.conv2d(image, TAPS, epilogue=nn.Epilogue(dtype=bool))),
+        (ValueError, "device must be None or 'cuda' for arrays", lambda: opencv.blur(image, (3, 3), device="cpu")),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            call()
+
+
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
+    filters_stay_on_the_stream, operands_of_other_streams, filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
 )}  # fmt: skip
 
 

@@ -10,6 +10,7 @@ pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[c
 from bench import gpu
 from fastconv.cuda import driver, target, transfer
 from fastconv.planning.problem import Problem
+from tests.card_filters import checks
 from tests.problems import CASES
 
 pytestmark = pytest.mark.gpu
@@ -28,6 +29,13 @@ def test_every_case(algorithm, exercised, record_property):
             exercised(f"cuda {algorithm}", str(p))
         else:
             record_property("refused", f"cuda {algorithm}: {reason}")
+
+
+@pytest.mark.parametrize("name", [*checks()])
+def test_filters_masks_epilogues_and_complex_numbers(name):
+    from numba import cuda
+
+    checks()[name](lambda array: cuda.to_device(np.ascontiguousarray(array)))
 
 
 def test_a_copy_there_and_back():

@@ -10,22 +10,26 @@ import pytest
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
 from fastconv.cuda import compile as compiler
+from fastconv.cuda import pointwise, repair, running
 from fastconv.cuda.target import SM75, SM90
 from fastconv.planning.planner import algorithms, short_name
 
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
-KERNELS = [(name, number) for name, algorithm in ALGORITHMS.items() for number in range(len(algorithm.kernels(SM90)))]
+# and what lies between passes of filters, behind sums, and before them
+STEPS = {"pointwise": pointwise, "repair": repair, "running": running}
+LISTED = ALGORITHMS | STEPS
+KERNELS = [(name, number) for name, algorithm in LISTED.items() for number in range(len(algorithm.kernels(SM90)))]
 # kernels of each algorithm that are compiled for both cards, 6 where it does not say; the others with --slow
-FEW = {"depthwise": 3, "implicit_gemm": 4, "tensor": 2, "winograd": 2, "direct": 5, "plain": 3}
+FEW = {"repair": 1, "running": 1, "depthwise": 3, "implicit_gemm": 4, "tensor": 2, "winograd": 2, "direct": 5, "plain": 3}
 TARGETS = (SM75, SM90)
 
 
 def marked(*targets):
     """Kernels, with each of the targets that has them: cards may lack what an algorithm needs."""
     for name, number in KERNELS:
-        kernel = ALGORITHMS[name].kernels(SM90)[number]
+        kernel = LISTED[name].kernels(SM90)[number]
         for target in targets:
-            if kernel in ALGORITHMS[name].kernels(target):
+            if kernel in LISTED[name].kernels(target):
                 marks = () if number < FEW.get(name, 6) else pytest.mark.slow
                 yield pytest.param(kernel, target, id=f"{kernel.name}-{target.arch}", marks=marks)
 

@@ -19,7 +19,17 @@ ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda
 # of tests/cases.txt, with few planes: each block of each takes half a second
 FEW = ("image.narrow", "image.uneven", "image.lesson", "larger.reflect")
 # of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
-FEW_OWN = {"depthwise": 2, "implicit_gemm": 2, "tensor": 1, "winograd": 1, "separable": 1, "plain": 4}
+FEW_OWN = {
+    "activated": 1,
+    "complex": 2,
+    "quotient": 1,
+    "depthwise": 2,
+    "implicit_gemm": 2,
+    "tensor": 1,
+    "winograd": 1,
+    "separable": 1,
+    "plain": 4,
+}
 
 
 # of algorithms whose transforms would spread a NaN: (fast ones, the rest)

@@ -296,7 +296,7 @@ def test_the_tail_is_checked():
         for tail, error, text in (
             ({"precision": "exact"}, ValueError, "precision must be one of"),
             ({"threads": 0}, ValueError, "threads must be at least 1"),
-            ({"device": "tpu"}, ValueError, "device must be None or 'cpu'"),
+            ({"device": "tpu"}, ValueError, "device must be None, 'cpu' or 'cuda', got 'tpu'"),
             ({"algorithm": "magic"}, ValueError, "algorithm must be None or one of"),
         ):
             with pytest.raises(error, match=text):

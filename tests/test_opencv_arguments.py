@@ -182,7 +182,7 @@ WRONG = [
     ("Sobel", (SRC, -1, None, None), {}, ValueError, "dx and dy must not be negative and not both 0, got None and None"),
     ("blur", (SRC, (3, 3)), {"precision": "high"}, ValueError, "precision must be one of .*got 'high'"),
     ("blur", (SRC, (3, 3)), {"threads": 0}, ValueError, "threads"),
-    ("blur", (SRC, (3, 3)), {"device": "tpu"}, ValueError, "device must be None or 'cpu'.*got 'tpu'"),
+    ("blur", (SRC, (3, 3)), {"device": "tpu"}, ValueError, "device must be None, 'cpu' or 'cuda', got 'tpu'"),
     ("blur", (SRC, (3, 3)), {"algorithm": "magic"}, ValueError, "algorithm must be None or one of .*got 'magic'"),
 ]  # fmt: skip
 

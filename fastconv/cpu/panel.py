@@ -16,7 +16,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, ORDERS, Problem, not_computed, parse_epilogue, parse_scaling
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .border import column_maps, row_map, span, stage_row, too_large
 from .convert import LOADED, STORED, adds_products_of_bytes, quads, stored_bytes
 from .finish import ADDENDS_AT, FINISH_AT, gathering, scales, set_finish
@@ -45,6 +45,7 @@ FIXED = ((3, 3),)
 # kernels of a tile in exact orders: raster, and pairs with two signs in rows and columns; and for integer weights
 EXACT, INTEGER = 5, 1
 
+_ORDERS = ("any", "raster", "symmetric", "antisymmetric")
 _BAND = 64  # rows of output that one unit of work computes at most
 
 # The integers that the kernel receives: those of the tile, these, the blocks, the row map, the order of the taps, the two column maps.
@@ -160,7 +161,7 @@ def interleaved(p: Problem) -> int:
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, of types that rows are converted from and to; dense rows, strides of at most 2."""
     rounding = parse_epilogue(p.epilogue).rounding
-    reason = not_computed(p, "fwd", orders=ORDERS, roundings=(None, "saturate", "half_up"), scalings=True) or _refused_types(p, rounding)
+    reason = not_computed(p, "fwd", orders=_ORDERS, roundings=(None, "saturate", "half_up"), scalings=True) or _refused_types(p, rounding)
     if reason is not None:
         return reason
     sh, sw = p.strides

@@ -69,8 +69,42 @@ class DeviceArray:
     def transpose(self, *axes: int) -> DeviceArray:
         """Axes in another order."""
         order = axes or tuple(reversed(range(self.ndim)))
+        if len(order) == 1 and isinstance(order[0], (list, tuple)):
+            order = tuple(order[0])
         assert sorted(order) == list(range(self.ndim))
         return self._view(self.address, [self.shape[a] for a in order], [self.strides[a] for a in order])
+
+    def reshape(self, shape: Sequence[int]) -> DeviceArray:
+        """Other extents of the same elements in the same order.
+
+        Raises
+        ------
+        ValueError
+            These strides cannot be seen so.
+        """
+        strides = _folded(self.shape, self.strides, tuple(shape))
+        if strides is None:
+            raise ValueError(f"an array of shape {self.shape} and strides {self.strides} cannot be seen as {tuple(shape)}")
+        return self._view(self.address, shape, strides)
+
+    def view(self, dtype: Any) -> DeviceArray:
+        """The same bytes as elements of another type of the same size."""
+        assert np.dtype(dtype).itemsize == self.dtype.itemsize
+        return DeviceArray(self.address, self.shape, self.strides, dtype, self.stream, self.device, self.owner)
+
+    def strided(self, shape: Sequence[int], strides: Sequence[int]) -> DeviceArray:
+        """A view from the first element on."""
+        return self._view(self.address, shape, strides)
+
+    def on_stream(self, stream: int) -> DeviceArray:
+        """A view whose work is queued on another stream."""
+        return DeviceArray(self.address, self.shape, self.strides, self.dtype, stream, self.device, self.owner)
+
+    def part(self, number: int) -> DeviceArray:
+        """The real (0) or imaginary (1) parts of complex numbers."""
+        dtype = np.dtype(f"f{self.dtype.itemsize // 2}")
+        place = self.address + number * dtype.itemsize
+        return DeviceArray(place, self.shape, self.strides, dtype, self.stream, self.device, self.owner)
 
     def __getitem__(self, index: Any) -> DeviceArray:
         items = index if isinstance(index, tuple) else (index,)
@@ -115,6 +149,38 @@ def dense_strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
         strides[axis] = step
         step *= max(shape[axis], 1)
     return tuple(strides)
+
+
+def _folded(shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Strides of the extents ``wanted`` over the memory of an array, or None where there are none.
+
+    Examples
+    --------
+    >>> _folded((2, 3, 4), (96, 32, 8), (6, 1, 4)), _folded((2, 3, 4), (96, 32, 8), (2, 12)), _folded((2, 3), (96, 32), (6,))
+    ((32, 32, 8), (96, 8), (32,))
+    >>> _folded((2, 3), (100, 32), (6,)) is None
+    True
+    """
+    if 0 in shape:
+        return (0,) * len(wanted)
+    # runs of elements at one distance, from the last axis on: [extent, stride]
+    runs: list[list[int]] = []
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if extent == 1:
+            continue
+        if runs and stride == runs[-1][0] * runs[-1][1]:
+            runs[-1][0] *= extent
+        else:
+            runs.append([extent, stride])
+    result, used, run = [0] * len(wanted), 1, 0
+    for axis in reversed(range(len(wanted))):
+        if run < len(runs) and used == runs[run][0]:
+            run, used = run + 1, 1
+        result[axis] = runs[run][1] * used if run < len(runs) else 0
+        used *= wanted[axis]
+        if wanted[axis] > 1 and (run >= len(runs) or runs[run][0] % used):
+            return None
+    return tuple(result)
 
 
 def _range(array: DeviceArray) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,46 +20,96 @@ AT = ("src", "dst", "s0", "s1", "s2", "s3", "d0", "d1", "d2", "d3")
 EXTENTS = ("count", "n1", "n2", "n3")
 
 
-def body(e: Any, spec: tuple[str, str], at: Any, v: Any, x: Any) -> None:
+def body(e: Any, spec: tuple[str, str, str], at: Any, v: Any, x: Any) -> None:
     """``dst[i0, i1, i2, i3] = src[i0, i1, i2, i3]`` of any strides, one element a thread, converted as C does."""
-    stored, to = spec
+    stored, to, how = spec
     place = e.block("x") * _THREADS + e.thread("x")
 
     def one(nothing: list[Any]) -> list[Any]:
         rest, i3 = place // x.n3, place % x.n3
         rest, i2 = rest // x.n2, rest % x.n2
         i0, i1 = rest // x.n1, rest % x.n1
-        value = e.load(stored, to, at.src + at.s0 * i0 + at.s1 * i1 + at.s2 * i2 + at.s3 * i3, 1)
+        if how == "constant":
+            value = [e.convert("f64", to, v.number)]
+        else:
+            value = e.load(stored, to, at.src + at.s0 * i0 + at.s1 * i1 + at.s2 * i2 + at.s3 * i3, 1)
+        if how == "opposite":
+            value = [value[0] * -1]
         e.store(to, at.dst + at.d0 * i0 + at.d1 * i1 + at.d2 * i2 + at.d3 * i3, value)
         return nothing
 
     e.when(place < x.count, [], one)
 
 
-def kernel_of(stored: str, to: str) -> Kernel:
-    """The kernel that makes ``to`` of ``stored``."""
-    return Kernel(f"copy_{stored}_{to}", body, (stored, to), AT, ("i32", ("unused",)), EXTENTS, (_THREADS, 1, 1), 40, vectors=False,
-                  fused=False)  # fmt: skip
+def kernel_of(stored: str, to: str, how: str = "") -> Kernel:
+    """The kernel that makes ``to`` of ``stored``, of its ``opposite``, or of a ``constant``."""
+    name = "_".join(filter(None, ("copy", stored, to, how)))
+    values = "f64", ("number",)
+    return Kernel(name, body, (stored, to, how), AT, values, EXTENTS, (_THREADS, 1, 1), 40, vectors=False, fused=False)
 
 
-def copied(src: DeviceArray, dst: DeviceArray) -> None:
-    """Queue the copy of an array of at most four dimensions into another of its shape on the source's stream."""
-    assert src.shape == dst.shape
-    assert src.ndim <= 4
-    if not src.size:
+def pieces(*arrays: DeviceArray, merge: bool = True) -> Iterator[tuple[DeviceArray, ...]]:
+    """Views of four dimensions and fewer than 2**31 elements that cover arrays of one shape.
+
+    Axes that lie behind each other in all of them are merged, unless the arrays have four already and shall keep them.
+    """
+    shape, size = arrays[0].shape, arrays[0].size
+    assert all(array.shape == shape for array in arrays)
+    if not size:
         return
-    shape = (1,) * (4 - src.ndim) + src.shape
-    if src.size > _MOST:
-        axis = int(np.argmax(src.shape))
-        half = src.shape[axis] // 2
+    if merge:
+        runs: list[tuple[int, tuple[int, ...]]] = []
+        for axis in range(len(shape)):
+            extent, strides = shape[axis], tuple(array.strides[axis] for array in arrays)
+            if runs and all(before == extent * stride for before, stride in zip(runs[-1][1], strides, strict=True)):
+                runs[-1] = runs[-1][0] * extent, strides
+            elif extent > 1:
+                runs.append((extent, strides))
+        runs = [(1, (0,) * len(arrays))] * (4 - len(runs)) + runs
+        shape = tuple(extent for extent, _ in runs)
+        arrays = tuple(array.strided(shape, [strides[n] for _, strides in runs]) for n, array in enumerate(arrays))
+    if len(shape) > 4 or size > _MOST:
+        axis = 0 if len(shape) > 4 else int(np.argmax(shape))
+        half = shape[axis] // 2
         for part in (slice(None, half), slice(half, None)):
-            index = (*[slice(None)] * axis, part)
-            copied(src[index], dst[index])
+            yield from pieces(*(array[(*[slice(None)] * axis, part)] for array in arrays), merge=merge)
+    else:
+        yield arrays
+
+
+def copied(src: DeviceArray, dst: DeviceArray, how: str = "", number: float = 0.0) -> None:
+    """Queue the copy of an array into another of its shape on the source's stream; see `kernel_of`.  Real numbers become complex."""
+    if dst.dtype.kind == "c":
+        copied(src.part(0) if src.dtype.kind == "c" else src, dst.part(0), how)
+        if src.dtype.kind == "c":
+            copied(src.part(1), dst.part(1), how)
+        else:
+            filled(dst.part(1), 0)
         return
-    at = tuple((0,) * (4 - array.ndim) + array.strides for array in (src, dst))
-    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype))
-    grid = (-(-src.size // _THREADS), 1, 1)
-    Launch(kernel, grid, (0, 0, *at[0], *at[1]), (0,), (src.size, *shape[1:]), device=src.device)(src.stream, src.address, dst.address)
+    kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype), how)
+    for one, other in pieces(src, dst):
+        grid = (-(-one.size // _THREADS), 1, 1)
+        launch = Launch(kernel, grid, (0, 0, *one.strides, *other.strides), (number,), (one.size, *one.shape[1:]), device=src.device)
+        launch(src.stream, one.address, other.address)
+
+
+def filled(dst: DeviceArray, number: float) -> None:
+    """Queue a constant into every element of an array of floats."""
+    copied(dst, dst, "constant", number)
+
+
+def conjugate(array: DeviceArray) -> DeviceArray:
+    """A dense copy of complex numbers with the opposite imaginary parts."""
+    result = new(array, array.shape, array.dtype)
+    copied(array.part(0), result.part(0))
+    copied(array.part(1), result.part(1), "opposite")
+    return result
+
+
+def new(like: DeviceArray, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+    """A dense array beside another, taken and given back in its stream's order."""
+    memory = Memory(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize, like.device, like.stream)
+    return DeviceArray(memory.address, shape, None, dtype, like.stream, like.device, memory)
 
 
 def converted(array: DeviceArray, dtype: Any) -> DeviceArray:
@@ -70,10 +121,9 @@ def converted(array: DeviceArray, dtype: Any) -> DeviceArray:
         A type that kernels do not load or store.
     """
     for name in (dtype_name(array.dtype), dtype_name(dtype)):
-        if name not in SIZES:
+        if name not in (*SIZES, "c64", "c128"):
             raise TypeError(f"CUDA kernels do not read or write {DTYPES[name]}")
-    memory = Memory(array.nbytes // array.dtype.itemsize * np.dtype(dtype).itemsize, array.device, array.stream)
-    result = DeviceArray(memory.address, array.shape, None, dtype, array.stream, array.device, memory)
+    result = new(array, array.shape, dtype)
     copied(array, result)
     return result
 
@@ -96,5 +146,6 @@ def addend(acc: str, bias: Any, device: int | None) -> DeviceArray:
     if not isinstance(bias, DeviceArray):
         with np.errstate(all="ignore"):
             bias = np.asarray(bias).astype(DTYPES[acc])
-    array = on_device(bias, SUMS[acc], device)
-    return array if array.dense else converted(array, DTYPES[SUMS[acc]])
+    kind = SUMS.get(acc, acc)
+    array = on_device(bias, kind, device)
+    return array if array.dense else converted(array, DTYPES[kind])

@@ -26,8 +26,8 @@ def cannot_finish(p: Problem) -> str | None:
             return f"does not load or store {name}"
     if p.acc[0] != "f" and (p.src[0] == "f" or p.wei[0] == "f"):
         return f"does not make {p.src} and {p.wei} {p.acc}"
-    if p.acc[0] == "f" and p.dst != p.acc and p.dst[0] != "f" and parse_epilogue(p.epilogue).rounding is None:
-        return f"does not convert {p.acc} to {p.dst} as C does"
+    if p.dst == "b8":
+        return "does not make bools of sums"
     _, activation, _, rounding = parse_epilogue(p.epilogue)
     if activation not in FUSED:
         return f"does not fuse {p.epilogue}"
@@ -64,6 +64,8 @@ def finished(e: Any, acc: str, dst: str, rounding: str, activated: Any, v: Any, 
     sums = e.when(activated > 0, sums, activate)
     if rounding:
         return [e.rounded(rounding, acc, dst, x) for x in sums]
+    if acc[0] == "f" and dst[0] != "f":
+        return [e.cut(acc, dst, x) for x in sums]
     kind = SUMS[acc] if SIZES[acc] < 4 else acc
     return [e.convert(kind, dst, x) for x in sums]
 

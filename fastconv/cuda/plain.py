@@ -24,7 +24,7 @@ CASES = (
     "ih5iw30_k3_p1_order=raster", "ih4iw40_kh1kw7_pt0pb0pl3pr3_reflect_f64_order=symmetric",
     "ih30iw5_kh5kw1_pt2pb2pl0pr0_order=antisymmetric", "n2_g2_ic2ih7iw6_oc2k2_s2_d2_p2_wrap_f64_bwd-weight",
     "ic2ih9iw11_oc4k3_s2_d2_p3_bwd-data_i32", "ic3ih5iw20_oc2k3_p1_edge_i8_bias+relu",
-    "ih5iw30_k3_p1_u8:f64:u8:f64_order=raster_half-up",
+    "ih5iw30_k3_p1_u8:f64:u8:f64_order=raster_half-up", "ih5iw30_kh1kw6_pt0pb0pl3pr2_wrap_i16:f64:u8:f64_order=last",
 )  # fmt: skip
 THREADS = 128
 _MOST = 2**31 - 1  # results, and blocks
@@ -87,6 +87,10 @@ class Sum(NamedTuple):
         def channel(c: Any, totals: list[Any]) -> list[Any]:
             return e.loop(x.kh, totals, lambda ky, totals: e.loop(x.kw, totals, lambda kx, totals: [product(c, ky, kx, totals[0])]))
 
+        if self.s.order == "last":
+            before = x.kh * x.kw - 1
+            start = product(0, x.kh - 1, x.kw - 1, first)
+            return e.loop(before, [start], lambda n, totals: [product(0, n // x.kw, n % x.kw, totals[0])])[0]
         if not self.s.order.endswith("symmetric"):
             return e.loop(x.icg, [first], channel)[0]
         last_y, last_x = x.kh - 1, x.kw - 1

@@ -259,6 +259,11 @@ class Emitter:
         """
         return self._converted(stored, acc, self._words(stored, address, count, 1))
 
+    def load_own(self, stored: str, acc: str, address: Value) -> Value:
+        """An element of memory that this thread writes later, and no other does."""
+        (value,) = self._converted(stored, acc, self._words(stored, address, 1, 0))
+        return value
+
     def _words(self, stored: str, address: Value, count: int, space: int) -> list[Value]:
         """Elements of 4 and 8 bytes; smaller ones as words of 32 bits that hold several, or alone, extended."""
         size = SIZES[stored]
@@ -363,6 +368,55 @@ class Emitter:
         mode, to = "rni" if rounding == "saturate" else "rmi", f"{names[dst[0]]}{8 * SIZES[dst]}"
         bits = self._asm(ir.IntType(32), f"cvt.{mode}.sat.{to}.{acc} $0, $1;", f"=r,{'f' if acc == 'f32' else 'd'}", [value])
         return self.convert("i32", dst, bits)
+
+    def cut(self, acc: str, dst: str, value: Value) -> Value:
+        """A float as an integer, as C converts it on x86-64: the whole part; of what does not fit 32 bits (64 bits of ``u32`` and types of
+        64), and of NaN, the least of these, whose low bits are kept; of ``u64`` from 2**63 on the part above that.
+        """
+        bits = 64 if SIZES[dst] == 8 or dst == "u32" else 32
+        half = 2.0 ** (bits - 1)
+        low = self._whole(value, bits)
+        if dst == "u64":
+            low = self.pick(value >= half, self._whole(value - half, bits) ^ -(1 << 63), low)
+        return self.convert(f"i{bits}", dst, low)
+
+    def _whole(self, value: Value, bits: int) -> Value:
+        """The whole part in so many bits, the least number where it does not fit."""
+        half = 2.0 ** (bits - 1)
+        inside = (value < half) & (value > -half - 1)
+        whole = self.builder.fptosi(self.pick(inside, value, 0).register, ir.IntType(bits))
+        return self.pick(inside, self.value(whole), -(1 << (bits - 1)))
+
+    def is_number(self, x: Value) -> Value:
+        """Whether a float is not NaN."""
+        return self.value(self.builder.fcmp_ordered("ord", x.register, x.register))
+
+    def quotient(self, a: Value, b: Value) -> Value:
+        """``a / b``, rounded to nearest."""
+        kind = a.register.type
+        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
+        return self._asm(kind, f"div.rn.{width} $0, $1, $2;", f"={letter},{letter},{letter}", [a, b])
+
+    def root(self, x: Value) -> Value:
+        """The square root, rounded to nearest."""
+        kind = x.register.type
+        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
+        return self._asm(kind, f"sqrt.rn.{width} $0, $1;", f"={letter},{letter}", [x])
+
+    def held(self, kind: str, x: Value) -> Value:
+        """A float as its type holds it: registers hold no more."""
+        return x
+
+    def power(self, x: Value) -> Value:
+        """``2**x`` of a whole float64 in -1022 .. 1023."""
+        bits = self._whole(x, 64) + 1023 << 52
+        return self.value(self.builder.bitcast(bits.register, ir.DoubleType()))
+
+    def nearest(self, x: Value) -> Value:
+        """The whole number next to a float, of two the even one."""
+        kind = x.register.type
+        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
+        return self._asm(kind, f"cvt.rni.{width}.{width} $0, $1;", f"={letter},{letter}", [x])
 
     def store(self, dst: str, address: Value, values: list[Value]) -> None:
         """Elements of type ``dst``, in stores of 16 bytes where they fill some; ``address`` is a multiple of these."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import operator
 from typing import Any
 
@@ -130,6 +131,9 @@ class Twin:
         values = np.frombuffer(ctypes.string_at(address, SIZES[stored] * count), DTYPES[stored])
         return [self.convert(stored, acc, value) for value in values.tolist()]
 
+    def load_own(self, stored: str, acc: str, address: int) -> Any:
+        return self.load(stored, acc, address, 1)[0]
+
     def words(self, address: int, count: int) -> list[int]:
         for first in range(0, count, 4):
             self._check(address + 4 * first, VECTOR)
@@ -148,13 +152,43 @@ class Twin:
 
     def convert(self, stored: str, acc: str, value: Any) -> Any:
         if acc[0] == "f":
-            return float(value)
+            return float(value) if stored == acc or SIZES[stored] < SIZES[acc] else self.held(acc, value)
         if stored[0] == "f":
             value = int(value) if np.isfinite(value) else -(1 << max(31, 8 * SIZES[acc] - 1))
         return _wrap(acc, value)
 
     def wrapped(self, acc: str, value: Any) -> int:
         return int(_wrap(acc, value))
+
+    def cut(self, acc: str, dst: str, value: float) -> int:
+        bits = 64 if SIZES[dst] == 8 or dst == "u32" else 32
+        half = 1 << (bits - 1)
+
+        def whole(x: float) -> int:
+            return int(x) if -half - 1 < x < half else -half
+
+        return int(_wrap(dst, whole(value - half) + half if dst == "u64" and value >= half else whole(value)))
+
+    def is_number(self, x: float) -> bool:
+        return not math.isnan(x)
+
+    def quotient(self, a: float, b: float) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.float64(a) / np.float64(b))
+
+    def root(self, x: float) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.sqrt(np.float64(x)))
+
+    def held(self, kind: str, x: float) -> float:
+        with np.errstate(over="ignore"):
+            return float(DTYPES[kind].type(x))
+
+    def power(self, x: float) -> float:
+        return float(2.0**x)
+
+    def nearest(self, x: float) -> float:
+        return float(np.rint(x))
 
     def rounded(self, rounding: str, acc: str, dst: str, value: Any) -> int:
         return int(rounded(rounding, np.array([value], DTYPES[acc]), DTYPES[dst])[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from functools import partial
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..planning.arguments import check_choices
-from ..planning.calls import Call, Calls, arguments_of, aside, delivered, values_of
+from ..planning.arguments import as_array, check_choices
+from ..planning.calls import MOST_HELD, Call, Calls, arguments_of, aside, delivered, values_of
+from ..planning.devices import Session, on_card, session
 from ..planning.planner import MOST_PLANS
 from ..planning.thread_count import thread_count
 from ..planning.workspaces import new_result
 from . import arguments
-from .passes import LeftToSciPy, Settings, planned
+from .card import Card
+from .passes import Host, LeftToSciPy, Settings, planned
 
 _TYPES = frozenset(np.dtype(name) for name in ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"))
 
@@ -34,6 +37,7 @@ _FUNCTIONS: dict[str, tuple[tuple[str, ...], Callable[..., arguments.Branches], 
     "gaussian_gradient_magnitude": (("sigma", "mode", "cval", "axes", "**"), arguments.gaussian_gradient, "norm"),
 }
 _calls: Calls[Call] = Calls(MOST_PLANS)
+_card_calls: Calls[Any] = Calls(MOST_PLANS)
 
 
 def filtered(
@@ -43,8 +47,12 @@ def filtered(
     """What the function ``name`` of scipy.ndimage makes of an image, given the values of its arguments in ``_FUNCTIONS``'s order."""
     count = thread_count(threads)
     values, kinds = arguments_of(values)
-    if type(input) is not np.ndarray:
-        input = np.asarray(input)
+    if device is not None or type(input) is not np.ndarray or not (output is None or type(output) is np.ndarray):
+        here = session(device, "input", input, output=None if isinstance(output, (type, np.dtype, str)) else output)
+        if here is not None:
+            check_choices(precision)
+            return _on_card(here, name, weights, output, values, kinds, precision, algorithm)
+        input, device = np.asarray(input), None
     out = into = None  # the caller's array, and where a result can be written into it while the input is read
     if output is None:
         dtype = input.dtype
@@ -67,10 +75,10 @@ def filtered(
         if out is not None and (out.shape != input.shape or not out.flags.writeable):
             raise LeftToSciPy
         if call is None:
-            check_choices(precision, device)
+            check_choices(precision)
             native = dtype.newbyteorder("=")
             dst = new_result(input.shape, native, input) if into is None else into
-            call = _parsed(name, input, weights, dst, values, Settings(precision, count, algorithm))
+            call = _parsed(name, input, weights, dst, values, Settings(precision, count, algorithm, Host))
             result = _calls.first(key, call, (input,), into, dst)
         else:
             result = call.result((input,)) if into is None else call.into((input,), into)
@@ -83,14 +91,62 @@ def filtered(
     return delivered(result, out)
 
 
+def taps_of(weights: Any) -> np.ndarray:
+    """Weights as an array of the host, where they are looked at before anything is queued."""
+    if on_card(weights):
+        raise TypeError(f"weights must be an array of the host, where they are looked at, got {type(weights).__name__} of a CUDA device")
+    return np.asarray(weights)
+
+
+def _on_card(
+    here: Session, name: str, weights: np.ndarray | None, output: Any, values: tuple[Any, ...], kinds: Any, precision: Any, algorithm: Any
+) -> Any:  # fmt: skip
+    """`filtered` for an array of a card, or of the host that is copied there and the result back."""
+    src = here.input
+    given = None if output is None or isinstance(output, (type, np.dtype, str)) else output
+    into = as_array("output", given) if given is not None and here.hosted else here.take("output", given)
+    dtype = src.dtype if output is None else np.dtype(output) if into is None else into.dtype
+    dtype = dtype.newbyteorder("=")
+    result, dst = here.destination(None if here.hosted else given, src.shape, dtype, "output")
+    if src.size:
+        held = None if weights is None else values_of((weights,))
+        key = None
+        if weights is None or held is not None:
+            key = (name, here.target, src.device, dst.strides, dtype, src.shape, src.strides, src.dtype, held, values, kinds, precision,
+                   algorithm)  # fmt: skip
+        call = _card_calls.find(key)
+        if call is None:
+            _scipys_errors(name, src, weights, dtype, values)
+            place = Card(here.target, src.device)
+            try:
+                call = _parsed(name, src, weights, dst, values, Settings(precision, 1, algorithm, place))
+            except LeftToSciPy:
+                raise ValueError(
+                    f"input must be real, and weights finite and along at most two axes longer than 1, for {name} on a CUDA device, got "
+                    f"input of shape {src.shape} and dtype {src.dtype}, weights {'none' if weights is None else weights.shape}"
+                ) from None
+            if key is not None and call.held <= MOST_HELD:
+                with contextlib.suppress(TypeError):  # a list among the arguments
+                    _card_calls.keep(key, call)
+        call.run(here, src, dst)
+    back = here.deliver(result, dst)
+    return back if into is None or not here.hosted else delivered(back, into)
+
+
+def _scipys_errors(name: str, src: Any, weights: np.ndarray | None, dtype: np.dtype[Any], values: tuple[Any, ...]) -> None:
+    """Let SciPy's own function raise for arguments that it refuses, on an array of one pixel that stands for the image."""
+    with np.errstate(all="ignore"):
+        _scipys(name, np.zeros((1,) * src.ndim, src.dtype), weights, dtype, values, None)
+
+
 def _parsed(
-    name: str, input: np.ndarray, weights: np.ndarray | None, dst: np.ndarray, values: tuple[Any, ...], settings: Settings
-) -> Call:  # fmt: skip
+    name: str, input: Any, weights: np.ndarray | None, dst: Any, values: tuple[Any, ...], settings: Settings
+) -> Any:  # fmt: skip
     _, parse, combine = _FUNCTIONS[name]
     if not input.size or input.ndim == 0 or input.dtype.newbyteorder("=") not in _TYPES or dst.dtype not in _TYPES:
         raise LeftToSciPy
     branches = parse(input.ndim, *(() if weights is None else (weights,)), *values)
-    if not branches or not all(branches):
+    if not branches or (settings.place is Host and not all(branches)):
         raise LeftToSciPy
     return planned(input, dst, branches, combine, settings)
 

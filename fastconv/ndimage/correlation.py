@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .calls import filtered
+from .calls import filtered, taps_of
 
 
 def correlate(
@@ -64,7 +64,7 @@ def correlate(
            [ 4. ,  4.5,  5.5,  6.5],
            [ 8. ,  8.5,  9.5, 10.5]])
     """
-    return filtered("correlate", input, np.asarray(weights), output, (mode, cval, origin, axes), precision, threads, device, algorithm)
+    return filtered("correlate", input, taps_of(weights), output, (mode, cval, origin, axes), precision, threads, device, algorithm)
 
 
 def convolve(
@@ -97,7 +97,7 @@ def convolve(
            [4, 5, 6],
            [7, 8, 9]])
     """
-    return filtered("convolve", input, np.asarray(weights), output, (mode, cval, origin, axes), precision, threads, device, algorithm)
+    return filtered("convolve", input, taps_of(weights), output, (mode, cval, origin, axes), precision, threads, device, algorithm)
 
 
 def correlate1d(
@@ -134,7 +134,7 @@ def correlate1d(
     >>> correlate1d([2, 8, 0, 4, 1, 9, 9, 0], [1, 3])
     array([ 8, 26,  8, 12,  7, 28, 36,  9])
     """
-    return filtered("correlate1d", input, np.asarray(weights), output, (axis, mode, cval, origin), precision, threads, device, algorithm)
+    return filtered("correlate1d", input, taps_of(weights), output, (axis, mode, cval, origin), precision, threads, device, algorithm)
 
 
 def convolve1d(
@@ -165,4 +165,4 @@ def convolve1d(
     >>> convolve1d([2, 8, 0, 4, 1, 9, 9, 0], [1, 3])
     array([14, 24,  4, 13, 12, 36, 27,  0])
     """
-    return filtered("convolve1d", input, np.asarray(weights), output, (axis, mode, cval, origin), precision, threads, device, algorithm)
+    return filtered("convolve1d", input, taps_of(weights), output, (axis, mode, cval, origin), precision, threads, device, algorithm)

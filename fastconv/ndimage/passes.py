@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..planning.calls import Call, Inputs
+from ..planning.calls import Call, Inputs, View
 from ..planning.passes import Pass, ZeroTaps, bound
 from ..planning.planes import Planes, planes
 from ..planning.planner import cheapest, plan_problem
+from ..planning.plans import Plan
 from ..planning.problem import DTYPES, Problem, dtype_name
 from .taps import as_scipy, exact_bits, largest, mean_tap, scipy_sum
 
@@ -51,11 +52,12 @@ class Stencil(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The tail of a call."""
+    """The tail of a call, and where it runs."""
 
     precision: str
     threads: int
     algorithm: str | None
+    place: Any  # a `Host`, or what stands for a card
 
 
 @dataclass(slots=True)
@@ -80,14 +82,57 @@ class Converted(Call):
             self.finish(between, dst)
 
 
-Step = Pass | Converted
+class Host:
+    """What passes are made of on the CPU: arrays, plans for this machine, launches that are bound to arrays."""
+
+    target = None
+    orders = ("any", "raster", "symmetric", "antisymmetric")  # that compiled kernels have; SciPy's own loop is faster than others
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array like those that passes write."""
+        return np.empty(shape, dtype)
+
+    @staticmethod
+    def launched(plan: Plan, weights: np.ndarray, src: Any, dst: Any, view: View, fill: float, zero_taps: ZeroTaps | None) -> Any:
+        """A step that convolves."""
+        return bound(plan, plan.pack(weights), src, dst, view, view, fill, zero_taps=zero_taps)
+
+    @staticmethod
+    def converted(dst: Any, inner: Any, finish: str, size: int, limit: float | None) -> Any:
+        """A step, and what becomes of its result: ``convert`` and ``halves`` it, or ``divide`` it by a size; of integers up to a limit."""
+        function: Any = {"convert": _cut, "halves": _cut_long, "divide": partial(_divide, inner.dtype.type(size))}[finish]
+        return Converted(dst.shape, dst.dtype, inner, function, None if limit is None else partial(_check_range, limit))
+
+    @staticmethod
+    def copied(src: Any, dst: Any) -> Any:
+        """A step without taps."""
+        raise LeftToSciPy
+
+    @staticmethod
+    def running(src: Any, dst: Any, f: Stencil) -> Any:
+        """A step that computes SciPy's running sums."""
+        raise LeftToSciPy
+
+    @staticmethod
+    def combined(
+        shape: tuple[int, ...], dtype: np.dtype[Any], src: np.dtype[Any], branches: Any, combine: str, copied: bool, aside: bool
+    ) -> Call:  # fmt: skip
+        """The call of all branches."""
+        if len(branches) == len(branches[0]) == 1 and combine == "sum" and "b" not in src.kind + dtype.kind and not (copied or aside):
+            only: Call = branches[0][0]
+            return only
+        return Branches(shape, dtype, branches, combine, copied, aside)
+
+
+Step = Any  # of a place: on the CPU `Pass` or `Converted`
 
 
 @dataclass(slots=True)
 class Branches(Call):
     """Branches of passes, the first of which has the result to itself."""
 
-    branches: tuple[tuple[Step, ...], ...]
+    branches: tuple[tuple[Pass | Converted, ...], ...]
     combine: str  # sum | norm, of the branches
     copied: bool  # whether the input must be made contiguous: its axes do not lie as planes
     aside: bool  # likewise the result
@@ -116,22 +161,23 @@ class Branches(Call):
             np.copyto(dst, to)
 
 
-def _chained(passes: tuple[Step, ...], src: np.ndarray, dst: np.ndarray) -> None:
-    src, dst = _as_bytes(src), _as_bytes(dst)
+def _chained(passes: tuple[Pass | Converted, ...], src: np.ndarray, dst: np.ndarray) -> None:
+    src, dst = as_bytes(src), as_bytes(dst)
     for step in passes[:-1]:
         src = step.result((src,))
     if not passes[-1].quick((src,), dst):
         passes[-1].run((src,), dst)
 
 
-def _as_bytes(array: np.ndarray) -> np.ndarray:
+def as_bytes(array: Any) -> Any:
+    """Bools as what they are in memory."""
     return array.view(_BYTE) if array.dtype.kind == "b" else array
 
 
 def planned(
-    src: np.ndarray, dst: np.ndarray, branches: tuple[tuple[Stencil, ...], ...], combine: str, settings: Settings
-) -> Call:  # fmt: skip
-    """The passes from ``src``, of a type that SciPy's filters read, into ``dst``, for these and arrays like them.
+    src: Any, dst: Any, branches: tuple[tuple[Stencil, ...], ...], combine: str, settings: Settings
+) -> Any:  # fmt: skip
+    """The call of the passes from ``src``, of a type that SciPy's filters read, into ``dst``, for these and arrays like them.
 
     Raises
     ------
@@ -147,22 +193,21 @@ def planned(
         branches = _crossed(branches)
     seen = [planes(src.shape, f.axes) for branch in branches for f in branch]
     copied, aside = (not all(p.fits(x.strides) for p in seen) for x in (src, dst))
+    place = settings.place
     if copied:
-        src = np.ascontiguousarray(src)
+        src = place.empty(src.shape, src.dtype)
     if aside:
-        dst = np.empty(dst.shape, dst.dtype)
+        dst = place.empty(dst.shape, dst.dtype)
     if not all(p.fits(x.strides) for p in seen for x in (src, dst)):
         raise LeftToSciPy
-    shape, dtype, no_bools = dst.shape, dst.dtype, "b" not in src.dtype.kind + dst.dtype.kind
-    src, dst = _as_bytes(src), _as_bytes(dst)
-    results = [dst, *(np.empty(dst.shape, dst.dtype) for _ in branches[1:])]
+    shape, dtype, src_type = dst.shape, dst.dtype, src.dtype
+    src, dst = as_bytes(src), as_bytes(dst)
+    results = [dst, *(place.empty(dst.shape, dst.dtype) for _ in branches[1:])]
     passes = tuple(_branch(src, to, branch, exact, settings) for to, branch in zip(results, branches, strict=True))
-    if len(passes) == len(passes[0]) == 1 and combine == "sum" and no_bools and not (copied or aside):
-        return passes[0][0]
-    return Branches(shape, dtype, passes, combine, copied, aside)
+    return place.combined(shape, dtype, src_type, passes, combine, copied, aside)
 
 
-def _branch(src: np.ndarray, dst: np.ndarray, stencils: tuple[Stencil, ...], exact: bool, settings: Settings) -> tuple[Step, ...]:
+def _branch(src: Any, dst: Any, stencils: tuple[Stencil, ...], exact: bool, settings: Settings) -> tuple[Step, ...]:
     if len(stencils) == 2 and not exact:
         once = _swept_once(src, dst, stencils, settings)
         if once is not None:
@@ -170,42 +215,42 @@ def _branch(src: np.ndarray, dst: np.ndarray, stencils: tuple[Stencil, ...], exa
     passes = []
     for i, f in enumerate(stencils):
         last = i == len(stencils) - 1
-        result = dst if last else np.empty(dst.shape, dst.dtype)
+        result = dst if last else settings.place.empty(dst.shape, dst.dtype)
         passes.append(_pass(src, result, f, exact, settings))
         src = result
-    return tuple(passes)
+    return tuple(passes) or (settings.place.copied(src, dst),)
 
 
-def _pass(src: np.ndarray, dst: np.ndarray, f: Stencil, exact: bool, settings: Settings) -> Step:
+def _pass(src: Any, dst: Any, f: Stencil, exact: bool, settings: Settings) -> Step:
     if f.rule == "mean" and dst.dtype.kind != "f":
         return _mean_of_integers(src, dst, f, settings)
     if f.rule == "mean" or not exact:
         taps = f.taps / f.taps.size if f.rule == "mean" else f.taps
         return _prepared(src, dst, f._replace(taps=taps), _accumulator(src, dst, _span(taps), f.fill, settings), "any", settings)
     sums = scipy_sum(f.taps, f.rule == "line", src.dtype, f.fill)
-    if sums is None:
+    if sums.order not in settings.place.orders:
         raise LeftToSciPy
     return _prepared(src, dst, f._replace(taps=sums.taps), sums.acc, sums.order, settings, as_scipy(f.taps, f.rule == "line"))
 
 
-def _mean_of_integers(src: np.ndarray, dst: np.ndarray, f: Stencil, settings: Settings) -> Step:
+def _mean_of_integers(src: Any, dst: Any, f: Stencil, settings: Settings) -> Step:
     """What SciPy's division of an exact sum, rounded once and cut off, gives."""
     if src.dtype.kind == "f":
-        raise LeftToSciPy  # whose running sum rounds
+        return settings.place.running(src, dst, f)
     for acc in ("f32", "f64"):
         tap = mean_tap(f.taps.size, src.dtype, f.fill, DTYPES[acc])
         if tap is not None:
             return _prepared(src, dst, f._replace(taps=tap * f.taps), acc, "any", settings)
-    bits, guard = exact_bits(f.taps, largest(src.dtype), f.fill), None
-    if src.dtype.itemsize == 8:
+    bits, limit = exact_bits(f.taps, largest(src.dtype), f.fill), None
+    if src.dtype.itemsize == 8 and settings.place.target is None:  # whose pixels can be looked at
         limit = 2.0**51 // f.taps.size
-        bits, guard = exact_bits(f.taps, limit, f.fill), partial(_check_range, limit)
+        bits = exact_bits(f.taps, limit, f.fill)
     if bits == 64:
-        raise LeftToSciPy
+        return settings.place.running(src, dst, f)
     acc_type = np.dtype(f"f{4 if bits == 24 else 8}")
-    sums = np.empty(dst.shape, acc_type)
+    sums = settings.place.empty(dst.shape, acc_type)
     step = _launched(src, sums, f, _problem(src, sums, f, dtype_name(acc_type), "any", settings), settings)
-    return Converted(dst.shape, dst.dtype, step, partial(_divide, acc_type.type(f.taps.size)), guard)
+    return settings.place.converted(dst, step, "divide", f.taps.size, limit)
 
 
 def _divide(size: Any, sums: np.ndarray, dst: np.ndarray) -> None:
@@ -224,14 +269,14 @@ def _span(taps: np.ndarray) -> np.ndarray:
     return np.array([magnitudes.min(initial=1.0), magnitudes.max(initial=1.0)])
 
 
-def _accumulator(src: np.ndarray, dst: np.ndarray, span: np.ndarray, fill: float, settings: Settings) -> str:
+def _accumulator(src: Any, dst: Any, span: np.ndarray, fill: float, settings: Settings) -> str:
     """float32 for images of float32, unless taps or the border's pixels are beyond what it multiplies without loss."""
     narrow = dtype_name(src.dtype) == dtype_name(dst.dtype) == "f32" and settings.precision != "strict"
     within = span[0] >= _SMALLEST and span[1] <= _LARGEST and (not np.isfinite(fill) or abs(fill) <= _LARGEST)
     return "f32" if narrow and within else "f64"
 
 
-def _swept_once(src: np.ndarray, dst: np.ndarray, stencils: tuple[Stencil, ...], settings: Settings) -> Pass | None:
+def _swept_once(src: Any, dst: Any, stencils: tuple[Stencil, ...], settings: Settings) -> Step | None:
     """Both passes as one of the outer product, where it is the same filter and predicted to be faster."""
     one, two = sorted(stencils, key=lambda f: f.axes)
     span = _span(one.taps) * _span(two.taps)
@@ -243,7 +288,9 @@ def _swept_once(src: np.ndarray, dst: np.ndarray, stencils: tuple[Stencil, ...],
     taps = np.broadcast_to(0.0, (one.taps.size, two.taps.size))
     both = Stencil((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill)
     p = _problem(src, dst, both, acc, "any", settings, "box" if mean else "rank1")
-    if settings.algorithm is None and _cost(p) > sum(_cost(_problem(src, dst, f, acc, "any", settings)) for f in stencils):
+    target = settings.place.target
+    passes = (_problem(src, dst, f, acc, "any", settings) for f in stencils)
+    if settings.algorithm is None and _cost(p, target) > sum(_cost(one, target) for one in passes):
         return None
     taps = np.outer(one.taps, two.taps) / (taps.size if mean else 1)
     try:
@@ -265,13 +312,13 @@ def _crossed(branches: tuple[tuple[Stencil, ...], ...]) -> tuple[tuple[Stencil, 
     return ((Stencil((*one.axes, *two.axes), taps, (*one.before, *two.before), one.border, one.fill, "grid"),),)
 
 
-def _cost(p: Problem) -> float:
+def _cost(p: Problem, target: Any) -> float:
     """Predicted for one plane: the choice must not depend on the batch."""
-    return cheapest(p.replace(g=1, ic=1, oc=1, shared=False, src_layout="nchw"))[0]
+    return cheapest(p.replace(g=1, ic=1, oc=1, shared=False, src_layout="nchw"), target)[0]
 
 
 def _problem(
-    src: np.ndarray, dst: np.ndarray, f: Stencil, acc: str, order: str, settings: Settings, structure: str = "full"
+    src: Any, dst: Any, f: Stencil, acc: str, order: str, settings: Settings, structure: str = "full"
 ) -> Problem:  # fmt: skip
     seen = planes(src.shape, f.axes)
     n, h, w, c = seen.extents
@@ -294,16 +341,16 @@ def _kernel(seen: Planes, f: Stencil) -> tuple[tuple[int, int], tuple[int, int]]
 
 
 def _prepared(
-    src: np.ndarray, dst: np.ndarray, f: Stencil, acc: str, order: str, settings: Settings, agrees: bool = False
+    src: Any, dst: Any, f: Stencil, acc: str, order: str, settings: Settings, agrees: bool = False
 ) -> Step:  # fmt: skip
     through, long = None, False
     if dst.dtype.kind != "f":
         # what a zero tap makes of NaN must be seen before it is an integer; what these cannot hold, NumPy does not convert as C does
         long = f.rule == "grid" and dst.dtype == np.uint64
         through = _DOUBLE if long or _is_repaired(src, f) else _LONG if dst.dtype == np.uint32 else None
-    to = dst if through is None else np.empty(dst.shape, through)
+    to = dst if through is None else settings.place.empty(dst.shape, through)
     step = _launched(src, to, f, _problem(src, to, f, acc, order, settings), settings, agrees)
-    return step if through is None else Converted(dst.shape, dst.dtype, step, _cut_long if long else _cut)
+    return step if through is None else settings.place.converted(dst, step, "halves" if long else "convert", 0, None)
 
 
 def _cut(between: np.ndarray, dst: np.ndarray) -> None:
@@ -317,18 +364,18 @@ def _cut_long(between: np.ndarray, dst: np.ndarray) -> None:
     np.copyto(dst, np.where(between > -1, whole, np.negative(whole)))
 
 
-def _is_repaired(src: np.ndarray, f: Stencil) -> bool:
+def _is_repaired(src: Any, f: Stencil) -> bool:
     """Whether a zero tap may meet a pixel that is not finite, which SciPy does not multiply."""
     return f.rule == "grid" and not f.taps.all() and (src.dtype.kind == "f" or not np.isfinite(f.fill))
 
 
-def _launched(src: np.ndarray, dst: np.ndarray, f: Stencil, p: Problem, settings: Settings, agrees: bool = False) -> Pass:
-    """The plan of a problem, bound to arrays; left to SciPy where that ``agrees`` and only the slower reference could run."""
-    plan = plan_problem(p, threads=settings.threads, algorithm=settings.algorithm)
+def _launched(src: Any, dst: Any, f: Stencil, p: Problem, settings: Settings, agrees: bool = False) -> Step:
+    """The plan of a problem, for these arrays; left to SciPy where that ``agrees`` and only the slower reference could run."""
+    plan = plan_problem(p, settings.place.target, threads=settings.threads, algorithm=settings.algorithm)
     if agrees and settings.algorithm is None and plan.algorithm == "reference":
         raise LeftToSciPy
     seen = planes(src.shape, f.axes)
     view = seen.view()
     weights = np.ascontiguousarray(np.broadcast_to(f.taps.reshape(1, 1, p.kh, p.kw), (p.oc, 1, p.kh, p.kw)))
     zero_taps = ZeroTaps(p, f.taps.reshape(p.kh, p.kw), f.fill) if _is_repaired(src, f) else None
-    return bound(plan, plan.pack(weights), src, dst, view, view, f.fill, zero_taps=zero_taps)
+    return settings.place.launched(plan, weights, src, dst, view, f.fill, zero_taps)

@@ -91,8 +91,8 @@ def mean_tap(size: int, src: np.dtype[Any], fill: float, acc: np.dtype[Any]) -> 
     return float(np.nextafter(tap, acc.type(1)))
 
 
-def scipy_sum(taps: np.ndarray, line: bool, src: np.dtype[Any], fill: float) -> Sum | None:
-    """How `scipy.ndimage.correlate` (or ``correlate1d``, for a ``line``) sums; None: in an order that no algorithm here has.
+def scipy_sum(taps: np.ndarray, line: bool, src: np.dtype[Any], fill: float) -> Sum:
+    """How `scipy.ndimage.correlate` (or ``correlate1d``, for a ``line``) sums.
 
     Where every order gives the same bits it is ``any``.
     """
@@ -107,7 +107,7 @@ def scipy_sum(taps: np.ndarray, line: bool, src: np.dtype[Any], fill: float) -> 
     if order is not None:
         return Sum(taps, order, "f64")
     # SciPy adds the last product first: of two products no matter; nor where it takes the halves for equal, and is wrong
-    return Sum(taps, "raster", "f64") if np.count_nonzero(taps) <= 2 or symmetry(taps, EPSILON) else None
+    return Sum(taps, "raster" if np.count_nonzero(taps) <= 2 or symmetry(taps, EPSILON) else "last", "f64")
 
 
 def as_scipy(taps: np.ndarray, line: bool) -> bool:

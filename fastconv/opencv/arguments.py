@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning.arguments import as_array
+from ..planning.devices import on_card
 from . import constants as cv
 
 BORDERS = {
@@ -60,6 +61,11 @@ class Image(NamedTuple):
 def image(src: Any) -> tuple[np.ndarray, Image]:
     """``src`` as an array, and what it is: (h, w), (h, w, c), or as OpenCV reads them (n,) as one row and a scalar as one pixel."""
     array = _matrix("src", src)
+    return array, described(array)
+
+
+def described(array: Any) -> Image:
+    """What an array, of the host or of a card, is as an image."""
     dtype = array.dtype.newbyteorder("=")
     if dtype not in DIRECT:
         raise TypeError(f"src must have dtype uint8, uint16, int16, float32 or float64, got {array.dtype}")
@@ -68,13 +74,15 @@ def image(src: Any) -> tuple[np.ndarray, Image]:
     if 0 in array.shape:
         raise ValueError(f"src must not be empty, got shape {array.shape}")
     h, w, c = array.shape + (1,) * (3 - array.ndim) if array.ndim > 1 else (1, array.size, 1)
-    return array, Image(h, w, c, dtype)
+    return Image(h, w, c, dtype)
 
 
 def _matrix(name: str, value: Any) -> np.ndarray:
-    """An argument as an array; a number is a `cv2.Scalar` of it, a column of four, and a tuple of numbers a column."""
+    """An argument of the host as an array; a number is a `cv2.Scalar` of it, a column of four, and a tuple of numbers a column."""
     if isinstance(value, (int, float)):
         value = (value, 0, 0, 0)
+    if on_card(value):
+        raise TypeError(f"{name} must be an array of the host, where it is looked at, got {type(value).__name__} of a CUDA device")
     array = as_array(name, value)
     return array.astype(np.float64)[:, None] if isinstance(value, tuple) and array.ndim == 1 else array
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..planning.arguments import check_choices
-from ..planning.calls import Calls, View, arguments_of, destination, values_of
+from ..planning.calls import MOST_HELD, Calls, View, arguments_of, destination, values_of
+from ..planning.card import card_pass
+from ..planning.devices import Session, backend, session
 from ..planning.passes import Pass, ZeroTaps, bound
 from ..planning.planner import MOST_PLANS, plan_problem
 from ..planning.problem import DTYPES, Problem, dtype_name
-from ..planning.structure import structured
+from ..planning.structure import looked_at, structured
 from ..planning.thread_count import thread_count
-from .arguments import F64, I32, Image, image
+from .arguments import F64, I32, Image, described, image
 
 _LARGEST = 2.0**60  # weight of which two make a product in float32
 
@@ -34,6 +37,7 @@ class Filter(NamedTuple):
 
 
 _calls: Calls[Pass] = Calls(MOST_PLANS)
+_card_calls: Calls[Any] = Calls(MOST_PLANS)
 _VIEWS: dict[int, View] = {  # dimensions of the caller's image -> (1, c, h, w)
     0: lambda x: x[None, None, None, None],
     1: lambda x: x[None, None, None],
@@ -59,7 +63,10 @@ def filtered(
                 result = call.result((src,)) if dst is None else call.into((src,), dst)
                 if result is not None:
                     return result
-    check_choices(precision, device)
+    here = session(device, "src", src, dst=dst)
+    check_choices(precision)
+    if here is not None:
+        return _on_card(here, describe, dst, kernels, arguments, precision, algorithm)
     array, known = image(src)
     f = describe(known, *kernels, *arguments)
     shape = (known.h, known.w) if known.c == 1 else (known.h, known.w, known.c)
@@ -69,16 +76,63 @@ def filtered(
     return _calls.first(key, _pass(array, known, f, into, precision, count, algorithm), (array,), dst, into)
 
 
-def _pass(
-    src: np.ndarray, known: Image, f: Filter, dst: np.ndarray, precision: str, threads: int, algorithm: str | None
-) -> Pass:  # fmt: skip
+def _on_card(
+    here: Session, describe: Callable[..., Filter], dst: Any, kernels: tuple[Any, ...], arguments: tuple[Any, ...], precision: str,
+    algorithm: str | None,
+) -> Any:  # fmt: skip
+    """`filtered` for an array of a card, or of the host that is copied there and the result back."""
+    src = here.input
+    known = described(src)
+    f = describe(known, *kernels, *arguments)
+    shape = (known.h, known.w) if known.c == 1 else (known.h, known.w, known.c)
+    if dst is not None:
+        into = dst if here.hosted else here.take("dst", dst)
+        if here.hosted and not _fits(dst, shape, f.dtype):
+            dst = None
+        elif into.dtype != f.dtype or into.shape not in (shape, (*shape[:2], 1) if len(shape) == 2 else shape):
+            dst = None  # OpenCV leaves it alone, too
+        else:
+            shape = into.shape
+    result, to = here.destination(dst, shape, f.dtype, "dst")
+    values = values_of(kernels)
+    key: Any = None
+    if values is not None:
+        key = (describe, here.target, src.device, src.shape, src.strides, src.dtype, to.ndim, to.strides, values, arguments_of(arguments),
+               precision, algorithm)  # fmt: skip
+    call = _card_calls.find(key)
+    if call is None:
+        p, weights, bias, zero_taps = _planned(known, f, precision)
+        wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
+        p = looked_at(p, wei, here.target, algorithm)
+        plan = plan_problem(p, here.target, algorithm=algorithm)
+        call = card_pass(plan, wei, _VIEWS[src.ndim], _VIEWS[to.ndim], f.dtype, src.device, bias=bias, zero_taps=zero_taps)
+        if key is not None and call.held <= MOST_HELD:
+            with contextlib.suppress(TypeError):  # a list among the arguments
+                _card_calls.keep(key, call)
+    if backend("arrays").overlap(to, src):
+        aside = here.memory(to.shape, to.dtype)
+        call.run(here, src, aside)
+        backend("copy").copied(aside, to)
+    else:
+        call.run(here, src, to)
+    return here.deliver(result, to)
+
+
+def _planned(known: Image, f: Filter, precision: str) -> tuple[Problem, np.ndarray, np.ndarray | None, ZeroTaps | None]:
+    """The problem of a filter, its weights in two dimensions, its addends, and what its zero taps must not see."""
     p, weights = _problem(known, f, precision)
-    wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
-    plan = plan_problem(structured(p, wei, algorithm), threads=threads, algorithm=algorithm)
     with np.errstate(over="ignore"):
         bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
     is_seen = f.drops and known.dtype.kind == "f" and not weights.all()
-    zero_taps = ZeroTaps(p, weights, addend=f.delta) if is_seen else None
+    return p, weights, bias, ZeroTaps(p, weights, addend=f.delta) if is_seen else None
+
+
+def _pass(
+    src: np.ndarray, known: Image, f: Filter, dst: np.ndarray, precision: str, threads: int, algorithm: str | None
+) -> Pass:  # fmt: skip
+    p, weights, bias, zero_taps = _planned(known, f, precision)
+    wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
+    plan = plan_problem(structured(p, wei, algorithm), threads=threads, algorithm=algorithm)
     return bound(plan, plan.pack(wei), src, dst, _VIEWS[src.ndim], _VIEWS[dst.ndim], bias=bias, zero_taps=zero_taps)
 
 

@@ -1,15 +1,60 @@
-"""card: a plan for arrays of a CUDA device, bound to the caller's shapes and, where they were given, to weights."""
+"""card: plans for arrays of a CUDA device: bound to the caller's shapes and, where they were given, to weights; passes of filters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .arguments import as_array
+from .calls import View
 from .devices import Session, backend, on_card
 from .layout import checked_bias
+from .passes import ZeroTaps
 from .planner import plan_problem
 from .plans import Launch, Plan
+from .problem import dtype_name
+
+
+@dataclass(slots=True)
+class CardPass:
+    """A plan with the weights and addends that it holds on a device, and what its zero taps must not see; as `passes.Pass`."""
+
+    plan: Plan
+    packed: Any
+    addend: Any
+    src_view: View  # (n, c, h, w)
+    dst_view: View
+    fill: float
+    dtype: np.dtype[Any]  # of the result
+    zero_taps: ZeroTaps | None
+    taps: Any  # of these, on the device
+
+    @property
+    def held(self) -> int:
+        """Bytes of weights that it holds."""
+        return int(self.packed.nbytes)
+
+    def run(self, here: Session, src: Any, dst: Any) -> None:
+        """Queue it; with zero taps ``dst`` must share no memory with ``src``."""
+        image, result = self.src_view(src), self.dst_view(dst)
+        here.queue(self.plan, image, self.packed, self.addend, result, self.fill)
+        if self.zero_taps is not None:
+            zero = self.zero_taps
+            backend("repair").repaired(zero.problem, image, self.taps, result, zero.fill, zero.addend)
+
+
+def card_pass(
+    plan: Plan, weights: np.ndarray, src_view: View, dst_view: View, dtype: np.dtype[Any], device: int, fill: float = 0.0,
+    bias: np.ndarray | None = None, zero_taps: ZeroTaps | None = None,
+) -> CardPass:  # fmt: skip
+    """The pass of a plan with these weights and this bias, of the host, which are copied to the device."""
+    copy, p = backend("copy"), plan.problem
+    taps = None if zero_taps is None else copy.on_device(zero_taps.weights, dtype_name(zero_taps.weights.dtype), device)
+    addend = None if bias is None else copy.addend(p.acc, bias, device)
+    return CardPass(plan, plan.pack(weights), addend, src_view, dst_view, fill, dtype, zero_taps, taps)
 
 
 class CardPlan(Plan):
@@ -24,18 +69,22 @@ class CardPlan(Plan):
     input, weight : (shape, dtype)
     target : fastconv.cuda.target.Target
     algorithm : str, optional
+    remake : callable
+        ``remake(weight, bias)`` makes the plan again where it is loaded.
+    finish : fastconv.epilogue.CardFinish, optional
+        What follows the sums besides.
     """
 
-    __slots__ = ("_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
+    __slots__ = ("_finish", "_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
 
     def __init__(
         self, parsed: Any, input: tuple[Any, Any], weight: tuple[Any, Any], target: Any, algorithm: str | None,
-        remake: Callable[..., CardPlan],
+        remake: Callable[..., CardPlan], finish: Any = None,
     ) -> None:  # fmt: skip
         chosen = plan_problem(parsed.problem, target, algorithm=algorithm)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
-        self._parsed, self._input, self._weight, self._remake = parsed, input, weight, remake
+        self._parsed, self._input, self._weight, self._remake, self._finish = parsed, input, weight, remake, finish
         self._launches: dict[Any, Launch] = {}
         self._packed: tuple[Any, Any] | None = None  # weights and bias, one attribute so that a call sees both old or both new
         self._weights: tuple[Any, Any] | None = None  # copies of what they were made from
@@ -80,10 +129,15 @@ class CardPlan(Plan):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
             packed = self._prepared(here.take("weight", weight), here.take("bias", bias))
-        result, dst = here.destination(out, self._parsed.shape, self._parsed.dtype)
-        if 0 not in self._parsed.shape:
+        shape, finish = self._parsed.shape, self._finish
+        result, dst = here.destination(out, shape, self._parsed.dtype if finish is None else finish.dtype)
+        if 0 not in shape:
             src, to = self._parsed.image(src), self._parsed.image(dst)
-            if out is not None and backend("arrays").overlap(dst, here.input):
+            if finish is not None:
+                sums = self._parsed.image(here.memory(shape, self._parsed.dtype))
+                here.queue(self, src, packed[0], packed[1], sums)
+                finish(sums, to)
+            elif out is not None and backend("arrays").overlap(dst, here.input):
                 here.queue(self, src, packed[0], packed[1], to)
             else:
                 key = src.strides, to.strides, packed[0].strides, src.device

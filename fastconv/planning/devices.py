@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_array, check_device
+from .arguments import as_array, check_device, check_out
 from .calls import Bounded
 from .planner import MOST_PLANS, plan_problem
 from .plans import Launch, Plan
@@ -44,9 +44,9 @@ def on_card(value: Any) -> bool:
     return where is not None and int(where()[0]) in _CARDS
 
 
-def described_on_card(name: str, value: Any) -> Any:
-    """An array of a card, with ``shape`` and ``dtype`` as NumPy has them."""
-    return backend("exchange").received(name, value)
+def received(name: str, value: Any) -> Any:
+    """An array where it is: of a card, with ``shape`` and ``dtype`` as NumPy has them, or of the host."""
+    return backend("exchange").received(name, value) if on_card(value) else as_array(name, value)
 
 
 class Session:
@@ -77,7 +77,7 @@ class Session:
             self.input = backend("exchange").received(name, value)
 
     def take(self, name: str, value: Any) -> Any:
-        """Another operand: device memory of the same device, or an array of the host, which is copied when it is packed."""
+        """Another operand: device memory of the same device, whose work is queued as the input's is, or an array of the host."""
         if value is None or not on_card(value):
             return None if value is None else as_array(name, value)
         array = backend("exchange").received(name, value)
@@ -87,10 +87,21 @@ class Session:
             event = backend("driver").Event()
             event.record(array.stream)
             event.hold(self.input.stream)
+            return array.on_stream(self.input.stream)
         return array
 
-    def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, Any]:
-        """The result for the caller, and the device memory it is computed in.
+    def moved(self, array: Any) -> Any:
+        """An operand as device memory, wherever `take` left it."""
+        return backend("transfer").to_device(array, self.input.device, self.input.stream) if isinstance(array, np.ndarray) else array
+
+    def conjugate(self, array: Any) -> Any:
+        """Complex numbers with the opposite imaginary parts, where they are; others as they are."""
+        if array.dtype.kind != "c":
+            return array
+        return array.conj() if isinstance(array, np.ndarray) else backend("copy").conjugate(array)
+
+    def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> tuple[Any, Any]:
+        """The result for the caller, and the device memory it is computed in; ``out`` is the argument ``name``.
 
         Raises
         ------
@@ -98,37 +109,45 @@ class Session:
             ``out`` is no array of the input's device with this shape and type.
         """
         if self.hosted:
-            return out, self._memory(shape, dtype)
+            if out is not None:
+                check_out(out, tuple(shape), dtype)
+            return out, self.memory(shape, dtype)
         if out is None:
             return backend("exchange").created(self.like, self.input, shape, dtype)
-        array = self.take("out", out)
+        array = self.take(name, out)
         if array.shape != tuple(shape):
-            raise ValueError(f"out must have shape {tuple(shape)}, got {array.shape}")
+            raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
         if array.dtype != dtype:
-            raise ValueError(f"out must have dtype {dtype}, got {array.dtype}")
+            raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
         if any(stride <= 0 for stride, extent in zip(array.strides, array.shape, strict=True) if extent > 1):
-            raise ValueError(f"out must have positive strides, got {array.strides}")
+            raise ValueError(f"{name} must have positive strides, got {array.strides}")
         return out, array
 
-    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    @property
+    def target(self) -> Any:
+        """The card, as plans know it."""
+        return backend("target").detect(self.input.device)
+
+    def memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A dense array of the device, taken and given back in the order of the stream."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         memory = backend("driver").Memory(size, self.input.device, self.input.stream)
         return backend("arrays").DeviceArray(memory.address, shape, None, dtype, self.input.stream, self.input.device, memory)
 
     def run(self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None) -> None:
         """Queue the problem on the input's stream; ``dst`` may share memory with ``src`` and ``wei``."""
-        target = backend("target").detect(self.input.device)
+        target = self.target
         if isinstance(wei, np.ndarray):
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
-        addend = None if bias is None else backend("copy").addend(p.acc, bias, src.device)
+        addend = None if bias is None else backend("copy").addend("b8" if p.masked else p.acc, bias, src.device)
         self.queue(plan, src, plan.pack(wei), addend, dst, fill)
 
     def queue(self, plan: Plan, src: Any, packed: Any, addend: Any, dst: Any, fill: Any = 0) -> None:
         """Queue a plan on packed weights and a bias in the type of the sums."""
         overlap = backend("arrays").overlap
-        if overlap(dst, src) or overlap(dst, packed):
-            aside = self._memory(dst.shape, dst.dtype)
+        if overlap(dst, src) or overlap(dst, packed) or (addend is not None and overlap(dst, addend)):
+            aside = self.memory(dst.shape, dst.dtype)
             launched(plan, src, packed, aside, fill)(src, packed, addend, aside)
             backend("copy").copied(aside, dst)
         else:
@@ -176,8 +195,9 @@ def session(device: str | None, name: str, value: Any, **others: Any) -> Session
         raise TypeError(f"{name} must be on a CUDA device as {cards[0]} is, got {type(value).__name__}")
     if cards and device == "cpu":
         raise ValueError(f"device must be None or 'cuda' for arrays of a CUDA device, got 'cpu' and {name} of {type(value).__name__}")
-    if cards and others.get("out") is not None and "out" not in cards:
-        raise TypeError(f"out must be on a CUDA device as {name} is, got {type(others['out']).__name__}")
+    for place in ("out", "output", "dst"):
+        if cards and others.get(place) is not None and place not in cards:
+            raise TypeError(f"{place} must be on a CUDA device as {name} is, got {type(others[place]).__name__}")
     try:
         return Session(name, value, not cards)
     except (ImportError, RuntimeError) as error:

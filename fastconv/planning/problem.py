@@ -24,7 +24,7 @@ _COUNTED = re.compile(r"lowrank\([1-9]\d*\)|sparse\(\d+\)")
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
 ROUNDINGS = ("saturate", "half_up")  # of float sums in an integer result; without one they are converted as C converts
 SCALINGS = ("scale", "shift", "residual")  # of a sum: a factor and an addend of its channel, an addend of its own
-ORDERS = ("any", "raster", "symmetric", "antisymmetric")
+ORDERS = ("any", "raster", "last", "symmetric", "antisymmetric")
 
 # Problem's short names, in NumPy's kind order; longdouble's width differs by platform, its name does not.
 DTYPES = {
@@ -104,7 +104,8 @@ class Problem:
     precision : str
         ``strict`` (direct sums only), ``default`` or ``fast``.
     order : str
-        Of the products in a sum of one channel. ``raster``: ky, then kx, each product rounded before it is added. ``symmetric`` and
+        Of the products in a sum of one channel. ``raster``: ky, then kx, each product rounded before it is added. ``last``: the last
+        product, then the others so. ``symmetric`` and
         ``antisymmetric``, of an odd number of taps in one row or column: the middle one, then ``(x[c-j] +- x[c+j]) w[c-j]`` from the
         ends inward, rounded likewise. ``any`` leaves it to the algorithm, and lets it fuse.
     structure : str

@@ -87,7 +87,8 @@ def finish(p: Problem, sums: np.ndarray, addends: Any, dst: np.ndarray) -> None:
 def _terms(p: Problem, src: np.ndarray, fill: Any) -> Iterator[tuple[int, int, np.ndarray]]:
     """(ky, kx, what the tap is multiplied with) in the problem's order."""
     if not p.order.endswith("symmetric"):
-        for ky, kx in np.ndindex(p.kh, p.kw):
+        places = list(np.ndindex(p.kh, p.kw))
+        for ky, kx in places[-1:] + places[:-1] if p.order == "last" else places:
             yield ky, kx, _slices(p, src, fill, ky, kx)
         return
     last = p.kh - 1, p.kw - 1
