@@ -274,6 +274,15 @@ class Emitter:
             words += [self.value(part) for part in parts]
         return words
 
+    def copy(self, shared: Value, address: Value, size: int) -> None:
+        """Begin to copy 4 or 16 bytes of global into shared memory, past registers; both addresses are multiples of ``size`` (sm_80)."""
+        way = "cg" if size == VECTOR else "ca"
+        self._asm(ir.VoidType(), f"cp.async.{way}.shared.global [$0], [$1], {size};", "r,l,~{memory}", [shared, address], True)
+
+    def arrived(self) -> None:
+        """Wait for what this thread copies; other threads see it behind the next barrier."""
+        self._asm(ir.VoidType(), "cp.async.wait_all;", "~{memory}", [], True)
+
     def words(self, address: Value, count: int) -> list[Value]:
         """``count`` words of 32 bits, a multiple of 4, from an address that is a multiple of 16: bytes to be `aligned`."""
         return self._words("i32", address, count, 1)

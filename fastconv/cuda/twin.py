@@ -42,6 +42,7 @@ class Twin:
 
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
+        self._copies: list[tuple[int, int, int]] = []  # that have not arrived
 
     def number(self, kind: str, value: float) -> Any:
         return float(value) if kind[0] == "f" else int(value)
@@ -129,6 +130,15 @@ class Twin:
         self._check(address, SIZES[stored] * count)
         values = np.frombuffer(ctypes.string_at(address, SIZES[stored] * count), DTYPES[stored])
         return [self.convert(stored, acc, value) for value in values.tolist()]
+
+    def copy(self, shared: int, address: int, size: int) -> None:
+        self._check(address, size)
+        self._copies.append((self._shared_place(shared, size), address, size))
+
+    def arrived(self) -> None:
+        for shared, address, size in self._copies:
+            ctypes.memmove(shared, address, size)
+        self._copies.clear()
 
     def words(self, address: int, count: int) -> list[int]:
         for first in range(0, count, 4):

@@ -126,7 +126,8 @@ CUDA_CHANNELS_SHARE = 0.4
 CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
 CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
-CUDA_WINOGRAD_SHARE = 0.6  # of multiplications between transforms: 512 of 770 instructions
+CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
+CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
 CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
@@ -327,6 +328,6 @@ def cuda_plain_seconds(p: Problem, fma: float) -> float:
     return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
 
 
-def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, rate: float) -> float:
+def cuda_gemm_seconds(p: Problem, products: float, bandwidth: float, rate: float) -> float:
     """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)
