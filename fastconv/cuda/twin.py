@@ -88,15 +88,23 @@ class Twin:
             bits = bits + np.uint32(1 << 12) & np.uint32(0xFFFFFFFF - (1 << 13) + 1)
         return float(bits.view(np.float32)[0])
 
-    def warp_products(self, a: int, b: int, pitches: tuple[int, int], extents: tuple[int, int], sums: list[float]) -> list[float]:
+    def half_bits(self, x: float) -> int:
+        with np.errstate(over="ignore"):
+            return int(np.array([x], np.float16).view(np.uint16)[0])
+
+    def warp_products(
+        self, factor: str, a: int, b: int, pitches: tuple[int, int], extents: tuple[int, int], sums: list[float]
+    ) -> list[float]:
         lane = self.thread("x") % 32
         rows = [16 * i + lane // 4 + half for i in range(extents[0] // 16) for half in (0, 8)]
         columns = [8 * j + lane % 4 * 2 + k for j in range(extents[1] // 8) for k in (0, 1)]
         sums = list(sums)
+        kind, count = ("f32", 1) if factor == "tf32" else ("f16", 2)
         for k in range(8):
-            left = [self.shared_load("f32", a + 4 * (k * pitches[0] + row), 1)[0] for row in rows]
-            right = [self.shared_load("f32", b + 4 * (k * pitches[1] + column), 1)[0] for column in columns]
-            sums = [total + x * y for total, (x, y) in zip(sums, itertools.product(left, right), strict=True)]
+            left = [self.shared_load(kind, a + 4 * (k * pitches[0] + row), count) for row in rows]
+            right = [self.shared_load(kind, b + 4 * (k * pitches[1] + column), count) for column in columns]
+            pairs = itertools.product(left, right)
+            sums = [total + sum(map(operator.mul, x, y)) for total, (x, y) in zip(sums, pairs, strict=True)]
         return sums
 
     def permute(self, a: Any, b: Any, selector: int) -> int:

@@ -128,7 +128,7 @@ CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
 CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
 CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
-CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
+CUDA_TENSOR_RATES = {"tf32": 2.0, "f16": 3.0}  # on tensor cores, of the float32 multiply-adds outside them
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
