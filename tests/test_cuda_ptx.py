@@ -16,7 +16,7 @@ from fastconv.planning.planner import algorithms, short_name
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
 KERNELS = [(name, number) for name, algorithm in ALGORITHMS.items() for number in range(len(algorithm.kernels(SM90)))]
 # kernels of each algorithm that are compiled for both cards, 6 where it does not say; the others with --slow
-FEW = {"depthwise": 3, "implicit_gemm": 4, "tensor": 2, "winograd": 2, "direct": 5, "plain": 3}
+FEW = {"depthwise": 3, "implicit_gemm": 4, "tensor": 3, "winograd": 2, "direct": 5, "plain": 3}
 TARGETS = (SM75, SM90)
 # kernels that a T4 does not have, for the first card that does
 LATER = [kernel for algorithm in ALGORITHMS.values() for kernel in algorithm.kernels(SM80) if kernel not in algorithm.kernels(SM75)]

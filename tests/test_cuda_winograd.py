@@ -14,6 +14,7 @@ from fastconv.planning.problem import Problem
 from fastconv.planning.winograd_points import Transform
 from tests.oracles import truth, unit
 from tests.problems import operands
+from tests.test_cuda_simulator import NOT_FINITE
 
 F = np.float32
 
@@ -120,3 +121,9 @@ def test_blocks_fit_the_cards_they_are_for():
     for tile in winograd.TILES:
         assert tile.shared <= (99 << 10 if tile.m == 4 else SM80.shared)
         assert tile.step % (tile.threads * winograd_block.VECTOR) == 0
+
+
+def test_the_simulator_is_shown_both_extents():
+    for cases, least in ((winograd.CASES, 3), (itertools.chain(*NOT_FINITE["winograd"]), 4)):
+        found = [winograd.extent(Problem.parse(case.split()[0]), SM90) for case in cases]
+        assert min(found.count(2), found.count(4)) >= least, found
