@@ -75,9 +75,10 @@ main()
 @pytest.mark.slow
 def test_winograd_of_large_layers():
     """Kernels that small layers do not get, 64 output channels to a block, and small images do not need, with places of 64 bits."""
-    lines = child(CODE, "winograd ic9ih4iw7_oc64k3_p1_nhwc_hwio_bias", NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
-    assert "winograd_f32_2x2_64x32_nhwc_wide" in lines
-    assert lines[-1].endswith(": right"), lines[-1].replace("\\n", "\n")
+    cases = ("winograd ic9ih4iw7_oc64k3_p1_nhwc_hwio_bias", "winograd ic9ih18iw22_oc18k3_p1_bias")
+    lines = child(CODE, *cases, NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
+    assert {"winograd_f32_2x2_64x32_nhwc_wide", "winograd_f32_4x4_32x32_wide"} <= set(lines)
+    assert [line.replace("\\n", "\n") for line in lines if ": " in line] == [f"{case}: right" for case in cases]
 
 
 @pytest.mark.parametrize(("algorithm", "case", "slow"), [*marked()])
