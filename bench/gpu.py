@@ -1,12 +1,14 @@
-"""`python -m bench.gpu`: fastconv on a CUDA card: right first, then fast, beside the card's ceilings, CuPy and torch's cuDNN.
+"""`python -m bench.gpu`: fastconv on a CUDA card: right first, then fast, beside the card's ceilings and `bench.gpu_peers`.
 
-Ends within ten minutes, whatever the card: what was not reached by then is counted.  Times are between events, of launches that go
-round buffers together larger than twice the second-level cache.  Writes bench/results/NAME.json and prints a table.
+Ends within ten minutes, whatever the card: what was not reached by then is counted.  First every problem is measured, then its peers,
+problem by problem from all over the list.  Times are between events, of launches that go round buffers together larger than twice the
+second-level cache.  Writes bench/results/NAME.json after each step, and prints a table.
 """
 
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.cases import load, short
+from bench.gpu_peers import peers
 from bench.machine import describe
 from fastconv.cuda import driver, target, transfer
 from fastconv.cuda.arrays import DeviceArray, dense_strides
@@ -24,8 +27,8 @@ from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem
 
 RESULTS = Path(__file__).parent / "results"
-SECONDS = 540  # of the whole run
-CORRECT_SECONDS, SANITIZER_SECONDS = 200, 60
+SECONDS = 500  # of the whole run, and what one step may take longer: a step begins with `STEP_SECONDS` left
+CORRECT_SECONDS, SANITIZER_SECONDS, OWN_SECONDS, STEP_SECONDS = 150, 50, 150, 15
 LEAST_SECONDS = 0.02  # of one measurement
 ROUNDS = 5
 COPY_BYTES = 1 << 30
@@ -34,7 +37,8 @@ IMAGES = tuple(
                                                           ("_u8:f32:u8:f32_saturate", (3, 5, 7))) for size in (8192, 16384) for k in taps
 )  # fmt: skip
 NETWORKS, BATCH = ("resnet50", "vgg16", "mobilenetv2", "resnext50"), 32
-SAMPLE = ("ih40iw300_k3_p1", "ih33iw261_kh9kw11_p4_symmetric", "ic3ih20iw70_oc4k3_s2_p1", "ih40iw200_k3_p1_u8:u8:u8:u8")
+# beside each algorithm's first case
+SAMPLE = ("ih33iw261_kh9kw11_p4_symmetric", "ic3ih20iw70_oc4k3_s2_p1", "ih40iw200_k3_p1_u8:u8:u8:u8")
 
 
 class Clock:
@@ -102,15 +106,23 @@ def correctness(clock):
 
 def sanitized(clock):
     """What compute-sanitizer's memcheck says of a sample, or why it was not asked."""
-    tool = shutil.which("compute-sanitizer")
+    toolkit = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    tool = shutil.which("compute-sanitizer", path=os.pathsep.join([os.environ.get("PATH", ""), f"{toolkit}/bin"]))
     if tool is None:
-        return "not run: compute-sanitizer is not on PATH"
+        return f"not run: compute-sanitizer is neither on PATH nor in {toolkit}/bin"
     line = [tool, "--error-exitcode", "9", sys.executable, "-m", "bench.gpu", "--sample"]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=min(SANITIZER_SECONDS, max(clock.left(), 1)), check=False)
     except subprocess.TimeoutExpired:
         return "not finished in time"
     return "no error" if done.returncode == 0 else f"exit status {done.returncode}: {done.stdout[-1500:]}"
+
+
+def sample():
+    """(algorithm, problem) of what compute-sanitizer is shown."""
+    every = [(short_name(a), Problem.parse(a.CASES[0])) for a in algorithms("cuda") if not isinstance(a.CASES, str)]
+    return [(name, p) for name, p in [*every, *(("direct", Problem.parse(case)) for case in SAMPLE)]
+            if next(a for a in algorithms("cuda") if short_name(a) == name).reject(p, target.detect()) is None]  # fmt: skip
 
 
 def seconds(run):
@@ -205,46 +217,6 @@ def ours(p):
     return seconds(run), str(plan)
 
 
-def torch_seconds(p, channels_last, tf32):
-    """Seconds of torch.nn.functional.conv2d, cuDNN choosing by measurement."""
-    import torch
-
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = tf32
-    form = torch.channels_last if channels_last else torch.contiguous_format
-    sources = [torch.rand((p.n, p.ic, p.ih, p.iw), device="cuda").to(memory_format=form) for _ in range(buffers(p))]
-    weight = torch.rand((p.oc, p.ic // p.g, p.kh, p.kw), device="cuda").to(memory_format=form)
-    convolve = torch.nn.functional.conv2d
-    with torch.no_grad(), torch.cuda.stream(torch.cuda.default_stream()):
-        return seconds(lambda n: convolve(sources[n % len(sources)], weight, None, (p.sh, p.sw), (p.pt, p.pl), (p.dh, p.dw), p.g))
-
-
-def cupy_seconds(p, name):
-    """Seconds of CuPy's ``ndimage.convolve`` or ``signal.convolve2d``."""
-    import cupy
-    from cupyx.scipy import ndimage, signal
-
-    sources = [cupy.ones((p.ih, p.iw), DTYPES[p.src]) for _ in range(buffers(p))]
-    weights = cupy.ones((p.kh, p.kw), DTYPES[p.wei])
-    if name == "ndimage":
-        return seconds(lambda n: ndimage.convolve(sources[n % len(sources)], weights, mode="constant"))
-    return seconds(lambda n: signal.convolve2d(sources[n % len(sources)], weights, mode="same"))
-
-
-def peers(p):
-    """name -> what measures it, for the peers that compute this problem."""
-    found = {}
-    plane = p.n == p.ic == p.oc == 1
-    if {p.src, p.wei, p.dst, p.acc} == {"f32"}:
-        for tf32 in (False, True):
-            for last in (False, True):
-                found["torch" + " channels_last" * last + " tf32" * tf32] = lambda last=last, tf32=tf32: torch_seconds(p, last, tf32)
-    if plane and p.acc == p.dst:
-        found["cupy ndimage"] = lambda: cupy_seconds(p, "ndimage")
-        found["cupy signal"] = lambda: cupy_seconds(p, "signal")
-    return found
-
-
 def problems():
     """The figures' cells: images, then layers of networks in both layouts."""
     yield from map(Problem.parse, IMAGES)
@@ -252,43 +224,57 @@ def problems():
         for p in load(name):
             for layout in ("nchw", "nhwc"):
                 yield p.replace(n=BATCH, src_layout=layout, epilogue="")
+    for p in load(NETWORKS[0]):  # on tensor cores
+        p = p.replace(n=BATCH, src_layout="nhwc", epilogue="", precision="fast")
+        yield p
+        yield p.replace(src="f16", wei="f16", dst="f16", acc="f32")
 
 
-def cells(clock, ceilings):
-    """One measured row after the other."""
-    missing = {}
-    for p in problems():
-        if clock.left() < 5:
-            yield {"problem": str(p), "not reached": True}
-            continue
-        row = {"problem": str(p), "peers": {}}
-        try:
-            row["seconds"], row["plan"] = ours(p)
-        except (ValueError, RuntimeError) as error:
-            row["error"] = str(error)[:300]
-            yield row
-            continue
-        roofs = {"copy": moved(p) / ceilings["copy"], "fma": p.flops / 2 / ceilings["fma"]}
-        row["roof"] = max(roofs, key=roofs.get)
-        row["share"] = roofs[row["roof"]] / row["seconds"]
-        for name, measure in peers(p).items():
+def cell(p, ceilings):
+    """A problem's row: seconds, the share of the roof, or why there are none."""
+    row = {"problem": str(p), "peers": {}}
+    try:
+        row["seconds"], row["plan"] = ours(p)
+    except (ValueError, RuntimeError) as error:
+        return {**row, "error": str(error)[:300]}
+    roofs = {"copy": moved(p) / ceilings["copy"], "fma": p.flops / 2 / ceilings["fma"]}
+    row["roof"] = max(roofs, key=roofs.get)
+    row["share"] = roofs[row["roof"]] / row["seconds"]
+    return row
+
+
+def cells(clock, ceilings, found):
+    """Rows of all problems, in ``found["cells"]``, and which packages are missing, in ``found["missing"]``; yields after each step."""
+    every = list(problems())
+    own = Clock(min(OWN_SECONDS, clock.left()))
+    rows, missing = found.setdefault("cells", []), found.setdefault("missing", {})
+    for p in every:
+        reached = min(own.left(), clock.left() - STEP_SECONDS) > 0
+        rows.append(cell(p, ceilings) if reached else {"problem": str(p), "not reached": True})
+        yield
+    for place in spread(len(every)):
+        p, row = every[place], rows[place]
+        for name, measure in peers(p, seconds, buffers(p)).items() if "seconds" in row else ():
             package = name.split()[0]
-            if package in missing or clock.left() < 5:
+            if package in missing or clock.left() < STEP_SECONDS:
                 continue
             try:
                 row["peers"][name] = measure()
             except ImportError as error:
                 missing[package] = str(error)
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, ValueError, MemoryError) as error:
                 row["peers"][name] = str(error)[:200]
-        yield row
-    yield {"missing": missing}
+        yield
+
+
+def spread(count):
+    """The numbers below ``count`` in an order whose beginnings are from all over them."""
+    step = next(n for n in range(max(round(0.618 * count), 1), 2 * count + 2) if math.gcd(n, count) == 1)
+    return [n * step % count for n in range(count)]
 
 
 def text(row):
     """A row of the table."""
-    if "problem" not in row:
-        return "".join(f"{name} is missing: {reason}\n" for name, reason in row["missing"].items()).rstrip()
     name = f"{short(row['problem']):<44}"
     if "seconds" not in row:
         return f"{name} {row.get('error', 'not reached in time')}"
@@ -309,19 +295,27 @@ def main(arguments=None):
         print(f"bench.gpu needs a CUDA card: {error}\nNothing was measured.", file=sys.stderr)
         return 2
     if options.sample:
-        wrong = [reason for case in SAMPLE if (reason := check("direct", Problem.parse(case)))]
+        wrong = [reason for name, p in sample() if (reason := check(name, p))]
         print(*wrong, sep="\n")
         return int(bool(wrong))
+    place = RESULTS / f"{options.save}.json"
+
+    def save():
+        RESULTS.mkdir(exist_ok=True)
+        place.write_text(json.dumps(document, indent=1), encoding="utf-8")
+
     document = {**describe(), "card": str(card), "correct": correctness(clock), "sanitizer": sanitized(clock)}
     print(f"{card}\ncorrectness: {document['correct']}\ncompute-sanitizer: {document['sanitizer']}", flush=True)
     document["ceilings"] = {"copy": copy_bandwidth(), "fma": fma_peak()}
     print(f"copy {document['ceilings']['copy'] / 1e12:.3f} TB/s, float32 {document['ceilings']['fma'] / 1e12:.2f} Tfma/s", flush=True)
-    document["cells"] = []
-    for row in cells(clock, document["ceilings"]):
-        document["cells"].append(row)
+    save()
+    for _ in cells(clock, document["ceilings"], document):
+        save()
+    for row in document["cells"]:
         print(text(row), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.save}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    for name, reason in document["missing"].items():
+        print(f"{name} is missing: {reason}")
+    print(f"{SECONDS - clock.left():.0f} s")
     return int(bool(document["correct"]["wrong"]))
 
 

@@ -1,14 +1,17 @@
 """`python -m bench.gpu` where there is no card: says so; what it computes without one."""
 
+import itertools
+
 import pytest
 
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
-from bench import gpu
+from bench import gpu, gpu_peers
 from fastconv.cuda import compile as compiler
 from fastconv.cuda.compile import Kernel
 from fastconv.cuda.driver import DriverError
 from fastconv.cuda.target import SM90
+from fastconv.planning.problem import Problem
 
 
 def test_without_a_card_it_says_what_was_found(monkeypatch, capsys):
@@ -18,6 +21,115 @@ def test_without_a_card_it_says_what_was_found(monkeypatch, capsys):
     monkeypatch.setattr(gpu.target, "detect", detect)
     assert gpu.main([]) == 2
     assert "needs a CUDA card: no CUDA: the driver sees no device\nNothing was measured" in capsys.readouterr().err
+
+
+class Hands:
+    """A clock that shows what it is told to."""
+
+    def __init__(self, hours):
+        self.hours = iter(hours)
+
+    def left(self):
+        return next(self.hours)
+
+
+CEILINGS = {"copy": 1e12, "fma": 1e13}
+
+
+def measured(monkeypatch, left, peers):
+    """What `cells` finds of three problems with a clock and peers."""
+    problems = [Problem.parse(f"ih{size}_k3_p1") for size in (64, 128, 256)]
+    monkeypatch.setattr(gpu, "problems", lambda: problems)
+    monkeypatch.setattr(gpu, "ours", lambda p: (p.ih * 1e-6, "plan"))
+    monkeypatch.setattr(gpu, "buffers", lambda p: 2)
+    monkeypatch.setattr(gpu, "peers", lambda p, seconds, count: peers)
+    found = {}
+    steps = sum(1 for _ in gpu.cells(Hands(left), CEILINGS, found))
+    return found, steps
+
+
+def test_every_problem_is_measured_before_any_peer(monkeypatch):
+    def missing():
+        raise ImportError("no cupy")
+
+    def failing():
+        raise RuntimeError("out of memory")
+
+    peers = {"torch": lambda: 1e-3, "cupy ndimage": missing, "cupy signal": missing, "cudnn direct": failing}
+    found, steps = measured(monkeypatch, [500.0] * 100, peers)
+    assert steps == 6
+    assert [row["seconds"] for row in found["cells"]] == [64e-6, 128e-6, 256e-6]
+    assert all(row["peers"] == {"torch": 1e-3, "cudnn direct": "out of memory"} for row in found["cells"])
+    assert found["missing"] == {"cupy": "no cupy"}
+    assert "torch 15.6" in gpu.text(found["cells"][0])
+
+
+def test_what_is_not_reached_is_counted_and_no_step_begins_late(monkeypatch):
+    found, _ = measured(monkeypatch, [500.0, 400, 400, *[gpu.STEP_SECONDS - 1.0] * 20], {"torch": lambda: 1e-3})
+    assert [row.get("not reached", False) for row in found["cells"]] == [False, False, True]
+    assert not any(row.get("peers") for row in found["cells"])
+    assert gpu.SECONDS + 2 * gpu.STEP_SECONDS < 600
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 198])
+def test_peers_are_measured_all_over_the_list(count):
+    order = gpu.spread(count)
+    assert sorted(order) == [*range(count)]
+    if count >= 100:
+        assert max(b - a for a, b in itertools.pairwise(sorted([0, *order[: count // 4], count]))) < count // 8
+
+
+def test_peers_of_a_problem():
+    def names(text):
+        return [*gpu_peers.peers(Problem.parse(text), None, 2)]
+
+    assert names("n32_ic64ih56_oc64k3_p1") == ["torch", "cudnn direct", "torch channels_last", "torch tf32", "cudnn direct tf32",
+                                                "torch channels_last tf32"]  # fmt: skip
+    assert names("n32_ic64ih56_oc64k3_p1_nhwc_f16:f16:f16:f32_fast") == ["torch", "torch channels_last", "cudnn direct channels_last"]
+    assert names("ih64_k3_p1_u8:u8:u8:u8") == ["cupy ndimage", "cupy signal"]
+    assert names("ic4ih9_oc4k3_pt1pb0pl1pr1") == []
+
+
+def test_cudnn_alone_is_asked_for_direct_sums():
+    """With a stand-in of its frontend, which only remembers."""
+    from types import SimpleNamespace
+
+    calls = []
+
+    class Tensor:
+        def __getattr__(self, name):
+            return lambda value: calls.append((name, value)) or self
+
+    class Graph:
+        def __init__(self, **types):
+            calls.append(("graph", types))
+
+        def tensor(self, **described):
+            calls.append(("tensor", described))
+            return Tensor()
+
+        def conv_fprop(self, **described):
+            calls.append(("conv_fprop", described))
+            return Tensor()
+
+    cudnn = SimpleNamespace(data_type=SimpleNamespace(FLOAT="single", HALF="half"), pygraph=Graph)
+    p = Problem.parse("n2_g2_ic8ih9iw7_oc6k3_sh2sw1_pt1pb1pl2pr2_f16:f16:f16:f32")
+    shapes = ((p.n, p.ic, p.ih, p.iw), (p.oc, p.ic // p.g, 3, 3), (p.n, p.oc, p.oh, p.ow))
+    arrays = [SimpleNamespace(shape=shape, stride=lambda: (4, 3, 2, 1)) for shape in shapes]
+    gpu_peers.cudnn_graph(cudnn, p, *arrays, "handle")
+    said = dict(calls)
+    assert said["graph"] == {"io_data_type": "half", "intermediate_data_type": "single", "compute_data_type": "single", "handle": "handle"}
+    fprop = said["conv_fprop"]
+    assert (fprop["padding"], fprop["stride"], fprop["dilation"]) == ([1, 2], [2, 1], [1, 1])
+    assert said["set_dim"] == [2, 6, 5, 9]
+    assert [described["dim"] for name, described in calls if name == "tensor"] == [list(shape) for shape in shapes[:2]]
+    single = Problem.parse("ic8ih9_oc8k3")
+    assert {"WINOGRAD", "FFT"} <= set(gpu_peers.excluded(single, True)) < set(gpu_peers.excluded(single, False))
+
+
+def test_the_sanitizer_is_shown_every_algorithm(monkeypatch):
+    monkeypatch.setattr(gpu.target, "detect", lambda: SM90)
+    assert {name for name, _ in gpu.sample()} == {gpu.short_name(a) for a in gpu.algorithms("cuda") if not isinstance(a.CASES, str)}
 
 
 def test_the_peak_is_of_multiply_adds_alone():
@@ -35,5 +147,4 @@ def test_cells_are_problems_that_the_list_can_run():
 def test_a_row_of_the_table():
     row = {"problem": "ih8192_k3_p1", "seconds": 1e-4, "share": 0.9, "roof": "copy", "peers": {"torch": 4e-4, "cupy ndimage": "no"}}
     assert gpu.text(row).split() == ["ih8192_k3_p1", "0.1000", "ms", "90.0%", "of", "copy", "torch", "4.00x"]
-    assert "cupy is missing: none" in gpu.text({"missing": {"cupy": "none"}})
     assert "not reached in time" in gpu.text({"problem": "ih8192_k3_p1", "not reached": True})

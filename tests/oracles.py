@@ -24,7 +24,7 @@ TRANSFORM = {
     "fft": lambda p: fft_repair.MOST_ERROR,
     "winograd": winograd.most_error,
     "lowrank": lowrank.most_error,
-    "cuda winograd": lambda p: 32 + 2 * (p.ic // p.g),
+    "cuda winograd": lambda p: _of_a_card(p),
 }
 # How much larger than its children's an algorithm's C is: a complex number's parts are bounded by its modulus, sums of two by twice that.
 COMPOSED = {"transposed": 1, "activated": 1, "complex": 2}
@@ -33,6 +33,14 @@ REDUCED = {"tensor": 2.0**-11}
 # largest |slope| of each activation
 STEEPNESS = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "silu": 1.1, "gelu": 1.13, "leaky_relu": 1.0}
 ACTIVATION_ULPS = 8  # of an activation's own evaluation, in units of u (|y| + min(|x|, 1))
+
+
+def _of_a_card(p):
+    """Of the m that the simulator's card takes."""
+    from fastconv.cuda import winograd as on_card
+    from fastconv.cuda.target import SM90
+
+    return on_card.most_error(p, on_card.extent(p, SM90))
 
 
 class Truth(NamedTuple):

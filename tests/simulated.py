@@ -1,7 +1,8 @@
 """A process of its own in Numba's CUDA simulator: algorithms of the CUDA list on cases, one line ``ALGORITHM CASE: verdict`` for each.
 
 Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated ALGORITHM CASE ...``; a verdict is ``right``, ``refused: why`` or what is wrong.
-A case may be followed by `` fill=VALUE``, of the constant border, and by `` spoiled``, for numbers that are not finite.
+A case may be followed by `` fill=VALUE``, of the constant border, and by one of `CHANGED`: `` spoiled``, for numbers that are not finite,
+`` tiny`` and `` huge``, for pixels next to the smallest number and next to the largest.
 The memory that a kernel may touch is that of its operands: an access elsewhere, or one that is not aligned, is an error.
 """
 
@@ -44,12 +45,19 @@ def spoiled(p, src, wei):
     return src, wei
 
 
-def simulate(name, p, fill=0, integers=False, spoil=False):
+CHANGED = {
+    "spoiled": spoiled,
+    "tiny": lambda p, src, wei: (src * src.dtype.type(2.0**-145), wei * wei.dtype.type(2.0**100)),
+    "huge": lambda p, src, wei: (src * src.dtype.type(2.0**123), wei * wei.dtype.type(2.0**-145)),
+}
+
+
+def simulate(name, p, fill=0, integers=False, change=""):
     """What an algorithm makes of a problem in the simulator, and the truth."""
     algorithm = CUDA[name]
     src, wei, bias = operands(p, integers)
-    if spoil:
-        src, wei = spoiled(p, src, wei)
+    if change:
+        src, wei = CHANGED[change](p, src, wei)
     exact = truth(p, src, wei, bias, fill)
     if p.order != "any":  # of weights that are not symmetric, its sums are others than the formula's
         exact = exact._replace(value=run(p, src, wei, bias, "reference", fill=fill))
@@ -71,16 +79,22 @@ def workspaces(plan):
     return tuple(getattr(plan, "memories", ()))
 
 
-def verdict(name, p, fill=0, spoil=False):
-    """Run whole numbers, which must be exact, and floats within the bound; of spoiled operands the latter."""
+def exact_points(name, p):
+    """Whether an algorithm makes whole numbers of whole numbers."""
+    return name != "winograd" or CUDA[name].extent(p, detect()) == 2
+
+
+def verdict(name, p, fill=0, change=""):
+    """Run whole numbers, which must be exact, and floats within the bound; of changed operands the latter."""
     reason = CUDA[name].reject(p, detect())
     if reason is not None:
         return f"refused: {reason}"
     exact_sums = p.order != "any" or (DTYPES[p.dst] == DTYPES[p.acc] and parse_epilogue(p.epilogue).activation in (None, "relu", "relu6"))
+    exact_sums = exact_sums and exact_points(name, p)
     # Python's floats are float64: what float32 rounds otherwise is left to whole numbers
     exact_sums = exact_sums and not p.masked  # whose quotients are rounded
-    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" and not spoil else (False,):
-        got, exact = simulate(name, p, fill, integers, spoil)
+    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" and not change else (False,):
+        got, exact = simulate(name, p, fill, integers, change)
         if integers and exact_sums:
             assert_close(got, stored(p, exact), 0, name)
         else:
@@ -92,10 +106,10 @@ def main():
     assert SIMULATED
     for text in sys.argv[1:]:
         name, _, case = text.partition(" ")
-        case, spoil, _ = case.partition(" spoiled")
-        case, _, fill = case.partition(" fill=")
+        change = next((word for word in CHANGED if case.endswith(f" {word}")), "")
+        case, _, fill = case.removesuffix(f" {change}").partition(" fill=")
         try:
-            answer = verdict(name, Problem.parse(case), float(fill or 0), bool(spoil))
+            answer = verdict(name, Problem.parse(case), float(fill or 0), change)
         except Exception:  # noqa: BLE001 (the parent fails with it)
             answer = "wrong: " + traceback.format_exc().replace("\n", "\\n")
         print(f"{text}: {answer}", flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastconv.cpu import compile
+from fastconv.planning import disk_cache
 from tests.children import child
 from tests.problems import ROOT
 
@@ -21,6 +22,7 @@ RUN = """
 import numpy as np, fastconv
 assert np.all(fastconv.correlate2d(np.ones((9, 40), "f4"), np.ones((3, 3), "f4"), "valid", algorithm="direct", threads=1) == 9)
 from fastconv.cpu import compile
+from fastconv.planning import disk_cache
 print(compile.counts["compiled"], compile.counts["loaded"], compile.cache_directory())
 """
 
@@ -215,3 +217,31 @@ def test_no_fork_comes_between_a_kernel_and_its_address(monkeypatch):
     monkeypatch.setattr(compile, "compiled", lambda *arguments: types.SimpleNamespace(overloads={(): overload}))
     assert compile.Kernel("x", None, ()).address == 8
     assert held == [True]
+
+
+def test_what_a_modules_kernels_are_made_of(tmp_path):
+    """Its own imports, and of the planner's files those that emit instructions."""
+    for folder in ("cpu", "planning"):
+        shutil.copytree(ROOT / "fastconv" / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digests():
+        sources = disk_cache.Sources(tmp_path / "cpu")
+        return [sources.digest(module, ("version",)) for module in ("winograd", "direct")]
+
+    first = digests()
+    with open(tmp_path / "planning" / "winograd_points.py", "a") as file:
+        file.write("\n# edited\n")
+    second = digests()
+    assert first[0] != second[0]
+    assert first[1] == second[1]
+
+
+def test_old_kernels_make_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_cache, "MOST_BYTES", 2500)
+    tmp_path.chmod(0o700)
+    for n in range(3):
+        file = disk_cache.KernelFile(tmp_path, b"kind\n", f"kernel{n}", n)
+        file.write(bytes(1000))
+        assert file.read() == bytes(1000)
+        os.utime(file.path, (n, n))
+    assert sorted(path.name[:7] for path in tmp_path.iterdir()) == ["kernel1", "kernel2"]

@@ -9,10 +9,10 @@ import fastconv
 from bench.cases import load
 from fastconv.cpu import winograd
 from fastconv.cpu.target import TARGETS, detect
-from fastconv.cpu.winograd_points import POINTS, Transform
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
+from fastconv.planning.winograd_points import POINTS, Transform
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth, unit
 from tests.problems import operands, result_array, run, typed
 

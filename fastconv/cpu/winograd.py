@@ -4,7 +4,7 @@ Wins where dense products run at the peak already: 36 multiplications for 16 res
 lie in a grid anchored at the image's origin; m is chosen from the extents of one image, so no result depends on threads, groups of
 blocks or the batch.  For a group of blocks that fits the cache pixels are transformed, multiplied by weights that were transformed when
 they were packed, and transformed back: nothing of it leaves the cache.  Order of accumulation: chunks of 128 channels, a chunk's
-channels, between the transforms of :mod:`fastconv.cpu.winograd_points`.
+channels, between the transforms of :mod:`fastconv.planning.winograd_points`.
 Error of each output: ``|error| <= C u max|x| sum|w|``, max over the block, with the C of `most_error`.  What a transform cannot do is done
 by direct sums, block by block: where results are not finite, or tiny, and where weights are not finite or out of range.
 """
@@ -23,6 +23,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from ..planning.winograd_points import POINTS
 from .border import too_large
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
@@ -32,7 +33,6 @@ from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values
 from .winograd_pack import HEAD, Packing, packing_kernel, weights_of
-from .winograd_points import POINTS
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64")

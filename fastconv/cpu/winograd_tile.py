@@ -11,8 +11,8 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from ..planning.winograd_points import Transform
 from .simd import I64, Emitter, literal
-from .winograd_points import Transform
 
 CHUNK = 128  # channels of one sum; the sums of chunks are added up, so that errors hardly grow with the channels
 # Results of at least this magnitude, but 0, and finite: what is smaller may have lost bits on its way.

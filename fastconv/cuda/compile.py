@@ -1,24 +1,36 @@
 """The one place that compiles for CUDA: numba-cuda makes PTX of a kernel's body, the toolkit's assembler makes machine code of that.
 
-Neither needs a card or a driver.  numba-cuda, cuda.core and their options are named in no other file, so that their successors can
+Neither needs a card or a driver.  A kernel's machine code is made once per machine and compute capability, and kept on disk as
+`fastconv.planning.disk_cache` says.  numba-cuda, cuda.core and their options are named in no other file, so that their successors can
 take their place here; driver.py loads what this makes.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import logging
+import os
 import re
+import sys
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda, types
 
+from .. import __version__
+from ..planning.disk_cache import KernelFile, Sources, cache_directory
 from .simd import SIMULATED, Emitter
 from .twin import Twin
 
+_log = logging.getLogger("fastconv")
+_MAGIC = b"fastconv cubin 1\n"
+_SOURCES = Sources(Path(__file__).parent)
 _compiling = threading.RLock()
 _TYPES = {"i32": types.int32, "i64": types.int64, "f32": types.float32, "f64": types.float64}
 NUMPY = {"i32": np.dtype(np.int32), "i64": np.dtype(np.int64), "f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
@@ -164,6 +176,50 @@ def code(kernel: Kernel, cc: tuple[int, int]) -> Code:
         cubin, resources = assembled(text, f"sm_{cc[0]}{cc[1]}")
         counts["compiled"] += 1
         return Code(kernel.name, text, cubin, resources)
+
+
+def cubin(kernel: Kernel, cc: tuple[int, int]) -> bytes:
+    """The kernel's machine code, from the disk cache or the compiler."""
+    with _compiling:
+        start = time.perf_counter()
+        file = _file(kernel, cc)
+        made = file.read()
+        loaded = made is not None
+        if made is None:
+            made = code(kernel, cc).cubin
+            file.write(made)
+        else:
+            counts["loaded"] += 1
+        if os.environ.get("FASTCONV_VERBOSE"):
+            _log.warning("%s %s in %.3f s", "loaded" if loaded else "compiled", kernel.name, time.perf_counter() - start)
+        return made
+
+
+def _file(kernel: Kernel, cc: tuple[int, int]) -> KernelFile:
+    """Where the kernel's machine code is kept; nowhere where no source of this package tells what it is made of."""
+    package, _, module = kernel.body.__module__.rpartition(".")
+    known = _SOURCES and package == __package__
+    identity = (kernel.body.__qualname__, *(getattr(kernel, name) for name in kernel._fields if name != "body"))
+    return KernelFile(cache_directory() if known else None, _MAGIC, kernel.name, sources_id(module) if known else "", identity, cc)
+
+
+@functools.cache
+def sources_id(module: str) -> str:
+    """Digest of what the machine code of a module's kernels depends on: sources, the compilers' versions and what steers them."""
+    from cuda.bindings import nvjitlink, nvvm
+
+    packages = ("numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink", "cuda-core")
+    steering = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("NUMBA_CUDA_", "NUMBA_OPT")))
+    tools = (nvjitlink.version(), nvvm.version(), nvvm.ir_version())
+    return _SOURCES.digest(module, (__version__, sys.version, *map(_version, packages), *map(str, tools), *steering))
+
+
+def _version(package: str) -> str:
+    """Of an installed package; the toolkit may be installed otherwise."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def toolkit() -> int:

@@ -231,9 +231,8 @@ def loaded(kernel: compiler.Kernel, device: int) -> Any:
     if SIMULATED:
         return compiler.simulated(kernel)
     driver, facts = api(), properties(device)
-    code = compiler.code(kernel, facts.cc)
-    module = checked(driver.cuModuleLoadData(code.cubin), f"load {kernel.name}")
-    handle = checked(driver.cuModuleGetFunction(module, code.entry.encode()), f"find {kernel.name}")
+    module = checked(driver.cuModuleLoadData(compiler.cubin(kernel, facts.cc)), f"load {kernel.name}")
+    handle = checked(driver.cuModuleGetFunction(module, kernel.name.encode()), f"find {kernel.name}")
     most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     if kernel.shared:
         checked(driver.cuFuncSetAttribute(handle, most, facts.shared), f"give {kernel.name} shared memory")

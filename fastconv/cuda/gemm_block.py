@@ -1,7 +1,8 @@
 """gemm_block: what the algorithms for many channels share: blocks of products over pixels that are never brought into a matrix.
 
 A block's result is ``bm`` output channels at ``bn`` pixels of the batch.  Eight input channels under one tap at a time are brought to
-shared memory, while the block multiplies the eight before; the border is looked at once for each tap.
+shared memory, or 16 of factors of 16 bits, two in a word; meanwhile the block multiplies those before.  The border is looked at once for
+each tap.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .driver import Launch as DriverLaunch
 from .finish import SUMS, cannot_finish, finish_values, finished, store_row
 from .simd import SIZES, VECTOR
 
-DEPTH = 8  # input channels that are in shared memory at once, twice
+DEPTH = 8  # words of input channels that are in shared memory at once, twice
 MOST_PIXELS = 2**30  # of one launch
 # channels are planes; or side by side; or so that each thread's are whole vectors
 PLANES, DENSE, VECTORS = 0, 1, 2
@@ -44,7 +45,9 @@ class Tile(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What a kernel is compiled for; ``last``: how channels lie in memory, `PLANES`, `DENSE` or `VECTORS`."""
+    """What a kernel is compiled for; ``last``: how channels lie in memory, `PLANES`, `DENSE` or `VECTORS`; ``factor``: the type that is
+    multiplied, where it is not that of sums: ``f16``, two channels to a word.
+    """
 
     src: str
     acc: str
@@ -52,6 +55,7 @@ class Spec(NamedTuple):
     rounding: str
     tile: Tile
     last: int
+    factor: str = ""
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")
@@ -65,7 +69,7 @@ _AXES = {name: tuple(f"{name}_{field}" for field in border.FIELDS) for name in "
 class Block:
     """One thread's part of a block: what it fetches, keeps in shared memory and stores; `multiply` is the algorithm's.
 
-    Shared memory holds two buffers, each ``[DEPTH][pitch_m]`` weights and ``[DEPTH][pitch_n]`` pixels.
+    Shared memory holds two buffers, each ``[DEPTH][pitch_m]`` words of weights and ``[DEPTH][pitch_n]`` of pixels.
     """
 
     spare = 0  # elements between the rows of shared memory
@@ -75,15 +79,18 @@ class Block:
         tile = s.tile
         self.kind = SUMS[s.acc]
         self.size = SIZES[self.kind]
+        self.each = channels_of_word(s.factor)
+        self.word = self.kind if self.each == 1 else "i32"
         self.pitch_m, self.pitch_n = tile.bm + self.spare, tile.bn + self.spare
         self.buffer = DEPTH * (self.pitch_m + self.pitch_n) * self.size
         self.t = e.thread("x")
         self.group, self.part = e.block("y") // x.blocks, e.block("y") % x.blocks
         self.first = e.block("x") * tile.bn
-        # a thread fetches `count` channels of each of some pixels
+        # a thread fetches `count` words of each of some pixels
         self.columns = min(tile.threads, tile.bn)
         self.count = DEPTH * self.columns // tile.threads
-        self.channel = self.t // self.columns * self.count
+        self.row = self.t // self.columns * self.count
+        self.channel = self.row * self.each
         # of the block, what the thread's sums stand for: the second runs faster
         self.channels, self.pixels = self.places()
 
@@ -143,11 +150,11 @@ class Block:
         """The place of the following step: (channels done, ky, kx, address of weights, addresses of pixels)."""
         e, x = self.e, self.x
         done, ky, kx, weights, *addresses = place
-        done, weights = done + DEPTH, weights + self.step_bytes
+        done, weights = done + DEPTH * self.each, weights + self.step_bytes
 
         def further(values: list[Any]) -> list[Any]:
             done, ky, kx, *addresses = values
-            return [done, ky, kx, *(e.pick(a < 1, a, a + self.at.sc * DEPTH) for a in addresses)]
+            return [done, ky, kx, *(e.pick(a < 1, a, a + self.at.sc * (DEPTH * self.each)) for a in addresses)]
 
         def tap(values: list[Any]) -> list[Any]:
             _, ky, kx, *_ = values
@@ -162,18 +169,20 @@ class Block:
         """The thread's weights and pixels of a step, on their way to registers: nothing here looks at them."""
         e, s, at = self.e, self.s, self.at
         done, _, _, weights, *addresses = place
-        found = e.load(self.kind, self.kind, weights, s.tile.bm * DEPTH // s.tile.threads)
+        found = e.load(self.word, self.word, weights, s.tile.bm * DEPTH // s.tile.threads)
+        # two halves to a word are brought together when they are kept
+        stored, made = (s.src, self.kind) if self.each == 1 else ("u16", "i32")
         left = self.x.icg - done - self.channel
         # where the border supplies the fill value, and beyond the last channel, some pixel of the image is read
         inside = at.src + at.sc * (done + self.channel)
         for address in addresses:
             pixel = e.pick(address > 0, address, inside)
             if s.last == VECTORS:
-                found += e.load(s.src, self.kind, pixel, self.count)
+                found += e.load(s.src, self.kind, pixel, self.count) if self.each == 1 else e.load("i32", "i32", pixel, self.count)
                 continue
             pixel = pixel + at.sc * e.least(left - 1, 0)
-            for n in range(self.count):
-                found += e.load(s.src, self.kind, pixel, 1)
+            for n in range(self.count * self.each):
+                found += e.load(stored, made, pixel, 1)
                 # addresses one behind the other take fewer registers than products of the stride
                 pixel = e.pick(left > n + 1, pixel + at.sc, pixel)
         return found
@@ -182,19 +191,31 @@ class Block:
         """Put what was fetched from a place into shared memory."""
         e, tile = self.e, self.s.tile
         done, _, _, _, *addresses = place
-        left, zero = self.x.icg - done - self.channel, e.number(self.kind, 0)
+        left = self.x.icg - done - self.channel
         start = tile.bm * DEPTH // tile.threads
         base = e.shared() + buffer
         own = self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm
-        e.shared_store(self.kind, base + own * self.size, [self.kept(value) for value in fetched[:start]])
+        e.shared_store(self.word, base + own * self.size, [self.kept(value) for value in fetched[:start]])
         base = base + DEPTH * self.pitch_m * self.size
-        for n, value in enumerate(fetched[start:]):
-            j, k = n // self.count, n % self.count
-            own = (self.channel + k) * self.pitch_n + self.t % self.columns + j * tile.threads
-            value = e.pick(addresses[j] > 0, value, self.v.fill)
-            # channels beyond the last have weights of zero; what meets these must be finite
-            value = value if self.s.last == VECTORS else e.pick(left > k, value, zero)
-            e.shared_store(self.kind, base + own * self.size, [self.kept(value)])
+        several = len(fetched[start:]) // len(addresses)
+        for j, address in enumerate(addresses):
+            values = fetched[start + j * several : start + (j + 1) * several]
+            for k, value in enumerate(self.words(address, values, left)):
+                own = (self.row + k) * self.pitch_n + self.t % self.columns + j * tile.threads
+                e.shared_store(self.word, base + own * self.size, [self.kept(value)])
+
+    def words(self, address: Any, values: list[Any], left: Any) -> list[Any]:
+        """What was fetched of a pixel, with the border's fill value, as words."""
+        e, whole = self.e, self.s.last == VECTORS
+        fill = self.v.fill if self.each == 1 else e.half_bits(self.v.fill)
+        if self.each > 1 and whole:
+            fill = fill | fill << 16
+        values = [e.pick(address > 0, value, fill) for value in values]
+        if whole:
+            return values
+        # channels beyond the last have weights of zero; what meets these must be finite
+        values = [e.pick(left > k, value, e.number(self.word, 0)) for k, value in enumerate(values)]
+        return values if self.each == 1 else [low | high << 16 for low, high in zip(values[::2], values[1::2], strict=True)]
 
     def kept(self, value: Any) -> Any:
         """A number as shared memory holds it."""
@@ -280,19 +301,28 @@ PACK_EXTENTS = ("count", "icg", "ocg", "kh", "kw", "blocks", "depths")
 _PACK_THREADS = 256
 
 
+def channels_of_word(factor: str) -> int:
+    """How many factors of a type a word holds."""
+    return 2 if factor == "f16" else 1
+
+
 def pack_body(e: Any, spec: tuple[str, str, int], at: Any, v: Any, x: Any) -> None:
-    """``packed[g][ocg / bm][ky][kx][icg / DEPTH][c % DEPTH][o % bm]``, zeros beyond the last channels; one element a thread."""
+    """``packed[g][ocg / bm][ky][kx][icg / DEPTH / each][c / each % DEPTH][o % bm][c % each]``, ``each`` channels of a word; zeros beyond
+    the last channels; one element a thread.
+    """
     stored, kind, bm = spec
+    each = channels_of_word(kind)
     place = e.block("x") * _PACK_THREADS + e.thread("x")
 
     def one(nothing: list[Any]) -> list[Any]:
-        rest, lane = place // bm, place % bm
+        rest, among = place // each, place % each
+        rest, lane = rest // bm, rest % bm
         rest, deep = rest // DEPTH, rest % DEPTH
         rest, depth = rest // x.depths, rest % x.depths
         rest, kx = rest // x.kw, rest % x.kw
         rest, ky = rest // x.kh, rest % x.kh
         group, block = rest // x.blocks, rest % x.blocks
-        o, c = block * bm + lane, depth * DEPTH + deep
+        o, c = block * bm + lane, (depth * DEPTH + deep) * each + among
 
         def read(_: list[Any]) -> list[Any]:
             return e.load(stored, kind, at.wei + at.wo * (group * x.ocg + o) + at.wc * c + at.wy * ky + at.wx * kx, 1)
@@ -315,14 +345,15 @@ def parts(extent: int, size: int) -> int:
     return -(-extent // size)
 
 
-def padded_products(p: Problem, tile: Tile) -> int:
+def padded_products(p: Problem, tile: Tile, factor: str = "") -> int:
     """Multiplications of whole tiles."""
-    return p.n * parts(p.oh * p.ow, tile.bn) * tile.bn * packed_elements(p, tile)
+    return p.n * parts(p.oh * p.ow, tile.bn) * tile.bn * packed_elements(p, tile, factor)
 
 
-def packed_elements(p: Problem, tile: Tile) -> int:
+def packed_elements(p: Problem, tile: Tile, factor: str = "") -> int:
     """Weights and the zeros between them."""
-    return p.g * parts(p.oc // p.g, tile.bm) * tile.bm * parts(p.ic // p.g, DEPTH) * DEPTH * p.kh * p.kw
+    step = DEPTH * channels_of_word(factor)
+    return p.g * parts(p.oc // p.g, tile.bm) * tile.bm * parts(p.ic // p.g, step) * step * p.kh * p.kw
 
 
 def best_tile(p: Problem, tiles: tuple[Tile, ...]) -> Tile:
@@ -351,16 +382,17 @@ def cannot_multiply(p: Problem, tiles: tuple[Tile, ...]) -> str | None:
     return too_many(p, best_tile(p, tiles))
 
 
-def spec_of(p: Problem, tile: Tile, last: int | None = None) -> Spec:
+def spec_of(p: Problem, tile: Tile, last: int | None = None, factor: str = "") -> Spec:
     """What a problem's kernel is compiled for, where channels lie so; without ``last``, as the problem's layout says."""
     if last is None:
-        last = PLANES if p.src_layout == "nchw" or p.ic == 1 else VECTORS if p.ic // p.g % DEPTH == 0 else DENSE
-    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last)
+        whole = p.ic // p.g % (DEPTH * channels_of_word(factor)) == 0
+        last = PLANES if p.src_layout == "nchw" or p.ic == 1 else VECTORS if whole else DENSE
+    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last, factor)
 
 
 def suffix(s: Spec) -> str:
     """Of a kernel's name: how channels lie."""
-    return ("", "_nhwc", f"_nhwc{DEPTH}")[s.last]
+    return ("", "_nhwc", f"_nhwc{DEPTH * channels_of_word(s.factor)}")[s.last]
 
 
 def shared_bytes(tile: Tile, spare: int) -> int:
@@ -368,9 +400,12 @@ def shared_bytes(tile: Tile, spare: int) -> int:
     return 2 * DEPTH * (tile.bm + tile.bn + 2 * spare) * tile.size
 
 
-def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec], Kernel], cost: float, spare: int = 0) -> Plan:
+def gemm_plan(
+    p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec], Kernel], cost: float, spare: int = 0, factor: str = ""
+) -> Plan:
     """A plan with weights packed as `pack_body` says."""
-    blocks, depths = parts(p.oc // p.g, tile.bm), parts(p.ic // p.g, DEPTH)
+    step = DEPTH * channels_of_word(factor)
+    blocks, depths = parts(p.oc // p.g, tile.bm), parts(p.ic // p.g, step)
 
     def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
         last = int(src.strides[1] == SIZES[p.src] and p.ic > 1)
@@ -378,7 +413,7 @@ def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec]
         plane = p.oh * p.ow
         line = plane if dst.strides[2] == p.ow * dst.strides[3] else p.ow
         finish = parse_epilogue(p.epilogue)
-        whole = last and p.ic // p.g % DEPTH == 0 and all(stride % VECTOR == 0 for axis, stride in enumerate(src.strides) if axis != 1)
+        whole = last and p.ic // p.g % step == 0 and all(stride % VECTOR == 0 for axis, stride in enumerate(src.strides) if axis != 1)
         axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
         launches = []
         most = max(MOST_PIXELS // plane, 1)
@@ -386,7 +421,7 @@ def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec]
             pixels = min(most, p.n - n) * plane
             extents = (pixels, plane, p.ow, p.ic // p.g, p.oc // p.g, blocks, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, depths,
                        int(dense), line, int(finish.bias), int(finish.activation is not None))  # fmt: skip
-            made = [DriverLaunch(kernel_of(spec_of(p, tile, lie)), (parts(pixels, tile.bn), p.g * blocks, 1),
+            made = [DriverLaunch(kernel_of(spec_of(p, tile, lie, factor)), (parts(pixels, tile.bn), p.g * blocks, 1),
                                  (0, 0, 0, 0, *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes),
                                  shared_bytes(tile, spare), src.device) for lie in ((last, VECTORS) if whole else (last,))]  # fmt: skip
             launches.append((n * src.strides[0], n * dst.strides[0], made))
@@ -402,12 +437,12 @@ def gemm_plan(p: Problem, algorithm: str, tile: Tile, kernel_of: Callable[[Spec]
 
     def pack(p: Problem, wei: Any) -> Any:
         wei = on_device(wei, p.wei)
-        kind, count = SUMS[p.acc], packed_elements(p, tile)
+        kind, count = factor or SUMS[p.acc], packed_elements(p, tile, factor)
         memory = Memory(count * SIZES[kind], wei.device)
         launch = DriverLaunch(pack_kernel(dtype_name(wei.dtype), kind, tile.bm), (parts(count, _PACK_THREADS), 1, 1), (0, 0, *wei.strides),
                               (0,), (count, p.ic // p.g, p.oc // p.g, p.kh, p.kw, blocks, depths), device=wei.device)  # fmt: skip
         launch(wei.stream, wei.address, memory.address)
         return DeviceArray(memory.address, (1, 1, 1, count), None, DTYPES[kind], wei.stream, wei.device, memory)
 
-    name = kernel_of(spec_of(p, tile)).name
+    name = kernel_of(spec_of(p, tile, None, factor)).name
     return Plan(problem=p, algorithm=algorithm, kernel=name, cost=cost, pack_weights=pack, prepare_launch=prepare)

@@ -134,9 +134,16 @@ class Emitter:
         bits = self._asm(ir.IntType(32), "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x])
         return self.value(self.builder.bitcast(bits.register, kind))
 
-    def warp_products(self, a: Value, b: Value, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Value]) -> list[Value]:
-        """Add ``sum_k a[k][i] b[k][j]``, k in 0 .. 7, to the warp's sums, on tensor cores; ``a`` and ``b`` are rows of float32 that hold
-        numbers of `tf32` in shared memory, ``pitches`` apart.
+    def half_bits(self, x: Value) -> Value:
+        """The bits of a float32 rounded to float16."""
+        half = self.builder.bitcast(self.builder.fptrunc(x.register, ir.HalfType()), ir.IntType(16))
+        return self.value(self.builder.zext(half, ir.IntType(32)))
+
+    def warp_products(
+        self, factor: str, a: Value, b: Value, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Value]
+    ) -> list[Value]:
+        """Add ``sum_k a[k][i] b[k][j]`` to the warp's sums, on tensor cores; ``a`` and ``b`` are 8 rows of words in shared memory,
+        ``pitches`` apart: of ``tf32`` a number of `tf32` each, of ``f16`` two, one behind the other in k.
 
         Of each 16 x 8 sums a thread has rows ``lane / 4`` and 8 more, columns ``lane % 4 * 2`` and the next.
         """
@@ -153,7 +160,10 @@ class Emitter:
 
         tiles = [operands(left, m, (16 * i, 16 * i + 8)) for i in range(rows)]
         pixels = [operands(right, n, (8 * j,)) for j in range(columns)]
-        text = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        shape = {"tf32": "m16n8k8", "f16": "m16n8k16"}[factor]
+        text = (
+            f"mma.sync.aligned.{shape}.row.col.f32.{factor}.{factor}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+        )
         kind = ir.LiteralStructType([number] * 4)
         sums = list(sums)
         width = 2 * columns
@@ -278,6 +288,15 @@ class Emitter:
             parts = [read] if step == 1 else [self.builder.extract_element(read, ir.Constant(ir.IntType(32), n)) for n in range(step)]
             words += [self.value(part) for part in parts]
         return words
+
+    def copy(self, shared: Value, address: Value, size: int) -> None:
+        """Begin to copy 4 or 16 bytes of global into shared memory, past registers; both addresses are multiples of ``size`` (sm_80)."""
+        way = "cg" if size == VECTOR else "ca"
+        self._asm(ir.VoidType(), f"cp.async.{way}.shared.global [$0], [$1], {size};", "r,l,~{memory}", [shared, address], True)
+
+    def arrived(self) -> None:
+        """Wait for what this thread copies; other threads see it behind the next barrier."""
+        self._asm(ir.VoidType(), "cp.async.wait_all;", "~{memory}", [], True)
 
     def words(self, address: Value, count: int) -> list[Value]:
         """``count`` words of 32 bits, a multiple of 4, from an address that is a multiple of 16: bytes to be `aligned`."""

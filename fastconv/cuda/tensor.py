@@ -1,17 +1,24 @@
-"""tensor: many channels on tensor cores, under ``precision="fast"``: float32 rounded to 11 significant bits, summed in float32.
+"""tensor: many channels on tensor cores, under ``precision="fast"``: float32 rounded to 11 significant bits, float16 as it is, summed in
+float32.
 
 A warp's result is 64 or 32 output channels at 32 pixels.  See gemm_block.py for what a block does; here rows of its shared memory lie 8
-numbers further apart, so that the 32 that a warp reads at once are in 32 banks.
+words further apart, so that the 32 that a warp reads at once are in 32 banks.  Images and weights of float16 stay so: a word holds two
+channels, and a step multiplies 16.
 
-Order of accumulation per output: from the bias; ``ky``; ``kx``; eight channels at a time, in the order of the hardware.
+Order of accumulation per output: from the bias; ``ky``; ``kx``; eight channels at a time, of float16 16, in the order of the hardware.
+Products of float16 are exact, but the hardware's sums of them are not rounded to nearest: precision "default" adds up float16 as all
+other types, by fused multiply-adds of float32.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
 
 from ..planning import cost as costs
-from ..planning.plans import Plan
+from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
 from .compile import Kernel
 from .finish import SUMS, VALUES
@@ -33,8 +40,9 @@ from .gemm_block import (
 from .target import LANES, Target
 
 CASES = (
-    "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "n2_ic16ih5_oc40k1_nhwc_hwio_fast", "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast",
-    "ic10ih7iw9_oc130k3_p1_nhwc_hwio_f16:f16:f16:f32_fast",
+    "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "ic37ih6iw7_oc20k3_p1_f16:f16:f32:f32_bias+relu_fast", "n2_ic16ih5_oc40k1_nhwc_hwio_fast",
+    "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast", "ic20ih7iw9_oc130k3_p1_nhwc_hwio_f16:f16:f16:f32_fast",
+    "n2_ic32ih5_oc40k1_p1_nhwc_hwio_f16:f16:f16:f32_fast", "ic10ih7iw9_oc33k3_p1_f16:f32:f32:f32_fast",
 )  # fmt: skip
 # 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
 TILES = (
@@ -66,14 +74,14 @@ class Warps(Block):
 
     def kept(self, value: Any) -> Any:
         """Rounded once, as it is brought to shared memory."""
-        return self.e.tf32(value)
+        return value if self.s.factor == "f16" else self.e.tf32(value)
 
     def multiply(self, buffer: Any, sums: list[Any]) -> list[Any]:
         """Add the products of the channels in a buffer."""
         m, n, channels = self.corner()
         base = self.e.shared() + buffer
         wei, src = base + m * self.size, base + (n + DEPTH * self.pitch_m) * self.size
-        return self.e.warp_products(wei, src, (self.pitch_m, self.pitch_n), (channels, WARP_PIXELS), sums)
+        return self.e.warp_products(self.s.factor or "tf32", wei, src, (self.pitch_m, self.pitch_n), (channels, WARP_PIXELS), sums)
 
     def places(self) -> tuple[list[Any], list[Any]]:
         """What the thread's sums stand for, as `warp_products` says."""
@@ -88,34 +96,40 @@ class Warps(Block):
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     """``dst[n, o, oy, ox] = finish(bias[o] + sum_{ky, kx, c} src[n, c, oy sh + ky dh - pt, ox sw + kx dw - pl] wei[o, c, ky, kx])``.
 
-    Weights lie as `pack_body` puts them; pixels and weights are rounded to 11 bits before they are multiplied.
+    Weights lie as `pack_body` puts them; pixels and weights are rounded to 11 bits, which float16 has, before they are multiplied.
     """
     Warps(e, s, at, v, x).run()
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """``precision="fast"``, sums in float32, tensor cores that multiply float32."""
+    """``precision="fast"``, sums in float32, tensor cores that multiply float32, and 16 channels of float16 at once."""
     if p.precision != "fast":
-        return "rounds pixels and weights to 11 bits, which only precision fast allows"
+        return "rounds pixels and weights to 11 bits, and sums not to nearest, which only precision fast allows"
     if t.cc < LEAST_CC:
         return f"needs compute capability {LEAST_CC[0]}.{LEAST_CC[1]}"
     return cannot_multiply(p, TILES)
 
 
+def factor(p: Problem) -> str:
+    """The type that is multiplied, where it is not that of sums, rounded."""
+    return "f16" if p.src == p.wei == "f16" and p.acc == "f32" else ""
+
+
 def cost(p: Problem, t: Target) -> float:
     """Multiplications in whole tiles."""
-    return costs.cuda_gemm_seconds(p, padded_products(p, best_tile(p, TILES)), t.bandwidth, t.fma * costs.CUDA_TENSOR_RATE)
+    products = padded_products(p, best_tile(p, TILES), factor(p))
+    return costs.cuda_gemm_seconds(p, products, t.bandwidth, t.fma * costs.CUDA_TENSOR_RATES[factor(p) or "tf32"])
 
 
 def most_kernels(t: Target) -> int:
-    """Of each type: tiles, in both layouts, and the kernels that pack for them."""
-    return 3 * len(TILES)
+    """Of each type: tiles, in the three ways that channels lie, and the kernels that pack for them."""
+    return 4 * len(TILES)
 
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
-    name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s)
+    name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s) + f"_of_{s.factor}" * bool(s.factor)
     return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks)  # fmt: skip
 
@@ -126,10 +140,26 @@ def kernels(t: Target) -> tuple[Kernel, ...]:
     for case in CASES if t.cc >= LEAST_CC else ():
         p = Problem.parse(case)
         tile = best_tile(p, TILES)
-        found += [kernel_of(spec_of(p, tile)), pack_kernel(p.wei, SUMS[p.acc], tile.bm)]
+        found += [kernel_of(spec_of(p, tile, None, factor(p))), pack_kernel(p.wei, factor(p) or SUMS[p.acc], tile.bm)]
     return tuple(dict.fromkeys(found))
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
-    """A plan whose weights are packed for one tile."""
-    return gemm_plan(p, "tensor", best_tile(p, TILES), kernel_of, cost(p, t), SPARE)
+    """A plan whose weights are packed for one tile.
+
+    Its preparation raises ValueError where the border's fill value is beyond float16, which is to be multiplied.
+    """
+    plan = gemm_plan(p, "tensor", best_tile(p, TILES), kernel_of, cost(p, t), SPARE, factor(p))
+    return replace(plan, prepare_launch=_checked(plan.prepare_launch)) if factor(p) and p.border == "constant" else plan
+
+
+def _checked(prepare: Any) -> Any:
+    """A plan's preparation, behind a look at the fill value."""
+
+    def checked(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
+        with np.errstate(over="ignore"):
+            if np.isfinite(fill) and not np.isfinite(np.float16(fill)):
+                raise ValueError(f"a fill value of {fill} is none of float16, which tensor cores multiply: use precision 'default'")
+        return cast("Launch", prepare(own, src, packed, dst, fill))
+
+    return checked

@@ -43,6 +43,7 @@ class Twin:
 
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
+        self._copies: list[tuple[int, int, int]] = []  # that have not arrived
 
     def number(self, kind: str, value: float) -> Any:
         return float(value) if kind[0] == "f" else int(value)
@@ -88,15 +89,23 @@ class Twin:
             bits = bits + np.uint32(1 << 12) & np.uint32(0xFFFFFFFF - (1 << 13) + 1)
         return float(bits.view(np.float32)[0])
 
-    def warp_products(self, a: int, b: int, pitches: tuple[int, int], extents: tuple[int, int], sums: list[float]) -> list[float]:
+    def half_bits(self, x: float) -> int:
+        with np.errstate(over="ignore"):
+            return int(np.array([x], np.float16).view(np.uint16)[0])
+
+    def warp_products(
+        self, factor: str, a: int, b: int, pitches: tuple[int, int], extents: tuple[int, int], sums: list[float]
+    ) -> list[float]:
         lane = self.thread("x") % 32
         rows = [16 * i + lane // 4 + half for i in range(extents[0] // 16) for half in (0, 8)]
         columns = [8 * j + lane % 4 * 2 + k for j in range(extents[1] // 8) for k in (0, 1)]
         sums = list(sums)
+        kind, count = ("f32", 1) if factor == "tf32" else ("f16", 2)
         for k in range(8):
-            left = [self.shared_load("f32", a + 4 * (k * pitches[0] + row), 1)[0] for row in rows]
-            right = [self.shared_load("f32", b + 4 * (k * pitches[1] + column), 1)[0] for column in columns]
-            sums = [total + x * y for total, (x, y) in zip(sums, itertools.product(left, right), strict=True)]
+            left = [self.shared_load(kind, a + 4 * (k * pitches[0] + row), count) for row in rows]
+            right = [self.shared_load(kind, b + 4 * (k * pitches[1] + column), count) for column in columns]
+            pairs = itertools.product(left, right)
+            sums = [total + sum(map(operator.mul, x, y)) for total, (x, y) in zip(sums, pairs, strict=True)]
         return sums
 
     def permute(self, a: Any, b: Any, selector: int) -> int:
@@ -133,6 +142,15 @@ class Twin:
 
     def load_own(self, stored: str, acc: str, address: int) -> Any:
         return self.load(stored, acc, address, 1)[0]
+
+    def copy(self, shared: int, address: int, size: int) -> None:
+        self._check(address, size)
+        self._copies.append((self._shared_place(shared, size), address, size))
+
+    def arrived(self) -> None:
+        for shared, address, size in self._copies:
+            ctypes.memmove(shared, address, size)
+        self._copies.clear()
 
     def words(self, address: int, count: int) -> list[int]:
         for first in range(0, count, 4):

@@ -1,4 +1,4 @@
-"""winograd_block: what a block of :mod:`fastconv.cuda.winograd` does: transforms, products, transforms of the sums."""
+"""winograd_block: what a block of :mod:`fastconv.cuda.winograd` does with squares of 2x2 results: transforms, products, transforms."""
 
 from __future__ import annotations
 
@@ -6,50 +6,72 @@ from typing import Any, NamedTuple
 
 from . import border
 from .finish import finished, store_row
-from .gemm_block import DEPTH
 from .simd import SIZES
 
 KIND, SIZE, VECTOR = "f32", 4, 4
-SQUARES, POINTS, THREADS = 32, 16, 256  # of a block
-OWN = 8  # squares of a thread
-PASS = 32  # output channels whose sums are in shared memory at once, at the end
-# elements of shared memory: rows of pixels lie apart so that 8 channels x 4 squares, and 32 squares, are in 32 banks; points so that the
-# two of a warp are in different ones
-PITCH, SPARE = SQUARES + 4, 16
-SRC_POINT = DEPTH * PITCH + SPARE
+SQUARES = 32  # of a block
+OWN = 8  # squares of a thread, of 2x2 results
+PITCH = SQUARES + 4  # of sums, elements of shared memory: 8 channels x 4 squares, and 32 squares, are in 32 banks
 
 
 class Tile(NamedTuple):
-    """``bm`` output channels of a block, a quarter of them of a thread; what it may take."""
+    """``bm`` output channels of a block, at squares of ``m x m`` results; how it works, and what it may take."""
 
+    m: int
     bm: int
+    depth: int  # input channels that are in shared memory at once, twice
+    threads: int
+    pitch: int  # elements of shared memory from the pixels of one channel to those of the next, of all squares
+    spare: int  # elements between points
+    part: int  # output channels whose sums are in shared memory at once, at the end
     registers: int
     blocks: int  # on a multiprocessor, at least
 
     @property
+    def points(self) -> int:
+        """Of a square."""
+        return (self.m + 2) ** 2
+
+    @property
     def step(self) -> int:
         """Weights of a step."""
-        return POINTS * DEPTH * self.bm
+        return self.points * self.depth * self.bm
 
     @property
     def wei_point(self) -> int:
         """Elements of shared memory from the weights of one point to those of the next."""
-        return DEPTH * self.bm + SPARE
+        return self.depth * self.bm + self.spare
+
+    @property
+    def src_point(self) -> int:
+        """The same of pixels."""
+        return self.depth * self.pitch + self.spare
 
     @property
     def buffer(self) -> int:
         """Bytes of a step's weights and pixels."""
-        return POINTS * (self.wei_point + SRC_POINT) * SIZE
+        return self.points * (self.wei_point + self.src_point) * SIZE
 
     @property
     def places(self) -> int:
         """Where in shared memory the places of pixels begin."""
-        return max(2 * self.buffer, POINTS * PASS * PITCH * SIZE)
+        return 2 * self.buffer
+
+    @property
+    def squares(self) -> int:
+        """Where in shared memory what else is known of squares begins."""
+        return self.places + SQUARES * 2 * (self.m + 2) * 8
+
+    @property
+    def raw(self) -> int:
+        """Where in shared memory pixels on their way begin."""
+        return self.squares + (SQUARES * 16 if self.m == 4 else 0)
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory."""
-        return self.places + SQUARES * 8 * 8
+        """Bytes of shared memory, for steps and for the sums at the end."""
+        on_their_way = self.points * SQUARES * self.depth * SIZE if self.m == 4 else 0
+        return max(self.raw + on_their_way, self.points * self.part * PITCH * SIZE)
 
 
 class Spec(NamedTuple):
@@ -94,10 +116,10 @@ def transformed(e: Any, along: Any, values: list[Any], extent: int) -> list[Any]
 class Block:
     """One thread's part of a block.
 
-    Shared memory holds two buffers, each ``[point][DEPTH][bm]`` weights and ``[point][DEPTH][PITCH]`` pixels, points ``wei_point``
-    and ``SRC_POINT`` apart; at the end ``[point][output channel][square]`` sums of 32 channels, with ``last``
-    ``[point][square][output channel]``.  Behind them lie the places of pixels, ``[half][square][4]``: eight registers through the
-    products would be spilled.
+    Shared memory holds two buffers, each ``[point][depth][bm]`` weights and ``[point][depth][pitch]`` pixels, points ``wei_point``
+    and ``src_point`` apart; at the end ``[point][output channel][square]`` sums of ``part`` channels, with ``last``
+    ``[point][square][output channel]``.  Behind them lie the places of pixels, ``[rows, columns in vectors][square][4]``: eight
+    registers through the products would be spilled.
     """
 
     def __init__(self, e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
@@ -110,26 +132,33 @@ class Block:
         self.t, block = e.anew(e.thread("x")), e.anew(e.block("y"))
         self.group, self.part = block // x.blocks, block % x.blocks
         self.first = e.anew(e.block("x")) * SQUARES
-        # what it multiplies: a point's vectors of output channels and of squares
+        self.find()
+
+    def find(self) -> None:
+        """What the thread multiplies: a point's vectors of output channels and of squares."""
         self.point, self.m, self.n = self.t // 16, self.t // 4 % 4, self.t % 4
 
     def fetched(self) -> tuple[Any, Any]:
         """The square and the channel of a step that the thread fetches; made where they are used, as `place` is."""
-        t = self.e.anew(self.t)
-        return (t // DEPTH, t % DEPTH) if self.s.last else (t % SQUARES, t // SQUARES)
+        t, depth = self.e.anew(self.t), self.s.tile.depth
+        return (t // depth, t % depth) if self.s.last else (t % SQUARES, t // SQUARES)
+
+    def kept(self, part: int) -> Any:
+        """Where four of the places of the thread's square are."""
+        return self.e.shared() + self.s.tile.places + (self.fetched()[0] + part * SQUARES) * (VECTOR * SIZES[self.kind])
+
+    @property
+    def kind(self) -> str:
+        """Of places."""
+        return "i64" if self.s.wide else "i32"
 
     def run(self) -> None:
         """Fetch ahead, multiply, transform, store."""
         e, x, tile = self.e, self.x, self.s.tile
         image, row, column = self.corner(self.fetched()[0])
         outside, *places = self.under(row, column)
-        kind = "i64" if self.s.wide else "i32"
-
-        def kept(half: int) -> Any:
-            return e.shared() + tile.places + (self.fetched()[0] + half * SQUARES) * (4 * SIZES[kind])
-
         for half in range(2):
-            e.shared_store(kind, kept(half), places[4 * half : 4 * half + 4])
+            e.shared_store(self.kind, self.kept(half), places[4 * half : 4 * half + 4])
         zero = e.i32(0)
         self.keep_pixels(zero, outside, self.pixels(image, places, zero))
         for half in range(2):
@@ -139,7 +168,7 @@ class Block:
         def step(n: Any, sums: list[Any]) -> list[Any]:
             # the last step fetches again what nothing reads; some of the products hide each fetch, whose registers the next takes
             following, now, other = e.least(n + 1, x.depths - 1), n % 2 * tile.buffer, (n + 1) % 2 * tile.buffer
-            places = [value for half in range(2) for value in e.shared_load(kind, kept(half), 4)]
+            places = [value for half in range(2) for value in e.shared_load(self.kind, self.kept(half), 4)]
             pixels = self.pixels(image, places, following)
             sums = self.multiply(now, range(4), sums)
             self.keep_pixels(other, outside, pixels)
@@ -150,9 +179,9 @@ class Block:
             e.barrier()
             return sums
 
-        each = PASS // 4 * OWN
+        each = tile.part // 4 * OWN
         sums = e.loop(x.depths, [e.number(KIND, 0)] * (tile.bm // 4 * OWN), step)
-        for first in range(0, tile.bm, PASS):
+        for first in range(0, tile.bm, tile.part):
             if first:
                 e.barrier()
             self.place()
@@ -160,10 +189,10 @@ class Block:
             e.barrier()
 
             def results(n: Any, nothing: list[Any], first: int = first) -> list[Any]:
-                self.results(first, self.t // 32 + n * (THREADS // 32), self.t % 32)
+                self.results(first, self.t // 32 + n * (tile.threads // 32), self.t % 32)
                 return nothing
 
-            e.loop(PASS * SQUARES // THREADS, [], results)
+            e.loop(tile.part * SQUARES // tile.threads, [], results)
 
     def corner(self, square: Any) -> tuple[Any, Any, Any]:
         """(address of its image's first channel, row, column) of a square's first pixel; the last square's beyond it."""
@@ -171,18 +200,19 @@ class Block:
         q = self.e.least(self.first + square, x.squares - 1)
         n, rest = q // x.plane, q % x.plane
         image = at.src + at.sn * n + at.sc * (self.group * x.icg)
-        return image, rest // x.columns * 2 - x.pt, rest % x.columns * 2 - x.pl
+        m = self.s.tile.m
+        return image, rest // x.columns * m - x.pt, rest % x.columns * m - x.pl
 
     def mapped(self, axis: str, index: Any) -> Any:
         """The row or column behind an index; -1 in the constant border."""
         return border.mapped(self.e, tuple(getattr(self.x, name) for name in _AXES[axis]), index)
 
     def under(self, row: Any, column: Any) -> list[Any]:
-        """[a bit for each row and column that is outside, places of the 4 rows and of the 4 columns] of a square's pixels."""
+        """[a bit for each row and column that is outside, places of the rows and of the columns] of a square's pixels."""
         e, at = self.e, self.at
         outside, places = e.i32(0), []
         for axis, first, stride in (("y", row, at.sy), ("x", column, at.sx)):
-            for n in range(4):
+            for n in range(self.s.tile.m + 2):
                 index = self.mapped(axis, first + n)
                 outside = outside | e.pick(index < 0, e.i32(1 << len(places)), e.i32(0))
                 place = stride * e.most(index, 0)
@@ -190,45 +220,51 @@ class Block:
         return [outside, *places]
 
     def pixels(self, image: Any, places: list[Any], step: Any) -> list[Any]:
-        """The 4x4 pixels of the thread's channel of a step; of the last channel beyond it, whose weights there are 0."""
-        e, x = self.e, self.x
-        plane = image + self.at.sc * e.least(step * DEPTH + self.fetched()[1], x.icg - 1)
-        return [e.load(KIND, KIND, plane + (row + column), 1)[0] for row in places[:4] for column in places[4:]]
+        """The pixels of the thread's square in its channel of a step; of the last channel beyond it, whose weights there are 0."""
+        e, x, extent = self.e, self.x, self.s.tile.m + 2
+        plane = image + self.at.sc * e.least(step * self.s.tile.depth + self.fetched()[1], x.icg - 1)
+        return [e.load(KIND, KIND, plane + (row + column), 1)[0] for row in places[:extent] for column in places[extent:]]
 
     def weights(self, step: Any, half: int) -> list[Any]:
         """The thread's vectors of half of a step's weights."""
         e, many = self.e, self.s.tile.step
         place = self.at.wei + (e.i64(e.block("y")) * self.x.depths + step) * (many * SIZE) + self.t * (VECTOR * SIZE)
-        vectors = range(half * many // 2, (half + 1) * many // 2, THREADS * VECTOR)
+        vectors = range(half * many // 2, (half + 1) * many // 2, self.s.tile.threads * VECTOR)
         return [value for first in vectors for value in e.load(KIND, KIND, place + first * SIZE, VECTOR)]
 
     def keep_pixels(self, buffer: Any, outside: Any, pixels: list[Any]) -> None:
         """Put pixels into shared memory, transformed."""
-        e = self.e
+        e, tile = self.e, self.s.tile
+        extent = tile.m + 2
         # no branch, behind which the assembler would put the loads: they would not be hidden by products
-        pixels = [e.pick((outside & (1 << n // 4 | 16 << n % 4)) > 0, self.v.fill, value) for n, value in enumerate(pixels)]
+        bits = [1 << n // extent | 1 << extent + n % extent for n in range(tile.points)]
+        pixels = [e.pick((outside & bit) > 0, self.v.fill, value) for bit, value in zip(bits, pixels, strict=True)]
         square, channel = self.fetched()
-        base = e.shared() + buffer + (channel * PITCH + square + POINTS * self.s.tile.wei_point) * SIZE
-        for point, value in enumerate(transformed(e, pixel_points, pixels, 4)):
-            e.shared_store(KIND, base + point * SRC_POINT * SIZE, [value])
+        base = e.shared() + buffer + (channel * tile.pitch + square + tile.points * tile.wei_point) * SIZE
+        for point, value in enumerate(self.pixel_points(pixels)):
+            e.shared_store(KIND, base + point * tile.src_point * SIZE, [value])
+
+    def pixel_points(self, pixels: list[Any]) -> list[Any]:
+        """Of a square's pixels."""
+        return transformed(self.e, pixel_points, pixels, 4)
 
     def keep_weights(self, buffer: Any, half: int, weights: list[Any]) -> None:
         """Put half of a step's weights into shared memory."""
         tile, t = self.s.tile, self.e.anew(self.t)
-        each = DEPTH * tile.bm // VECTOR  # vectors of a point
-        base = self.e.shared() + buffer + ((t // each + half * POINTS // 2) * tile.wei_point + t % each * VECTOR) * SIZE
+        each = tile.depth * tile.bm // VECTOR  # vectors of a point
+        base = self.e.shared() + buffer + ((t // each + half * tile.points // 2) * tile.wei_point + t % each * VECTOR) * SIZE
         for n in range(len(weights) // VECTOR):
-            self.e.shared_store(KIND, base + n * (THREADS // each) * tile.wei_point * SIZE, weights[n * VECTOR : (n + 1) * VECTOR])
+            self.e.shared_store(KIND, base + n * (tile.threads // each) * tile.wei_point * SIZE, weights[n * VECTOR : (n + 1) * VECTOR])
 
     def multiply(self, buffer: Any, channels: range, sums: list[Any]) -> list[Any]:
         """Add the products of some channels in a buffer."""
         e, tile, sums = self.e, self.s.tile, list(sums)
         wei = e.shared() + buffer + (self.point * tile.wei_point + self.m * VECTOR) * SIZE
-        src = e.shared() + buffer + (self.point * SRC_POINT + self.n * VECTOR + POINTS * tile.wei_point) * SIZE
+        src = e.shared() + buffer + (self.point * tile.src_point + self.n * VECTOR + tile.points * tile.wei_point) * SIZE
         for k in channels:
             a, b = (
                 [value for part in range(0, count, 16) for value in e.shared_load(KIND, base + (k * pitch + part) * SIZE, VECTOR)]
-                for base, pitch, count in ((wei, tile.bm, tile.bm), (src, PITCH, SQUARES))
+                for base, pitch, count in ((wei, tile.bm, tile.bm), (src, tile.pitch, SQUARES))
             )
             for i, weight in enumerate(a):
                 for j, pixel in enumerate(b):
@@ -251,7 +287,7 @@ class Block:
         e, at, v, x = self.e, self.at, self.v, self.x
         square, o = (line, lane) if self.s.last else (lane, line)
         base = e.shared() + (line * PITCH + lane) * SIZE
-        points = [e.shared_load(KIND, base + point * (32 * PITCH * SIZE), 1)[0] for point in range(POINTS)]
+        points = [e.shared_load(KIND, base + point * (32 * PITCH * SIZE), 1)[0] for point in range(16)]
         found = transformed(e, results_of_points, points, 4)
         zero = nothing = e.number(KIND, 0)
         for value in found:
@@ -288,7 +324,7 @@ class Block:
         """The 2x2 sums of a square and an output channel, by the formula: channel; ``ky``; ``kx``."""
         e, at, x, bm = self.e, self.at, self.x, self.s.tile.bm
         image, row, column = self.corner(square)
-        wei = at.wei + at.untransformed + e.i64(e.block("y")) * x.depths * (DEPTH * 9 * bm * SIZE) + o * SIZE
+        wei = at.wei + at.untransformed + e.i64(e.block("y")) * x.depths * (self.s.tile.depth * 9 * bm * SIZE) + o * SIZE
 
         def channel(c: Any, sums: list[Any]) -> list[Any]:
             def tap(k: Any, sums: list[Any]) -> list[Any]:
@@ -304,12 +340,3 @@ class Block:
             return e.loop(9, sums, tap)
 
         return e.loop(x.icg, [e.number(KIND, 0)] * 4, channel)
-
-
-def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
-    """``dst[n, o, oy, ox] = finish(bias[o] + sum_{c, ky, kx} src[n, c, oy + ky - pt, ox + kx - pl] wei[o, c, ky, kx])``.
-
-    Weights lie as `pack_body` puts them.  Squares of a block are those of the batch in the order ``(n, oy, ox)``, ``plane`` of an image,
-    ``columns`` of a row; beyond the last one the last is computed again and not stored, and so are results beyond the image.
-    """
-    Block(e, s, at, v, x).run()

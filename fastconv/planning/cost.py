@@ -121,7 +121,9 @@ CHILD_CALL_SECONDS = 3e-5
 MOST_BUFFER = 4 << 20  # bytes of a phase of a transposed convolution that is computed aside; of more images, some at a time
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 
-# CUDA, of nominal figures; not measured on a card yet
+# CUDA: guesses, all of them: nothing was measured on a card.  They are shares of what data sheets say (multiply-adds of float32 a second,
+# and bytes: T4 4.05e12 and 3.2e11, A100 9.75e12 and 1.56e12, H200 3.35e13 and 4.8e12), from counts of instructions in the machine code
+# and of the shared memory's accesses.  `python -m bench.gpu` shows what they should be.
 CUDA_LAUNCH_SECONDS = 3e-6
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
@@ -129,8 +131,12 @@ CUDA_CHANNELS_SHARE = 0.4
 CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
 CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
-CUDA_WINOGRAD_SHARE = 0.6  # of multiplications between transforms: 512 of 770 instructions
-CUDA_TENSOR_RATE = 2.0  # float32 on tensor cores, of the multiply-adds outside them
+CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
+CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
+# On tensor cores, of the float32 multiply-adds outside them.  Data sheets say 8 times as many of tf32 (A100; H200 7.4) and twice that of
+# float16; but 16 products of a warp, 1024 multiply-adds each of tf32, read 24 words of each lane, and a block keeps 8: 4 and 8 at most,
+# less what waits for pixels.
+CUDA_TENSOR_RATES = {"tf32": 2.0, "f16": 3.0}
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -343,6 +349,6 @@ def cuda_plain_seconds(p: Problem, fma: float) -> float:
     return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
 
 
-def cuda_gemm_seconds(p: Problem, products: int, bandwidth: float, rate: float) -> float:
+def cuda_gemm_seconds(p: Problem, products: float, bandwidth: float, rate: float) -> float:
     """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)

@@ -1,0 +1,53 @@
+"""Tensor cores: which problems, what is multiplied, and the instructions; what they compute is simulated with the other algorithms."""
+
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
+
+from fastconv.cuda import compile as compiler
+from fastconv.cuda import tensor
+from fastconv.cuda.target import SM75, SM80, SM90
+from fastconv.planning.planner import cheapest, plan_problem, short_name
+from fastconv.planning.problem import Problem
+
+LAYER = "ic64ih56_oc64k3_p1"
+HALVES = f"{LAYER}_nhwc_f16:f16:f16:f32"
+
+
+def test_only_fast_and_only_cards_that_have_them():
+    for text in (LAYER, HALVES):
+        p = Problem.parse(text)
+        assert "only precision fast" in tensor.reject(p, SM90)
+        assert short_name(cheapest(p, SM90)[1]) != "tensor"
+        p = p.replace(precision="fast")
+        assert tensor.reject(p, SM75) == "needs compute capability 8.0"
+        assert tensor.reject(p, SM80) is None
+        assert short_name(cheapest(p, SM80)[1]) == "tensor"
+
+
+TF32, F16 = "m16n8k8.row.col.f32.tf32.tf32", "m16n8k16.row.col.f32.f16.f16"
+
+
+@pytest.mark.parametrize(("text", "shape"), [(f"{LAYER}_fast", TF32), (f"{HALVES}_fast", F16), (f"{LAYER}_f16:f32:f32:f32_fast", TF32)])
+def test_what_is_multiplied(text, shape):
+    p = Problem.parse(text)
+    kernel = next(kernel for kernel in _kernels(p) if kernel.name == plan_problem(p, SM90, algorithm="tensor").kernel)
+    found = set(re.findall(r"mma\.sync\.aligned\.(\S+)\.f32 ", compiler.code(kernel, SM90.cc).ptx))
+    assert found == {shape}
+
+
+def _kernels(p):
+    tile = tensor.best_tile(p, tensor.TILES)
+    return [tensor.kernel_of(tensor.spec_of(p, tile, last, tensor.factor(p))) for last in range(3)]
+
+
+def test_a_fill_value_beyond_float16_is_refused():
+    plan = plan_problem(Problem.parse(f"{HALVES}_fast"), SM90, algorithm="tensor")
+    with pytest.raises(ValueError, match=r"a fill value of 70000\.0 is none of float16"):
+        plan.prepare(None, None, None, np.float32(7e4))
+    for fill in (0, 65504, np.inf, np.nan):
+        with pytest.raises(AttributeError):  # the value is let through, to a launch of no arrays
+            plan.prepare(None, None, None, fill)
