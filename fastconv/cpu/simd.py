@@ -108,14 +108,17 @@ class Emitter:
 
     def load_up_to(self, address: Any, count: Any) -> Any:
         """The first ``count`` elements, a value that may exceed ``lanes``, and 0 in the other lanes: only for what is read seldom."""
+        return self.load_or(address, count, ir.Constant(self.vector, None))
+
+    def load_or(self, address: Any, count: Any, other: Any) -> Any:
+        """The first ``count`` elements, a value that may exceed ``lanes`` or be negative, and lanes of ``other``."""
         numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         mask = self.builder.icmp_signed("<", numbers, self.of("i64").spread(count))
         pointer = self.vector.as_pointer()
         kind = ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector])
         name = f"llvm.masked.load.v{self.lanes}{self.kind}.p0"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        arguments = [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, ir.Constant(self.vector, None)]
-        return self.builder.call(function, arguments)
+        return self.builder.call(function, [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, other])
 
     def any(self, bits: Any) -> Any:
         """Whether some lane of a comparison holds."""

@@ -81,6 +81,12 @@ DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for ea
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
+SHALLOW_SHARE = 0.9
+SHALLOW_STORE_SECONDS = 1e-9  # per result vector: the start and the end of a tile
+SHALLOW_COPIED_TERMS = 4  # of a sum: as long as the copy of a result vector into place takes
+SHALLOW_ROW_SECONDS = 3e-9  # per row of a phase, and
+SHALLOW_VECTOR_SECONDS = 0.4e-9  # per vector of it
+SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
 WINOGRAD_SHARE = 0.97
 WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
 WINOGRAD_RESULT_SECONDS = 1.25e-9
@@ -241,6 +247,16 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
     return seconds + _moving_seconds(p)
+
+
+def shallow_seconds(p: Problem, lanes: int, mr: int, vectors: int, rows: int, pitch: int, in_place: bool) -> float:
+    """``vectors`` of each output channel, in whole blocks of ``mr``; ``rows`` of ``pitch`` pixels that are copied by phase."""
+    results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
+    terms = p.taps + (0 if in_place else SHALLOW_COPIED_TERMS)
+    sums = results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS)
+    alone = p.border != "constant" or p.sw > 2
+    row = pitch * SHALLOW_SCALAR_SECONDS if alone else _padded(pitch, lanes) / lanes * SHALLOW_VECTOR_SECONDS
+    return 2 * CALL_SECONDS + sums + rows * (SHALLOW_ROW_SECONDS + row) + _moving_seconds(p)
 
 
 def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int) -> float:

@@ -1,0 +1,332 @@
+"""shallow: few channels for each result, first layers and groups; pixels in lanes, a block of output channels broadcast over them.
+
+Wins where channels are too few, or groups too small, to fill the lanes: those of the image, of which several output channels share every
+vector that is loaded.  For each band of output rows the planes of a group are copied with their borders, rows and columns by phase, so
+that whatever the strides an output's neighbours read neighbours.  Rows of a tile's width are summed into place; narrower ones, with the
+columns between them, as one row, from which they are copied.
+Order of accumulation per output: channel, row of taps, column; it depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from .border import pixels_of, row_map, too_large
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .shallow_tile import copy_rows, place_rows, shallow_tile
+from .simd import KINDS
+from .stage import is_native, staged_launch
+from .target import Target
+from .threads import Job, Region
+from .tile import fitting
+from .values import finish_values
+
+CASES = ("ic3ih56_oc32k7_s2_p3_f32", "ic3ih32_oc20k3_p1_f32_bias+relu", "g8_ic32ih14_oc32k3_p1_f32", "g5_ic20ih9_oc40k3_s2_p1_f32",
+         "g2_ic6ih20_oc14k3_d2_p2_reflect_f64", "g4_ic12ih23_oc20k5_s3_p2_wrap_f64_bias")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``mr`` output channels x ``vecs`` vectors of pixels."""
+
+    registers: int  # of the target, at least
+    mr: int
+    vecs: int
+
+
+TILES = (
+    Tile(32, mr=8, vecs=3),  # 24 accumulators, 3 pixels, 1 weight of 32 registers
+    Tile(32, mr=8, vecs=2),
+    Tile(32, mr=4, vecs=6),
+    Tile(16, mr=4, vecs=3),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
+    Tile(16, mr=4, vecs=2),
+)
+
+MOST_DEPTH = 64  # channels of a group
+_BAND_BYTES = 96 << 10  # of a band's planes and sums: they stay in a second-level cache, and weights in the first
+
+# The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
+# each padded column that is copied alone.
+Head = namedtuple(
+    "Head",
+    "groups depth oc ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
+    "vectors constant pt ih edges block_bytes finish bias rowwise tight past aside_pitch out_vectors sn sc sy dn dc dy",
+)
+_TABLES_AT = 8 * len(Head._fields)
+
+
+def _factory(kind: str, lanes: int, mr: int, vecs: int, fma: int) -> Any:
+    """The band kernel: units of work are (image, group, band of rows).
+
+    Planes: ``[c][row % sh][column % sw][row // sh][column // sw]`` of the padded image.
+    Workspace: first addends, planes, sums of a block of output channels.
+    """
+    spec = (kind, lanes, mr, vecs, fma)
+    size = KINDS[kind][2]
+    width = lanes * vecs
+
+    def shallow(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Head)
+        offsets = at.extents + _TABLES_AT
+        row_map = offsets + e.terms * 8
+        edges = row_map + e.rows * 8
+        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
+        finish = e.finish * (at.values + size)
+        start = at.workspace + index * at.scratch
+        planes = start + 64 * size
+        aside = planes + (e.planes * e.plane * size + 63) // 64 * 64
+        plane, pitch = e.plane * size, e.pitch * size
+        for u in range(u0, u1):
+            rest, band = u // e.bands, u % e.bands
+            n, group = rest // e.groups, rest % e.groups
+            y0 = band * e.band_rows
+            rows = min(e.band_rows, e.oh - y0)
+            top = y0 * e.sh
+            for c in range(e.depth):
+                image = at.src + n * e.sn + (group * e.depth + c) * e.sc
+                for py in range(e.sh):
+                    to = planes + (c * e.sh + py) * e.sw * plane
+                    if e.constant:
+                        # the rows of this phase that are the image's: first .. last - 1
+                        first = min(max((e.pt - top - py + e.sh - 1) // e.sh, 0), e.phase_rows)
+                        last = min(max((e.ih - 1 + e.pt - top - py) // e.sh + 1, first), e.phase_rows)
+                        for px in range(e.sw):
+                            part = to + px * plane
+                            fill_row(kind, lanes, part, first * e.pitch + e.ahead, fill)
+                        if last > first:
+                            row = image + (top + py + first * e.sh - e.pt) * e.sy
+                            even, odd = to + first * pitch + e.even_at, to + first * pitch + e.odd_at
+                            if e.sw == 1:
+                                place_rows(kind, lanes, 1, even, pitch, odd, row, e.sh * e.sy, last - first, e.inside, e.vectors, fill)
+                            else:
+                                place_rows(kind, lanes, 2, even, pitch, odd, row, e.sh * e.sy, last - first, e.inside, e.vectors, fill)
+                        for px in range(e.sw):
+                            part = to + px * plane + last * pitch
+                            fill_row(kind, lanes, part, e.plane - last * e.pitch, fill)
+                    else:
+                        for r in range(e.phase_rows):
+                            row = peek("i64", row_map + min(top + r * e.sh + py, e.rows - 1) * 8)
+                            line = to + r * pitch
+                            if row < 0:
+                                for px in range(e.sw):
+                                    fill_row(kind, lanes, line + px * plane, e.pitch, fill)
+                            else:
+                                pixels_of(kind, line, image + row * e.sy, edges, e.edges, fill)
+                        for px in range(e.sw):
+                            done = e.phase_rows * e.pitch
+                            fill_row(kind, lanes, to + px * plane + done * size, e.plane - done, fill)
+            for b in range(e.blocks):
+                o = group * e.ocg + max(min(b * mr, e.ocg - mr), 0)
+                for j in range(mr):
+                    poke(kind, start + j * size, peek(kind, at.bias + (o + j) * size) if e.bias and j < e.ocg else zero)
+                wei = at.wei + (group * e.blocks + b) * e.block_bytes
+                result = at.dst + n * e.dn + o * e.dc + y0 * e.dy
+                if e.rowwise:
+                    for y in range(rows):
+                        line, to = planes + y * pitch, result + y * e.dy
+                        past = e.past and to % (lanes * size) == 0
+                        shallow_tile(spec, e.terms, offsets, line, wei, start, finish, to, e.dc, e.ow // width, past)
+                        x = (e.ow - width) * size
+                        shallow_tile(spec, e.terms, offsets, line + x, wei, start, finish, to + x, e.dc, min(e.ow % width, 1), past)
+                else:
+                    tiles = ((rows - 1) * e.pitch + e.ow + width - 1) // width
+                    shallow_tile(spec, e.terms, offsets, planes, wei, start, finish, aside, e.aside_pitch, tiles, 0)
+                    loose = max(rows - e.tight, 0)
+                    for j in range(min(mr, e.ocg)):
+                        to, line = result + j * e.dc, aside + j * e.aside_pitch
+                        # what a vector writes beyond its row is overwritten by the next ones
+                        copy_rows(kind, lanes, to, e.dy, line, pitch, loose, e.out_vectors)
+                        for y in range(loose, rows):
+                            copy(kind, lanes, to + y * e.dy, line + y * pitch, e.ow)
+
+    return shallow
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, float32 and float64 sums, few channels a group, several results of each."""
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64"):
+        return f"sums in f32 or f64, not {p.acc}"
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    if p.ic // p.g > MOST_DEPTH:
+        return f"is for groups of at most {MOST_DEPTH} channels, not {p.ic // p.g}"
+    if p.oc == p.g:
+        return "is for several results of each channel"
+    return too_large(p, _layout(p, t, tile_of(p, t), 1)[-1])
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Vectors of whole tiles, and the copies of the planes and of rows narrower than a tile."""
+    return _seconds(p, t, tile_of(p, t)) + costs.staged_seconds(p)
+
+
+def most_kernels(t: Target) -> int:
+    return len(fitting(TILES, t))
+
+
+def tile_of(p: Problem, t: Target) -> Tile:
+    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
+    return min(fitting(TILES, t), key=lambda tile: _seconds(p, t, tile))
+
+
+def _seconds(p: Problem, t: Target, tile: Tile) -> float:
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    return min(_cut_seconds(p, tile, lanes, rows) for rows in _band_choices(p, t, tile))
+
+
+def _cut_seconds(p: Problem, tile: Tile, lanes: int, band_rows: int) -> float:
+    """Of bands of so many rows."""
+    vectors = _vectors(p, tile, lanes, band_rows)
+    bands = -(-p.oh // band_rows)
+    pitch, phase_rows = _plane(p, band_rows)
+    sh, sw = p.strides
+    rows = p.n * p.ic * bands * phase_rows * sh * sw
+    return costs.shallow_seconds(p, lanes, tile.mr, vectors, rows, pitch, _rowwise(p, tile, lanes))
+
+
+def _vectors(p: Problem, tile: Tile, lanes: int, band_rows: int) -> int:
+    """Of all bands of one output channel."""
+    width, full, rest = tile.vecs * lanes, p.oh // band_rows, p.oh % band_rows
+    if _rowwise(p, tile, lanes):
+        return p.oh * -(-p.ow // width) * tile.vecs
+    pitch, _ = _plane(p, band_rows)
+    tiles = full * -(-((band_rows - 1) * pitch + p.ow) // width) + (-(-((rest - 1) * pitch + p.ow) // width) if rest else 0)
+    return tiles * tile.vecs
+
+
+def _rowwise(p: Problem, tile: Tile, lanes: int) -> bool:
+    """Whether tiles are summed into place: in rows of at least a tile, of which they cover no more than the columns between rows cost."""
+    width = tile.vecs * lanes
+    if p.ow < width or p.oc // p.g < tile.mr:
+        return False
+    pitch, _ = _plane(p, 1)
+    return -(-p.ow // width) * width <= pitch * (1 + costs.SHALLOW_COPIED_TERMS / p.taps)
+
+
+def _steps(p: Problem) -> tuple[int, int, int, int]:
+    """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
+    return (*p.strides, (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1))
+
+
+def _columns(p: Problem) -> int:
+    """Columns of the padded image that are read."""
+    _, sw, _, dw = _steps(p)
+    return (p.ow - 1) * sw + (p.kw - 1) * dw + 1
+
+
+def _plane(p: Problem, band_rows: int) -> tuple[int, int]:
+    """Columns and rows of one phase."""
+    sh, sw, dh, _ = _steps(p)
+    return -(-_columns(p) // sw), -(-((band_rows - 1) * sh + (p.kh - 1) * dh + 1) // sh)
+
+
+def _band_bytes(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int) -> tuple[int, int, int]:
+    """Elements of a plane, bytes between sums of two output channels, bytes of all."""
+    sh, sw, _, _ = _steps(p)
+    pitch, phase_rows = _plane(p, band_rows)
+    width = tile.vecs * lanes
+    plane = phase_rows * pitch + width + lanes + p.pl // sw + 1
+    aside = 0 if _rowwise(p, tile, lanes) else -(-((band_rows - 1) * pitch + p.ow) // width) * width * size
+    return plane, aside, plane * sh * sw * (p.ic // p.g) * size + aside * tile.mr
+
+
+def _band_choices(p: Problem, t: Target, tile: Tile) -> list[int]:
+    """Rows that bands may have: as few bands as the cache allows, and up to three more."""
+    size = DTYPES[p.acc].itemsize
+    lanes = t.lanes(size)
+    least = max(-(-_band_bytes(p, tile, lanes, size, p.oh)[2] // _BAND_BYTES), 1)
+    return sorted({-(-p.oh // min(bands, p.oh)) for bands in range(least, least + 4)}, reverse=True)
+
+
+def _band_rows(p: Problem, t: Target, tile: Tile, threads: int) -> int:
+    """The rows of the cheapest bands; fewer where threads would have less than four units each."""
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    rows = min(_band_choices(p, t, tile), key=lambda rows: _cut_seconds(p, tile, lanes, rows))
+    units = max(p.n, 1) * p.g * -(-p.oh // rows)
+    seconds = _cut_seconds(p, tile, lanes, rows) / units
+    more = max(-(-4 * threads // units) if threads > 1 else 1, ceil(seconds / costs.UNIT_SECONDS))  # a unit is not interrupted
+    return -(-p.oh // min(-(-p.oh // rows) * more, p.oh))
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
+    """A plan whose weights are packed as ``[g][block][c][ky][kx][mr]``."""
+    kind, size = p.acc, KINDS[p.acc][2]
+    lanes, tile = t.lanes(size), tile or tile_of(p, t)
+    spec = (kind, lanes, tile.mr, tile.vecs, int(t.fma))
+    name = f"shallow_{kind}_{tile.mr}x{tile.vecs}_{lanes}"
+    region = Region(name, _factory, spec, kind)
+    head, tables, scratch = _layout(p, t, tile, threads)
+    seconds = _seconds(p, t, tile)
+
+    def again(band: Problem, t: Target, plan: Any, threads: int) -> Plan:
+        # the bands' weights are these: another tile would want them packed otherwise
+        return build(band, t, plan, threads, tile)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not (is_native(src, p.acc) and is_native(dst, p.acc)):
+            return staged_launch(p, own.threads, again, t, src, packed, dst, fill)
+        (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
+        dense = dy == p.ow * size
+        past = head.past and dc % (lanes * size) == dy % (lanes * size) == 0
+        e = head._replace(tight=head.tight if dense else p.oh, past=int(past), sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array(e, np.int64), *tables])
+        return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, seconds, src, packed, dst)
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return _pack(p, wei, tile.mr)
+
+    return Plan(problem=p, algorithm="shallow", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _firsts(ocg: int, mr: int) -> np.ndarray:
+    """The first output channel of each block; the last block overlaps the one before."""
+    return np.maximum(np.minimum(np.arange(-(-ocg // mr)) * mr, ocg - mr), 0)
+
+
+def _pack(p: Problem, wei: np.ndarray, mr: int) -> np.ndarray:
+    """``[g][block][c][ky][kx][mr]`` as ``(1, 1, 1, n)``; zeros where a group has fewer output channels than a block."""
+    ocg = p.oc // p.g
+    filters = wei.reshape(p.g, ocg, p.taps)
+    firsts = _firsts(ocg, mr)
+    packed = np.zeros((p.g, len(firsts), p.taps, mr), DTYPES[p.acc])
+    for b, first in enumerate(firsts):
+        packed[:, b, :, : min(mr, ocg)] = filters[:, first : first + mr].transpose(0, 2, 1)
+    return packed.reshape(1, 1, 1, -1)
+
+
+def _layout(p: Problem, t: Target, tile: Tile, threads: int) -> tuple[Head, list[np.ndarray], int]:
+    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
+    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
+    lanes, depth, ocg = t.lanes(size), p.ic // p.g, p.oc // p.g
+    band_rows = _band_rows(p, t, tile, threads)
+    pitch, phase_rows = _plane(p, band_rows)
+    plane, aside_pitch, scratch = _band_bytes(p, tile, lanes, size, band_rows)
+    c, ky, kx = (index.reshape(-1) for index in np.indices((depth, p.kh, p.kw)))
+    ky, kx = ky * dh, kx * dw
+    offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
+    columns = np.arange(_columns(p))
+    edges = np.stack([(columns % sw * plane + columns // sw) * size, border_indices(-p.pl, len(columns), 1, p.iw, p.border)], 1)
+    rows = row_map(p)
+    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    head = Head(
+        groups=p.g, depth=depth, oc=p.oc, ocg=ocg, blocks=len(_firsts(ocg, tile.mr)), bands=-(-p.oh // band_rows), band_rows=band_rows,
+        oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=phase_rows, pitch=pitch, plane=plane,
+        planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=(p.pl % sw * plane + p.pl // sw) * size,
+        odd_at=((p.pl + 1) % sw * plane + (p.pl + 1) // sw) * size, inside=min(p.iw, _columns(p) - p.pl), vectors=-(-pitch // lanes), constant=int(p.border == "constant" and sw <= 2),
+        pt=p.pt, ih=p.ih, edges=len(edges), block_bytes=p.taps * tile.mr * size, finish=int(activation is not None), bias=int(has_bias),
+        rowwise=int(_rowwise(p, tile, lanes)), tight=-(-(lanes - 1) // p.ow), past=0, aside_pitch=aside_pitch,
+        out_vectors=-(-p.ow // lanes), sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+    )  # fmt: skip
+    return head, [offsets, rows, edges.reshape(-1)], -(-(scratch + 64 * size + 128) // 64) * 64

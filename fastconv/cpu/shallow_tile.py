@@ -1,0 +1,133 @@
+"""shallow_tile: the register tile of `shallow`, pixels in lanes, output channels broadcast; rows put into planes by phase, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import KINDS, Emitter, literal
+
+
+@intrinsic(prefer_literal=True)
+def shallow_tile(
+    typing_context: Any, spec: Any, terms: Any, offsets: Any, pixels: Any, wei: Any, start: Any, finish: Any, dst: Any, dc: Any,
+    count: Any, past: Any,
+) -> Any:  # fmt: skip
+    """``count`` tiles side by side, each ``mr`` output channels x ``vecs`` vectors of pixels.
+
+    ``dst[o, x] = start[o] + sum_k pixels[offsets[k] + x] * wei[k, o]``
+
+    ``spec = (kind, lanes, mr, vecs, fma)``.  ``offsets`` is the address of a table of ``terms`` bytes into the planes, ``wei`` is packed
+    as ``[k][mr]``, ``start`` the address of ``[mr]`` first addends, ``finish`` that of ``[slope, low, high]`` or 0; ``dc`` are bytes
+    between output channels of the result.  Stored past the caches where ``past`` is not 0: ``dst`` and ``dc`` are then multiples of a
+    vector's bytes.  Order of accumulation: k.  No tails, no borders: the driver sees to both.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, lanes, mr, vecs, fma = chosen
+        terms, offsets, pixels, wei, start, finish, dst, dc, count, past = arguments[1:]
+        emit = Emitter(builder, kind, lanes, bool(fma))
+        place, to = emit.variable(pixels), emit.variable(dst)
+        with emit.loop(count):
+            acc = []
+            for o in range(mr):
+                first = emit.splat(emit.offset(start, o * emit.itemsize))
+                acc.append([emit.variable(first) for _ in range(vecs)])
+            entry, weights, here = emit.variable(offsets), emit.variable(wei), emit.get(place)
+            with emit.loop(terms):
+                at, w = emit.offset(here, emit.load_integer(emit.get(entry))), emit.get(weights)
+                vectors = [emit.load(emit.offset(at, v * emit.width)) for v in range(vecs)]
+                for o in range(mr):
+                    tap = emit.splat(emit.offset(w, o * emit.itemsize))
+                    for v in range(vecs):
+                        emit.set(acc[o][v], emit.multiply_add(vectors[v], tap, emit.get(acc[o][v])))
+                emit.set(entry, emit.offset(emit.get(entry), 8))
+                emit.set(weights, emit.offset(w, mr * emit.itemsize))
+            sums = [[emit.get(part) for part in parts] for parts in acc]
+
+            def store(values: Any, put: Any) -> None:
+                line = emit.get(to)
+                for parts in values:
+                    for v, value in enumerate(parts):
+                        put(emit.offset(line, v * emit.width), value)
+                    line = emit.offset(line, dc)
+
+            with emit.either(finish) as (activated, plain):
+                with activated:
+                    limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
+                    store([[emit.activate(value, *limits) for value in parts] for parts in sums], emit.store)
+                with plain, emit.either(past) as (beyond, near):
+                    with beyond:
+                        store(sums, emit.store_past)
+                    with near:
+                        store(sums, emit.store)
+            emit.set(place, emit.offset(here, vecs * emit.width))
+            emit.set(to, emit.offset(emit.get(to), vecs * emit.width))
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 10), codegen
+
+
+@intrinsic(prefer_literal=True)
+def place_rows(
+    typing_context: Any, kind: Any, lanes: Any, step: Any, dst: Any, pitch: Any, odd: Any, src: Any, down: Any, rows: Any, count: Any,
+    vectors: Any, fill: Any,
+) -> Any:  # fmt: skip
+    """``rows`` rows of ``count`` pixels, ``down`` bytes apart, to rows ``pitch`` bytes apart; ``fill`` behind them.
+
+    ``vectors`` whole vectors of each row are written; what they hold beyond the row's end is overwritten by the next.  For ``step`` 2
+    these are the even pixels, to ``dst``, and the odd ones, to ``odd``.  No pixel beyond ``count`` is read.
+    """
+    name, width, apart = literal(kind), literal(lanes), literal(step)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, pitch, odd, src, down, rows, count, vectors, fill = arguments[3:]
+        emit = Emitter(builder, name, width, False)
+        other = emit.spread(fill)
+        lines = [emit.variable(dst), emit.variable(odd)][:apart]
+        line = emit.variable(src)
+        with emit.loop(rows):
+            at, left = emit.variable(emit.get(line)), emit.variable(count)
+            places = [emit.variable(emit.get(place)) for place in lines]
+            with emit.loop(vectors):
+                parts = []
+                for n in range(apart):
+                    parts.append(emit.load_or(emit.offset(emit.get(at), n * emit.width), emit.offset(emit.get(left), -n * width), other))
+                if apart == 2:
+                    parts = [emit.even(*parts), emit.odd(*parts)]
+                for place, part in zip(places, parts, strict=True):
+                    emit.store(emit.get(place), part)
+                    emit.set(place, emit.offset(emit.get(place), emit.width))
+                emit.set(at, emit.offset(emit.get(at), apart * emit.width))
+                emit.set(left, emit.offset(emit.get(left), -apart * width))
+            for place in lines:
+                emit.set(place, emit.offset(emit.get(place), pitch))
+            emit.set(line, emit.offset(emit.get(line), down))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, step, *[types.int64] * 8, KINDS[name][1]), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_rows(typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, src: Any, down: Any, rows: Any, vectors: Any) -> Any:
+    """``rows`` rows of ``vectors`` whole vectors each, ``down`` bytes apart, to rows ``pitch`` bytes apart."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, pitch, src, down, rows, vectors = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        to, line = emit.variable(dst), emit.variable(src)
+        with emit.loop(rows):
+            place, at = emit.variable(emit.get(to)), emit.variable(emit.get(line))
+            with emit.loop(vectors):
+                emit.store(emit.get(place), emit.load(emit.get(at)))
+                emit.set(place, emit.offset(emit.get(place), emit.width))
+                emit.set(at, emit.offset(emit.get(at), emit.width))
+            emit.set(to, emit.offset(emit.get(to), pitch))
+            emit.set(line, emit.offset(emit.get(line), down))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 6), codegen
