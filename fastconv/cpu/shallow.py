@@ -20,7 +20,7 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
 from .border import pixels_of, row_map, too_large
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_tile import copy_rows, place_rows, shallow_tile
+from .shallow_tile import copy_rows, fill_vectors, place_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -33,22 +33,22 @@ CASES = ("ic3ih56_oc32k7_s2_p3_f32", "ic3ih32_oc20k3_p1_f32_bias+relu", "g8_ic32
 
 
 class Tile(NamedTuple):
-    """``mr`` output channels x ``vecs`` vectors of pixels."""
+    """``mr`` output channels x ``vecs`` vectors of pixels; ``tail`` of them at the end of a row."""
 
     registers: int  # of the target, at least
     mr: int
     vecs: int
+    tail: int
 
 
 TILES = (
-    Tile(32, mr=8, vecs=3),  # 24 accumulators, 3 pixels, 1 weight of 32 registers
-    Tile(32, mr=8, vecs=2),
-    Tile(32, mr=4, vecs=6),
-    Tile(16, mr=4, vecs=3),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
-    Tile(16, mr=4, vecs=2),
+    Tile(32, mr=8, vecs=3, tail=1),  # 24 accumulators, 3 pixels, 1 weight of 32 registers
+    Tile(32, mr=4, vecs=6, tail=2),
+    Tile(16, mr=4, vecs=3, tail=1),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
 )
 
 MOST_DEPTH = 64  # channels of a group
+_MOST_SOON = 128  # bytes
 _BAND_BYTES = 96 << 10  # of a band's planes and sums: they stay in a second-level cache, and weights in the first
 
 # The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
@@ -56,18 +56,18 @@ _BAND_BYTES = 96 << 10  # of a band's planes and sums: they stay in a second-lev
 Head = namedtuple(
     "Head",
     "groups depth oc ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
-    "vectors constant pt ih edges block_bytes finish bias rowwise tight past aside_pitch out_vectors sn sc sy dn dc dy",
+    "vectors constant pt ih edges block_bytes finish bias rowwise tight past share soon aside_pitch out_vectors sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, mr: int, vecs: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, mr: int, vecs: int, tail: int, fma: int) -> Any:
     """The band kernel: units of work are (image, group, band of rows).
 
     Planes: ``[c][row % sh][column % sw][row // sh][column // sw]`` of the padded image.
     Workspace: first addends, planes, sums of a block of output channels.
     """
-    spec = (kind, lanes, mr, vecs, fma)
+    spec, last_spec = (kind, lanes, mr, vecs, fma), (kind, lanes, mr, tail, fma)
     size = KINDS[kind][2]
     width = lanes * vecs
 
@@ -84,6 +84,7 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, fma: int) -> Any:
         planes = start + 64 * size
         aside = planes + (e.planes * e.plane * size + 63) // 64 * 64
         plane, pitch = e.plane * size, e.pitch * size
+        dc = e.dc if e.rowwise else e.aside_pitch
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             n, group = rest // e.groups, rest % e.groups
@@ -99,8 +100,7 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, fma: int) -> Any:
                         first = min(max((e.pt - top - py + e.sh - 1) // e.sh, 0), e.phase_rows)
                         last = min(max((e.ih - 1 + e.pt - top - py) // e.sh + 1, first), e.phase_rows)
                         for px in range(e.sw):
-                            part = to + px * plane
-                            fill_row(kind, lanes, part, first * e.pitch + e.ahead, fill)
+                            fill_vectors(kind, lanes, to + px * plane, (first * e.pitch + e.ahead + lanes - 1) // lanes, fill)
                         if last > first:
                             row = image + (top + py + first * e.sh - e.pt) * e.sy
                             even, odd = to + first * pitch + e.even_at, to + first * pitch + e.odd_at
@@ -109,8 +109,7 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, fma: int) -> Any:
                             else:
                                 place_rows(kind, lanes, 2, even, pitch, odd, row, e.sh * e.sy, last - first, e.inside, e.vectors, fill)
                         for px in range(e.sw):
-                            part = to + px * plane + last * pitch
-                            fill_row(kind, lanes, part, e.plane - last * e.pitch, fill)
+                            fill_vectors(kind, lanes, to + px * plane + last * pitch, (e.plane - last * e.pitch) // lanes, fill)
                     else:
                         for r in range(e.phase_rows):
                             row = peek("i64", row_map + min(top + r * e.sh + py, e.rows - 1) * 8)
@@ -123,22 +122,26 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, fma: int) -> Any:
                         for px in range(e.sw):
                             done = e.phase_rows * e.pitch
                             fill_row(kind, lanes, to + px * plane + done * size, e.plane - done, fill)
+            # the image of the next unit of work, where that is another group's, comes while this one is summed
+            soon = at.src + n * e.sn + (group + 1) * e.depth * e.sc + band * e.share
+            step = e.soon if group + 1 < e.groups else 0
             for b in range(e.blocks):
                 o = group * e.ocg + max(min(b * mr, e.ocg - mr), 0)
                 for j in range(mr):
                     poke(kind, start + j * size, peek(kind, at.bias + (o + j) * size) if e.bias and j < e.ocg else zero)
                 wei = at.wei + (group * e.blocks + b) * e.block_bytes
                 result = at.dst + n * e.dn + o * e.dc + y0 * e.dy
-                if e.rowwise:
-                    for y in range(rows):
-                        line, to = planes + y * pitch, result + y * e.dy
-                        past = e.past and to % (lanes * size) == 0
-                        shallow_tile(spec, e.terms, offsets, line, wei, start, finish, to, e.dc, e.ow // width, past)
-                        x = (e.ow - width) * size
-                        shallow_tile(spec, e.terms, offsets, line + x, wei, start, finish, to + x, e.dc, min(e.ow % width, 1), past)
-                else:
-                    tiles = ((rows - 1) * e.pitch + e.ow + width - 1) // width
-                    shallow_tile(spec, e.terms, offsets, planes, wei, start, finish, aside, e.aside_pitch, tiles, 0)
+                length = e.ow if e.rowwise else (rows - 1) * e.pitch + e.ow
+                for y in range(rows if e.rowwise else 1):
+                    line, to = planes + y * pitch, result + y * e.dy if e.rowwise else aside
+                    past = e.past and to % (lanes * size) == 0
+                    tiles = length // width
+                    shallow_tile(spec, e.terms, offsets, line, wei, start, finish, to, dc, tiles, past, soon, step)
+                    soon += step * tiles * e.terms
+                    for x in range(tiles * width, length, lanes * tail):
+                        at_x = (min(x, length - lanes * tail) if e.rowwise else x) * size
+                        shallow_tile(last_spec, e.terms, offsets, line + at_x, wei, start, finish, to + at_x, dc, 1, past, 0, 0)
+                if not e.rowwise:
                     loose = max(rows - e.tight, 0)
                     for j in range(min(mr, e.ocg)):
                         to, line = result + j * e.dc, aside + j * e.aside_pitch
@@ -197,21 +200,22 @@ def _cut_seconds(p: Problem, tile: Tile, lanes: int, band_rows: int) -> float:
 
 def _vectors(p: Problem, tile: Tile, lanes: int, band_rows: int) -> int:
     """Of all bands of one output channel."""
-    width, full, rest = tile.vecs * lanes, p.oh // band_rows, p.oh % band_rows
+    part = tile.tail * lanes
     if _rowwise(p, tile, lanes):
-        return p.oh * -(-p.ow // width) * tile.vecs
+        return p.oh * -(-p.ow // part) * tile.tail
     pitch, _ = _plane(p, band_rows)
-    tiles = full * -(-((band_rows - 1) * pitch + p.ow) // width) + (-(-((rest - 1) * pitch + p.ow) // width) if rest else 0)
-    return tiles * tile.vecs
+    full, rest = p.oh // band_rows, p.oh % band_rows
+    bands = [band_rows] * full + [rest] * (rest > 0)
+    return sum(-(-((rows - 1) * pitch + p.ow) // part) for rows in bands) * tile.tail
 
 
 def _rowwise(p: Problem, tile: Tile, lanes: int) -> bool:
-    """Whether tiles are summed into place: in rows of at least a tile, of which they cover no more than the columns between rows cost."""
-    width = tile.vecs * lanes
-    if p.ow < width or p.oc // p.g < tile.mr:
+    """Whether tiles are summed into place: their last ones cover no more than the columns between rows, and the copy, cost."""
+    part = tile.tail * lanes
+    if p.ow < part or p.oc // p.g < tile.mr:
         return False
     pitch, _ = _plane(p, 1)
-    return -(-p.ow // width) * width <= pitch * (1 + costs.SHALLOW_COPIED_TERMS / p.taps)
+    return -(-p.ow // part) * part <= pitch * (1 + costs.SHALLOW_COPIED_TERMS / p.taps)
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -236,8 +240,8 @@ def _band_bytes(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int) -
     sh, sw, _, _ = _steps(p)
     pitch, phase_rows = _plane(p, band_rows)
     width = tile.vecs * lanes
-    plane = phase_rows * pitch + width + lanes + p.pl // sw + 1
-    aside = 0 if _rowwise(p, tile, lanes) else -(-((band_rows - 1) * pitch + p.ow) // width) * width * size
+    plane = phase_rows * pitch + width + 2 * lanes + p.pl // sw + 1
+    aside = 0 if _rowwise(p, tile, lanes) else ((band_rows - 1) * pitch + p.ow + width) // lanes * lanes * size
     return plane, aside, plane * sh * sw * (p.ic // p.g) * size + aside * tile.mr
 
 
@@ -263,7 +267,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     """A plan whose weights are packed as ``[g][block][c][ky][kx][mr]``."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), tile or tile_of(p, t)
-    spec = (kind, lanes, tile.mr, tile.vecs, int(t.fma))
+    spec = (kind, lanes, tile.mr, tile.vecs, tile.tail, int(t.fma))
     name = f"shallow_{kind}_{tile.mr}x{tile.vecs}_{lanes}"
     region = Region(name, _factory, spec, kind)
     head, tables, scratch = _layout(p, t, tile, threads)
@@ -279,7 +283,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         dense = dy == p.ow * size
         past = head.past and dc % (lanes * size) == dy % (lanes * size) == 0
-        e = head._replace(tight=head.tight if dense else p.oh, past=int(past), sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+        share = head.depth * sc // head.bands if p.g > 1 and p.iw * size == sy and p.ih * sy == sc else 0
+        e = head._replace(tight=head.tight if dense else p.oh, past=int(past), share=share,
+                          soon=min(-(-share // _terms(head, tile.vecs * lanes)), _MOST_SOON), sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), *tables])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, seconds, src, packed, dst)
 
@@ -288,6 +294,12 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
 
     return Plan(problem=p, algorithm="shallow", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _terms(e: Head, width: int) -> int:
+    """How many terms the whole tiles of a band add up, each for a line of the next image that is asked for."""
+    tiles = e.band_rows * (e.ow // width) if e.rowwise else ((e.band_rows - 1) * e.pitch + e.ow) // width
+    return max(e.blocks * tiles * e.terms, 1)
 
 
 def _firsts(ocg: int, mr: int) -> np.ndarray:
@@ -318,15 +330,15 @@ def _layout(p: Problem, t: Target, tile: Tile, threads: int) -> tuple[Head, list
     offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
     columns = np.arange(_columns(p))
     edges = np.stack([(columns % sw * plane + columns // sw) * size, border_indices(-p.pl, len(columns), 1, p.iw, p.border)], 1)
-    rows = row_map(p)
+    rows, inside = row_map(p), max(min(p.iw, _columns(p) - p.pl), 0)
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     head = Head(
         groups=p.g, depth=depth, oc=p.oc, ocg=ocg, blocks=len(_firsts(ocg, tile.mr)), bands=-(-p.oh // band_rows), band_rows=band_rows,
         oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=phase_rows, pitch=pitch, plane=plane,
         planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=(p.pl % sw * plane + p.pl // sw) * size,
-        odd_at=((p.pl + 1) % sw * plane + (p.pl + 1) // sw) * size, inside=min(p.iw, _columns(p) - p.pl), vectors=-(-pitch // lanes), constant=int(p.border == "constant" and sw <= 2),
+        odd_at=((p.pl + 1) % sw * plane + (p.pl + 1) // sw) * size, inside=inside, vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(p.border == "constant" and sw <= 2),
         pt=p.pt, ih=p.ih, edges=len(edges), block_bytes=p.taps * tile.mr * size, finish=int(activation is not None), bias=int(has_bias),
-        rowwise=int(_rowwise(p, tile, lanes)), tight=-(-(lanes - 1) // p.ow), past=0, aside_pitch=aside_pitch,
+        rowwise=int(_rowwise(p, tile, lanes)), tight=-(-(lanes - 1) // p.ow), past=0, share=0, soon=0, aside_pitch=aside_pitch,
         out_vectors=-(-p.ow // lanes), sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     return head, [offsets, rows, edges.reshape(-1)], -(-(scratch + 64 * size + 128) // 64) * 64

@@ -7,13 +7,13 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import KINDS, Emitter, literal
+from .simd import KINDS, Emitter, literal, outlined
 
 
 @intrinsic(prefer_literal=True)
 def shallow_tile(
     typing_context: Any, spec: Any, terms: Any, offsets: Any, pixels: Any, wei: Any, start: Any, finish: Any, dst: Any, dc: Any,
-    count: Any, past: Any,
+    count: Any, past: Any, soon: Any, step: Any,
 ) -> Any:  # fmt: skip
     """``count`` tiles side by side, each ``mr`` output channels x ``vecs`` vectors of pixels.
 
@@ -22,15 +22,15 @@ def shallow_tile(
     ``spec = (kind, lanes, mr, vecs, fma)``.  ``offsets`` is the address of a table of ``terms`` bytes into the planes, ``wei`` is packed
     as ``[k][mr]``, ``start`` the address of ``[mr]`` first addends, ``finish`` that of ``[slope, low, high]`` or 0; ``dc`` are bytes
     between output channels of the result.  Stored past the caches where ``past`` is not 0: ``dst`` and ``dc`` are then multiples of a
-    vector's bytes.  Order of accumulation: k.  No tails, no borders: the driver sees to both.
+    vector's bytes.  The cache lines at ``soon``, ``step`` bytes further with each term, are asked for.  Order of accumulation: k.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind, lanes, mr, vecs, fma = chosen
-        terms, offsets, pixels, wei, start, finish, dst, dc, count, past = arguments[1:]
+        terms, offsets, pixels, wei, start, finish, dst, dc, count, past, soon, step = arguments[1:]
         emit = Emitter(builder, kind, lanes, bool(fma))
-        place, to = emit.variable(pixels), emit.variable(dst)
+        place, to, later = emit.variable(pixels), emit.variable(dst), emit.variable(soon)
         with emit.loop(count):
             acc = []
             for o in range(mr):
@@ -44,6 +44,9 @@ def shallow_tile(
                     tap = emit.splat(emit.offset(w, o * emit.itemsize))
                     for v in range(vecs):
                         emit.set(acc[o][v], emit.multiply_add(vectors[v], tap, emit.get(acc[o][v])))
+                if vecs > 2:
+                    emit.prefetch(emit.get(later))
+                    emit.set(later, emit.offset(emit.get(later), step))
                 emit.set(entry, emit.offset(emit.get(entry), 8))
                 emit.set(weights, emit.offset(w, mr * emit.itemsize))
             sums = [[emit.get(part) for part in parts] for parts in acc]
@@ -68,7 +71,7 @@ def shallow_tile(
             emit.set(to, emit.offset(emit.get(to), vecs * emit.width))
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 10), codegen
+    return types.void(spec, *[types.int64] * 12), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -78,37 +81,64 @@ def place_rows(
 ) -> Any:  # fmt: skip
     """``rows`` rows of ``count`` pixels, ``down`` bytes apart, to rows ``pitch`` bytes apart; ``fill`` behind them.
 
-    ``vectors`` whole vectors of each row are written; what they hold beyond the row's end is overwritten by the next.  For ``step`` 2
-    these are the even pixels, to ``dst``, and the odd ones, to ``odd``.  No pixel beyond ``count`` is read.
+    ``vectors`` whole vectors of each row are written, more than ``count`` fill; what they hold beyond the row's end is overwritten by the
+    next.  For ``step`` 2 these are the even pixels, to ``dst``, and the odd ones, to ``odd``.  No pixel beyond ``count`` is read.
     """
     name, width, apart = literal(kind), literal(lanes), literal(step)
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        dst, pitch, odd, src, down, rows, count, vectors, fill = arguments[3:]
+    def body(builder: Any, arguments: Any) -> None:
+        dst, pitch, odd, src, down, rows, count, vectors, fill = arguments
         emit = Emitter(builder, name, width, False)
         other = emit.spread(fill)
+        full = emit.quotient(count, apart * width)
+        rest = builder.sub(count, emit.times(full, apart * width))
+        beyond = builder.sub(emit.offset(vectors, -1), full)
         lines = [emit.variable(dst), emit.variable(odd)][:apart]
         line = emit.variable(src)
         with emit.loop(rows):
-            at, left = emit.variable(emit.get(line)), emit.variable(count)
+            at = emit.variable(emit.get(line))
             places = [emit.variable(emit.get(place)) for place in lines]
-            with emit.loop(vectors):
-                parts = []
-                for n in range(apart):
-                    parts.append(emit.load_or(emit.offset(emit.get(at), n * emit.width), emit.offset(emit.get(left), -n * width), other))
-                if apart == 2:
-                    parts = [emit.even(*parts), emit.odd(*parts)]
+
+            def put(parts: Any) -> None:
                 for place, part in zip(places, parts, strict=True):
                     emit.store(emit.get(place), part)
                     emit.set(place, emit.offset(emit.get(place), emit.width))
+
+            def phases(parts: Any) -> Any:
+                return [emit.even(*parts), emit.odd(*parts)] if apart == 2 else parts
+
+            with emit.loop(full):
+                put(phases([emit.load(emit.offset(emit.get(at), n * emit.width)) for n in range(apart)]))
                 emit.set(at, emit.offset(emit.get(at), apart * emit.width))
-                emit.set(left, emit.offset(emit.get(left), -apart * width))
+            put(phases([emit.load_or(emit.offset(emit.get(at), n * emit.width), emit.offset(rest, -n * width), other) for n in range(apart)]))
+            with emit.loop(beyond):
+                put([other] * apart)
             for place in lines:
                 emit.set(place, emit.offset(emit.get(place), pitch))
             emit.set(line, emit.offset(emit.get(line), down))
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        outlined(builder, f"place_rows_{name}_{width}_{apart}", arguments[3:], body)
         return context.get_dummy_value()
 
     return types.void(kind, lanes, step, *[types.int64] * 8, KINDS[name][1]), codegen
+
+
+@intrinsic(prefer_literal=True)
+def fill_vectors(typing_context: Any, kind: Any, lanes: Any, dst: Any, count: Any, value: Any) -> Any:
+    """``count`` whole vectors of ``value``."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, count, value = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        to, many = emit.variable(dst), emit.spread(value)
+        with emit.loop(count):
+            emit.store(emit.get(to), many)
+            emit.set(to, emit.offset(emit.get(to), emit.width))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, types.int64, types.int64, KINDS[name][1]), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -116,8 +146,8 @@ def copy_rows(typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, 
     """``rows`` rows of ``vectors`` whole vectors each, ``down`` bytes apart, to rows ``pitch`` bytes apart."""
     name, width = literal(kind), literal(lanes)
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        dst, pitch, src, down, rows, vectors = arguments[2:]
+    def body(builder: Any, arguments: Any) -> None:
+        dst, pitch, src, down, rows, vectors = arguments
         emit = Emitter(builder, name, width, False)
         to, line = emit.variable(dst), emit.variable(src)
         with emit.loop(rows):
@@ -128,6 +158,9 @@ def copy_rows(typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, 
                 emit.set(at, emit.offset(emit.get(at), emit.width))
             emit.set(to, emit.offset(emit.get(to), pitch))
             emit.set(line, emit.offset(emit.get(line), down))
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        outlined(builder, f"copy_rows_{name}_{width}", arguments[2:], body)
         return context.get_dummy_value()
 
     return types.void(kind, lanes, *[types.int64] * 6), codegen

@@ -7,7 +7,7 @@ alignment are read in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,8 +112,10 @@ class Emitter:
 
     def load_or(self, address: Any, count: Any, other: Any) -> Any:
         """The first ``count`` elements, a value that may exceed ``lanes`` or be negative, and lanes of ``other``."""
-        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        mask = self.builder.icmp_signed("<", numbers, self.of("i64").spread(count))
+        most = self.constant(self.lanes)
+        few = self.builder.trunc(self.builder.select(self.builder.icmp_signed("<", count, most), count, most), _I32)
+        numbers = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
+        mask = self.builder.icmp_signed("<", numbers, self.of("i32").spread(few))
         pointer = self.vector.as_pointer()
         kind = ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector])
         name = f"llvm.masked.load.v{self.lanes}{self.kind}.p0"
@@ -368,6 +370,23 @@ class Emitter:
             build.store(value, self._pointer(self.get(to), self.element), align=1)
             self.set(to, self.offset(self.get(to), self.itemsize))
             self.set(table, self.offset(self.get(table), 8))
+
+
+def outlined(builder: Any, name: str, arguments: Sequence[Any], body: Callable[[Any, Sequence[Any]], None]) -> None:
+    """Call ``body(builder, arguments)`` as a function of the module: a loop of many addresses that shares no registers with its caller.
+
+    Within a kernel such a loop's addresses are kept on the stack, and reading them waits for earlier stores whose addresses end alike: rows
+    of 56 pixels were split in 18 ns instead of 6 (one core, Emerald Rapids, 2026-11).
+    """
+    module = builder.module
+    if name not in module.globals:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments]), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        body(inner, function.args)
+        inner.ret_void()
+    builder.call(module.globals[name], arguments)
 
 
 def literal(argument: Any) -> Any:
