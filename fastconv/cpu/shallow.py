@@ -33,41 +33,40 @@ CASES = ("ic3ih56_oc32k7_s2_p3_f32", "ic3ih32_oc20k3_p1_f32_bias+relu", "g8_ic32
 
 
 class Tile(NamedTuple):
-    """``mr`` output channels x ``vecs`` vectors of pixels; ``tail`` of them at the end of a row."""
+    """``filters`` output channels x ``vecs`` vectors of pixels; ``tail`` of them at the end of a row."""
 
     registers: int  # of the target, at least
-    mr: int
+    filters: int
     vecs: int
     tail: int
 
 
 TILES = (
-    Tile(32, mr=8, vecs=3, tail=1),  # 24 accumulators, 3 pixels, 1 weight of 32 registers
-    Tile(32, mr=4, vecs=6, tail=2),
-    Tile(16, mr=4, vecs=3, tail=1),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
+    Tile(32, filters=8, vecs=3, tail=1),  # 24 accumulators, 3 pixels, 1 weight of 32 registers
+    Tile(32, filters=4, vecs=6, tail=2),
+    Tile(16, filters=4, vecs=3, tail=1),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
 )
 
 MOST_DEPTH = 64  # channels of a group
-_MOST_SOON = 128  # bytes
-_BAND_BYTES = 96 << 10  # of a band's planes and sums: they stay in a second-level cache, and weights in the first
+_BAND_BYTES = 32 << 10, 128 << 10  # of a band's planes and sums: what a first-level cache holds, and a part of a second-level one
 
 # The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
 # each padded column that is copied alone.
 Head = namedtuple(
     "Head",
     "groups depth oc ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
-    "vectors constant pt ih edges block_bytes finish bias rowwise tight past share soon aside_pitch out_vectors sn sc sy dn dc dy",
+    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, mr: int, vecs: int, tail: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int) -> Any:
     """The band kernel: units of work are (image, group, band of rows).
 
     Planes: ``[c][row % sh][column % sw][row // sh][column // sw]`` of the padded image.
     Workspace: first addends, planes, sums of a block of output channels.
     """
-    spec, last_spec = (kind, lanes, mr, vecs, fma), (kind, lanes, mr, tail, fma)
+    spec, last_spec = (kind, lanes, filters, vecs, fma), (kind, lanes, filters, tail, fma)
     size = KINDS[kind][2]
     width = lanes * vecs
 
@@ -82,15 +81,18 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, tail: int, fma: int) -> 
         finish = e.finish * (at.values + size)
         start = at.workspace + index * at.scratch
         planes = start + 64 * size
-        aside = planes + (e.planes * e.plane * size + 63) // 64 * 64
+        aside = planes + ((e.planes * e.plane + width) * size + 63) // 64 * 64
         plane, pitch = e.plane * size, e.pitch * size
         dc = e.dc if e.rowwise else e.aside_pitch
+        # sums of columns between rows are not used, but what numbers they read may be slow
+        fill_row(kind, lanes, planes, (aside - planes) // size, zero)
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             n, group = rest // e.groups, rest % e.groups
             y0 = band * e.band_rows
             rows = min(e.band_rows, e.oh - y0)
             top = y0 * e.sh
+            soon = e.next_band if band + 1 < e.bands else e.next_group if group + 1 < e.groups else 0
             for c in range(e.depth):
                 image = at.src + n * e.sn + (group * e.depth + c) * e.sc
                 for py in range(e.sh):
@@ -99,17 +101,20 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, tail: int, fma: int) -> 
                         # the rows of this phase that are the image's: first .. last - 1
                         first = min(max((e.pt - top - py + e.sh - 1) // e.sh, 0), e.phase_rows)
                         last = min(max((e.ih - 1 + e.pt - top - py) // e.sh + 1, first), e.phase_rows)
+                        above = (first * e.pitch + e.ahead + lanes - 1) // lanes
                         for px in range(e.sw):
-                            fill_vectors(kind, lanes, to + px * plane, (first * e.pitch + e.ahead + lanes - 1) // lanes, fill)
+                            fill_vectors(kind, lanes, to + px * plane, above, fill)
                         if last > first:
                             row = image + (top + py + first * e.sh - e.pt) * e.sy
                             even, odd = to + first * pitch + e.even_at, to + first * pitch + e.odd_at
+                            down, many = e.sh * e.sy, last - first
                             if e.sw == 1:
-                                place_rows(kind, lanes, 1, even, pitch, odd, row, e.sh * e.sy, last - first, e.inside, e.vectors, fill)
+                                place_rows(kind, lanes, 1, even, pitch, odd, row, down, many, e.inside, e.vectors, soon, fill)
                             else:
-                                place_rows(kind, lanes, 2, even, pitch, odd, row, e.sh * e.sy, last - first, e.inside, e.vectors, fill)
+                                place_rows(kind, lanes, 2, even, pitch, odd, row, down, many, e.inside, e.vectors, soon, fill)
+                        below = ((e.phase_rows - last) * e.pitch + lanes - 1) // lanes
                         for px in range(e.sw):
-                            fill_vectors(kind, lanes, to + px * plane + last * pitch, (e.plane - last * e.pitch) // lanes, fill)
+                            fill_vectors(kind, lanes, to + px * plane + last * pitch, below, fill)
                     else:
                         for r in range(e.phase_rows):
                             row = peek("i64", row_map + min(top + r * e.sh + py, e.rows - 1) * 8)
@@ -119,31 +124,23 @@ def _factory(kind: str, lanes: int, mr: int, vecs: int, tail: int, fma: int) -> 
                                     fill_row(kind, lanes, line + px * plane, e.pitch, fill)
                             else:
                                 pixels_of(kind, line, image + row * e.sy, edges, e.edges, fill)
-                        for px in range(e.sw):
-                            done = e.phase_rows * e.pitch
-                            fill_row(kind, lanes, to + px * plane + done * size, e.plane - done, fill)
-            # the image of the next unit of work, where that is another group's, comes while this one is summed
-            soon = at.src + n * e.sn + (group + 1) * e.depth * e.sc + band * e.share
-            step = e.soon if group + 1 < e.groups else 0
             for b in range(e.blocks):
-                o = group * e.ocg + max(min(b * mr, e.ocg - mr), 0)
-                for j in range(mr):
+                o = group * e.ocg + max(min(b * filters, e.ocg - filters), 0)
+                for j in range(filters):
                     poke(kind, start + j * size, peek(kind, at.bias + (o + j) * size) if e.bias and j < e.ocg else zero)
                 wei = at.wei + (group * e.blocks + b) * e.block_bytes
                 result = at.dst + n * e.dn + o * e.dc + y0 * e.dy
                 length = e.ow if e.rowwise else (rows - 1) * e.pitch + e.ow
                 for y in range(rows if e.rowwise else 1):
                     line, to = planes + y * pitch, result + y * e.dy if e.rowwise else aside
-                    past = e.past and to % (lanes * size) == 0
                     tiles = length // width
-                    shallow_tile(spec, e.terms, offsets, line, wei, start, finish, to, dc, tiles, past, soon, step)
-                    soon += step * tiles * e.terms
+                    shallow_tile(spec, e.terms, offsets, line, wei, start, finish, to, dc, tiles)
                     for x in range(tiles * width, length, lanes * tail):
                         at_x = (min(x, length - lanes * tail) if e.rowwise else x) * size
-                        shallow_tile(last_spec, e.terms, offsets, line + at_x, wei, start, finish, to + at_x, dc, 1, past, 0, 0)
+                        shallow_tile(last_spec, e.terms, offsets, line + at_x, wei, start, finish, to + at_x, dc, 1)
                 if not e.rowwise:
                     loose = max(rows - e.tight, 0)
-                    for j in range(min(mr, e.ocg)):
+                    for j in range(min(filters, e.ocg)):
                         to, line = result + j * e.dc, aside + j * e.aside_pitch
                         # what a vector writes beyond its row is overwritten by the next ones
                         copy_rows(kind, lanes, to, e.dy, line, pitch, loose, e.out_vectors)
@@ -166,7 +163,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"is for groups of at most {MOST_DEPTH} channels, not {p.ic // p.g}"
     if p.oc == p.g:
         return "is for several results of each channel"
-    return too_large(p, _layout(p, t, tile_of(p, t), 1)[-1])
+    size = DTYPES[p.acc].itemsize
+    tile, lanes = fitting(TILES, t)[0], t.lanes(size)
+    rows = _band_choices(p, t, tile)[0]
+    return too_large(p, _band_bytes(p, tile, lanes, size, rows)[2] + 16 * (p.taps + p.ih_padded + _columns(p)))
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -184,18 +184,17 @@ def tile_of(p: Problem, t: Target) -> Tile:
 
 
 def _seconds(p: Problem, t: Target, tile: Tile) -> float:
-    lanes = t.lanes(DTYPES[p.acc].itemsize)
-    return min(_cut_seconds(p, tile, lanes, rows) for rows in _band_choices(p, t, tile))
+    size = DTYPES[p.acc].itemsize
+    return min(_cut_seconds(p, tile, t.lanes(size), size, rows) for rows in _band_choices(p, t, tile))
 
 
-def _cut_seconds(p: Problem, tile: Tile, lanes: int, band_rows: int) -> float:
+def _cut_seconds(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int) -> float:
     """Of bands of so many rows."""
-    vectors = _vectors(p, tile, lanes, band_rows)
-    bands = -(-p.oh // band_rows)
     pitch, phase_rows = _plane(p, band_rows)
     sh, sw = p.strides
-    rows = p.n * p.ic * bands * phase_rows * sh * sw
-    return costs.shallow_seconds(p, lanes, tile.mr, vectors, rows, pitch, _rowwise(p, tile, lanes))
+    near = _band_bytes(p, tile, lanes, size, band_rows)[2] <= _BAND_BYTES[0]
+    copied = costs.shallow_copy_seconds(p, lanes, -(-p.oh // band_rows) * p.ic * sh, phase_rows, pitch * sw, near)
+    return copied + costs.shallow_seconds(p, tile.filters, _vectors(p, tile, lanes, band_rows), _rowwise(p, tile, lanes))
 
 
 def _vectors(p: Problem, tile: Tile, lanes: int, band_rows: int) -> int:
@@ -212,7 +211,7 @@ def _vectors(p: Problem, tile: Tile, lanes: int, band_rows: int) -> int:
 def _rowwise(p: Problem, tile: Tile, lanes: int) -> bool:
     """Whether tiles are summed into place: their last ones cover no more than the columns between rows, and the copy, cost."""
     part = tile.tail * lanes
-    if p.ow < part or p.oc // p.g < tile.mr:
+    if p.ow < part or p.oc // p.g < tile.filters:
         return False
     pitch, _ = _plane(p, 1)
     return -(-p.ow // part) * part <= pitch * (1 + costs.SHALLOW_COPIED_TERMS / p.taps)
@@ -240,35 +239,37 @@ def _band_bytes(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int) -
     sh, sw, _, _ = _steps(p)
     pitch, phase_rows = _plane(p, band_rows)
     width = tile.vecs * lanes
-    plane = phase_rows * pitch + width + 2 * lanes + p.pl // sw + 1
+    plane = phase_rows * pitch + 2 * lanes + p.pl // sw + 1
     aside = 0 if _rowwise(p, tile, lanes) else ((band_rows - 1) * pitch + p.ow + width) // lanes * lanes * size
-    return plane, aside, plane * sh * sw * (p.ic // p.g) * size + aside * tile.mr
+    return plane, aside, (plane * sh * sw * (p.ic // p.g) + width) * size + aside * tile.filters
 
 
 def _band_choices(p: Problem, t: Target, tile: Tile) -> list[int]:
     """Rows that bands may have: as few bands as the cache allows, and up to three more."""
     size = DTYPES[p.acc].itemsize
     lanes = t.lanes(size)
-    least = max(-(-_band_bytes(p, tile, lanes, size, p.oh)[2] // _BAND_BYTES), 1)
-    return sorted({-(-p.oh // min(bands, p.oh)) for bands in range(least, least + 4)}, reverse=True)
+    whole = _band_bytes(p, tile, lanes, size, p.oh)[2]
+    few = {-(-whole // most) + more for most in _BAND_BYTES for more in (0, 1)}
+    return sorted({-(-p.oh // min(bands, p.oh)) for bands in few}, reverse=True)
 
 
 def _band_rows(p: Problem, t: Target, tile: Tile, threads: int) -> int:
     """The rows of the cheapest bands; fewer where threads would have less than four units each."""
-    lanes = t.lanes(DTYPES[p.acc].itemsize)
-    rows = min(_band_choices(p, t, tile), key=lambda rows: _cut_seconds(p, tile, lanes, rows))
+    size = DTYPES[p.acc].itemsize
+    lanes = t.lanes(size)
+    rows = min(_band_choices(p, t, tile), key=lambda rows: _cut_seconds(p, tile, lanes, size, rows))
     units = max(p.n, 1) * p.g * -(-p.oh // rows)
-    seconds = _cut_seconds(p, tile, lanes, rows) / units
+    seconds = _cut_seconds(p, tile, lanes, size, rows) / units
     more = max(-(-4 * threads // units) if threads > 1 else 1, ceil(seconds / costs.UNIT_SECONDS))  # a unit is not interrupted
     return -(-p.oh // min(-(-p.oh // rows) * more, p.oh))
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
-    """A plan whose weights are packed as ``[g][block][c][ky][kx][mr]``."""
+    """A plan whose weights are packed as ``[g][block][c][ky][kx][filters]``."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), tile or tile_of(p, t)
-    spec = (kind, lanes, tile.mr, tile.vecs, tile.tail, int(t.fma))
-    name = f"shallow_{kind}_{tile.mr}x{tile.vecs}_{lanes}"
+    spec = (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma))
+    name = f"shallow_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
     region = Region(name, _factory, spec, kind)
     head, tables, scratch = _layout(p, t, tile, threads)
     seconds = _seconds(p, t, tile)
@@ -282,39 +283,32 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
             return staged_launch(p, own.threads, again, t, src, packed, dst, fill)
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         dense = dy == p.ow * size
-        past = head.past and dc % (lanes * size) == dy % (lanes * size) == 0
-        share = head.depth * sc // head.bands if p.g > 1 and p.iw * size == sy and p.ih * sy == sc else 0
-        e = head._replace(tight=head.tight if dense else p.oh, past=int(past), share=share,
-                          soon=min(-(-share // _terms(head, tile.vecs * lanes)), _MOST_SOON), sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+        next_band = head.band_rows * head.sh * sy
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band,
+                          next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), *tables])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        return _pack(p, wei, tile.mr)
+        return _pack(p, wei, tile.filters)
 
     return Plan(problem=p, algorithm="shallow", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
-def _terms(e: Head, width: int) -> int:
-    """How many terms the whole tiles of a band add up, each for a line of the next image that is asked for."""
-    tiles = e.band_rows * (e.ow // width) if e.rowwise else ((e.band_rows - 1) * e.pitch + e.ow) // width
-    return max(e.blocks * tiles * e.terms, 1)
-
-
-def _firsts(ocg: int, mr: int) -> np.ndarray:
+def _firsts(ocg: int, filters: int) -> np.ndarray:
     """The first output channel of each block; the last block overlaps the one before."""
-    return np.maximum(np.minimum(np.arange(-(-ocg // mr)) * mr, ocg - mr), 0)
+    return np.maximum(np.minimum(np.arange(-(-ocg // filters)) * filters, ocg - filters), 0)
 
 
-def _pack(p: Problem, wei: np.ndarray, mr: int) -> np.ndarray:
-    """``[g][block][c][ky][kx][mr]`` as ``(1, 1, 1, n)``; zeros where a group has fewer output channels than a block."""
+def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
+    """``[g][block][c][ky][kx][filters]`` as ``(1, 1, 1, n)``; zeros where a group has fewer output channels than a block."""
     ocg = p.oc // p.g
-    filters = wei.reshape(p.g, ocg, p.taps)
-    firsts = _firsts(ocg, mr)
-    packed = np.zeros((p.g, len(firsts), p.taps, mr), DTYPES[p.acc])
+    taps = wei.reshape(p.g, ocg, p.taps)
+    firsts = _firsts(ocg, filters)
+    packed = np.zeros((p.g, len(firsts), p.taps, filters), DTYPES[p.acc])
     for b, first in enumerate(firsts):
-        packed[:, b, :, : min(mr, ocg)] = filters[:, first : first + mr].transpose(0, 2, 1)
+        packed[:, b, :, : min(filters, ocg)] = taps[:, first : first + filters].transpose(0, 2, 1)
     return packed.reshape(1, 1, 1, -1)
 
 
@@ -328,17 +322,18 @@ def _layout(p: Problem, t: Target, tile: Tile, threads: int) -> tuple[Head, list
     c, ky, kx = (index.reshape(-1) for index in np.indices((depth, p.kh, p.kw)))
     ky, kx = ky * dh, kx * dw
     offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
-    columns = np.arange(_columns(p))
+    constant = p.border == "constant" and sw <= 2
+    columns = np.arange(0 if constant else _columns(p))
     edges = np.stack([(columns % sw * plane + columns // sw) * size, border_indices(-p.pl, len(columns), 1, p.iw, p.border)], 1)
     rows, inside = row_map(p), max(min(p.iw, _columns(p) - p.pl), 0)
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     head = Head(
-        groups=p.g, depth=depth, oc=p.oc, ocg=ocg, blocks=len(_firsts(ocg, tile.mr)), bands=-(-p.oh // band_rows), band_rows=band_rows,
+        groups=p.g, depth=depth, oc=p.oc, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // band_rows), band_rows=band_rows,
         oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=phase_rows, pitch=pitch, plane=plane,
         planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=(p.pl % sw * plane + p.pl // sw) * size,
-        odd_at=((p.pl + 1) % sw * plane + (p.pl + 1) // sw) * size, inside=inside, vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(p.border == "constant" and sw <= 2),
-        pt=p.pt, ih=p.ih, edges=len(edges), block_bytes=p.taps * tile.mr * size, finish=int(activation is not None), bias=int(has_bias),
-        rowwise=int(_rowwise(p, tile, lanes)), tight=-(-(lanes - 1) // p.ow), past=0, share=0, soon=0, aside_pitch=aside_pitch,
+        odd_at=((p.pl + 1) % sw * plane + (p.pl + 1) // sw) * size, inside=inside, vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant),
+        pt=p.pt, ih=p.ih, edges=len(edges), block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias),
+        rowwise=int(_rowwise(p, tile, lanes)), tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=aside_pitch,
         out_vectors=-(-p.ow // lanes), sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     return head, [offsets, rows, edges.reshape(-1)], -(-(scratch + 64 * size + 128) // 64) * 64

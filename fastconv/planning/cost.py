@@ -84,8 +84,9 @@ DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
 SHALLOW_SHARE = 0.9
 SHALLOW_STORE_SECONDS = 1e-9  # per result vector: the start and the end of a tile
 SHALLOW_COPIED_TERMS = 4  # of a sum: as long as the copy of a result vector into place takes
-SHALLOW_ROW_SECONDS = 3e-9  # per row of a phase, and
-SHALLOW_VECTOR_SECONDS = 0.4e-9  # per vector of it
+SHALLOW_PLANE_SECONDS = 1e-8  # per channel, phase of rows and band
+SHALLOW_ROW_SECONDS = 1.5e-9
+SHALLOW_VECTOR_SECONDS = 0.5e-9, 1.2e-9  # per vector that is copied, to planes that a first-level cache holds, and to others
 SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
 WINOGRAD_SHARE = 0.97
 WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
@@ -249,14 +250,18 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     return seconds + _moving_seconds(p)
 
 
-def shallow_seconds(p: Problem, lanes: int, mr: int, vectors: int, rows: int, pitch: int, in_place: bool) -> float:
-    """``vectors`` of each output channel, in whole blocks of ``mr``; ``rows`` of ``pitch`` pixels that are copied by phase."""
+def shallow_seconds(p: Problem, mr: int, vectors: int, in_place: bool) -> float:
+    """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
     terms = p.taps + (0 if in_place else SHALLOW_COPIED_TERMS)
-    sums = results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS)
+    return 2 * CALL_SECONDS + results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS) + _moving_seconds(p)
+
+
+def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns: int, near: bool) -> float:
+    """``planes`` of an image, of so many rows and columns, copied by phase; pixel by pixel where borders repeat or strides are large."""
     alone = p.border != "constant" or p.sw > 2
-    row = pitch * SHALLOW_SCALAR_SECONDS if alone else _padded(pitch, lanes) / lanes * SHALLOW_VECTOR_SECONDS
-    return 2 * CALL_SECONDS + sums + rows * (SHALLOW_ROW_SECONDS + row) + _moving_seconds(p)
+    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS[not near]
+    return p.n * planes * (SHALLOW_PLANE_SECONDS + rows * (SHALLOW_ROW_SECONDS + row))
 
 
 def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int) -> float:
