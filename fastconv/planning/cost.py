@@ -78,6 +78,7 @@ BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and chann
 
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
+DEPTHWISE_GROUP_SHARE = 0.68  # of groups of several channels, whose tiles have half the accumulators
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
@@ -242,8 +243,11 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     """Vectors of channels at ``nx`` pixels; planes, and channels of several results, are put into lanes."""
     channels = p.n * _padded(p.oc, lanes) / lanes
     vectors = channels * p.oh * _padded(p.ow, nx)
-    share = DEPTHWISE_SHARE if fixed else DEPTHWISE_ANY_SHARE
-    seconds = CALL_SECONDS + vectors * (p.taps / (FMA_PER_SECOND * share) + DEPTHWISE_STORE_SECONDS)
+    depth = p.ic // p.g
+    share = (DEPTHWISE_SHARE if depth == 1 else DEPTHWISE_GROUP_SHARE) if fixed else DEPTHWISE_ANY_SHARE
+    # a pixel's channels are put into the lanes of their groups by shuffles, where multiply-adds could have been
+    picks = ((nx - 1) * min(p.sw, p.kw) + p.kw) / (nx * p.kw) if fixed and 1 < depth < lanes else 0.0
+    seconds = CALL_SECONDS + vectors * ((1 + picks) * p.taps / (FMA_PER_SECOND * share) + DEPTHWISE_STORE_SECONDS)
     if staged:
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
