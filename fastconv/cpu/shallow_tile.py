@@ -117,7 +117,11 @@ def place_rows(
                 put(phases([emit.load(emit.offset(emit.get(at), n * emit.width)) for n in range(apart)]))
                 emit.set(at, emit.offset(emit.get(at), apart * emit.width))
             ask()
-            put(phases([emit.load_or(emit.offset(emit.get(at), n * emit.width), emit.offset(rest, -n * width), other) for n in range(apart)]))
+            put(
+                phases(
+                    [emit.load_or(emit.offset(emit.get(at), n * emit.width), emit.offset(rest, -n * width), other) for n in range(apart)]
+                )
+            )
             with emit.loop(beyond):
                 put([other] * apart)
             for place in lines:
