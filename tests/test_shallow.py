@@ -6,7 +6,7 @@ import pytest
 from fastconv.cpu import shallow
 from fastconv.cpu.target import AVX2, AVX512, TARGETS, detect
 from fastconv.planning.planner import plan_problem
-from fastconv.planning.problem import Problem
+from fastconv.planning.problem import DTYPES, Problem
 from tests.oracles import assert_same_bits, assert_within, truth
 from tests.problems import operands, result_array, run
 
@@ -29,7 +29,7 @@ def test_bands_and_threads_have_the_same_bits(text, monkeypatch):
     expected = run(p, src, wei, bias, "shallow")
     assert_within(expected, p, truth(p, src, wei, bias), "shallow")
     for rows in (1, 2, 5):
-        monkeypatch.setattr(shallow, "_band_rows", lambda *arguments, rows=rows: rows)
+        monkeypatch.setattr(shallow, "_cut", lambda p, t, tile, threads, rows=rows: shallow._cuts(p, t, tile, rows)[0])
         for tile in shallow.TILES[:2] if detect().registers == 32 else shallow.TILES[2:]:
             for threads in (1, 3):
                 plan = shallow.build(p, detect(), plan_problem, threads, tile)
@@ -81,15 +81,18 @@ def test_reasons(text, reason):
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-def test_workspace_is_counted(target):
-    """What `reject` counts is at least what is taken for any tile."""
+def test_what_is_counted_is_what_is_taken(target):
     for text in shallow.CASES:
         p = Problem.parse(text)
-        for tile in shallow.TILES:
-            if tile.registers <= target.registers:
-                head, tables, scratch = shallow._layout(p, target, tile, 1)
-                assert head.terms == len(tables[0]) == p.taps
-                assert scratch >= shallow._band_bytes(p, tile, target.lanes(4), 4, head.band_rows)[2] if p.acc == "f32" else scratch
+        lanes = target.lanes(DTYPES[p.acc].itemsize)
+        for tile in (tile for tile in shallow.TILES if tile.registers <= target.registers):
+            for cut in shallow._cuts(p, target, tile):
+                head, (offsets, *_), scratch = shallow._layout(p, tile, lanes, cut)
+                length = p.ow if head.rowwise else (cut.rows - 1) * cut.pitch + p.ow
+                last = int(offsets.max()) // DTYPES[p.acc].itemsize + (cut.rows - 1) * cut.pitch * head.rowwise + length
+                assert last <= head.planes * cut.plane
+                assert scratch >= cut.bytes
+                assert cut.seconds > 0
 
 
 def test_it_is_chosen_for_what_it_is_for():

@@ -55,7 +55,7 @@ _BAND_BYTES = 32 << 10, 128 << 10  # of a band's planes and sums: what a first-l
 # each padded column that is copied alone.
 Head = namedtuple(
     "Head",
-    "groups depth oc ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
+    "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
     "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
@@ -164,58 +164,80 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"is for groups of at most {MOST_DEPTH} channels, not {p.ic // p.g}"
     if p.oc // p.g < _LEAST_FILTERS:
         return f"is for at least {_LEAST_FILTERS} results of each channel, not {p.oc // p.g}"
-    size = DTYPES[p.acc].itemsize
-    tile, lanes = fitting(TILES, t)[0], t.lanes(size)
-    rows = _band_choices(p, t, tile)[0]
-    return too_large(p, _band_bytes(p, tile, lanes, size, rows)[2] + 16 * (p.taps + p.ih_padded + _columns(p)))
+    workspace = min(cut.bytes for cut in _cuts(p, t, fitting(TILES, t)[0]))
+    return too_large(p, workspace + 16 * (p.taps + p.ih_padded + p.iw_padded))
 
 
 def cost(p: Problem, t: Target) -> float:
     """Vectors of whole tiles, and the copies of the planes and of rows narrower than a tile."""
-    return _seconds(p, t, tile_of(p, t)) + costs.staged_seconds(p)
+    return _cheapest(p, t)[1].seconds + costs.staged_seconds(p)
 
 
 def most_kernels(t: Target) -> int:
     return len(fitting(TILES, t))
 
 
-def tile_of(p: Problem, t: Target) -> Tile:
-    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
-    return min(fitting(TILES, t), key=lambda tile: _seconds(p, t, tile))
+class Cut(NamedTuple):
+    """How a tile computes a problem in bands of ``rows``."""
+
+    seconds: float
+    rows: int
+    bytes: int  # of planes and sums
+    plane: int  # elements of a phase of a channel: ``phase_rows`` of ``pitch``, and what vectors write beyond them
+    phase_rows: int
+    pitch: int
+    aside: int  # bytes from one output channel's sums to the next; 0 where they are summed into place
 
 
-def _seconds(p: Problem, t: Target, tile: Tile) -> float:
-    size = DTYPES[p.acc].itemsize
-    return min(_cut_seconds(p, tile, t.lanes(size), size, rows) for rows in _band_choices(p, t, tile))
+def _cheapest(p: Problem, t: Target) -> tuple[Tile, Cut]:
+    """The tile and the bands of least predicted time; ties go to the earlier.  Neither changes a sum."""
+    found = [(tile, cut) for tile in fitting(TILES, t) for cut in _cuts(p, t, tile)]
+    return min(found, key=lambda way: way[1].seconds)
 
 
-def _cut_seconds(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int) -> float:
-    """Of bands of so many rows."""
-    pitch, phase_rows = _plane(p, band_rows)
-    sh, sw = p.strides
-    near = _band_bytes(p, tile, lanes, size, band_rows)[2] <= _BAND_BYTES[0]
-    copied = costs.shallow_copy_seconds(p, lanes, -(-p.oh // band_rows) * p.ic * sh, phase_rows, pitch * sw, near)
-    return copied + costs.shallow_seconds(p, tile.filters, _vectors(p, tile, lanes, band_rows), _rowwise(p, tile, lanes))
+def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
+    """Into bands that either cache holds, and one more; or into bands of the rows that are given."""
+    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
+    lanes, oh, ow, taps, depth, ocg = t.lanes(size), p.oh, p.ow, p.taps, p.ic // p.g, p.oc // p.g
+    width, part, below = tile.vecs * lanes, tile.tail * lanes, (p.kh - 1) * dh + 1
+    pitch = -(-((ow - 1) * sw + (p.kw - 1) * dw + 1) // sw)
+    # into place, where the last tiles cover no more than the columns between rows, and the copy, cost
+    terms = taps + costs.SHALLOW_COPIED_TERMS
+    rowwise = ow >= part and ocg >= tile.filters and _padded(ow, part) * taps <= pitch * terms
+
+    def cut(rows: int) -> Cut:
+        phase_rows = -(-((rows - 1) * sh + below) // sh)
+        plane = phase_rows * pitch + 2 * lanes + p.pl // sw + 1
+        aside = 0 if rowwise else ((rows - 1) * pitch + ow + width) // lanes * lanes * size
+        total = (plane * sh * sw * depth + width) * size + aside * tile.filters
+        whole, rest = oh // rows, oh % rows
+        if rowwise:
+            vectors = oh * _padded(ow, part)
+        else:
+            vectors = whole * _padded((rows - 1) * pitch + ow, part) + (_padded((rest - 1) * pitch + ow, part) if rest else 0)
+        bands = whole + (rest > 0)
+        seconds = costs.shallow_copy_seconds(p, lanes, bands * p.ic * sh, phase_rows, pitch * sw, total <= _BAND_BYTES[0])
+        seconds += costs.shallow_seconds(p, tile.filters, vectors // lanes, rowwise)
+        return Cut(seconds, rows, total, plane, phase_rows, pitch, aside)
+
+    if given:
+        return [cut(rows) for rows in given]
+    whole = cut(oh)
+    few = sorted({min(-(-whole.bytes // most) + more, oh) for most in _BAND_BYTES for more in (0, 1)})
+    return [whole if bands == 1 else cut(-(-oh // bands)) for bands in few]
 
 
-def _vectors(p: Problem, tile: Tile, lanes: int, band_rows: int) -> int:
-    """Of all bands of one output channel."""
-    part = tile.tail * lanes
-    if _rowwise(p, tile, lanes):
-        return p.oh * -(-p.ow // part) * tile.tail
-    pitch, _ = _plane(p, band_rows)
-    full, rest = p.oh // band_rows, p.oh % band_rows
-    bands = [band_rows] * full + [rest] * (rest > 0)
-    return sum(-(-((rows - 1) * pitch + p.ow) // part) for rows in bands) * tile.tail
+def _padded(extent: int, block: int) -> int:
+    return -(-extent // block) * block
 
 
-def _rowwise(p: Problem, tile: Tile, lanes: int) -> bool:
-    """Whether tiles are summed into place: their last ones cover no more than the columns between rows, and the copy, cost."""
-    part = tile.tail * lanes
-    if p.ow < part or p.oc // p.g < tile.filters:
-        return False
-    pitch, _ = _plane(p, 1)
-    return -(-p.ow // part) * part <= pitch * (1 + costs.SHALLOW_COPIED_TERMS / p.taps)
+def _cut(p: Problem, t: Target, tile: Tile, threads: int) -> Cut:
+    """The cheapest bands; shorter ones where threads would have less than four units each, or a unit, which none interrupts, is long."""
+    best = min(_cuts(p, t, tile), key=lambda cut: cut.seconds)
+    bands = -(-p.oh // best.rows)
+    units = max(p.n, 1) * p.g * bands
+    more = max(-(-4 * threads // units) if threads > 1 else 1, ceil(best.seconds / units / costs.UNIT_SECONDS))
+    return best if more == 1 else _cuts(p, t, tile, -(-p.oh // min(bands * more, p.oh)))[0]
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -223,57 +245,15 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return (*p.strides, (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1))
 
 
-def _columns(p: Problem) -> int:
-    """Columns of the padded image that are read."""
-    _, sw, _, dw = _steps(p)
-    return (p.ow - 1) * sw + (p.kw - 1) * dw + 1
-
-
-def _plane(p: Problem, band_rows: int) -> tuple[int, int]:
-    """Columns and rows of one phase."""
-    sh, sw, dh, _ = _steps(p)
-    return -(-_columns(p) // sw), -(-((band_rows - 1) * sh + (p.kh - 1) * dh + 1) // sh)
-
-
-def _band_bytes(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int) -> tuple[int, int, int]:
-    """Elements of a plane, bytes between sums of two output channels, bytes of all."""
-    sh, sw, _, _ = _steps(p)
-    pitch, phase_rows = _plane(p, band_rows)
-    width = tile.vecs * lanes
-    plane = phase_rows * pitch + 2 * lanes + p.pl // sw + 1
-    aside = 0 if _rowwise(p, tile, lanes) else ((band_rows - 1) * pitch + p.ow + width) // lanes * lanes * size
-    return plane, aside, (plane * sh * sw * (p.ic // p.g) + width) * size + aside * tile.filters
-
-
-def _band_choices(p: Problem, t: Target, tile: Tile) -> list[int]:
-    """Rows that bands may have: as few bands as the cache allows, and up to three more."""
-    size = DTYPES[p.acc].itemsize
-    lanes = t.lanes(size)
-    whole = _band_bytes(p, tile, lanes, size, p.oh)[2]
-    few = {-(-whole // most) + more for most in _BAND_BYTES for more in (0, 1)}
-    return sorted({-(-p.oh // min(bands, p.oh)) for bands in few}, reverse=True)
-
-
-def _band_rows(p: Problem, t: Target, tile: Tile, threads: int) -> int:
-    """The rows of the cheapest bands; fewer where threads would have less than four units each."""
-    size = DTYPES[p.acc].itemsize
-    lanes = t.lanes(size)
-    rows = min(_band_choices(p, t, tile), key=lambda rows: _cut_seconds(p, tile, lanes, size, rows))
-    units = max(p.n, 1) * p.g * -(-p.oh // rows)
-    seconds = _cut_seconds(p, tile, lanes, size, rows) / units
-    more = max(-(-4 * threads // units) if threads > 1 else 1, ceil(seconds / costs.UNIT_SECONDS))  # a unit is not interrupted
-    return -(-p.oh // min(-(-p.oh // rows) * more, p.oh))
-
-
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
     """A plan whose weights are packed as ``[g][block][c][ky][kx][filters]``."""
     kind, size = p.acc, KINDS[p.acc][2]
-    lanes, tile = t.lanes(size), tile or tile_of(p, t)
+    lanes, tile = t.lanes(size), tile or _cheapest(p, t)[0]
     spec = (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma))
     name = f"shallow_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
     region = Region(name, _factory, spec, kind)
-    head, tables, scratch = _layout(p, t, tile, threads)
-    seconds = _seconds(p, t, tile)
+    cut = _cut(p, t, tile, threads)
+    head, tables, scratch = _layout(p, tile, lanes, cut)
 
     def again(band: Problem, t: Target, plan: Any, threads: int) -> Plan:
         # the bands' weights are these: another tile would want them packed otherwise
@@ -285,19 +265,10 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         dense = dy == p.ow * size
         next_band = head.band_rows * head.sh * sy
-        e = head._replace(
-            tight=head.tight if dense else p.oh,
-            next_band=next_band,
-            next_group=head.depth * sc - (head.bands - 1) * next_band,
-            sn=sn,
-            sc=sc,
-            sy=sy,
-            dn=dn,
-            dc=dc,
-            dy=dy,
-        )
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band,
+                          next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), *tables])
-        return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, seconds, src, packed, dst)
+        return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack(p, wei, tile.filters)
@@ -322,28 +293,27 @@ def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
     return packed.reshape(1, 1, 1, -1)
 
 
-def _layout(p: Problem, t: Target, tile: Tile, threads: int) -> tuple[Head, list[np.ndarray], int]:
+def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut) -> tuple[Head, list[np.ndarray], int]:
     """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
     size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
-    lanes, depth, ocg = t.lanes(size), p.ic // p.g, p.oc // p.g
-    band_rows = _band_rows(p, t, tile, threads)
-    pitch, phase_rows = _plane(p, band_rows)
-    plane, aside_pitch, scratch = _band_bytes(p, tile, lanes, size, band_rows)
+    depth, ocg, pitch, plane = p.ic // p.g, p.oc // p.g, cut.pitch, cut.plane
     c, ky, kx = (index.reshape(-1) for index in np.indices((depth, p.kh, p.kw)))
     ky, kx = ky * dh, kx * dw
     offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
-    constant = p.border == "constant" and sw <= 2
-    columns = np.arange(0 if constant else _columns(p))
+    # of a constant border rows are copied by vectors, of others and of large strides pixel by pixel
+    constant, read = p.border == "constant" and sw <= 2, (p.ow - 1) * sw + (p.kw - 1) * dw + 1
+    columns = np.arange(0 if constant else read)
     edges = np.stack([(columns % sw * plane + columns // sw) * size, border_indices(-p.pl, len(columns), 1, p.iw, p.border)], 1)
-    rows, inside = row_map(p), max(min(p.iw, _columns(p) - p.pl), 0)
+    rows, inside = row_map(p), max(min(p.iw, read - p.pl), 0)
+    even, odd = ((x % sw * plane + x // sw) * size for x in (p.pl, p.pl + 1))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     head = Head(
-        groups=p.g, depth=depth, oc=p.oc, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // band_rows), band_rows=band_rows,
-        oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=phase_rows, pitch=pitch, plane=plane,
-        planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=(p.pl % sw * plane + p.pl // sw) * size,
-        odd_at=((p.pl + 1) % sw * plane + (p.pl + 1) // sw) * size, inside=inside, vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant),
-        pt=p.pt, ih=p.ih, edges=len(edges), block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias),
-        rowwise=int(_rowwise(p, tile, lanes)), tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=aside_pitch,
-        out_vectors=-(-p.ow // lanes), sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        groups=p.g, depth=depth, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // cut.rows), band_rows=cut.rows,
+        oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=cut.phase_rows, pitch=pitch, plane=plane,
+        planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=even, odd_at=odd, inside=inside,
+        vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant), pt=p.pt, ih=p.ih, edges=len(edges),
+        block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias), rowwise=int(cut.aside == 0),
+        tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=cut.aside, out_vectors=-(-p.ow // lanes),
+        sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    return head, [offsets, rows, edges.reshape(-1)], -(-(scratch + 64 * size + 128) // 64) * 64
+    return head, [offsets, rows, edges.reshape(-1)], -(-(cut.bytes + 64 * size + 128) // 64) * 64

@@ -19,10 +19,10 @@ def shallow_tile(
 
     ``dst[o, x] = start[o] + sum_k pixels[offsets[k] + x] * wei[k, o]``
 
-    ``spec = (kind, lanes, filters, vecs, fma)``.  ``offsets`` is the address of a table of ``terms`` bytes into the planes, ``wei`` is packed
-    as ``[k][filters]``, ``start`` the address of ``[filters]`` first addends, ``finish`` that of ``[slope, low, high]`` or 0; ``dc`` are bytes
-    between output channels of the result, whose lines are asked for before they are written: then other memory's time is hidden by the
-    sums (3 to 64 channels at 224x224: 0.70 ms instead of 0.85; two cores, Emerald Rapids, 2026-11; past the caches 0.86).
+    ``spec = (kind, lanes, filters, vecs, fma)``.  ``offsets`` is the address of a table of ``terms`` bytes into the planes, ``wei`` is
+    packed as ``[k][filters]``, ``start`` the address of ``[filters]`` first addends, ``finish`` that of ``[slope, low, high]`` or 0;
+    ``dc`` are bytes between output channels of the result, whose lines are asked for before they are summed, so that the sums hide the
+    time of other memory (3 to 64 channels at 224x224: 0.70 ms instead of 0.85, past the caches 0.86; two cores, Emerald Rapids, 2026-11).
     Order of accumulation: k.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
