@@ -18,12 +18,13 @@ BLOCKS = {
     "vecs": ("ow", True),
     "wide": ("ow", True),
     "mr": ("oc", True),
+    "filters": ("oc", False),
     "columns": ("ic", False),
     "nt": ("ow", False),
     "taps": ("kw", False),
     "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers", "carries"}
+OTHER_FIELDS = {"registers", "carries", "tail"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 

@@ -7,7 +7,7 @@ alignment are read in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,11 +90,11 @@ class Emitter:
         """``lanes`` consecutive elements."""
         return self.builder.load(self._pointer(address, self.vector), align=1)
 
-    def prefetch(self, address: Any, level: int = 2) -> None:
-        """Ask for the cache line at an address, which need not be valid, in the first- or second-level cache."""
+    def prefetch(self, address: Any, level: int = 2, write: bool = False) -> None:
+        """Ask for the cache line at an address, which need not be valid, in the first- or second-level cache, maybe to be written."""
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        self.builder.call(function, [self._pointer(address, ir.IntType(8)), *(ir.Constant(_I32, n) for n in (0, 4 - level, 1))])
+        self.builder.call(function, [self._pointer(address, ir.IntType(8)), *(ir.Constant(_I32, n) for n in (int(write), 4 - level, 1))])
 
     def load_first(self, address: Any, count: int) -> Any:
         """``count`` consecutive elements in the first lanes; what the others hold is not defined."""
@@ -108,14 +108,19 @@ class Emitter:
 
     def load_up_to(self, address: Any, count: Any) -> Any:
         """The first ``count`` elements, a value that may exceed ``lanes``, and 0 in the other lanes: only for what is read seldom."""
-        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        mask = self.builder.icmp_signed("<", numbers, self.of("i64").spread(count))
+        return self.load_or(address, count, ir.Constant(self.vector, None))
+
+    def load_or(self, address: Any, count: Any, other: Any) -> Any:
+        """The first ``count`` elements, a value that may exceed ``lanes`` or be negative, and lanes of ``other``."""
+        most = self.constant(self.lanes)
+        few = self.builder.trunc(self.builder.select(self.builder.icmp_signed("<", count, most), count, most), _I32)
+        numbers = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
+        mask = self.builder.icmp_signed("<", numbers, self.of("i32").spread(few))
         pointer = self.vector.as_pointer()
         kind = ir.FunctionType(self.vector, [pointer, _I32, mask.type, self.vector])
         name = f"llvm.masked.load.v{self.lanes}{self.kind}.p0"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        arguments = [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, ir.Constant(self.vector, None)]
-        return self.builder.call(function, arguments)
+        return self.builder.call(function, [self._pointer(address, self.vector), ir.Constant(_I32, 1), mask, other])
 
     def any(self, bits: Any) -> Any:
         """Whether some lane of a comparison holds."""
@@ -365,6 +370,23 @@ class Emitter:
             build.store(value, self._pointer(self.get(to), self.element), align=1)
             self.set(to, self.offset(self.get(to), self.itemsize))
             self.set(table, self.offset(self.get(table), 8))
+
+
+def outlined(builder: Any, name: str, arguments: Sequence[Any], body: Callable[[Any, Sequence[Any]], None]) -> None:
+    """Call ``body(builder, arguments)`` as a function of the module: a loop of many addresses that shares no registers with its caller.
+
+    Within a kernel such a loop's addresses are kept on the stack, and reading them waits for earlier stores whose addresses end alike: rows
+    of 56 pixels were split in 18 ns instead of 6 (one core, Emerald Rapids, 2026-11).
+    """
+    module = builder.module
+    if name not in module.globals:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments]), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        body(inner, function.args)
+        inner.ret_void()
+    builder.call(module.globals[name], arguments)
 
 
 def literal(argument: Any) -> Any:

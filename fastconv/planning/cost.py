@@ -81,9 +81,17 @@ BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and chann
 
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
+DEPTHWISE_GROUP_SHARE = 0.68  # of groups of several channels, whose tiles have half the accumulators
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
+SHALLOW_SHARE = 0.9
+SHALLOW_STORE_SECONDS = 1e-9  # per result vector: the start and the end of a tile
+SHALLOW_COPIED_TERMS = 4  # of a sum: as long as the copy of a result vector into place takes
+SHALLOW_PLANE_SECONDS = 1e-8  # per channel, phase of rows and band
+SHALLOW_ROW_SECONDS = 1.5e-9
+SHALLOW_VECTOR_SECONDS = 0.5e-9, 1.2e-9  # per vector that is copied, to planes that a first-level cache holds, and to others
+SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
 WINOGRAD_SHARE = 0.97
 WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
 WINOGRAD_RESULT_SECONDS = 1.25e-9
@@ -257,12 +265,29 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     """Vectors of channels at ``nx`` pixels; planes, and channels of several results, are put into lanes."""
     channels = p.n * _padded(p.oc, lanes) / lanes
     vectors = channels * p.oh * _padded(p.ow, nx)
-    share = DEPTHWISE_SHARE if fixed else DEPTHWISE_ANY_SHARE
-    seconds = CALL_SECONDS + vectors * (p.taps / (FMA_PER_SECOND * share) + DEPTHWISE_STORE_SECONDS)
+    depth = p.ic // p.g
+    share = (DEPTHWISE_SHARE if depth == 1 else DEPTHWISE_GROUP_SHARE) if fixed else DEPTHWISE_ANY_SHARE
+    # a pixel's channels are put into the lanes of their groups by shuffles, where multiply-adds could have been
+    picks = ((nx - 1) * min(p.sw, p.kw) + p.kw) / (nx * p.kw) if fixed and 1 < depth < lanes else 0.0
+    seconds = CALL_SECONDS + vectors * ((1 + picks) * p.taps / (FMA_PER_SECOND * share) + DEPTHWISE_STORE_SECONDS)
     if staged:
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
     return seconds + _moving_seconds(p)
+
+
+def shallow_seconds(p: Problem, mr: int, vectors: int, in_place: bool) -> float:
+    """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
+    results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
+    terms = p.taps + (0 if in_place else SHALLOW_COPIED_TERMS)
+    return 2 * CALL_SECONDS + results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS) + _moving_seconds(p)
+
+
+def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns: int, near: bool) -> float:
+    """``planes`` of an image, of so many rows and columns, copied by phase; pixel by pixel where borders repeat or strides are large."""
+    alone = p.border != "constant" or p.sw > 2
+    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS[not near]
+    return p.n * planes * (SHALLOW_PLANE_SECONDS + rows * (SHALLOW_ROW_SECONDS + row))
 
 
 def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int) -> float:

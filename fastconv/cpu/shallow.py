@@ -1,0 +1,319 @@
+"""shallow: few channels for each result, first layers and groups; pixels in lanes, a block of output channels broadcast over them.
+
+Wins where channels are too few, or groups too small, to fill the lanes: those of the image, of which several output channels share every
+vector that is loaded.  For each band of output rows the planes of a group are copied with their borders, rows and columns by phase, so
+that whatever the strides an output's neighbours read neighbours.  Rows of a tile's width are summed into place; narrower ones, with the
+columns between them, as one row, from which they are copied.
+Order of accumulation per output: channel, row of taps, column; it depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from .border import pixels_of, row_map, too_large
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .shallow_tile import copy_rows, fill_vectors, place_rows, shallow_tile
+from .simd import KINDS
+from .stage import is_native, staged_launch
+from .target import Target
+from .threads import Job, Region
+from .tile import fitting
+from .values import finish_values
+
+CASES = ("ic3ih56_oc32k7_s2_p3_f32", "ic3ih32_oc20k3_p1_f32_bias+relu", "g8_ic32ih14_oc32k3_p1_f32", "g5_ic20ih9_oc40k3_s2_p1_f32",
+         "g2_ic6ih20_oc14k3_d2_p2_reflect_f64", "g4_ic12ih23_oc20k5_s3_p2_wrap_f64_bias")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``filters`` output channels x ``vecs`` vectors of pixels; ``tail`` of them at the end of a row."""
+
+    registers: int  # of the target, at least
+    filters: int
+    vecs: int
+    tail: int
+
+
+TILES = (
+    Tile(32, filters=8, vecs=3, tail=1),  # 24 accumulators, 3 pixels, 1 weight of 32 registers
+    Tile(32, filters=4, vecs=6, tail=2),
+    Tile(16, filters=4, vecs=3, tail=1),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
+)
+
+MOST_DEPTH = 64  # channels of a group
+_LEAST_FILTERS = 3  # 1x1 kernels of 8 channels for 2 results take 130 us instead of `direct`'s 84, for 4 132 instead of 250 (224x224)
+_BAND_BYTES = 32 << 10, 128 << 10  # of a band's planes and sums: what a first-level cache holds, and a part of a second-level one
+
+# The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
+# each padded column that is copied alone.
+Head = namedtuple(
+    "Head",
+    "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
+    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors sn sc sy dn dc dy",
+)
+_TABLES_AT = 8 * len(Head._fields)
+
+
+def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int) -> Any:
+    """The band kernel: units of work are (image, group, band of rows).
+
+    Planes: ``[c][row % sh][column % sw][row // sh][column // sw]`` of the padded image.
+    Workspace: first addends, planes, sums of a block of output channels.
+    """
+    spec, last_spec = (kind, lanes, filters, vecs, fma), (kind, lanes, filters, tail, fma)
+    size = KINDS[kind][2]
+    width = lanes * vecs
+
+    def shallow(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Head)
+        offsets = at.extents + _TABLES_AT
+        row_map = offsets + e.terms * 8
+        edges = row_map + e.rows * 8
+        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
+        finish = e.finish * (at.values + size)
+        start = at.workspace + index * at.scratch
+        planes = start + 64 * size
+        aside = planes + ((e.planes * e.plane + width) * size + 63) // 64 * 64
+        plane, pitch = e.plane * size, e.pitch * size
+        dc = e.dc if e.rowwise else e.aside_pitch
+        # sums of columns between rows are not used, but what numbers they read may be slow
+        fill_row(kind, lanes, planes, (aside - planes) // size, zero)
+        for u in range(u0, u1):
+            rest, band = u // e.bands, u % e.bands
+            n, group = rest // e.groups, rest % e.groups
+            y0 = band * e.band_rows
+            rows = min(e.band_rows, e.oh - y0)
+            top = y0 * e.sh
+            soon = e.next_band if band + 1 < e.bands else e.next_group if group + 1 < e.groups else 0
+            for c in range(e.depth):
+                image = at.src + n * e.sn + (group * e.depth + c) * e.sc
+                for py in range(e.sh):
+                    to = planes + (c * e.sh + py) * e.sw * plane
+                    if e.constant:
+                        # the rows of this phase that are the image's: first .. last - 1
+                        first = min(max((e.pt - top - py + e.sh - 1) // e.sh, 0), e.phase_rows)
+                        last = min(max((e.ih - 1 + e.pt - top - py) // e.sh + 1, first), e.phase_rows)
+                        above = (first * e.pitch + e.ahead + lanes - 1) // lanes
+                        for px in range(e.sw):
+                            fill_vectors(kind, lanes, to + px * plane, above, fill)
+                        if last > first:
+                            row = image + (top + py + first * e.sh - e.pt) * e.sy
+                            even, odd = to + first * pitch + e.even_at, to + first * pitch + e.odd_at
+                            down, many = e.sh * e.sy, last - first
+                            if e.sw == 1:
+                                place_rows(kind, lanes, 1, even, pitch, odd, row, down, many, e.inside, e.vectors, soon, fill)
+                            else:
+                                place_rows(kind, lanes, 2, even, pitch, odd, row, down, many, e.inside, e.vectors, soon, fill)
+                        below = ((e.phase_rows - last) * e.pitch + lanes - 1) // lanes
+                        for px in range(e.sw):
+                            fill_vectors(kind, lanes, to + px * plane + last * pitch, below, fill)
+                    else:
+                        for r in range(e.phase_rows):
+                            row = peek("i64", row_map + min(top + r * e.sh + py, e.rows - 1) * 8)
+                            line = to + r * pitch
+                            if row < 0:
+                                for px in range(e.sw):
+                                    fill_row(kind, lanes, line + px * plane, e.pitch, fill)
+                            else:
+                                pixels_of(kind, line, image + row * e.sy, edges, e.edges, fill)
+            for b in range(e.blocks):
+                o = group * e.ocg + max(min(b * filters, e.ocg - filters), 0)
+                for j in range(filters):
+                    poke(kind, start + j * size, peek(kind, at.bias + (o + j) * size) if e.bias and j < e.ocg else zero)
+                wei = at.wei + (group * e.blocks + b) * e.block_bytes
+                result = at.dst + n * e.dn + o * e.dc + y0 * e.dy
+                length = e.ow if e.rowwise else (rows - 1) * e.pitch + e.ow
+                for y in range(rows if e.rowwise else 1):
+                    line, to = planes + y * pitch, result + y * e.dy if e.rowwise else aside
+                    tiles = length // width
+                    shallow_tile(spec, e.terms, offsets, line, wei, start, finish, to, dc, tiles)
+                    for x in range(tiles * width, length, lanes * tail):
+                        at_x = (min(x, length - lanes * tail) if e.rowwise else x) * size
+                        shallow_tile(last_spec, e.terms, offsets, line + at_x, wei, start, finish, to + at_x, dc, 1)
+                if not e.rowwise:
+                    loose = max(rows - e.tight, 0)
+                    for j in range(min(filters, e.ocg)):
+                        to, line = result + j * e.dc, aside + j * e.aside_pitch
+                        # what a vector writes beyond its row is overwritten by the next ones
+                        copy_rows(kind, lanes, to, e.dy, line, pitch, loose, e.out_vectors)
+                        for y in range(loose, rows):
+                            copy(kind, lanes, to + y * e.dy, line + y * pitch, e.ow)
+
+    return shallow
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, float32 and float64 sums, few channels a group, several results of each."""
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64"):
+        return f"sums in f32 or f64, not {p.acc}"
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    if p.ic // p.g > MOST_DEPTH:
+        return f"is for groups of at most {MOST_DEPTH} channels, not {p.ic // p.g}"
+    if p.oc // p.g < _LEAST_FILTERS:
+        return f"is for at least {_LEAST_FILTERS} results of each channel, not {p.oc // p.g}"
+    workspace = min(cut.bytes for cut in _cuts(p, t, fitting(TILES, t)[0]))
+    return too_large(p, workspace + 16 * (p.taps + p.ih_padded + p.iw_padded))
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Vectors of whole tiles, and the copies of the planes and of rows narrower than a tile."""
+    return _cheapest(p, t)[1].seconds + costs.staged_seconds(p)
+
+
+def most_kernels(t: Target) -> int:
+    return len(fitting(TILES, t))
+
+
+class Cut(NamedTuple):
+    """How a tile computes a problem in bands of ``rows``."""
+
+    seconds: float
+    rows: int
+    bytes: int  # of planes and sums
+    plane: int  # elements of a phase of a channel: ``phase_rows`` of ``pitch``, and what vectors write beyond them
+    phase_rows: int
+    pitch: int
+    aside: int  # bytes from one output channel's sums to the next; 0 where they are summed into place
+
+
+def _cheapest(p: Problem, t: Target) -> tuple[Tile, Cut]:
+    """The tile and the bands of least predicted time; ties go to the earlier.  Neither changes a sum."""
+    found = [(tile, cut) for tile in fitting(TILES, t) for cut in _cuts(p, t, tile)]
+    return min(found, key=lambda way: way[1].seconds)
+
+
+def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
+    """Into bands that either cache holds, and one more; or into bands of the rows that are given."""
+    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
+    lanes, oh, ow, taps, depth, ocg = t.lanes(size), p.oh, p.ow, p.taps, p.ic // p.g, p.oc // p.g
+    width, part, below = tile.vecs * lanes, tile.tail * lanes, (p.kh - 1) * dh + 1
+    pitch = -(-((ow - 1) * sw + (p.kw - 1) * dw + 1) // sw)
+    # into place, where the last tiles cover no more than the columns between rows, and the copy, cost
+    terms = taps + costs.SHALLOW_COPIED_TERMS
+    rowwise = ow >= part and ocg >= tile.filters and _padded(ow, part) * taps <= pitch * terms
+
+    def cut(rows: int) -> Cut:
+        phase_rows = -(-((rows - 1) * sh + below) // sh)
+        plane = phase_rows * pitch + 2 * lanes + p.pl // sw + 1
+        aside = 0 if rowwise else ((rows - 1) * pitch + ow + width) // lanes * lanes * size
+        total = (plane * sh * sw * depth + width) * size + aside * tile.filters
+        whole, rest = oh // rows, oh % rows
+        if rowwise:
+            vectors = oh * _padded(ow, part)
+        else:
+            vectors = whole * _padded((rows - 1) * pitch + ow, part) + (_padded((rest - 1) * pitch + ow, part) if rest else 0)
+        bands = whole + (rest > 0)
+        seconds = costs.shallow_copy_seconds(p, lanes, bands * p.ic * sh, phase_rows, pitch * sw, total <= _BAND_BYTES[0])
+        seconds += costs.shallow_seconds(p, tile.filters, vectors // lanes, rowwise)
+        return Cut(seconds, rows, total, plane, phase_rows, pitch, aside)
+
+    if given:
+        return [cut(rows) for rows in given]
+    whole = cut(oh)
+    few = sorted({min(-(-whole.bytes // most) + more, oh) for most in _BAND_BYTES for more in (0, 1)})
+    return [whole if bands == 1 else cut(-(-oh // bands)) for bands in few]
+
+
+def _padded(extent: int, block: int) -> int:
+    return -(-extent // block) * block
+
+
+def _cut(p: Problem, t: Target, tile: Tile, threads: int) -> Cut:
+    """The cheapest bands; shorter ones where threads would have less than four units each, or a unit, which none interrupts, is long."""
+    best = min(_cuts(p, t, tile), key=lambda cut: cut.seconds)
+    bands = -(-p.oh // best.rows)
+    units = max(p.n, 1) * p.g * bands
+    more = max(-(-4 * threads // units) if threads > 1 else 1, ceil(best.seconds / units / costs.UNIT_SECONDS))
+    return best if more == 1 else _cuts(p, t, tile, -(-p.oh // min(bands * more, p.oh)))[0]
+
+
+def _steps(p: Problem) -> tuple[int, int, int, int]:
+    """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
+    return (*p.strides, (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1))
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
+    """A plan whose weights are packed as ``[g][block][c][ky][kx][filters]``."""
+    kind, size = p.acc, KINDS[p.acc][2]
+    lanes, tile = t.lanes(size), tile or _cheapest(p, t)[0]
+    spec = (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma))
+    name = f"shallow_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
+    region = Region(name, _factory, spec, kind)
+    cut = _cut(p, t, tile, threads)
+    head, tables, scratch = _layout(p, tile, lanes, cut)
+
+    def again(band: Problem, t: Target, plan: Any, threads: int) -> Plan:
+        # the bands' weights are these: another tile would want them packed otherwise
+        return build(band, t, plan, threads, tile)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not (is_native(src, p.acc) and is_native(dst, p.acc)):
+            return staged_launch(p, own.threads, again, t, src, packed, dst, fill)
+        (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
+        dense = dy == p.ow * size
+        next_band = head.band_rows * head.sh * sy
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band,
+                          next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)  # fmt: skip
+        extents = np.concatenate([np.array(e, np.int64), *tables])
+        return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return _pack(p, wei, tile.filters)
+
+    return Plan(problem=p, algorithm="shallow", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads)  # fmt: skip
+
+
+def _firsts(ocg: int, filters: int) -> np.ndarray:
+    """The first output channel of each block; the last block overlaps the one before."""
+    return np.maximum(np.minimum(np.arange(-(-ocg // filters)) * filters, ocg - filters), 0)
+
+
+def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
+    """``[g][block][c][ky][kx][filters]`` as ``(1, 1, 1, n)``; zeros where a group has fewer output channels than a block."""
+    ocg = p.oc // p.g
+    taps = wei.reshape(p.g, ocg, p.taps)
+    firsts = _firsts(ocg, filters)
+    packed = np.zeros((p.g, len(firsts), p.taps, filters), DTYPES[p.acc])
+    for b, first in enumerate(firsts):
+        packed[:, b, :, : min(filters, ocg)] = taps[:, first : first + filters].transpose(0, 2, 1)
+    return packed.reshape(1, 1, 1, -1)
+
+
+def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut) -> tuple[Head, list[np.ndarray], int]:
+    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
+    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
+    depth, ocg, pitch, plane = p.ic // p.g, p.oc // p.g, cut.pitch, cut.plane
+    c, ky, kx = (index.reshape(-1) for index in np.indices((depth, p.kh, p.kw)))
+    ky, kx = ky * dh, kx * dw
+    offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
+    # of a constant border rows are copied by vectors, of others and of large strides pixel by pixel
+    constant, read = p.border == "constant" and sw <= 2, (p.ow - 1) * sw + (p.kw - 1) * dw + 1
+    columns = np.arange(0 if constant else read)
+    edges = np.stack([(columns % sw * plane + columns // sw) * size, border_indices(-p.pl, len(columns), 1, p.iw, p.border)], 1)
+    rows, inside = row_map(p), max(min(p.iw, read - p.pl), 0)
+    even, odd = ((x % sw * plane + x // sw) * size for x in (p.pl, p.pl + 1))
+    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    head = Head(
+        groups=p.g, depth=depth, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // cut.rows), band_rows=cut.rows,
+        oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=cut.phase_rows, pitch=pitch, plane=plane,
+        planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=even, odd_at=odd, inside=inside,
+        vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant), pt=p.pt, ih=p.ih, edges=len(edges),
+        block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias), rowwise=int(cut.aside == 0),
+        tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=cut.aside, out_vectors=-(-p.ow // lanes),
+        sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+    )  # fmt: skip
+    return head, [offsets, rows, edges.reshape(-1)], -(-(cut.bytes + 64 * size + 128) // 64) * 64
