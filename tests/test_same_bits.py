@@ -69,7 +69,7 @@ def test_for_any_pitch(text, dtype, monkeypatch):
     if dtype == "f64" and not dense(p):
         pytest.skip("strided and dilated kernels are compiled for float32 only")
     crowded, told = direct._crowded, []
-    monkeypatch.setattr(direct, "_crowded", lambda *arguments: told.append(crowded(*arguments)) or told[-1])
+    monkeypatch.setattr(direct, "_crowded", lambda *arguments: told.append(crowded(*arguments[:-1], 32 << 10)) or told[-1])
     src, wei, bias = operands(p)
     expected = run(p, src, wei, bias, "direct")
     for pitch in (1 << 12, 1 << 13, 1 << 14):
@@ -77,6 +77,13 @@ def test_for_any_pitch(text, dtype, monkeypatch):
         apart[...] = src
         assert_same_bits(run(p, apart, wei, bias, "direct", 2), expected, f"{pitch}")
     assert told == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("kh", "ways", "copied"), [(5, 8, False), (9, 8, True), (9, 12, False), (21, 12, False), (21, 9, True)])
+def test_rows_are_copied_where_the_first_level_cache_has_too_few_lines(kh, ways, copied):
+    p, tile = Problem.parse(f"ih64iw1024_kh{kh}kw3_f32"), direct.Tile(32, rows=4, vecs=4, tall=8)
+    assert direct._crowded(p, tile, 64, 1 << 12, ways << 12) is copied
+    assert not direct._crowded(p, tile, 64, (1 << 12) + 512, ways << 12)
 
 
 @pytest.mark.parametrize(("algorithm", "p"), [case for case in accepted() if case.values[0] not in TRANSFORM])

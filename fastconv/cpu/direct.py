@@ -56,7 +56,7 @@ _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, l
 Head = namedtuple(
     "Head",
     "oc ocg iw oh ow k phases band_rows bands finish bias scaled taps entries runs phase_rows nleft "
-    "left_wide right_wide fills sw part ahead whole edges past sn sc sy wo dn dc dy",
+    "left_wide right_wide fills sw part ahead whole edges ring past sn sc sy wo dn dc dy",
 )
 # Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
 Run = namedtuple("Run", "table xoff first tiles")
@@ -70,8 +70,9 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
     k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses, which holds
     ``min(q, kh)`` rows for each output row, the rows between two outputs being left out.
-    Tiles that reach beyond the left or right edge read from two padded strips, copied once for each band; of columns by phase the left
-    strip holds all.
+    Tiles that reach beyond the left or right edge read from two padded strips, each row copied just before the first tile that needs
+    it into a ring of the rows that a tile reads, or of all of the band where several channels of results use them; of columns by phase
+    the left strip holds all.
     Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
     spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)
@@ -98,17 +99,19 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
         fill_at = packed + e.taps * size
         left_pitch, right_pitch = e.left_wide * size, e.right_wide * size
         left_strip = fill_at + (e.iw + lanes) * size
-        right_strip = left_strip + icg * entries * left_pitch
-        tile_at = right_strip + icg * entries * right_pitch
+        right_strip = left_strip + icg * e.ring * left_pitch
+        tile_at = right_strip + icg * e.ring * right_pitch
         left_table = table + icg * entries * 8
         right_table = left_table + icg * entries * 8
         if e.fills:
             fill_row(kind, lanes, fill_at, e.iw, fill)
         if left_pitch + right_pitch:
-            for r in range(icg * entries):
-                poke("i64", left_table + r * 8, left_strip + r * left_pitch)
-                poke("i64", right_table + r * 8, right_strip + r * right_pitch)
-        rows_of = -1
+            for c in range(icg):
+                for r in range(entries):
+                    place = c * e.ring + r % e.ring
+                    poke("i64", left_table + (c * entries + r) * 8, left_strip + place * left_pitch)
+                    poke("i64", right_table + (c * entries + r) * 8, right_strip + place * right_pitch)
+        rows_of, staged, ended = -1, 0, 0
         for u in range(u0, u1):
             source, o = u // e.ocg, u % e.ocg
             rest, band = source // e.bands, source % e.bands
@@ -130,19 +133,22 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
             for tap in range(e.taps):
                 poke(kind, packed + tap * size, peek(kind, at.wei + o * e.wo + peek("i64", order + tap * 8)))
             if rows_of != source:
-                rows_of = source
-                plane = at.src + n * e.sn + group * icg * e.sc
-                used = (j1 - j0 - 1) * held + s.kh
-                for r in range(max(used, (rows - 1) * held + s.kh)):
+                rows_of, staged, ended = source, 0, 0
+            plane = at.src + n * e.sn + group * icg * e.sc
+            used = (j1 - j0 - 1) * held + s.kh
+            to, pitch = at.dst + n * e.dn + o * e.dc + phase * e.dy, e.k * e.dy
+            for j in range(j0, j1, rows):
+                # the last tile overlaps the one before; it writes the same values again
+                jt = max(min(j, j1 - rows), j0)
+                for r in range(staged, (jt - j0 + rows - 1) * held + s.kh):
                     row = peek("i64", row_map + (phase * e.phase_rows + j0 * held + r) * 8) if r < used else -1
                     for c in range(icg):
-                        entry = c * entries + r
                         row_at = fill_at if row < 0 else plane + c * e.sc + row * e.sy
-                        poke("i64", table + entry * 8, row_at)
-                        left, right = left_strip + entry * left_pitch, right_strip + entry * right_pitch
+                        poke("i64", table + (c * entries + r) * 8, row_at)
+                        place = c * e.ring + r % e.ring
+                        left = left_strip + place * left_pitch
                         if row < 0:
                             fill_row(kind, lanes, left, e.left_wide, fill)
-                            fill_row(kind, lanes, right, e.right_wide, fill)
                         elif h == 0:
                             # vectors of the image, the last one overlapping, then the border's pixels
                             for piece in range(2):
@@ -156,16 +162,23 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                                     for part in range(e.sw):
                                         every(kind, lanes, left + (part * e.part + x) * size, pixels + part * size, e.sw * size, count)
                             pixels_of(kind, left, row_at, edges, e.edges, fill)
-                        elif left_pitch + right_pitch:
+                        elif left_pitch:
                             border_row(kind, lanes, left, row_at, left_span, maps, fill)
-                            border_row(kind, lanes, right, row_at, right_span, maps, fill)
-            to, pitch = at.dst + n * e.dn + o * e.dc + phase * e.dy, e.k * e.dy
-            for j in range(j0, j1, rows):
-                # the last tile overlaps the one before; it writes the same values again
-                jt = max(min(j, j1 - rows), j0)
+                    staged = r + 1
                 whole = jt + rows <= j1 and width <= e.ow
                 for r in range(e.runs):
                     run = integers(runs + r * _RUN_BYTES, Run)
+                    if run.table == right_table - table:
+                        # not before the row's other pixels are read: prefetchers follow rows forward
+                        for entry in range(ended, staged):
+                            for c in range(icg):
+                                row_at = peek("i64", table + (c * entries + entry) * 8)
+                                right = right_strip + (c * e.ring + entry % e.ring) * right_pitch
+                                if row_at == fill_at:
+                                    fill_row(kind, lanes, right, e.right_wide, fill)
+                                else:
+                                    border_row(kind, lanes, right, row_at, right_span, maps, fill)
+                        ended = staged
                     line = to + jt * pitch + run.first
                     past = e.past and whole and run.tiles > 2 and line % size == 0
                     skew = -line % vector // size if past else 0
@@ -310,7 +323,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def launch_for(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
         order = tap_order(p, tall) @ strides
-        shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy) else in_place
+        shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy, t.l1) else in_place
         units = p.n * p.oc * head.phases * head.bands
         e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
@@ -385,18 +398,31 @@ def _entries(p: Problem, tile: Tile, band_rows: int) -> int:
     return (band_rows + tile.rows) * min(sh // gcd(sh, dh), p.kh) + p.kh
 
 
+def _ring(p: Problem, tile: Tile, band_rows: int) -> int:
+    """Rows of the strips: those that one tile reads, or of results of several channels all of the band."""
+    sh, _, dh, _ = _steps(p)
+    held = min(sh // gcd(sh, dh), p.kh)
+    return _entries(p, tile, band_rows) if p.oc > p.g else (tile.rows - 1) * held + p.kh
+
+
 def _scratch(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int, wide: int) -> int:
     """Bytes of workspace of one thread for bands of so many rows, with strips of ``wide`` pixels together."""
     icg, entries = p.ic // p.g, _entries(p, tile, band_rows)
-    pixels = p.taps + p.iw + lanes + icg * entries * wide + tile.rows * lanes * tile.vecs * (1 + parse_scaling(p.epilogue).residual)
+    aside = tile.rows * lanes * tile.vecs * (1 + parse_scaling(p.epilogue).residual)
+    pixels = p.taps + p.iw + lanes + icg * _ring(p, tile, band_rows) * wide + aside
     return -(-(8 * 3 * icg * entries + TAPS_AT + size * pixels) // 64) * 64
 
 
-def _crowded(p: Problem, tile: Tile, vector: int, pitch: int) -> bool:
-    """Whether the rows that a tile reads, ``pitch`` bytes apart, compete for more lines of a cache's sets than there are."""
+def _crowded(p: Problem, tile: Tile, vector: int, pitch: int, l1: int) -> bool:
+    """Whether the rows that a tile reads, ``pitch`` bytes apart, compete for more lines of a cache's sets than there are.
+
+    A cache of more ways holds those that a group of rows of taps reads at a time: 1024x1024 k9 takes 1400 us in place and 1770 from a
+    copy, k11 2060 and 2260 (one core with 12 ways, 512-bit vectors, 2026-11).
+    """
     rows = np.arange((tile.rows - 1) * min(p.sh, p.kh) + p.kh) * (pitch * _steps(p)[2])
-    reach = tile.vecs * vector * _apart(p) + _LINE
-    return int(np.count_nonzero((rows + reach) % _PERIOD < 2 * reach)) > _WAYS
+    reach, at_once = tile.vecs * vector * _apart(p) + _LINE, (tile.rows - 1) * min(p.sh, p.kh) + min(p.kh, tile.tall)
+    crowd = int(np.count_nonzero((rows + reach) % _PERIOD < 2 * reach))
+    return crowd > _WAYS and (l1 <= _WAYS * _PERIOD or at_once > l1 // _PERIOD)
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
@@ -412,11 +438,11 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     part = _part(p, tile, lanes)
     wide = _whole(p, tile, lanes, size) if copied else _widest(p, tile, lanes)
     strip_rows = (copied or _STRIP_BYTES) // (size * p.ic // p.g * wide)
-    strip_rows = strip_rows if sw == 1 else (strip_rows - p.kh) // held
+    strip_rows = _BAND if p.oc == p.g else strip_rows if sw == 1 else (strip_rows - p.kh) // held
     band = max(min(_band_rows(p, lanes), strip_rows) // tile.rows, 1) * tile.rows
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
-    entries = _entries(p, tile, band_rows)
+    entries, ring = _entries(p, tile, band_rows), _ring(p, tile, band_rows)
     runs, left, right = runs_of(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0)
     # where each phase has a column of the image: from, and how many; where not, or for few, columns are taken one by one
     ahead = -(-p.pl // sw)
@@ -436,9 +462,9 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     places = (tap % sw * part + tap // sw) * size
     head = Head(
         oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases, band_rows=band_rows,
-        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), scaled=int(scales(p)), taps=p.taps,
-        entries=entries, runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
-        fills=int(rows.min() < 0), sw=sw, part=part, ahead=ahead, whole=whole, edges=len(edges),
+        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), taps=p.taps, entries=entries,
+        runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
+        fills=int(rows.min() < 0), sw=sw, part=part, ahead=ahead, whole=whole, edges=len(edges), ring=ring,
         past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     tables = (
