@@ -11,8 +11,7 @@ Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the registe
 from __future__ import annotations
 
 from functools import partial
-from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from ..planning import cost as costs
 from ..planning.addends import finish_type, gathered
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, not_computed, parse_epilogue, parse_scaling
-from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Steps, panel_packer, steps_of
+from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, panel_packer, steps_of
+from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, phase_columns, rows_of_panel, split_of
 from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
@@ -46,15 +46,6 @@ CASES = (
 )
 
 
-class Tile(NamedTuple):
-    """``mr`` vectors of output channels x ``ny`` rows of ``nx`` pixels."""
-
-    registers: int  # of the target, at least
-    mr: int
-    ny: int
-    nx: int
-
-
 TILES = (
     Tile(32, mr=2, ny=1, nx=14),  # 28 accumulators, 2 weights, 1 pixel of 32 registers
     Tile(32, mr=2, ny=2, nx=7),  # the same for rows of 7
@@ -68,7 +59,6 @@ TILES = (
 )
 
 _MOST_TAPS = 1 << 16
-_PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
 
 
 def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> Any:
@@ -127,7 +117,11 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                     pack_panel(at, plane, panel, lines_at, y0 * e.q, (y1 - y0 - 1) * e.q + e.kh_rows, many, channels)
                 pixels = plane + y0 * s.step_y if e.in_place else panel
                 partial = partial_at
-                for o in range(part * e.part_blocks * width, min((part + 1) * e.part_blocks * width, e.ocg), width):
+                first_filter = part * e.part_blocks * width
+                # a panel of weights over all tiles of the one before, but no slower than a fourth of a line for each channel
+                soon_step = max(width * size // (((y1 - y0 + ny - 1) // ny) * ((e.ow + nx - 1) // nx)) + 1, 16)
+                panel_bytes = e.icg * s.taps * width * size
+                for o in range(first_filter, min((part + 1) * e.part_blocks * width, e.ocg), width):
                     for lane in range(width):
                         number = (group * e.ocg + o + lane) * size
                         inside = o + lane < e.ocg
@@ -141,6 +135,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                                 poke(bits_of_sums, scales_block + (row * width + lane) * size, value)
                     block = group * ((e.ocg + width - 1) // width) * width + o
                     wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
+                    soon = wei + panel_bytes
+                    soon_end = soon + many * s.taps * width * size
                     to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                     for y in range(y0, y1, ny):
                         yt = max(min(y, y1 - ny), y0)
@@ -149,6 +145,14 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                             whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
                             stored = final and whole and e.way != 0
                             result = to + yt * s.dy + xt * s.dx
+                            # of what comes next: the next tile's pixels while the first filters read them, else the next filters
+                            ahead, ahead_step = soon, soon_step
+                            if e.in_place and o == first_filter:
+                                ahead, ahead_step = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x, 64 if step > 1 else s.channel
+                            elif soon < soon_end:
+                                soon += many * s.taps * soon_step
+                            else:
+                                ahead, ahead_step = wei, 0
                             rows, columns, filters = min(ny, y1 - yt), min(nx, e.ow - xt), min(width, e.ocg - o)
                             if residual and final and not stored:
                                 for jy in range(rows):
@@ -160,7 +164,7 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                             blocked_tile(spec, at.extents, offsets, pixels + (yt - y0) * s.step_y + xt * s.step_x, wei, blocks, last,
                                          partial if turn else bias_block, width * size if turn else 0, finish, scales_block,
                                          beside if stored else tile_bytes, result if stored else tile_at if final else partial,
-                                         e.way if stored else 0 if final else RAW)  # fmt: skip
+                                         e.way if stored else 0 if final else RAW, ahead, ahead_step)  # fmt: skip
                             partial += tile_bytes
                             if final and not stored:
                                 for jy in range(rows):
@@ -206,8 +210,8 @@ def not_fused(p: Problem) -> str | None:
 def workspace(p: Problem, t: Target) -> int:
     """Bytes of one thread, if it works alone; more threads share shorter bands."""
     size = DTYPES[p.acc].itemsize
-    tile, lanes, steps = tile_of(p, t), t.lanes(size), steps_of(p)
-    return _scratch(p, steps, tile, lanes, size, _split(p, steps, tile, lanes, size, 1))
+    tile, lanes, in_place = tile_of(p, t), t.lanes(size), _reads_in_place(p, _form(p, t), tile_of(p, t))
+    return _scratch(p, tile, lanes, size, split_of(p, tile, lanes, size, 1, in_place))
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -288,12 +292,15 @@ class Body:
         self._bytes = form.q > 1 or not form.src == form.dst == form.kind  # arrays are seen as bytes
         spec = (lanes, tile.mr, tile.ny, tile.nx, step, *form)
         self._region = Region(self.name, _factory, spec, "i8" if self._bytes else form.kind)
-        self._shape, self._head, self._tables, self.scratch = _layout(p, tile, lanes, size, threads)
+        in_place = _reads_in_place(p, form, tile)
+        split = split_of(p, tile, lanes, size, threads, in_place)
+        self._shape, self._head, self._tables = _layout(p, tile, lanes, size, split)
+        self.scratch = _scratch(p, tile, lanes, size, split)
         active = parse_epilogue(p.epilogue).activation is not None or form.rounding or form.residual
         self._head = self._head._replace(
             channels=channels or self._head.icg, head=head, bias=self._head.bias or form.scaled or form.residual, active=int(bool(active))
         )
-        self._one_tap = form.q == 1 and form.src == form.kind and _one_tap(p, tile, self._head)
+        self._one_tap = in_place and no_shorter(p, tile, split)
         self._units = p.n * p.g * self._head.bands * self._head.parts
         self._seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx)
 
@@ -357,53 +364,30 @@ class Body:
         return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
 
 
-def _one_tap(p: Problem, tile: Tile, head: Head) -> bool:
-    """Whether tiles may read pixels where they lie: a kernel of one tap, no padding, and no tile beyond the image or band.
-
-    Planes are read at every pixel; where the channels are side by side pixels may lie any number of bytes apart.
-    """
-    s = steps_of(p)
-    dense = p.kh == p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0 and (s.step > 1 or (s.g, s.gx, s.q, s.qx) == (1,) * 4)
-    last = p.oh - (head.bands - 1) * head.band_rows
-    return dense and p.ow >= tile.nx and min(last, head.band_rows) >= tile.ny
+def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:
+    """Whether the kernel reads an image's pixels where they lie, if their strides allow it."""
+    return form.q == 1 and form.src == form.kind and one_tap(p, tile)
 
 
-def _phase(s: Steps, tile: Tile, lanes: int) -> int:
-    """Columns of one phase of a row.
-
-    The last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond.
-    """
-    return -(-s.columns // s.qx) + max(tile.nx, lanes)
-
-
-def _panel_rows(s: Steps, tile: Tile, band_rows: int) -> int:
-    return (band_rows + tile.ny - 2) * s.q + s.kh_rows
-
-
-def _panel_bytes(s: Steps, tile: Tile, lanes: int, size: int, band_rows: int, blocks: int) -> int:
-    """Of a panel of so many rows of results and blocks of channels."""
-    return _panel_rows(s, tile, band_rows) * _phase(s, tile, lanes) * s.qx * blocks * DEPTH * size
-
-
-def _scratch(p: Problem, s: Steps, tile: Tile, lanes: int, size: int, split: _Split) -> int:
+def _scratch(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> int:
     """Bytes of workspace of one thread."""
+    s = steps_of(p)
     tile_bytes = tile.mr * lanes * size * tile.ny * tile.nx
     oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
-    scratch = _panel_bytes(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + 3 * tile.mr * lanes * size
+    scratch = bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + 3 * tile.mr * lanes * size
     scratch += MOST_LINES * (s.columns * s.gx + 2 * lanes) * size + s.split_bytes(lanes, size)
     scratch += tile_bytes * (2 + tiles * (split.pass_blocks < s.blocks))
     return -(-scratch // 64) * 64
 
 
-def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Shape, Head, np.ndarray, int]:
-    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
+def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tuple[Shape, Head, np.ndarray]:
+    """The kernel's integers but for the strides, and its tables."""
     s, icg, ocg = steps_of(p), p.ic // p.g, p.oc // p.g
-    phase = _phase(s, tile, lanes)
+    phase = phase_columns(s, tile, lanes)
     oc_blocks = -(-ocg // (tile.mr * lanes))
-    split = _split(p, s, tile, lanes, size, threads)
     part_blocks = -(-oc_blocks // split.parts)
-    panel_rows = _panel_rows(s, tile, split.band_rows)
+    panel_rows = rows_of_panel(s, tile, split.band_rows)
     line = phase * s.qx * size
     row = line * DEPTH if s.step > 1 else line
     channel, block = size if s.step > 1 else line * panel_rows, line * DEPTH * panel_rows
@@ -425,66 +409,4 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])
-    return shape, head, tables, _scratch(p, s, tile, lanes, size, split)
-
-
-class _Split(NamedTuple):
-    """How the work is cut: rows of a band, parts of the output channels, channel blocks of one pass."""
-
-    band_rows: int
-    parts: int
-    pass_blocks: int
-
-
-def _split(p: Problem, s: Steps, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
-    """Panels that fit the cache with the least traffic, then the threads' shares.
-
-    Every further band reads the weights once more, every further pass over the channels writes and reads all sums.
-    """
-    oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
-    weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
-    whole = _panel_bytes(s, tile, lanes, size, tile.ny, s.blocks) // _panel_rows(s, tile, tile.ny) * p.oh * s.q
-    fewest = min(max(1, -(-whole // _PANEL_BYTES)), p.oh)
-    found = []
-    for bands in {1, 2, 3, 4, fewest} if fewest > 4 else range(1, fewest + 1):
-        rows = _band_rows(p, tile, bands)
-        blocks = min(max(_PANEL_BYTES // _panel_bytes(s, tile, lanes, size, rows, 1), 1), s.blocks)
-        if sums // (2 * bands) > _PANEL_BYTES or bands == fewest:
-            blocks = s.blocks
-        passes = -(-s.blocks // blocks)
-        too_long = blocks == s.blocks and bands < fewest
-        found.append((too_long, (bands - 1) * weights + (passes - 1) * sums, bands, -(-s.blocks // passes)))
-    *_, bands, pass_blocks = min(found)
-    parts = 1
-    if p.n * p.g * bands < 4 * threads:
-        row_bytes = _panel_bytes(s, tile, lanes, size, tile.ny, s.blocks) // _panel_rows(s, tile, tile.ny) * s.q
-        bands, parts = min(
-            ((bands * more, parts) for more, parts in ((1, 1), (threads, 1), (1, threads))),
-            key=lambda split: _longest_share(p, tile, *split, oc_blocks, threads, row_bytes),
-        )
-    # a unit is not interrupted
-    seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
-    bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))
-    parts = max(parts, min(ceil(seconds / (bands * costs.UNIT_SECONDS)), oc_blocks))
-    return _Split(_band_rows(p, tile, bands), parts, pass_blocks)
-
-
-def _band_rows(p: Problem, tile: Tile, bands: int) -> int:
-    """Rows of one of ``bands`` bands: whole tiles."""
-    rows = ceil(p.oh / bands)
-    return ceil(rows / tile.ny) * tile.ny
-
-
-def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
-    """Work of the busiest thread: tiles of its units, and the packing of a panel for each."""
-    band_rows = _band_rows(p, tile, bands)
-    part_blocks = -(-oc_blocks // parts)
-    units = []
-    for part in range(0, oc_blocks, part_blocks):
-        for y in range(0, p.oh, band_rows):
-            rows, blocks = min(band_rows, p.oh - y), min(part_blocks, oc_blocks - part)
-            tiles = -(-rows // tile.ny) * -(-p.ow // tile.nx) * blocks
-            units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + (rows + p.kh) * row_bytes / costs.PACKED_BYTES)
-    units *= min(p.n * p.g, 2 * threads)
-    shares = [units[len(units) * i // threads : len(units) * (i + 1) // threads] for i in range(threads)]
-    return max(map(sum, shares))
+    return shape, head, tables

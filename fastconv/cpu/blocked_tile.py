@@ -60,7 +60,7 @@ RAW = 3  # a way of storing: sums that further channels are added to
 @intrinsic(prefer_literal=True)
 def blocked_tile(
     typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any,
-    finish: Any, after: Any, beside: Any, dst: Any, way: Any,
+    finish: Any, after: Any, beside: Any, dst: Any, way: Any, ahead: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``ny x nx`` pixels.
 
@@ -72,29 +72,32 @@ def blocked_tile(
     packed as ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` elements.  Order of accumulation: channel
     block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the
     same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded result within
-    its type less the zero point, or 0 where sums are neither activated nor rounded and no residual is added, ``after`` that of ``[scale][shift]``, each
-    ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]``
-    at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0 but the sums as they are.
+    its type less the zero point, or 0 where sums are neither activated nor rounded and no residual is added; ``after`` that of
+    ``[scale][shift]``, each ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored:
+    0 as ``[jy][jx][mr*lanes]`` at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0
+    but the sums as they are.  At each channel of each tap the second-level cache is asked for the line at ``ahead``, which then advances
+    by ``ahead_step`` bytes.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _Tile(builder, chosen, arguments[1], arguments[9:12]).emit(*arguments[2:9], *arguments[12:])
+        _Tile(builder, chosen, arguments[1], arguments[9:12], arguments[14:]).emit(*arguments[2:9], *arguments[12:14])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 13), codegen
+    return types.void(spec, *[types.int64] * 15), codegen
 
 
 class _Tile:
     """The emission of one tile."""
 
-    def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any, finishing: Any) -> None:
+    def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any, finishing: Any, ahead: Any) -> None:
         self.lanes, self.mr, self.ny, self.nx, self.step, self.depth = spec[:6]
         self.form = Form(*spec[6:])
         self.kernel = Emitter(builder, self.form.kind, self.lanes, self.form.how == "fma")
         self.tail = self.kernel.of(self.form.tail)
         self.s = Shape(*(self.kernel.load_integer(self.kernel.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
         self.finish, self.after, self.beside = finishing
+        self.ahead, self.ahead_step = self.kernel.variable(ahead[0]), ahead[1]
         self.pixels = [(jy, jx) for jy in range(self.ny) for jx in range(self.nx)]
 
     def emit(self, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any, dst: Any, way: Any) -> None:
@@ -122,6 +125,8 @@ class _Tile:
                 here, w = emit.get(at), emit.get(weights)
                 for turn in range(unroll):
                     vectors = [emit.load(emit.offset(w, (turn * mr + m) * emit.width)) for m in range(mr)]
+                    emit.prefetch(emit.get(self.ahead))
+                    emit.set(self.ahead, emit.offset(emit.get(self.ahead), self.ahead_step))
                     start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(s.channel, turn))
                     for j, (jy, jx) in enumerate(self.pixels):
                         line = emit.offset(start, emit.times(s.step_y, jy)) if jy else start

@@ -1,0 +1,123 @@
+"""blocked_split: how `blocked` cuts a problem into bands of rows, parts of the output channels and passes over the channels."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+from ..planning import cost as costs
+from ..planning.problem import Problem
+from .blocked_pack import Steps, steps_of
+from .blocked_tile import DEPTH
+
+_PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
+
+
+class Tile(NamedTuple):
+    """``mr`` vectors of output channels x ``ny`` rows of ``nx`` pixels."""
+
+    registers: int  # of the target, at least
+    mr: int
+    ny: int
+    nx: int
+
+
+class Split(NamedTuple):
+    """How the work is cut: rows of a band, parts of the output channels, channel blocks of one pass."""
+
+    band_rows: int
+    parts: int
+    pass_blocks: int
+
+
+def one_tap(p: Problem, tile: Tile) -> bool:
+    """Whether tiles may read pixels where they lie: a kernel of one tap, no padding, and no tile beyond the image.
+
+    Planes are read at every pixel; where the channels are side by side pixels may lie any number of bytes apart.
+    """
+    s = steps_of(p)
+    dense = p.kh == p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0 and (s.step > 1 or (s.g, s.gx, s.q, s.qx) == (1,) * 4)
+    return dense and p.ow >= tile.nx and p.oh >= tile.ny
+
+
+def no_shorter(p: Problem, tile: Tile, split: Split) -> bool:
+    """Whether every band has the rows of a tile."""
+    return min((p.oh - 1) % split.band_rows + 1, split.band_rows) >= tile.ny
+
+
+def phase_columns(s: Steps, tile: Tile, lanes: int) -> int:
+    """Columns of one phase of a row.
+
+    The last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond.
+    """
+    return -(-s.columns // s.qx) + max(tile.nx, lanes)
+
+
+def rows_of_panel(s: Steps, tile: Tile, band_rows: int) -> int:
+    return (band_rows + tile.ny - 2) * s.q + s.kh_rows
+
+
+def bytes_of_panel(s: Steps, tile: Tile, lanes: int, size: int, band_rows: int, blocks: int) -> int:
+    """Of a panel of so many rows of results and blocks of channels."""
+    return rows_of_panel(s, tile, band_rows) * phase_columns(s, tile, lanes) * s.qx * blocks * DEPTH * size
+
+
+def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_place: bool = False) -> Split:
+    """Panels that fit the cache with the least traffic, then the threads' shares.
+
+    Every further band reads the weights once more, every further pass over the channels writes and reads all sums.  Pixels that are
+    read ``in_place`` are bounded alike, but cost nothing to be read by several units.
+    """
+    s, oc_blocks = steps_of(p), -(-(p.oc // p.g) // (tile.mr * lanes))
+    weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
+    block_row = p.ow * DEPTH * size  # of one row and block of channels
+
+    def held(rows: int, blocks: int) -> int:
+        return block_row * rows * blocks if in_place else bytes_of_panel(s, tile, lanes, size, rows, blocks)
+
+    row_bytes = block_row * s.blocks if in_place else held(tile.ny, s.blocks) // rows_of_panel(s, tile, tile.ny) * s.q
+    fewest = min(max(1, -(-row_bytes * p.oh // _PANEL_BYTES)), p.oh)
+    found = []
+    for bands in {1, 2, 3, 4, fewest} if fewest > 4 else range(1, fewest + 1):
+        rows = band_rows(p, tile, bands)
+        blocks = min(max(_PANEL_BYTES // held(rows, 1), 1), s.blocks)
+        if sums // (2 * bands) > _PANEL_BYTES or bands == fewest:
+            blocks = s.blocks
+        passes = -(-s.blocks // blocks)
+        too_long = blocks == s.blocks and bands < fewest
+        found.append((too_long, (bands - 1) * weights + (passes - 1) * sums, bands, -(-s.blocks // passes)))
+    *_, bands, pass_blocks = min(found)
+    parts = 1
+    if threads > 1 and p.n * p.g * bands < 4 * threads:
+        ways = [(bands, 1), (bands * threads, 1), (bands, threads)]
+        if in_place:  # parts read an image again that the cache does not hold; a small one's few blocks and tiles may not come out even
+            ways = [*ways, (threads, oc_blocks)] if bands == 1 else [*ways[:2], (2 * bands * threads, 1)]
+        packed = 0 if in_place else row_bytes
+        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, *way, oc_blocks, threads, packed))
+    # a unit is not interrupted
+    seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
+    bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))
+    parts = max(parts, min(ceil(seconds / (bands * costs.UNIT_SECONDS)), oc_blocks))
+    return Split(band_rows(p, tile, bands), parts, pass_blocks)
+
+
+def band_rows(p: Problem, tile: Tile, bands: int) -> int:
+    """Rows of one of ``bands`` bands: whole tiles."""
+    rows = ceil(p.oh / bands)
+    return ceil(rows / tile.ny) * tile.ny
+
+
+def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
+    """Work of the busiest thread: tiles of its units, the packing of a panel for each."""
+    rows_each = band_rows(p, tile, bands)
+    part_blocks = -(-oc_blocks // parts)
+    units = []
+    for part in range(0, oc_blocks, part_blocks):
+        for y in range(0, p.oh, rows_each):
+            rows, blocks = min(rows_each, p.oh - y), min(part_blocks, oc_blocks - part)
+            tiles = -(-rows // tile.ny) * -(-p.ow // tile.nx) * blocks
+            packing = (rows + p.kh) * row_bytes / costs.PACKED_BYTES
+            units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + packing)
+    units *= min(p.n * p.g, 2 * threads)
+    shares = [units[len(units) * i // threads : len(units) * (i + 1) // threads] for i in range(threads)]
+    return max(map(sum, shares))
