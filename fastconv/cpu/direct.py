@@ -462,8 +462,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     places = (tap % sw * part + tap // sw) * size
     head = Head(
         oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases, band_rows=band_rows,
-        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), taps=p.taps, entries=entries,
-        runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
+        bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), scaled=int(scales(p)), taps=p.taps,
+        entries=entries, runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
         fills=int(rows.min() < 0), sw=sw, part=part, ahead=ahead, whole=whole, edges=len(edges), ring=ring,
         past=0, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
