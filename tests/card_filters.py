@@ -167,6 +167,20 @@ def check_complex(card, flip):
         np.testing.assert_array_equal(back(function(card(small), card(large), "valid")), function(small, large, "valid"))
 
 
+def check_complex_ndimage(card):
+    x = whole("f8", (7, 11)) + 1j * whole("f8", (8, 11))[1:]
+    for name, args, kw in (("correlate", (np.arange(6.0).reshape(2, 3),), {"mode": "constant", "cval": 2 - 3j}), ("laplace", (), {}),
+                           ("correlate1d", ([1, 2, 4],), {"axis": 0, "mode": "constant", "cval": 5})):  # fmt: skip
+        np.testing.assert_array_equal(back(getattr(ndimage, name)(card(x), *args, **kw)), scipy_ndimage(name, x, *args, **kw)[0], name)
+
+
+def check_unreached(card, activation, dtype):
+    """Rows and columns of a transposed convolution that no tap reaches, and that are no part of a smaller stride's grid."""
+    x, w, b = whole(dtype, (1, 2, 3, 2)), whole("u1", (2, 3, 1, 2)).astype(dtype), np.arange(-1, 2).astype(dtype)
+    how = {"stride": 2, "output_padding": 2, "dilation": 3, "bias": b, "activation": activation}
+    np.testing.assert_array_equal(back(nn.conv_transpose2d(card(x), card(w), **how)), nn.conv_transpose2d(x, w, **how))
+
+
 def check_complex_layers(card):
     x, w = (whole("f8", shape) for shape in ((1, 4, 3, 5), (4, 2, 2, 2)))
     x, w, b = x + 1j * x[:, ::-1], 1j * w + w[::-1], np.arange(4) * (1 - 1j)
@@ -218,6 +232,9 @@ def checks(slow=False):
     for flip in (False, True) if slow else (False,):
         add(f"complex-{flip}", check_complex, flip)
     add("complex-layers", check_complex_layers)
+    add("complex-ndimage", check_complex_ndimage)
+    for activation, dtype in (("relu", "i2"), (None, "c16"), (("leaky_relu", 0.5), "f4")):
+        add(f"unreached-{dtype}", check_unreached, activation, dtype)
     return found
 
 
