@@ -45,6 +45,16 @@ def check_ndimage(card, call, dtype, mode, output=None, precision="default"):
     assert_close(bits(got), bits(expected), 0 if strict else allowed, f"{name} {dtype} {kw}")
 
 
+def check_weights_of_the_card(card, call, dtype, mode):
+    """With the host's weights an order of sums is chosen; here each thread finds it."""
+    name, args, kw = call
+    x, weights = image(dtype), np.asarray(args[0], "f8")
+    for output in (None, "u8", "f8"):
+        expected = scipy_ndimage(name, x, weights, **kw, mode=mode, cval=3, output=output)[0]
+        got = back(getattr(ndimage, name)(card(x), card(weights), **kw, mode=mode, cval=3, output=output))
+        np.testing.assert_array_equal(bits(got), bits(expected), f"{name} {dtype} {kw} {output}")
+
+
 def spoiled(dtype):
     x = image(dtype, (9, 12))
     x[3, 4], x[6, 10], x[-1, 0] = np.nan, np.inf, -np.inf
@@ -216,6 +226,9 @@ def checks(slow=False):
                 add(f"ndimage-{n}-{named(call)}-{dtype}-strict", check_ndimage, call, dtype, "reflect", None, "strict")
                 if slow or n % 4 == 0:
                     add(f"ndimage-{n}-{named(call)}-{dtype}-spoiled", check_not_finite, call, dtype)
+        if call[0] in ("correlate", "convolve", "correlate1d", "convolve1d"):
+            for m, dtype in enumerate((*INTEGERS, *FLOATS) if slow else (("u1", "i2", "f4")[n % 3],)):
+                add(f"ndimage-{n}-{named(call)}-{dtype}-weighed", check_weights_of_the_card, call, dtype, MODES[(n + m) % 5])
     add("ndimage-further", check_further_ndimage)
     for m, dtype in enumerate(DIRECT):
         for n in range(30) if slow else (m, m + 5):

@@ -257,7 +257,8 @@ def filters_in_place(patch):
 def filters_that_cannot_run(patch):
     image = Interface(IMAGE)
     for error, words, call in (
-        (TypeError, "weights must be an array of the host", lambda: ndimage.correlate(image, Interface(TAPS))),
+        (TypeError, "input must be on a CUDA device as weights is", lambda: ndimage.correlate(IMAGE, Interface(TAPS))),
+        (ValueError, "weights must be real", lambda: ndimage.correlate(image, Interface(1j * TAPS))),
         (TypeError, "kernel must be an array of the host", lambda: opencv.filter2D(image, -1, Interface(TAPS))),
         (TypeError, "output must be on a CUDA device as input is", lambda: ndimage.sobel(image, output=np.zeros((9, 21)))),
         (TypeError, "input must be on a CUDA device as output is", lambda: ndimage.sobel(IMAGE, output=image)),

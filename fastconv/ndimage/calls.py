@@ -41,17 +41,22 @@ _card_calls: Bounded[CardBranches] = Bounded(MOST_PLANS)
 
 
 def filtered(
-    name: str, input: Any, weights: np.ndarray | None, output: Any, values: tuple[Any, ...], precision: Any, threads: Any, device: Any,
+    name: str, input: Any, weights: Any, output: Any, values: tuple[Any, ...], precision: Any, threads: Any, device: Any,
     algorithm: Any,
 ) -> np.ndarray:  # fmt: skip
     """What the function ``name`` of scipy.ndimage makes of an image, given the values of its arguments in ``_FUNCTIONS``'s order."""
     count = thread_count(threads)
     values, kinds = arguments_of(values)
-    if device is not None or type(input) is not np.ndarray or not (output is None or type(output) is np.ndarray):
-        here = session(device, "input", input, output=None if isinstance(output, (type, np.dtype, str)) else output)
+    if (
+        device is not None
+        or type(input) is not np.ndarray
+        or not (output is None or type(output) is np.ndarray)
+        or not (weights is None or isinstance(weights, np.ndarray))
+    ):
+        here = session(device, "input", input, output=None if isinstance(output, (type, np.dtype, str)) else output, weights=weights)
         if here is not None:
             check_choices(precision)
-            return _on_card(here, name, weights, output, values, kinds, precision, algorithm)
+            return _on_card(here, name, here.take("weights", weights), output, values, kinds, precision, algorithm)
         input, device = np.asarray(input), None
     out = into = None  # the caller's array, and where a result can be written into it while the input is read
     if output is None:
@@ -91,11 +96,9 @@ def filtered(
     return delivered(result, out)
 
 
-def taps_of(weights: Any) -> np.ndarray:
-    """Weights as an array of the host, where they are looked at before anything is queued."""
-    if on_card(weights):
-        raise TypeError(f"weights must be an array of the host, where they are looked at, got {type(weights).__name__} of a CUDA device")
-    return np.asarray(weights)
+def taps_of(weights: Any) -> Any:
+    """Weights as an array; those of a card as they are."""
+    return weights if on_card(weights) else np.asarray(weights)
 
 
 def _on_card(
@@ -126,7 +129,7 @@ def _on_card(
     return back if into is None or not here.hosted else delivered(back, into)
 
 
-def _call(here: Session, name: str, weights: np.ndarray | None, src: Any, dst: Any, values: tuple[Any, ...], settings: Any) -> CardBranches:
+def _call(here: Session, name: str, weights: Any, src: Any, dst: Any, values: tuple[Any, ...], settings: Any) -> CardBranches:
     """The call for arrays of a card like these, remembered."""
     held = None if weights is None else values_of((weights,))
     key: Any = None
@@ -152,10 +155,11 @@ def _call(here: Session, name: str, weights: np.ndarray | None, src: Any, dst: A
     return call
 
 
-def _scipys_errors(name: str, src: Any, weights: np.ndarray | None, dtype: np.dtype[Any], values: tuple[Any, ...]) -> None:
+def _scipys_errors(name: str, src: Any, weights: Any, dtype: np.dtype[Any], values: tuple[Any, ...]) -> None:
     """Let SciPy's own function raise for arguments that it refuses, on an array of one pixel that stands for the image."""
     with np.errstate(all="ignore"):
-        _scipys(name, np.zeros((1,) * src.ndim, src.dtype), weights, dtype, values, None)
+        stand_in = weights if weights is None or isinstance(weights, np.ndarray) else np.ones(weights.shape, weights.dtype)
+        _scipys(name, np.zeros((1,) * src.ndim, src.dtype), stand_in, dtype, values, None)
 
 
 def _parsed(
