@@ -125,6 +125,18 @@ def check_opencv_not_finite(card, dtype):
     assert (np.isinf(got) == np.isinf(wanted)).all()
 
 
+def check_kernels_of_the_card(card, dtype):
+    src, taps = image(dtype, (5, 6, 3)), np.array([[0, 1, 0], [2, -4, 1]], "i2")
+    for where in ({}, {"anchor": (0, 1), "delta": 3}):
+        np.testing.assert_array_equal(back(opencv.filter2D(card(src), -1, card(taps), **where)), opencv.filter2D(src, -1, taps, **where))
+    src = spoiled("f4")
+    got, wanted = back(opencv.filter2D(card(src), -1, card(taps))), opencv.filter2D(src, -1, taps)
+    assert (np.isnan(got) == np.isnan(wanted)).all()
+    assert (np.isinf(got) == np.isinf(wanted)).all()
+    row = whole("f4", (3, 9))
+    np.testing.assert_array_equal(back(opencv.filter2D(card(row), -1, card(np.ones(3)))), opencv.filter2D(row, -1, np.ones(3)))
+
+
 def whole(dtype, shape, low=-8):
     """Numbers of which all sums are exact."""
     return np.random.default_rng([3, *shape]).integers(max(low, 0) if dtype[0] == "u" else low, 9, shape).astype(dtype)
@@ -235,6 +247,8 @@ def checks(slow=False):
             add(f"opencv-{dtype}-{n}", check_opencv, dtype, n)
     for dtype in FLOATS:
         add(f"opencv-{dtype}-spoiled", check_opencv_not_finite, dtype)
+    for dtype in ("u1", "i2"):
+        add(f"opencv-{dtype}-weighed", check_kernels_of_the_card, dtype)
     for boundary in ("fill", "symm", "wrap") if slow else ("fill", "symm"):
         add(f"mask-{boundary}", check_masks, boundary)
     pairs = (("f4", "f4"), ("f8", "f8"), ("u1", "i1"), ("i4", "i4"), ("f2", "f2"), ("u4", "u4"))

@@ -259,7 +259,8 @@ def filters_that_cannot_run(patch):
     for error, words, call in (
         (TypeError, "input must be on a CUDA device as weights is", lambda: ndimage.correlate(IMAGE, Interface(TAPS))),
         (ValueError, "weights must be real", lambda: ndimage.correlate(image, Interface(1j * TAPS))),
-        (TypeError, "kernel must be an array of the host", lambda: opencv.filter2D(image, -1, Interface(TAPS))),
+        (TypeError, "kernelX must be an array of the host", lambda: opencv.sepFilter2D(image, -1, Interface(TAPS[0]), TAPS[0])),
+        (TypeError, "src must be on a CUDA device as kernel is", lambda: opencv.filter2D(IMAGE, -1, Interface(TAPS))),
         (TypeError, "output must be on a CUDA device as input is", lambda: ndimage.sobel(image, output=np.zeros((9, 21)))),
         (TypeError, "input must be on a CUDA device as output is", lambda: ndimage.sobel(IMAGE, output=image)),
         (ValueError, "output must have shape", lambda: ndimage.sobel(image, output=Interface(TAPS))),
