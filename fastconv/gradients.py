@@ -9,7 +9,7 @@ import numpy as np
 from .epilogue import epilogue_text
 from .planning.arguments import as_array, check_choices, group_count, pair, result_type, spans
 from .planning.calls import Bounded, Calls, GivenWeights, Inputs, View, call_key, delivered, destination, prepared
-from .planning.devices import Session, session
+from .planning.devices import Session, backend, session
 from .planning.layout import PADDING_MODES, Layout, arranged, bias_array, check_channels, checked_bias, paddings
 from .planning.planner import MOST_PLANS, plan_problem
 from .planning.plans import Launch
@@ -94,28 +94,18 @@ def conv_transpose2d(
         raise ValueError(f"padding must leave a result of at least one pixel, got {padding!r} and a result of {(ih, iw)}")
     how = (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision
     p = _transposed(layout, input, weight, bias is not None, *how)
-    if here is None:
-        bias = bias_array(bias, p.ic, weight.ndim, p.acc)
-        shape, dtype = layout.shape(p.n, p.ic, ih, iw), DTYPES[p.dst]
-        dst = destination(out, shape, dtype, input, weight, bias)
-        if not dst.size:
-            return delivered(dst, out)
-        if not _reaches(p, oh, ow):
-            layout.image(dst)[...] = _unreached(p, bias)
-            return delivered(dst, out)
-        kind, to = (GivenWeights, None) if (p.ih, p.iw) == (ih, iw) else (_Partly, _first(layout.image, p.ih, p.iw))
-        made = prepared(plan_problem(p, threads=count, algorithm=algorithm), shape, dtype, layout.image, layout.weights,
-                        (input, weight, dst), to=to, kind=kind)  # fmt: skip
-        return _calls.first(key, made, (input, weight, bias), out, dst)
-    checked_bias(bias, icg * g, weight.ndim)
-    if (p.ih, p.iw) != (ih, iw):
-        # kernels write what no tap reaches, too
-        p = p.replace(ih=ih, iw=iw)
-        if (p.oh, p.ow) != (oh, ow):
-            raise ValueError(f"output_padding must not exceed padding by a stride or more on a CUDA device, got {output_padding!r}")
-    return run_on_card(
-        here, p, layout.image(input), layout.weights(weight), bias, layout.shape(p.n, p.ic, ih, iw), layout.image, out, algorithm
-    )
+    shape, whole = layout.shape(p.n, p.ic, ih, iw), p.replace(ih=ih, iw=iw)
+    if (whole.oh, whole.ow) == (oh, ow):  # kernels write what no tap reaches, too
+        return run_on_card(here, whole, layout.image(input), layout.weights(weight), bias, shape, layout.image, out, algorithm)
+    result, to = here.destination(out, shape, DTYPES[p.dst])
+    if to.size:
+        src, dst = layout.image(input), layout.image(to)
+        if backend("arrays").overlap(src, dst):
+            src = backend("copy").converted(src, src.dtype)
+        backend("pointwise").biased(p, bias, dst)
+        if _reaches(p, oh, ow):
+            here.run(p, src, layout.weights(weight), bias, dst[:, :, : p.ih, : p.iw], 0, algorithm)
+    return here.deliver(result, to)
 
 
 def _transposed(

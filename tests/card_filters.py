@@ -45,6 +45,16 @@ def check_ndimage(card, call, dtype, mode, output=None, precision="default"):
     assert_close(bits(got), bits(expected), 0 if strict else allowed, f"{name} {dtype} {kw}")
 
 
+def check_weights_of_the_card(card, call, dtype, mode):
+    """With the host's weights an order of sums is chosen; here each thread finds it."""
+    name, args, kw = call
+    x, weights = image(dtype), np.asarray(args[0], "f8")
+    for output in (None, "u8", "f8"):
+        expected = scipy_ndimage(name, x, weights, **kw, mode=mode, cval=3, output=output)[0]
+        got = back(getattr(ndimage, name)(card(x), card(weights), **kw, mode=mode, cval=3, output=output))
+        np.testing.assert_array_equal(bits(got), bits(expected), f"{name} {dtype} {kw} {output}")
+
+
 def spoiled(dtype):
     x = image(dtype, (9, 12))
     x[3, 4], x[6, 10], x[-1, 0] = np.nan, np.inf, -np.inf
@@ -115,6 +125,18 @@ def check_opencv_not_finite(card, dtype):
     assert (np.isinf(got) == np.isinf(wanted)).all()
 
 
+def check_kernels_of_the_card(card, dtype):
+    src, taps = image(dtype, (5, 6, 3)), np.array([[0, 1, 0], [2, -4, 1]], "i2")
+    for where in ({}, {"anchor": (0, 1), "delta": 3}):
+        np.testing.assert_array_equal(back(opencv.filter2D(card(src), -1, card(taps), **where)), opencv.filter2D(src, -1, taps, **where))
+    src = spoiled("f4")
+    got, wanted = back(opencv.filter2D(card(src), -1, card(taps))), opencv.filter2D(src, -1, taps)
+    assert (np.isnan(got) == np.isnan(wanted)).all()
+    assert (np.isinf(got) == np.isinf(wanted)).all()
+    row = whole("f4", (3, 9))
+    np.testing.assert_array_equal(back(opencv.filter2D(card(row), -1, card(np.ones(3)))), opencv.filter2D(row, -1, np.ones(3)))
+
+
 def whole(dtype, shape, low=-8):
     """Numbers of which all sums are exact."""
     return np.random.default_rng([3, *shape]).integers(max(low, 0) if dtype[0] == "u" else low, 9, shape).astype(dtype)
@@ -167,6 +189,20 @@ def check_complex(card, flip):
         np.testing.assert_array_equal(back(function(card(small), card(large), "valid")), function(small, large, "valid"))
 
 
+def check_complex_ndimage(card):
+    x = whole("f8", (7, 11)) + 1j * whole("f8", (8, 11))[1:]
+    for name, args, kw in (("correlate", (np.arange(6.0).reshape(2, 3),), {"mode": "constant", "cval": 2 - 3j}), ("laplace", (), {}),
+                           ("correlate1d", ([1, 2, 4],), {"axis": 0, "mode": "constant", "cval": 5})):  # fmt: skip
+        np.testing.assert_array_equal(back(getattr(ndimage, name)(card(x), *args, **kw)), scipy_ndimage(name, x, *args, **kw)[0], name)
+
+
+def check_unreached(card, activation, dtype):
+    """Rows and columns of a transposed convolution that no tap reaches, and that are no part of a smaller stride's grid."""
+    x, w, b = whole(dtype, (1, 2, 3, 2)), whole("u1", (2, 3, 1, 2)).astype(dtype), np.arange(-1, 2).astype(dtype)
+    how = {"stride": 2, "output_padding": 2, "dilation": 3, "bias": b, "activation": activation}
+    np.testing.assert_array_equal(back(nn.conv_transpose2d(card(x), card(w), **how)), nn.conv_transpose2d(x, w, **how))
+
+
 def check_complex_layers(card):
     x, w = (whole("f8", shape) for shape in ((1, 4, 3, 5), (4, 2, 2, 2)))
     x, w, b = x + 1j * x[:, ::-1], 1j * w + w[::-1], np.arange(4) * (1 - 1j)
@@ -202,12 +238,17 @@ def checks(slow=False):
                 add(f"ndimage-{n}-{named(call)}-{dtype}-strict", check_ndimage, call, dtype, "reflect", None, "strict")
                 if slow or n % 4 == 0:
                     add(f"ndimage-{n}-{named(call)}-{dtype}-spoiled", check_not_finite, call, dtype)
+        if call[0] in ("correlate", "convolve", "correlate1d", "convolve1d"):
+            for m, dtype in enumerate((*INTEGERS, *FLOATS) if slow else (("u1", "i2", "f4")[n % 3],)):
+                add(f"ndimage-{n}-{named(call)}-{dtype}-weighed", check_weights_of_the_card, call, dtype, MODES[(n + m) % 5])
     add("ndimage-further", check_further_ndimage)
     for m, dtype in enumerate(DIRECT):
         for n in range(30) if slow else (m, m + 5):
             add(f"opencv-{dtype}-{n}", check_opencv, dtype, n)
     for dtype in FLOATS:
         add(f"opencv-{dtype}-spoiled", check_opencv_not_finite, dtype)
+    for dtype in ("u1", "i2"):
+        add(f"opencv-{dtype}-weighed", check_kernels_of_the_card, dtype)
     for boundary in ("fill", "symm", "wrap") if slow else ("fill", "symm"):
         add(f"mask-{boundary}", check_masks, boundary)
     pairs = (("f4", "f4"), ("f8", "f8"), ("u1", "i1"), ("i4", "i4"), ("f2", "f2"), ("u4", "u4"))
@@ -218,6 +259,9 @@ def checks(slow=False):
     for flip in (False, True) if slow else (False,):
         add(f"complex-{flip}", check_complex, flip)
     add("complex-layers", check_complex_layers)
+    add("complex-ndimage", check_complex_ndimage)
+    for activation, dtype in (("relu", "i2"), (None, "c16"), (("leaky_relu", 0.5), "f4")):
+        add(f"unreached-{dtype}", check_unreached, activation, dtype)
     return found
 
 

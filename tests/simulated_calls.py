@@ -260,19 +260,21 @@ def filters_in_place(patch):
 def filters_that_cannot_run(patch):
     image = Interface(IMAGE)
     for error, words, call in (
-        (TypeError, "weights must be an array of the host", lambda: ndimage.correlate(image, Interface(TAPS))),
-        (TypeError, "kernel must be an array of the host", lambda: opencv.filter2D(image, -1, Interface(TAPS))),
+        (TypeError, "input must be on a CUDA device as weights is", lambda: ndimage.correlate(IMAGE, Interface(TAPS))),
+        (ValueError, "weights must be real", lambda: ndimage.correlate(image, Interface(1j * TAPS))),
+        (TypeError, "kernelX must be an array of the host", lambda: opencv.sepFilter2D(image, -1, Interface(TAPS[0]), TAPS[0])),
+        (TypeError, "src must be on a CUDA device as kernel is", lambda: opencv.filter2D(IMAGE, -1, Interface(TAPS))),
         (TypeError, "output must be on a CUDA device as input is", lambda: ndimage.sobel(image, output=np.zeros((9, 21)))),
         (TypeError, "input must be on a CUDA device as output is", lambda: ndimage.sobel(IMAGE, output=image)),
         (ValueError, "output must have shape", lambda: ndimage.sobel(image, output=Interface(TAPS))),
         (RuntimeError, "boundary mode not supported", lambda: ndimage.sobel(image, mode="there")),
         (RuntimeError, r"weights.ndim \(1\) must match", lambda: ndimage.correlate(image, [1.0])),
-        (ValueError, "input must be real, .* got input of shape .* complex64", lambda: ndimage.laplace(Interface(IMAGE + 1j * IMAGE))),
+        (ValueError, "input and weights must be real.*complex64", lambda: ndimage.gaussian_gradient_magnitude(Interface(1j * IMAGE), 1)),
         (ValueError, "weights .* along at most two axes", lambda: ndimage.correlate(Interface(BATCH), np.ones((1, 2, 2, 2)))),
         (ValueError, "ksize .* must be odd", lambda: opencv.GaussianBlur(image, (2, 2), 1)),
         (ValueError, "mask must be None on a CUDA device for complex", lambda: fastconv.correlate2d(image, 1j * TAPS, mask="nan")),
         (ValueError, "mask must have in1's shape", lambda: fastconv.correlate2d(image, TAPS, mask=Interface(TAPS > 2))),
-        (ValueError, "residual must be None in a plan", lambda: fastconv.plan(image, TAPS, epilogue=nn.Epilogue(residual=TAPS))),
+        (ValueError, "residual must be None in a plan", lambda: fastconv.plan(image, TAPS, epilogue=nn.Epilogue(residual=IMAGE[:7, :19]))),
         (TypeError, "dtype of the epilogue must", lambda: nn.conv2d(image, TAPS, epilogue=nn.Epilogue(dtype=bool))),
         (ValueError, "device must be None or 'cuda' for arrays", lambda: opencv.blur(image, (3, 3), device="cpu")),
     ):  # fmt: skip
@@ -283,7 +285,8 @@ def filters_that_cannot_run(patch):
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
-    filters_stay_on_the_stream, operands_of_other_streams, filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
+    filters_stay_on_the_stream, operands_of_other_streams,
+    filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
 )}  # fmt: skip
 
 

@@ -10,13 +10,13 @@ import pytest
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
 from fastconv.cuda import compile as compiler
-from fastconv.cuda import pointwise, repair, running
+from fastconv.cuda import pointwise, repair, running, weighed
 from fastconv.cuda.target import SM75, SM80, SM90
 from fastconv.planning.planner import algorithms, short_name
 
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if hasattr(algorithm, "kernels")}
 # and what lies between passes of filters, behind sums, and before them
-STEPS = {"pointwise": pointwise, "repair": repair, "running": running}
+STEPS = {"pointwise": pointwise, "repair": repair, "running": running, "weighed": weighed}
 LISTED = ALGORITHMS | STEPS
 KERNELS = [(name, number) for name, algorithm in LISTED.items() for number in range(len(algorithm.kernels(SM90)))]
 # kernels of each algorithm that are compiled for both cards, 6 where it does not say; the others with --slow

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, dtype_name
 from .arrays import DeviceArray
 from .compile import Kernel
@@ -46,6 +47,9 @@ def kernel_of(stored: str, to: str, how: str = "") -> Kernel:
     name = "_".join(filter(None, ("copy", stored, to, how)))
     values = "f64", ("number",)
     return Kernel(name, body, (stored, to, how), AT, values, EXTENTS, (_THREADS, 1, 1), 40, vectors=False, fused=False)
+
+
+_launches: Bounded[Launch] = Bounded(512)
 
 
 def pieces(*arrays: DeviceArray, merge: bool = True) -> Iterator[tuple[DeviceArray, ...]]:
@@ -88,8 +92,11 @@ def copied(src: DeviceArray, dst: DeviceArray, how: str = "", number: float = 0.
         return
     kernel = kernel_of(dtype_name(src.dtype), dtype_name(dst.dtype), how)
     for one, other in pieces(src, dst):
-        grid = (-(-one.size // _THREADS), 1, 1)
-        launch = Launch(kernel, grid, (0, 0, *one.strides, *other.strides), (number,), (one.size, *one.shape[1:]), device=src.device)
+        key = kernel, one.shape, one.strides, other.strides, repr(number), src.device
+        launch = _launches.get(key)
+        if launch is None:
+            grid, at = (-(-one.size // _THREADS), 1, 1), (0, 0, *one.strides, *other.strides)
+            launch = _launches.keep(key, Launch(kernel, grid, at, (number,), (one.size, *one.shape[1:]), device=src.device))
         launch(src.stream, one.address, other.address)
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning.calls import Bounded
-from ..planning.problem import DTYPES, dtype_name, parse_epilogue
+from ..planning.problem import DTYPES, Problem, dtype_name, parse_epilogue
 from .activations import FUNCTIONS
 from .arrays import DeviceArray
 from .compile import Kernel
-from .copy import pieces
+from .copy import addend, copied, pieces
 from .driver import Launch
 from .finish import SUMS
 from .simd import SIZES
@@ -265,6 +265,18 @@ def finished_as(
     words = tuple(name for name, value in (("scale", scale), ("shift", shift), ("residual", residual)) if value is not None)
     slope = float(DTYPES[kind].type(finish.slope))
     applied("finish", kind, dst, sums, residual, words=(*words, finish.activation or ""), values=(0, slope, zero), scale=scale, shift=shift)
+
+
+def biased(p: Problem, bias: Any, dst: DeviceArray) -> None:
+    """Queue what no tap reaches: the activated bias of each channel, or 0, into results ``(n, c, h, w)``."""
+    if bias is None:
+        bias = np.zeros(dst.shape[1], DTYPES[p.acc])
+    values = addend(p.acc, bias, dst.device)
+    each = values.strided(dst.shape, (0, values.strides[0] if values.size > 1 else 0, 0, 0)).on_stream(dst.stream)
+    if p.acc not in SUMS:
+        copied(each, dst)
+    else:
+        finished_as(each, p.acc, p.epilogue, dst, 0, None, None, None)
 
 
 def kernels(t: Any) -> tuple[Kernel, ...]:

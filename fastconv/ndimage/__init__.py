@@ -17,6 +17,10 @@ it is read (`laplace`, `gaussian_laplace` and `gaussian_gradient_magnitude`).
 Filters along one or two axes of arrays of any number of dimensions run here, and those of separable passes along any.  Left to
 SciPy's own functions: `correlate` with more than two long axes, complex numbers, empty arrays and those of no dimension, sums of
 integers that no compiled kernel has in SciPy's order, and everything that is an error in SciPy.
+
+Arrays of a CUDA device (see `fastconv.conv2d`) are filtered there, with the same answers, SciPy's running sums and complex numbers
+included; weights may lie there too, which is slow: nobody looks at them but each thread. What is left to SciPy otherwise, and is no
+error, raises a ValueError.
 """
 
 from .correlation import convolve, convolve1d, correlate, correlate1d

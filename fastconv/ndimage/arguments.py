@@ -68,11 +68,18 @@ def _fill(cval: Any, border: str) -> float:
     return float(cval) if border == "constant" else 0.0
 
 
-def _taps(weights: np.ndarray) -> np.ndarray:
+def _taps(weights: Any) -> Any:
+    """Weights as SciPy's sums read them; those of a card as they are."""
     if weights.dtype.kind not in "biuf":
         raise LeftToSciPy
+    if not isinstance(weights, np.ndarray):
+        return weights
     taps = weights.astype(np.float64)
     return taps if np.isfinite(taps).all() else _refuse()
+
+
+def _dense(taps: Any) -> Any:
+    return np.ascontiguousarray(taps) if isinstance(taps, np.ndarray) else taps
 
 
 def _before(size: int, origin: Any) -> int:
@@ -86,7 +93,7 @@ def _line(axis: int, taps: np.ndarray, mode: Any, cval: Any, origin: Any = 0, ru
     return Stencil((axis,), taps, (_before(taps.size, origin),), border, _fill(cval, border), rule)
 
 
-def grid(flip: bool, ndim: int, weights: np.ndarray, mode: Any, cval: Any, origin: Any, axes: Any) -> Branches:
+def grid(flip: bool, ndim: int, weights: Any, mode: Any, cval: Any, origin: Any, axes: Any) -> Branches:
     """``correlate`` and ``convolve``.  Taps belong to the filtered axes in ascending order, whatever the order of ``axes``."""
     filtered = _axes(axes, ndim)
     taps = _taps(weights)
@@ -106,12 +113,12 @@ def grid(flip: bool, ndim: int, weights: np.ndarray, mode: Any, cval: Any, origi
     if len(wide) > 2:
         raise LeftToSciPy
     border = _border(mode)
-    taps = np.ascontiguousarray(taps).reshape([taps.shape[i] for i in wide])
+    taps = _dense(taps).reshape([taps.shape[i] for i in wide])
     f = Stencil(tuple(filtered[i] for i in wide), taps, tuple(before[i] for i in wide), border, _fill(cval, border), "grid")
     return ((f,),)
 
 
-def line(flip: bool, ndim: int, weights: np.ndarray, axis: Any, mode: Any, cval: Any, origin: Any) -> Branches:
+def line(flip: bool, ndim: int, weights: Any, axis: Any, mode: Any, cval: Any, origin: Any) -> Branches:
     """``correlate1d`` and ``convolve1d``."""
     taps = _taps(weights)
     if taps.ndim != 1 or not taps.size:
@@ -119,7 +126,7 @@ def line(flip: bool, ndim: int, weights: np.ndarray, axis: Any, mode: Any, cval:
     origin = _index(origin)
     if flip:
         taps, origin = taps[::-1], -origin - (taps.size % 2 == 0)
-    return ((_line(_axis(axis, ndim), np.ascontiguousarray(taps), mode, cval, origin),),)
+    return ((_line(_axis(axis, ndim), _dense(taps), mode, cval, origin),),)
 
 
 def _gaussian(axis: int, sigma: Any, order: Any, mode: Any, cval: Any, truncate: Any, radius: Any) -> Stencil:

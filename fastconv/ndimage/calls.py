@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..planning.arguments import as_array, check_choices
-from ..planning.calls import MOST_HELD, Call, Calls, arguments_of, aside, delivered, values_of
-from ..planning.devices import Session, on_card, session
+from ..planning.calls import MOST_HELD, Bounded, Call, Calls, arguments_of, aside, delivered, values_of
+from ..planning.devices import Session, backend, on_card, session
 from ..planning.planner import MOST_PLANS
 from ..planning.thread_count import thread_count
 from ..planning.workspaces import new_result
 from . import arguments
-from .card import Card
+from .card import Card, CardBranches
 from .passes import Host, LeftToSciPy, Settings, planned
 
 _TYPES = frozenset(np.dtype(name) for name in ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"))
@@ -37,21 +37,26 @@ _FUNCTIONS: dict[str, tuple[tuple[str, ...], Callable[..., arguments.Branches], 
     "gaussian_gradient_magnitude": (("sigma", "mode", "cval", "axes", "**"), arguments.gaussian_gradient, "norm"),
 }
 _calls: Calls[Call] = Calls(MOST_PLANS)
-_card_calls: Calls[Any] = Calls(MOST_PLANS)
+_card_calls: Bounded[CardBranches] = Bounded(MOST_PLANS)
 
 
 def filtered(
-    name: str, input: Any, weights: np.ndarray | None, output: Any, values: tuple[Any, ...], precision: Any, threads: Any, device: Any,
+    name: str, input: Any, weights: Any, output: Any, values: tuple[Any, ...], precision: Any, threads: Any, device: Any,
     algorithm: Any,
 ) -> np.ndarray:  # fmt: skip
     """What the function ``name`` of scipy.ndimage makes of an image, given the values of its arguments in ``_FUNCTIONS``'s order."""
     count = thread_count(threads)
     values, kinds = arguments_of(values)
-    if device is not None or type(input) is not np.ndarray or not (output is None or type(output) is np.ndarray):
-        here = session(device, "input", input, output=None if isinstance(output, (type, np.dtype, str)) else output)
+    if (
+        device is not None
+        or type(input) is not np.ndarray
+        or not (output is None or type(output) is np.ndarray)
+        or not (weights is None or isinstance(weights, np.ndarray))
+    ):
+        here = session(device, "input", input, output=None if isinstance(output, (type, np.dtype, str)) else output, weights=weights)
         if here is not None:
             check_choices(precision)
-            return _on_card(here, name, weights, output, values, kinds, precision, algorithm)
+            return _on_card(here, name, here.take("weights", weights), output, values, kinds, precision, algorithm)
         input, device = np.asarray(input), None
     out = into = None  # the caller's array, and where a result can be written into it while the input is read
     if output is None:
@@ -91,11 +96,9 @@ def filtered(
     return delivered(result, out)
 
 
-def taps_of(weights: Any) -> np.ndarray:
-    """Weights as an array of the host, where they are looked at before anything is queued."""
-    if on_card(weights):
-        raise TypeError(f"weights must be an array of the host, where they are looked at, got {type(weights).__name__} of a CUDA device")
-    return np.asarray(weights)
+def taps_of(weights: Any) -> Any:
+    """Weights as an array; those of a card as they are."""
+    return weights if on_card(weights) else np.asarray(weights)
 
 
 def _on_card(
@@ -109,34 +112,54 @@ def _on_card(
     dtype = dtype.newbyteorder("=")
     result, dst = here.destination(None if here.hosted else given, src.shape, dtype, "output")
     if src.size:
-        held = None if weights is None else values_of((weights,))
-        key = None
-        if weights is None or held is not None:
-            key = (name, here.target, src.device, dst.strides, dtype, src.shape, src.strides, src.dtype, held, values, kinds, precision,
-                   algorithm)  # fmt: skip
-        call = _card_calls.find(key)
-        if call is None:
-            _scipys_errors(name, src, weights, dtype, values)
-            place = Card(here.target, src.device)
-            try:
-                call = _parsed(name, src, weights, dst, values, Settings(precision, 1, algorithm, place))
-            except LeftToSciPy:
-                raise ValueError(
-                    f"input must be real, and weights finite and along at most two axes longer than 1, for {name} on a CUDA device, got "
-                    f"input of shape {src.shape} and dtype {src.dtype}, weights {'none' if weights is None else weights.shape}"
-                ) from None
-            if key is not None and call.held <= MOST_HELD:
-                with contextlib.suppress(TypeError):  # a list among the arguments
-                    _card_calls.keep(key, call)
-        call.run(here, src, dst)
+        parts = [(src, dst, values)]
+        names, _, combine = _FUNCTIONS[name]
+        if src.dtype.kind == dtype.kind == "c" and combine == "sum":  # each part for itself, as SciPy filters complex numbers
+            if backend("arrays").overlap(src, dst):
+                src = backend("copy").converted(src, src.dtype)
+            place = names.index("cval")
+            parts = [
+                (src.part(n), dst.part(n), (*values[:place], getattr(values[place], word, values[place]), *values[place + 1 :]))
+                for n, word in enumerate(("real", "imag"))
+            ]
+        for image, result_part, arguments_of_part in parts:
+            call = _call(here, name, weights, image, result_part, arguments_of_part, (kinds, precision, algorithm))
+            call.run(here, image, result_part)
     back = here.deliver(result, dst)
     return back if into is None or not here.hosted else delivered(back, into)
 
 
-def _scipys_errors(name: str, src: Any, weights: np.ndarray | None, dtype: np.dtype[Any], values: tuple[Any, ...]) -> None:
+def _call(here: Session, name: str, weights: Any, src: Any, dst: Any, values: tuple[Any, ...], settings: Any) -> CardBranches:
+    """The call for arrays of a card like these, remembered."""
+    held = None if weights is None else values_of((weights,))
+    key: Any = None
+    if weights is None or held is not None:
+        key = (name, here.target, src.device, dst.strides, dst.dtype, src.shape, src.strides, src.dtype, held, values, settings)
+    with contextlib.suppress(TypeError):  # a list among the arguments
+        known = _card_calls.get(key)
+        if known is not None:
+            return known
+    _scipys_errors(name, src, weights, dst.dtype, values)
+    _, precision, algorithm = settings
+    try:
+        call: CardBranches = _parsed(name, src, weights, dst, values, Settings(precision, 1, algorithm, Card(here.target, src.device)))
+    except LeftToSciPy:
+        raise ValueError(
+            f"input and weights must be real (input may be complex where the output is, but for magnitudes), and weights finite and "
+            f"along at most two axes longer than 1, for {name} on a CUDA device, got input of shape {src.shape} and dtype {src.dtype}, "
+            f"weights of {'no shape' if weights is None else weights.shape}, output of dtype {dst.dtype}"
+        ) from None
+    if key is not None and call.held <= MOST_HELD:
+        with contextlib.suppress(TypeError):  # a list among the arguments
+            _card_calls.keep(key, call)
+    return call
+
+
+def _scipys_errors(name: str, src: Any, weights: Any, dtype: np.dtype[Any], values: tuple[Any, ...]) -> None:
     """Let SciPy's own function raise for arguments that it refuses, on an array of one pixel that stands for the image."""
     with np.errstate(all="ignore"):
-        _scipys(name, np.zeros((1,) * src.ndim, src.dtype), weights, dtype, values, None)
+        stand_in = weights if weights is None or isinstance(weights, np.ndarray) else np.ones(weights.shape, weights.dtype)
+        _scipys(name, np.zeros((1,) * src.ndim, src.dtype), stand_in, dtype, values, None)
 
 
 def _parsed(

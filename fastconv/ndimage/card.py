@@ -13,7 +13,7 @@ from ..planning.devices import Session, backend
 from ..planning.passes import ZeroTaps
 from ..planning.planes import planes
 from ..planning.plans import Plan
-from ..planning.problem import ORDERS, dtype_name
+from ..planning.problem import ORDERS, Problem, dtype_name
 from .passes import Stencil, as_bytes
 
 
@@ -45,6 +45,22 @@ class _Copied:
 
     def run(self, here: Session, src: Any, dst: Any) -> None:
         backend("pointwise").applied("convert", dtype_name(src.dtype), dst, src)
+
+
+@dataclass(slots=True)
+class _Weighed:
+    """A filter whose weights nobody has looked at."""
+
+    problem: Problem
+    view: View
+    stencil: Stencil
+    dtype: np.dtype[Any]
+    held = 0
+
+    def run(self, here: Session, src: Any, dst: Any) -> None:
+        p, f = self.problem, self.stencil
+        taps = f.taps.reshape((p.kh, p.kw))
+        backend("weighed").weighed(p, f.rule, self.view(src), taps, self.view(dst), f.fill)
 
 
 @dataclass(slots=True)
@@ -139,6 +155,10 @@ class Card:
     def copied(self, src: Any, dst: Any) -> Any:
         """A step without taps."""
         return _Copied(dst.dtype)
+
+    def weighed(self, p: Problem, src: Any, dst: Any, f: Stencil) -> Any:
+        """A step with weights that lie on the card."""
+        return _Weighed(p, planes(src.shape, f.axes).view(), f, dst.dtype)
 
     def running(self, src: Any, dst: Any, f: Stencil) -> Any:
         """A step that computes SciPy's running sums."""

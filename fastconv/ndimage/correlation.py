@@ -37,8 +37,8 @@ def correlate(
         ``"strict"`` sums floats as SciPy does: in float64, in its order.
     threads : int, optional
         At least 1; see `fastconv.threads`.
-    device : {None, "cpu"}
-        Where it is computed.
+    device : {None, "cpu", "cuda"}
+        Where it is computed: None is where ``input`` is. On ``"cuda"`` an array of the host is copied there and the result back.
     algorithm : str, optional
         The name of the one that runs.
 

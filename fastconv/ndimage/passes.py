@@ -39,7 +39,7 @@ class Stencil(NamedTuple):
     """
 
     axes: tuple[int, ...]
-    taps: np.ndarray
+    taps: Any  # an array of the host, or of a card, which nobody looks at
     before: tuple[int, ...]
     border: str
     fill: float
@@ -107,6 +107,11 @@ class Host:
     @staticmethod
     def copied(src: Any, dst: Any) -> Any:
         """A step without taps."""
+        raise LeftToSciPy
+
+    @staticmethod
+    def weighed(p: Problem, src: Any, dst: Any, f: Stencil) -> Any:
+        """A step with weights that lie on a card."""
         raise LeftToSciPy
 
     @staticmethod
@@ -222,6 +227,11 @@ def _branch(src: Any, dst: Any, stencils: tuple[Stencil, ...], exact: bool, sett
 
 
 def _pass(src: Any, dst: Any, f: Stencil, exact: bool, settings: Settings) -> Step:
+    if not isinstance(f.taps, np.ndarray):
+        through = dst.dtype == np.uint64 and f.rule == "grid"
+        to = settings.place.empty(dst.shape, _DOUBLE) if through else dst
+        step = settings.place.weighed(_problem(src, to, f, "f64", "raster", settings), src, to, f)
+        return settings.place.converted(dst, step, "halves", 0, None) if through else step
     if f.rule == "mean" and dst.dtype.kind != "f":
         return _mean_of_integers(src, dst, f, settings)
     if f.rule == "mean" or not exact:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning.arguments import as_array
-from ..planning.devices import on_card
+from ..planning.devices import on_card, received
 from . import constants as cv
 
 BORDERS = {
@@ -160,18 +160,21 @@ def extents(name: str, kw: int, kh: int) -> None:
         raise ValueError(f"{name} must make a kernel of at most {MOST_MADE} taps, got width {kw} and height {kh}")
 
 
-def kernel(name: str, value: Any) -> np.ndarray:
-    """A kernel of two dimensions in float64; as OpenCV reads them, one dimension is a row."""
-    array = _matrix(name, value)
+def kernel(name: str, value: Any, on_device: bool = False) -> Any:
+    """A kernel of two dimensions in float64; as OpenCV reads them, one dimension is a row.
+
+    ``on_device``: whether it may be an array of a card, which is left as it is.
+    """
+    array = received(name, value) if on_device and on_card(value) else _matrix(name, value)
     if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
+        array = array.reshape(array.shape[:2])
     if array.ndim < 2:
-        array = array.reshape(1, -1)
+        array = array.reshape((1, array.size))
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must be an array of shape (height, width) and not empty, got shape {array.shape}")
     if array.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got dtype {array.dtype}")
-    return array.astype(np.float64)
+    return array.astype(np.float64) if isinstance(array, np.ndarray) else array
 
 
 def row_or_column(name: str, value: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ..planning.arguments import check_choices
 from ..planning.calls import MOST_HELD, Calls, View, arguments_of, destination, values_of
 from ..planning.card import card_pass
-from ..planning.devices import Session, backend, session
+from ..planning.devices import Session, backend, on_card, session
 from ..planning.passes import Pass, ZeroTaps, bound
 from ..planning.planner import MOST_PLANS, plan_problem
 from ..planning.problem import DTYPES, Problem, dtype_name
@@ -25,7 +25,7 @@ _LARGEST = 2.0**60  # weight of which two make a product in float32
 class Filter(NamedTuple):
     """A correlation of every channel with the same weights, and what becomes of the sums."""
 
-    weights: np.ndarray  # (kh, kw), float64
+    weights: Any  # (kh, kw), float64; or an array of a card, at which nobody looks
     dtype: np.dtype[Any]  # of the result
     border: str
     anchor: tuple[int, int]  # x, y
@@ -63,7 +63,7 @@ def filtered(
                 result = call.result((src,)) if dst is None else call.into((src,), dst)
                 if result is not None:
                     return result
-    here = session(device, "src", src, dst=dst)
+    here = session(device, "src", src, dst=dst, **dict(zip(("kernel", "another kernel"), kernels, strict=False)))
     check_choices(precision)
     if here is not None:
         return _on_card(here, describe, dst, kernels, arguments, precision, algorithm)
@@ -83,6 +83,7 @@ def _on_card(
     """`filtered` for an array of a card, or of the host that is copied there and the result back."""
     src = here.input
     known = described(src)
+    kernels = tuple(here.take("kernel", value) if on_card(value) else value for value in kernels)
     f = describe(known, *kernels, *arguments)
     shape = (known.h, known.w) if known.c == 1 else (known.h, known.w, known.c)
     if dst is not None:
@@ -102,8 +103,13 @@ def _on_card(
     call = _card_calls.find(key)
     if call is None:
         p, weights, bias, zero_taps = _planned(known, f, precision)
-        wei = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
-        p = looked_at(p, wei, here.target, algorithm)
+        if isinstance(weights, np.ndarray):
+            wei: Any = np.broadcast_to(weights, (known.c, 1, p.kh, p.kw))
+            p = looked_at(p, wei, here.target, algorithm)
+        else:
+            weights = backend("copy").converted(weights, DTYPES[p.wei])
+            zero_taps = None if zero_taps is None else zero_taps._replace(weights=weights)
+            wei = weights.strided((known.c, 1, p.kh, p.kw), (0, 0, *weights.strides))
         plan = plan_problem(p, here.target, algorithm=algorithm)
         call = card_pass(plan, wei, _VIEWS[src.ndim], _VIEWS[to.ndim], f.dtype, src.device, bias=bias, zero_taps=zero_taps)
         if key is not None and call.held <= MOST_HELD:
@@ -118,12 +124,12 @@ def _on_card(
     return here.deliver(result, to)
 
 
-def _planned(known: Image, f: Filter, precision: str) -> tuple[Problem, np.ndarray, np.ndarray | None, ZeroTaps | None]:
+def _planned(known: Image, f: Filter, precision: str) -> tuple[Problem, Any, np.ndarray | None, ZeroTaps | None]:
     """The problem of a filter, its weights in two dimensions, its addends, and what its zero taps must not see."""
     p, weights = _problem(known, f, precision)
     with np.errstate(over="ignore"):
         bias = np.full(known.c, f.delta, DTYPES[p.acc]) if f.delta else None
-    is_seen = f.drops and known.dtype.kind == "f" and not weights.all()
+    is_seen = f.drops and known.dtype.kind == "f" and not (isinstance(weights, np.ndarray) and weights.all())
     return p, weights, bias, ZeroTaps(p, weights, addend=f.delta) if is_seen else None
 
 
@@ -149,19 +155,20 @@ def _fits(dst: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     return True
 
 
-def _problem(src: Image, f: Filter, precision: str) -> tuple[Problem, np.ndarray]:
+def _problem(src: Image, f: Filter, precision: str) -> tuple[Problem, Any]:
     """The problem, and its weights in two dimensions."""
     wide = f.wide or src.dtype == F64 or f.dtype in (F64, I32)
     acc = "f64" if wide else "f32"
-    structure = f.structure if precision != "strict" and _is_moderate(f.weights) else "full"
+    seen = isinstance(f.weights, np.ndarray)
+    structure = f.structure if precision != "strict" and seen and _is_moderate(f.weights) else "full"
     # structure is found again in the weights: in float64 rank 1 is not blurred by a rounding of each product
     wei = "f64" if structure == "rank1" else acc
     with np.errstate(over="ignore", under="ignore"):
-        weights = f.weights.astype(DTYPES[wei])
+        weights = f.weights.astype(DTYPES[wei]) if seen else f.weights
     kh, kw = weights.shape
     pl, pt = f.anchor
     pb, pr = kh - 1 - pt, kw - 1 - pl
-    if f.drops:
+    if f.drops and seen:
         weights, (pt, pb, pl, pr) = _trimmed(weights, (pt, pb, pl, pr))
         kh, kw = weights.shape
     rounding = f.rounding if f.dtype.kind in "iu" else ""

@@ -94,7 +94,7 @@ def filter2D(
 
 
 def _filter2d(src: Image, kernel2d: Any, ddepth: Any, anchor: Any, delta: Any, border_type: Any) -> Filter:
-    weights = kernel("kernel", kernel2d)
+    weights = kernel("kernel", kernel2d, on_device=True)
     kh, kw = weights.shape
     return Filter(weights, depth(ddepth, src, DIRECT), border(border_type), anchored(anchor, kw, kh), real("delta", delta), drops=True)
 
