@@ -1,7 +1,7 @@
 """`python -m bench.gpu`: fastconv on a CUDA card: right first, then fast, beside the card's ceilings and `bench.gpu_peers`.
 
-Ends within ten minutes, whatever the card: what was not reached by then is counted.  First every problem is measured, then its peers,
-problem by problem from all over the list.  Times are between events, of launches that go round buffers together larger than twice the
+Ends within ten minutes, whatever the card: what was not reached by then is counted.  First problems are measured, then their peers,
+one after the other from all over the list.  Times are between events, of launches that go round buffers together larger than twice the
 second-level cache.  Writes bench/results/NAME.json after each step, and prints a table.
 """
 
@@ -247,12 +247,14 @@ def cells(clock, ceilings, found):
     """Rows of all problems, in ``found["cells"]``, and which packages are missing, in ``found["missing"]``; yields after each step."""
     every = list(problems())
     own = Clock(min(OWN_SECONDS, clock.left()))
-    rows, missing = found.setdefault("cells", []), found.setdefault("missing", {})
-    for p in every:
-        reached = min(own.left(), clock.left() - STEP_SECONDS) > 0
-        rows.append(cell(p, ceilings) if reached else {"problem": str(p), "not reached": True})
+    rows = found["cells"] = [{"problem": str(p), "not reached": True} for p in every]
+    missing = found.setdefault("missing", {})
+    order = spread(len(every))
+    for place in order:
+        if min(own.left(), clock.left() - STEP_SECONDS) > 0:
+            rows[place] = cell(every[place], ceilings)
         yield
-    for place in spread(len(every)):
+    for place in order:
         p, row = every[place], rows[place]
         for name, measure in peers(p, seconds, buffers(p)).items() if "seconds" in row else ():
             package = name.split()[0]

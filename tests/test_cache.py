@@ -1,5 +1,6 @@
 """The disk cache of kernels: compiled once per machine, never trusted blindly, never in the way."""
 
+import ast
 import compileall
 import os
 import py_compile
@@ -234,6 +235,18 @@ def test_what_a_modules_kernels_are_made_of(tmp_path):
     second = digests()
     assert first[0] != second[0]
     assert first[1] == second[1]
+
+
+def test_no_import_is_overlooked():
+    """What Python's own parser finds imported from a module's package, or from the planner's files that emit instructions."""
+    sources = disk_cache.Sources(Path(compile.__file__).parent)
+    files = sources._files
+    for name in files:
+        found = sources._imported(name.removesuffix(".py"))
+        for node in ast.walk(ast.parse(files[name])):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = [node.module.replace(".", "/")] if node.module else [alias.name for alias in node.names]
+                assert {f"{other}.py" for other in names} & set(files) <= found, name
 
 
 def test_old_kernels_make_room(tmp_path, monkeypatch):
