@@ -206,7 +206,8 @@ def cost(p: Problem, t: Target) -> float:
 def _seconds(p: Problem, t: Target) -> float:
     lanes = t.lanes(DTYPES[p.acc].itemsize)
     _, nx, kw, _ = _tile(p, t)
-    return costs.depthwise_seconds(p, lanes, nx, _staged(p, lanes), kw > 0)
+    low = p.ic > p.g and fitting(TILES, t)[0].ny > 1
+    return costs.depthwise_seconds(p, lanes, nx, _staged(p, lanes), kw > 0, low)
 
 
 def most_kernels(t: Target) -> int:

@@ -47,8 +47,9 @@ TILES = (
     Tile(16, filters=4, vecs=3, tail=1),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
 )
 
-MOST_DEPTH = 64  # channels of a group
+MOST_DEPTH = 48  # channels of a group
 _LEAST_FILTERS = 3  # 1x1 kernels of 8 channels for 2 results take 130 us instead of `direct`'s 84, for 4 132 instead of 250 (224x224)
+_CHAINS = 8  # sums that have to be independent: of fewer, each waits for the one before
 _BAND_BYTES = 32 << 10, 128 << 10  # of a band's planes and sums: what a first-level cache holds, and a part of a second-level one
 
 # The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
@@ -201,9 +202,15 @@ def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
     lanes, oh, ow, taps, depth, ocg = t.lanes(size), p.oh, p.ow, p.taps, p.ic // p.g, p.oc // p.g
     width, part, below = tile.vecs * lanes, tile.tail * lanes, (p.kh - 1) * dh + 1
     pitch = -(-((ow - 1) * sw + (p.kw - 1) * dw + 1) // sw)
-    # into place, where the last tiles cover no more than the columns between rows, and the copy, cost
-    terms = taps + costs.SHALLOW_COPIED_TERMS
-    rowwise = ow >= part and ocg >= tile.filters and _padded(ow, part) * taps <= pitch * terms
+    # the few sums of a last tile wait for each other
+    slow = max(_CHAINS / (tile.filters * tile.tail), 1.0)
+
+    def vectors(length: int) -> float:
+        """Of whole tiles along a line, and of last ones."""
+        return length // width * tile.vecs + -(-(length % width) // part) * tile.tail * slow
+
+    # into place, where that costs no more than the columns between rows and the copy
+    rowwise = ow >= part and ocg >= tile.filters and vectors(ow) * lanes * taps <= pitch * (taps + costs.SHALLOW_COPIED_TERMS)
 
     def cut(rows: int) -> Cut:
         phase_rows = -(-((rows - 1) * sh + below) // sh)
@@ -212,12 +219,12 @@ def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
         total = (plane * sh * sw * depth + width) * size + aside * tile.filters
         whole, rest = oh // rows, oh % rows
         if rowwise:
-            vectors = oh * _padded(ow, part)
+            summed = oh * vectors(ow)
         else:
-            vectors = whole * _padded((rows - 1) * pitch + ow, part) + (_padded((rest - 1) * pitch + ow, part) if rest else 0)
+            summed = whole * vectors((rows - 1) * pitch + ow) + (vectors((rest - 1) * pitch + ow) if rest else 0)
         bands = whole + (rest > 0)
         seconds = costs.shallow_copy_seconds(p, lanes, bands * p.ic * sh, phase_rows, pitch * sw, total <= _BAND_BYTES[0])
-        seconds += costs.shallow_seconds(p, tile.filters, vectors // lanes, rowwise)
+        seconds += costs.shallow_seconds(p, tile.filters, summed, rowwise)
         return Cut(seconds, rows, total, plane, phase_rows, pitch, aside)
 
     if given:
@@ -225,10 +232,6 @@ def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
     whole = cut(oh)
     few = sorted({min(-(-whole.bytes // most) + more, oh) for most in _BAND_BYTES for more in (0, 1)})
     return [whole if bands == 1 else cut(-(-oh // bands)) for bands in few]
-
-
-def _padded(extent: int, block: int) -> int:
-    return -(-extent // block) * block
 
 
 def _cut(p: Problem, t: Target, tile: Tile, threads: int) -> Cut:

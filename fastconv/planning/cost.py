@@ -81,12 +81,12 @@ BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and chann
 
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
-DEPTHWISE_GROUP_SHARE = 0.68  # of groups of several channels, whose tiles have half the accumulators
+DEPTHWISE_LOW_SHARE = 0.68  # of groups of several channels, where tiles have half the accumulators that others have
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
-SHALLOW_SHARE = 0.9
-SHALLOW_STORE_SECONDS = 1e-9  # per result vector: the start and the end of a tile
+SHALLOW_SHARE = 0.95
+SHALLOW_STORE_SECONDS = 0.8e-9  # per result vector: the start and the end of a tile
 SHALLOW_COPIED_TERMS = 4  # of a sum: as long as the copy of a result vector into place takes
 SHALLOW_PLANE_SECONDS = 1e-8  # per channel, phase of rows and band
 SHALLOW_ROW_SECONDS = 1.5e-9
@@ -261,12 +261,12 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
 
 
-def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool) -> float:
+def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool, low: bool = False) -> float:
     """Vectors of channels at ``nx`` pixels; planes, and channels of several results, are put into lanes."""
     channels = p.n * _padded(p.oc, lanes) / lanes
     vectors = channels * p.oh * _padded(p.ow, nx)
     depth = p.ic // p.g
-    share = (DEPTHWISE_SHARE if depth == 1 else DEPTHWISE_GROUP_SHARE) if fixed else DEPTHWISE_ANY_SHARE
+    share = (DEPTHWISE_LOW_SHARE if low else DEPTHWISE_SHARE) if fixed else DEPTHWISE_ANY_SHARE
     # a pixel's channels are put into the lanes of their groups by shuffles, where multiply-adds could have been
     picks = ((nx - 1) * min(p.sw, p.kw) + p.kw) / (nx * p.kw) if fixed and 1 < depth < lanes else 0.0
     seconds = CALL_SECONDS + vectors * ((1 + picks) * p.taps / (FMA_PER_SECOND * share) + DEPTHWISE_STORE_SECONDS)
@@ -276,7 +276,7 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     return seconds + _moving_seconds(p)
 
 
-def shallow_seconds(p: Problem, mr: int, vectors: int, in_place: bool) -> float:
+def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> float:
     """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
     terms = p.taps + (0 if in_place else SHALLOW_COPIED_TERMS)
