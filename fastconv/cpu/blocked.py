@@ -24,7 +24,7 @@ from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, pha
 from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
-from .memory import integers, peek, poke, unrolled_by_hand
+from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -122,17 +122,21 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                 soon_step = max(width * size // (((y1 - y0 + ny - 1) // ny) * ((e.ow + nx - 1) // nx)) + 1, 16)
                 panel_bytes = e.icg * s.taps * width * size
                 for o in range(first_filter, min((part + 1) * e.part_blocks * width, e.ocg), width):
-                    for lane in range(width):
-                        number = (group * e.ocg + o + lane) * size
-                        inside = o + lane < e.ocg
-                        start = peek(kind, at.bias + addends_at + number) if e.bias and inside else zero
-                        if q > 1 and e.head and inside:
-                            start += peek(kind, at.wei + number)
-                        poke(kind, bias_block + lane * size, start)
-                        if scaled and inside:
-                            for row in range(2):
-                                value = peek(bits_of_sums, at.bias + addends_at + (row + 1) * oc * size + number)
-                                poke(bits_of_sums, scales_block + (row * width + lane) * size, value)
+                    number, inside = (group * e.ocg + o) * size, min(width, e.ocg - o)
+                    if q == 1 and not scaled:
+                        fill_row(kind, lanes, bias_block, width, zero)
+                        if e.bias:
+                            copy(kind, lanes, bias_block, at.bias + addends_at + number, inside)
+                    else:
+                        for lane in range(width):
+                            start = peek(kind, at.bias + addends_at + number + lane * size) if e.bias and lane < inside else zero
+                            if q > 1 and e.head and lane < inside:
+                                start += peek(kind, at.wei + number + lane * size)
+                            poke(kind, bias_block + lane * size, start)
+                            if scaled and lane < inside:
+                                for row in range(2):
+                                    value = peek(bits_of_sums, at.bias + addends_at + (row + 1) * oc * size + number + lane * size)
+                                    poke(bits_of_sums, scales_block + (row * width + lane) * size, value)
                     block = group * ((e.ocg + width - 1) // width) * width + o
                     wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
                     soon = wei + panel_bytes
@@ -169,10 +173,12 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                             if final and not stored:
                                 for jy in range(rows):
                                     for jx in range(columns):
-                                        pixel = tile_at + (jy * nx + jx) * width * dsize
-                                        for lane in range(filters):
-                                            value = peek(bits, pixel + lane * dsize)
-                                            poke(bits, result + jy * s.dy + jx * s.dx + lane * s.dc, value)
+                                        pixel, place = tile_at + (jy * nx + jx) * width * dsize, result + jy * s.dy + jx * s.dx
+                                        if e.way == 1:
+                                            copy(bits, lanes, place, pixel, filters)
+                                        else:
+                                            for lane in range(filters):
+                                                poke(bits, place + lane * s.dc, peek(bits, pixel + lane * dsize))
 
     return blocked
 
