@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning.addends import addends_of
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 
@@ -121,9 +122,7 @@ def staged_launch(
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
             result = to if in_place else np.empty(to.shape, own)
-            residual = None if bias is None else getattr(bias, "residual", None)
-            addends = bias if residual is None else bias._replace(residual=residual[n : n + 1, :, first:end])
-            launches[end - first](staged, packed, addends, result)
+            launches[end - first](staged, packed, addends_of(bias, n, first, end), result)
             if not in_place:
                 with np.errstate(all="ignore"):
                     np.copyto(to, result, casting="unsafe")
