@@ -11,6 +11,7 @@ import numpy as np
 
 from .planning.addends import Addends
 from .planning.arguments import as_array, check_out
+from .planning.bfloat import is_bfloat
 from .planning.calls import delivered
 from .planning.devices import backend
 from .planning.problem import ACTIVATIONS, DTYPES, SCALINGS, Problem, dtype_name, parse_epilogue
@@ -110,6 +111,8 @@ def _checked(
 ) -> _Checked:  # fmt: skip
     if not isinstance(epilogue, Epilogue):
         raise TypeError(f"epilogue must be an Epilogue or None, got {type(epilogue).__name__}")
+    if is_bfloat(sums):
+        raise TypeError("epilogue must be None for a result of bfloat16; give bias= and activation=")
     values: dict[str, np.ndarray] = {}
     kind, narrow = sums, sums.kind in "iu" and sums.itemsize <= 4
     for name in ("scale", "shift", "residual"):
@@ -148,7 +151,7 @@ def _checked(
 def sums_type(epilogue: Any, input: np.dtype[Any], weight: np.dtype[Any], dtype: Any) -> Any:
     """The ``dtype`` argument of a call with an epilogue: int32 for narrower integers that are scaled or shifted, where none is given."""
     scales = isinstance(epilogue, Epilogue) and (epilogue.scale is not None or epilogue.shift is not None)
-    kind = np.result_type(input, weight)
+    kind = np.result_type(input, weight) if scales else input
     return np.dtype(np.int32) if dtype is None and scales and kind.kind in "iu" and kind.itemsize < 4 else dtype
 
 

@@ -15,7 +15,7 @@ from .planning.arguments import as_array, check_choices, choice, exact, group_co
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
 from .planning.card import CardPlan
 from .planning.devices import planned_for, received, session
-from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings
+from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings, views_of, weights_name
 from .planning.passes import bound
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
 from .planning.plans import Launch, Plan
@@ -71,7 +71,7 @@ def conv2d(
     out : ndarray, optional
         Receives and is the result: exact shape and type, writeable, any positive strides.
     dtype : dtype, optional
-        Of the result; ``numpy.result_type(input, weight)`` by default.  Integers wrap in it, float16 sums in float32.
+        Of the result; ``numpy.result_type(input, weight)`` by default.  Integers wrap in it, float16 and bfloat16 sum in float32.
     precision : {"strict", "default", "fast"}
         ``"strict"``: direct sums only.
     threads : int, optional
@@ -129,7 +129,7 @@ def conv2d(
     if here is not None:
         input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
     else:
-        input, weight = as_array("input", input), as_array("weight", weight)
+        input, weight = as_array("input", input, True), as_array("weight", weight, True)
     if epilogue is not None and activation is not None:
         raise ValueError("activation must be None where an epilogue is given: it has one of its own")
     dtype = dtype if epilogue is None else sums_type(epilogue, input.dtype, weight.dtype, dtype)
@@ -186,14 +186,14 @@ def _parse(
     check_channels(ic, g, oc, icg, weight_shape)
     (sh, sw), (dh, dw) = pair("stride", stride, 1), pair("dilation", dilation, 1)
     (pt, pb), (pl, pr) = paddings(padding, (ih, iw), spans((kh, kw), (dh, dw)), (sh, sw))
-    result = result_type(dtype, weight_dtype, result_dtype)
-    name = dtype_name(result)
+    name = dtype_name(result := result_type(dtype, weight_dtype, result_dtype))
     p = Problem(
         n=n, g=g, ic=ic, ih=ih, iw=iw, oc=oc, kh=kh, kw=kw, sh=sh, sw=sw, dh=dh, dw=dw, pt=pt, pb=pb, pl=pl, pr=pr,
-        border=PADDING_MODES[padding_mode], src=dtype_name(dtype), wei=dtype_name(weight_dtype), dst=name, acc=accumulator(name),
+        border=PADDING_MODES[padding_mode], src=dtype_name(dtype), wei=weights_name(weight_dtype), dst=name, acc=accumulator(name),
         src_layout=layout.name, wei_layout=layout.weights_name, epilogue=epilogue_text(bias, activation, result), precision=precision,
     )  # fmt: skip
-    return _Parsed(p, layout.shape(n, oc, p.oh, p.ow), DTYPES[name], layout.image, layout.weights)
+    of_result = result if name == "bf16" else DTYPES[name]
+    return _Parsed(p, layout.shape(n, oc, p.oh, p.ow), of_result, *views_of(layout, dtype, weight_dtype, result))
 
 
 @dataclass(slots=True)
@@ -258,7 +258,7 @@ class ConvolutionPlan(Plan):
         self._held, self._weight = held, weight
 
     def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        weight, bias = as_array("weight", detached(weight)), detached(bias)
+        weight, bias = as_array("weight", detached(weight), True), detached(bias)
         if weight.shape != self._weight_shape or weight.dtype != self._weight_type:
             raise ValueError(f"weight must have shape {self._weight_shape} and dtype {self._weight_type} as planned, "
                              f"got {weight.shape} and {weight.dtype}")  # fmt: skip
@@ -285,7 +285,7 @@ class ConvolutionPlan(Plan):
                     return result
         if is_tensor(input) or is_tensor(out):
             return of_tensors(lambda *given: self(*given[:-1], out=given[-1]), {"input": input, "weight": weight, "bias": bias}, out)
-        input = as_array("input", input)
+        input = as_array("input", input, True)
         if input.shape != self._input_shape or input.dtype != self._input_type:
             raise ValueError(f"input must have shape {self._input_shape} and dtype {self._input_type} as planned, "
                              f"got {input.shape} and {input.dtype}")  # fmt: skip
@@ -340,7 +340,7 @@ def _described(name: str, value: Any, dtype: Any) -> tuple[tuple[int, ...], np.d
     """Shape and type of an array, or of a shape given in its place."""
     if isinstance(value, tuple) and all(hasattr(extent, "__index__") for extent in value):
         return tuple(extent.__index__() for extent in value), np.dtype(np.float32 if dtype is None else dtype), None
-    array = received(name, detached(value))
+    array = received(name, detached(value), True)
     return array.shape, array.dtype, array
 
 
@@ -476,7 +476,7 @@ def replace_convs(model: Any) -> Any:
     Parameters
     ----------
     model : torch.nn.Module
-        On the CPU when it is called; of float32, float64 or float16.
+        On the CPU when it is called; of float32, float64, float16 or bfloat16.
 
     Returns
     -------

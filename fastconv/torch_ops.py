@@ -16,6 +16,7 @@ from torch import library
 from . import gradients, nn
 from .epilogue import activation_text
 from .planning.arguments import choice, group_count, pair, spans
+from .planning.bfloat import BITS
 from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
@@ -35,6 +36,9 @@ _ACTIVATIONS = {
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        words: np.ndarray = tensor.detach().view(torch.int16).numpy()
+        return words.view(BITS)
     array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
     return array
 
@@ -64,7 +68,7 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
     if out is not None:
         return out
     first = next(iter(given.values()))
-    return torch.from_numpy(result) if isinstance(first, torch.Tensor) else result
+    return _of_array(result) if isinstance(first, torch.Tensor) else result
 
 
 def _last(tensor: torch.Tensor, data_format: str) -> bool:
@@ -82,7 +86,12 @@ def _laid(image: torch.Tensor, weight: torch.Tensor, data_format: str) -> tuple[
 
 def _tensor(image: np.ndarray, turned: bool) -> torch.Tensor:
     """A result, seen as NCHW where it was computed as NHWC."""
-    return torch.from_numpy(image.transpose(0, 3, 1, 2) if turned else image)
+    result = _of_array(image)
+    return result.permute(0, 3, 1, 2) if turned else result
+
+
+def _of_array(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if array.dtype == BITS else torch.from_numpy(array)
 
 
 def _four(padding: Ints) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -132,6 +141,9 @@ def conv2d_input_op(
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to an input of this size, in the layout of ``grad``."""
+    if grad.dtype == torch.bfloat16:
+        return conv2d_input_op(size, weight.float(), grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
+                               threads).bfloat16()  # fmt: skip
     image, kernel, form, turned = _laid(grad, weight, data_format)
     n, a, b, c = size
     return _tensor(gradients.image_gradient(
@@ -146,6 +158,9 @@ def conv2d_weight_op(
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to weights of this size."""
+    if grad.dtype == torch.bfloat16:
+        return conv2d_weight_op(input.float(), size, grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
+                                threads).bfloat16()  # fmt: skip
     return torch.from_numpy(gradients.weight_gradient(
         _array(input), tuple(size), _array(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
         precision, threads or None,
@@ -157,7 +172,10 @@ def conv_transpose2d_op(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, groups: int,
     dilation: Ints, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
-    """`fastconv.nn.conv_transpose2d` of a batch."""
+    """`fastconv.nn.conv_transpose2d` of a batch; of bfloat16 by a copy in float32."""
+    if input.dtype == torch.bfloat16:
+        return conv_transpose2d_op(input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, output_padding,
+                                   groups, dilation, data_format, activation, precision, threads, algorithm).bfloat16()  # fmt: skip
     image, kernel, form, turned = _laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
     return _tensor(gradients.conv_transpose2d(
@@ -326,8 +344,8 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
 def _check_tensor(name: str, tensor: torch.Tensor, *refused: torch.dtype) -> None:
     if tensor.device.type != "cpu":
         raise TypeError(f"{name} must be a tensor on the CPU, got one on {tensor.device}")
-    if tensor.layout is not torch.strided or tensor.dtype in (torch.bfloat16, *refused):
-        raise TypeError(f"{name} must be a dense tensor of a type that NumPy has, got {tensor.dtype}, {tensor.layout}")
+    if tensor.layout is not torch.strided or tensor.dtype in refused:
+        raise TypeError(f"{name} must be a dense tensor of numbers, got {tensor.dtype}, {tensor.layout}")
 
 
 def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorithm: Any) -> tuple[int, str]:

@@ -153,14 +153,14 @@ def test_reads_tensors_in_place(monkeypatch):
 
 def test_mixed_types_are_refused_as_torch_refuses_them():
     x, w, b = tensors((1, 2, 5, 6), (3, 2, 3, 3), (3,))
-    for given in ((x, w.double()), (x, w, b.double()), (x.half(), w)):
+    for given in ((x, w.double()), (x, w, b.double()), (x.half(), w), (x.bfloat16(), w)):
         texts = []
         for function in (nn.conv2d, functional.conv2d):
             with pytest.raises(RuntimeError) as caught:
                 function(*given)
             texts.append(str(caught.value))
         assert texts[0] == texts[1]
-    for given, what in (((x, w.detach().numpy()), "weight"), ((x.bfloat16(), w.bfloat16()), "input"),
+    for given, what in (((x, w.detach().numpy()), "weight"), ((x.to(torch.bool), w.to(torch.bool)), "input"),
                         ((x.to("meta"), w), "input")):  # fmt: skip
         with pytest.raises(TypeError, match=f"{what} must be a"):
             nn.conv2d(*given)

@@ -25,7 +25,7 @@ _FUSED = (None, "relu", "relu6", "leaky_relu")
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, an activation that the kernels leave, of float sums, or a scaling."""
     scaling = parse_scaling(p.epilogue)
-    reason = not_computed(p, "fwd", roundings=(None, "saturate") if scaling != Scaling() else (None,), scalings=True)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate") if scaling != Scaling() else (None,), scalings=True, bfloat=True)
     if reason is not None:
         return reason
     if parse_epilogue(p.epilogue).activation in _FUSED and scaling == Scaling():

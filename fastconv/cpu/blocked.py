@@ -185,7 +185,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64 sums (or float16, through float32)."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate") if p.dst in ("u8", "i8") else (None,), scalings=True)
+    rounds = (None, "saturate") if p.dst in ("u8", "i8") else (None,)
+    reason = not_computed(p, "fwd", roundings=rounds, scalings=True, bfloat=True)
     if reason is not None:
         return reason
     if p.acc not in ("f32", "f64"):
@@ -242,8 +243,8 @@ def tile_of(p: Problem, t: Target) -> Tile:
 
 
 def _form(p: Problem, t: Target) -> Form:
-    """Floats are read and written as they are stored where that is the type of the sums, or float16; results of 8 bits are rounded."""
-    src, dst = (name if (name, p.acc) == ("f16", "f32") else p.acc for name in (p.src, p.dst))
+    """Floats are read and written as they are where that is the type of the sums, float16 or bfloat16; results of 8 bits are rounded."""
+    src, dst = (name if name in ("f16", "bf16") and p.acc == "f32" else p.acc for name in (p.src, p.dst))
     scaling, rounding = parse_scaling(p.epilogue), parse_epilogue(p.epilogue).rounding or ""
     return Form(kind=p.acc, how="fma" if t.fma else "multiply", src=src, dst=p.dst if rounding else dst, rounding=rounding,
                 scaled=int(scaling.scale or scaling.shift), residual=int(scaling.residual))  # fmt: skip

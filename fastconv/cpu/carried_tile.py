@@ -23,8 +23,8 @@ def carried_tile(
 
     ``spec = (kind, lanes, rows, vecs, kh, kw, lead, fma)``.  ``start`` is the address of the first addend, ``wei`` at ``start + TAPS_AT``
     as ``[kx][ky]``, ``finish`` that of the numbers of `finish_rows` or 0.  ``table[r]`` is the address of row r.  The ``lead`` pixels
-    before the first tile are those at ``table[r + left] + left_at``, the ``kw - 1 - lead`` after the last at ``table[r + right] + right_at``;
-    all these offsets are bytes.  Order of accumulation: ky, kx.
+    before the first tile are those at ``table[r + left] + left_at``, the ``kw - 1 - lead`` after the last at
+    ``table[r + right] + right_at``; all these offsets are bytes.  Order of accumulation: ky, kx.
 
     Between tiles the last vector of each row is carried over in a register: no load touches a line that the tile before has stored to,
     modulo 4 KiB, where source and result lie alike; such loads wait for the stores.  Whole tiles are stored, past the caches where

@@ -21,8 +21,8 @@ INTEGERS = {
     "b8": ("i8", False),
     **{f"{sign}{bits}": (f"i{bits}", sign == "i") for sign in "iu" for bits in (8, 16, 32, 64)},
 }
-LOADED = (*INTEGERS, "f16", "f32", "f64")  # as f32 or f64
-STORED = tuple(name for name in LOADED if name != "b8")  # from f32 or f64; float16 from f32 only
+LOADED = (*INTEGERS, "f16", "bf16", "f32", "f64")  # as f32 or f64; bfloat16 as f32 only
+STORED = tuple(name for name in LOADED if name != "b8")  # from f32 or f64; float16 and bfloat16 from f32 only
 _HALF_INFINITY, _HALF_NAN = 0x7C00, 0x7E00
 
 
@@ -54,6 +54,8 @@ def dot_way(bits: int, signed: bool) -> str:
 
 def stored_bytes(name: str) -> int:
     """Bytes of one element of a stored type."""
+    if name == "bf16":
+        return 2
     return KINDS[INTEGERS[name][0] if name in INTEGERS else name][2]
 
 
@@ -70,6 +72,10 @@ def load_as(emit: Emitter, name: str, address: Any) -> Any:
         return build.sitofp(bits, emit.vector) if signed else build.uitofp(bits, emit.vector)
     if name == emit.kind:
         return emit.load(address)
+    if name == "bf16":
+        assert emit.kind == "f32", "bfloat16 is summed in float32"
+        words = build.zext(emit.of("i16").load(address), emit.of("i32").vector)
+        return emit.values(build.shl(words, emit.of("i32").number(16)))
     if name != "f16":
         value = emit.of(name).load(address)
         return build.fpext(value, emit.vector) if emit.itemsize == 8 else build.fptrunc(value, emit.vector)
@@ -98,6 +104,9 @@ def converted(emit: Emitter, name: str, rounding: str, value: Any) -> tuple[Emit
         return part, _resized(part, value, True)
     if name == emit.kind:
         return emit, value
+    if name == "bf16":
+        assert emit.kind == "f32", "bfloat16 is stored from float32"
+        return emit.of("i16"), _upper_half(emit, value)
     part = emit.of(name)
     if not emit.floating:
         return part, build.sitofp(value, part.vector)
@@ -199,6 +208,17 @@ def _narrowed(single: Emitter, value: Any) -> Any:
     result = build.select(build.icmp_unsigned("<", magnitude, wide.number(113 << 23)), small, normal)
     result = build.select(build.icmp_unsigned(">=", magnitude, wide.number(143 << 23)), special, result)
     return build.trunc(build.or_(result, build.lshr(sign, wide.number(16))), half.vector)
+
+
+def _upper_half(single: Emitter, value: Any) -> Any:
+    """float32 to bfloat16, to nearest even, with integer operations; NaN keeps its sign and becomes quiet."""
+    build, wide, half = single.builder, single.of("i32"), single.of("i16")
+    words = build.bitcast(value, wide.vector)
+    upper = build.lshr(words, wide.number(16))
+    odd = build.and_(upper, wide.number(1))
+    rounded = build.lshr(build.add(words, build.add(odd, wide.number(0x7FFF))), wide.number(16))
+    quiet = build.or_(build.and_(upper, wide.number(0x8000)), wide.number(0x7FC0))
+    return build.trunc(build.select(build.fcmp_ordered("ord", value, value), rounded, quiet), half.vector)
 
 
 def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any, Any], move: Any) -> None:

@@ -178,7 +178,7 @@ def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64 sums; a channel for each group, or as many results as channels of a small group."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", bfloat=True)
     if reason is not None:
         return reason
     if p.acc not in ("f32", "f64"):

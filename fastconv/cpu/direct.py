@@ -210,7 +210,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real, of a type with vector arithmetic (or float16, through float32)."""
-    reason = not_computed(p, "fwd", scalings=True)
+    reason = not_computed(p, "fwd", scalings=True, bfloat=True)
     if reason is not None:
         return reason
     if kernel_kind(p.acc) is None:

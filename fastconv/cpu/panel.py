@@ -161,7 +161,8 @@ def interleaved(p: Problem) -> int:
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, of types that rows are converted from and to; dense rows, strides of at most 2."""
     rounding = parse_epilogue(p.epilogue).rounding
-    reason = not_computed(p, "fwd", orders=_ORDERS, roundings=(None, "saturate", "half_up"), scalings=True) or _refused_types(p, rounding)
+    roundings = (None, "saturate", "half_up")
+    reason = not_computed(p, "fwd", orders=_ORDERS, roundings=roundings, scalings=True, bfloat=True) or _refused_types(p, rounding)
     if reason is not None:
         return reason
     sh, sw = p.strides
@@ -185,7 +186,8 @@ def _refused_types(p: Problem, rounding: str | None) -> str | None:
         return f"sums in f32 or f64, not {p.acc}"
     if p.src not in LOADED:
         return f"does not load {p.src}"
-    if p.dst not in STORED or (p.dst, kind) == ("f16", "f64") or (p.dst in ("u32", "i64", "u64") and rounding):
+    halves = (p.dst in ("f16", "bf16") or p.src == "bf16") and kind == "f64"
+    if p.dst not in STORED or halves or (p.dst in ("u32", "i64", "u64") and rounding):
         return f"does not store {p.dst} from {p.acc}, rounded as {rounding}"
     activation, scaling = parse_epilogue(p.epilogue).activation, parse_scaling(p.epilogue)
     if activation not in (None, "relu", "relu6", "leaky_relu") or scaling.residual or scaling.zero:
@@ -334,6 +336,8 @@ def _holds(p: Problem, fill: Any) -> bool:
     dtype = DTYPES[p.src]
     if p.border != "constant" or fill != fill:
         return p.border != "constant" or dtype.kind == "f"
+    if dtype.kind == "V":
+        return bool(fill == 0)
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return float(dtype.type(fill)) == fill

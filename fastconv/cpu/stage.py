@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning.addends import addends_of
+from ..planning.bfloat import store, widened
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 
@@ -83,21 +85,26 @@ def stage_rows(p: Problem, src: np.ndarray, n: int, first: int, end: int, fill: 
     """
     if bands_are_vast(p):
         with np.errstate(all="ignore"):
-            dst[...] = src[n]
+            dst[...] = _read(src[n], dst)
         return
     rows = border_indices(first * p.sh - p.pt, (end - first - 1) * p.sh + p.kh_span, 1, p.ih, p.border)
     inside = slice(p.pl, p.pl + p.iw)
     with np.errstate(all="ignore"):
         if rows[0] >= 0 and rows[-1] - rows[0] == len(rows) - 1:
-            dst[:, :, inside] = src[n, :, rows[0] : rows[-1] + 1]
+            dst[:, :, inside] = _read(src[n, :, rows[0] : rows[-1] + 1], dst)
         else:
-            dst[:, :, inside] = src[n][:, rows]
+            dst[:, :, inside] = _read(src[n][:, rows], dst)
             if p.border == "constant":
                 dst[:, rows < 0] = fill
         for at, count, start in ((0, p.pl, -p.pl), (p.pl + p.iw, p.pr, p.iw)):
             if count:
                 columns = border_indices(start, count, 1, p.iw, p.border)
                 dst[:, :, at : at + count] = fill if p.border == "constant" else dst[:, :, p.pl + columns]
+
+
+def _read(pixels: np.ndarray, dst: np.ndarray) -> np.ndarray:
+    """Pixels that can be assigned to ``dst``: those of bfloat16 are no numbers to NumPy."""
+    return pixels if dst.dtype.kind == "V" else widened(pixels)
 
 
 def staged_launch(
@@ -121,11 +128,9 @@ def staged_launch(
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
             result = to if in_place else np.empty(to.shape, own)
-            residual = None if bias is None else getattr(bias, "residual", None)
-            addends = bias if residual is None else bias._replace(residual=residual[n : n + 1, :, first:end])
-            launches[end - first](staged, packed, addends, result)
+            launches[end - first](staged, packed, addends_of(bias, n, first, end), result)
             if not in_place:
                 with np.errstate(all="ignore"):
-                    np.copyto(to, result, casting="unsafe")
+                    store(to, result)
 
     return launch

@@ -48,6 +48,13 @@ def bias_of(addends: Any) -> np.ndarray | None:
     return bias
 
 
+def addends_of(addends: Any, n: int, first: int, end: int) -> Any:
+    """A launch's argument for the rows ``first .. end - 1`` of image ``n``."""
+    if not isinstance(addends, Addends) or addends.residual is None:
+        return addends
+    return addends._replace(residual=addends.residual[n : n + 1, :, first:end])
+
+
 def gathered(p: Problem, addends: Addends) -> np.ndarray:
     """Bytes for a kernel: the residual's address, bias, scales, shifts; ones and minus zeros where there are none."""
     tail = finish_type(p)

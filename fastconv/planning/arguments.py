@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .bfloat import is_bfloat
 from .problem import LIMIT, PRECISIONS
 
 
@@ -55,7 +56,16 @@ def group_count(groups: Any) -> int:
 
 def result_type(input: np.dtype[Any], weight: np.dtype[Any], dtype: Any) -> np.dtype[Any]:
     """The result's type: ``dtype``, or what NumPy promotes the two to; not bool, and complex where one of them is."""
+    if is_bfloat(input) or is_bfloat(weight):
+        if not all(is_bfloat(kind) or kind == np.float32 for kind in (input, weight)):
+            raise TypeError(f"input and weight must both be bfloat16 or float32 where one is bfloat16, got {input} and {weight}")
+        result = np.dtype(dtype) if dtype is not None else input if is_bfloat(input) and is_bfloat(weight) else np.dtype(np.float32)
+        if not (is_bfloat(result) or result == np.float32):
+            raise TypeError(f"dtype must be bfloat16 or float32 for input or weight of bfloat16, got {result}")
+        return result
     result = np.dtype(dtype) if dtype is not None else np.result_type(input, weight)
+    if is_bfloat(result):
+        raise TypeError(f"dtype must not be bfloat16 for input and weight of other types, got {input} and {weight}")
     if result.kind == "b":
         raise TypeError("input and weight must not both be bool: no library defines that convolution; give dtype=")
     if result.kind != "c" and "c" in (input.kind, weight.kind):
@@ -107,12 +117,12 @@ def check_device(device: Any) -> None:
         raise ValueError(f"device must be None, 'cpu' or 'cuda', got {device!r}")
 
 
-def as_array(name: str, value: Any) -> np.ndarray:
-    """The argument as an array, without copy where NumPy can; complex, integer, float or bool."""
+def as_array(name: str, value: Any, bfloat: bool = False) -> np.ndarray:
+    """The argument as an array, without copy where NumPy can; complex, integer, float or bool, or ``bfloat`` if that is allowed."""
     try:
         array = np.asarray(value)
     except Exception as error:  # np.asarray runs the object's own code, which may raise anything
         raise TypeError(f"{name} must be an array, got {type(value).__name__} ({error})") from error
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in "biufc" and not (bfloat and is_bfloat(array.dtype)):
         raise TypeError(f"{name} must be an array of bools, integers, floats or complex numbers, got dtype {array.dtype}")
     return array

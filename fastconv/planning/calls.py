@@ -12,6 +12,7 @@ import numpy as np
 
 from . import cost as costs
 from .arguments import check_out, exact
+from .bfloat import widened
 from .plans import Launch, Plan, Quick, SerialLaunch
 from .problem import DTYPES, Problem
 from .workspaces import new_result
@@ -199,7 +200,7 @@ class GivenWeights(Call):
         input, weight, bias = inputs
         if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
-                bias = np.ascontiguousarray(bias.reshape(-1), self.bias_type)
+                bias = np.ascontiguousarray(widened(bias).reshape(-1), self.bias_type)
         src, wei, to = self.image(input), self.weights(weight), self.to(dst)
         chosen = self
         if self.rival is not None:

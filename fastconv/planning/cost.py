@@ -255,7 +255,7 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     loads = (mr + ny * nx) / (mr * ny * nx)
     share = BLOCKED_SHARE if loads < BLOCKED_MOST_LOADS else BLOCKED_LOADING_SHARE
     dense = (p.kh, p.kw, p.ih_padded, p.iw_padded) == (1, 1, p.ih, p.iw) and (p.src_layout == "nhwc" or p.sh == p.sw == 1)
-    in_place = dense and p.acc in ("f32", "f64") and p.src != "f16" and p.oh >= ny and p.ow >= nx
+    in_place = dense and p.acc in ("f32", "f64") and p.src not in ("f16", "bf16") and p.oh >= ny and p.ow >= nx
     packed = 0 if in_place else p.n * p.g * ic * p.ih_padded * p.iw_padded * BLOCKED_PACK_SECONDS[p.src_layout]
     sums = vectors * p.taps / (FMA_PER_SECOND * share)
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)

@@ -44,9 +44,9 @@ def on_card(value: Any) -> bool:
     return where is not None and int(where()[0]) in _CARDS
 
 
-def received(name: str, value: Any) -> Any:
-    """An array where it is: of a card, with ``shape`` and ``dtype`` as NumPy has them, or of the host."""
-    return backend("exchange").received(name, value) if on_card(value) else as_array(name, value)
+def received(name: str, value: Any, bfloat: bool = False) -> Any:
+    """An array where it is: of a card, with ``shape`` and ``dtype`` as NumPy has them, or of the host, as `as_array` takes it."""
+    return backend("exchange").received(name, value) if on_card(value) else as_array(name, value, bfloat)
 
 
 class Session:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arguments import as_array, choice, pair
+from .bfloat import bits, is_bfloat, widened
 from .calls import View
+from .problem import dtype_name
 
 FORMATS = {"NCHW": "nchw", "channels_first": "nchw", "NHWC": "nhwc", "channels_last": "nhwc"}
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
@@ -90,6 +92,18 @@ def arranged(data_format: Any, shape: tuple[int, ...], weight_shape: tuple[int, 
     return Layout(name, len(shape), _IMAGES[name, len(shape)], _WEIGHTS[name, dimensions])
 
 
+def views_of(layout: Layout, *dtypes: np.dtype[Any]) -> tuple[View, View]:
+    """The views of images and of weights of a call whose arrays have these types: bfloat16's bits, and weights as float32."""
+    if not any(map(is_bfloat, dtypes)):
+        return layout.image, layout.weights
+    return lambda x: bits(layout.image(x)), lambda w: widened(layout.weights(w))
+
+
+def weights_name(dtype: np.dtype[Any]) -> str:
+    """The short name of the type of weights as `views_of` sees them."""
+    return "f32" if is_bfloat(dtype) else dtype_name(dtype)
+
+
 def check_channels(ic: int, g: int, oc: int, icg: int, weight_shape: tuple[int, ...]) -> None:
     """Weights of ``oc`` filters of ``icg`` channels fit ``ic`` channels in ``g`` groups."""
     if ic != icg * g or oc % g:
@@ -136,7 +150,7 @@ def bias_array(bias: Any, oc: int, weight_ndim: int, acc: str) -> np.ndarray | N
     """
     if bias is None:
         return None
-    array = as_array("bias", bias)
+    array = widened(as_array("bias", bias, True))
     if array.dtype.kind == "c" and acc[0] != "c":
         raise TypeError(f"bias must be real for a real result, got dtype {array.dtype}")
     return checked_bias(array, oc, weight_ndim).reshape(-1)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .bfloat import BITS, is_bfloat
+
 BORDERS = ("constant", "edge", "reflect", "symmetric", "wrap")
 OPS = ("fwd", "bwd_data", "bwd_weight")
 PRECISIONS = ("strict", "default", "fast")
@@ -31,6 +33,7 @@ DTYPES = {
     "b8": np.dtype(np.bool_),
     **{f"{kind}{8 * size}": np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)},
     "f16": np.dtype(np.float16),
+    "bf16": BITS,
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
     "fld": np.dtype(np.longdouble),
@@ -63,15 +66,15 @@ def dtype_name(dtype: Any) -> str:
     ('f32', 'b8')
     """
     dtype = np.dtype(dtype)
-    name = _NAMES.get(dtype.newbyteorder("=")) if dtype.kind in "biufc" else None
+    name = _NAMES.get(dtype.newbyteorder("=")) if dtype.kind in "biufc" else "bf16" if is_bfloat(dtype) else None
     if name is None:
         raise TypeError(f"dtype must be a bool, integer, float or complex type, got {dtype}")
     return name
 
 
 def accumulator(dst: str) -> str:
-    """The type that sums are kept in: float32 for float16, else the result's own (integers wrap in it)."""
-    return "f32" if dst == "f16" else dst
+    """The type that sums are kept in: float32 for float16 and bfloat16, else the result's own (integers wrap in it)."""
+    return "f32" if dst in ("f16", "bf16") else dst
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,10 +373,12 @@ def not_computed(
     roundings: tuple[str | None, ...] = (None,),
     masked: bool = False,
     scalings: bool = False,
+    bfloat: bool = False,
 ) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
-    ``scalings``: whether it computes what `parse_scaling` reads.  Every algorithm's ``reject`` begins with it.
+    ``scalings``: whether it computes what `parse_scaling` reads; ``bfloat``: whether it takes images and results of bfloat16.  Every
+    algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -382,6 +387,8 @@ def not_computed(
     """
     if p.op not in ops:
         return f"computes op {' or '.join(ops)}, not {p.op}"
+    if "bf16" in (p.wei, p.acc, *(() if bfloat and p.op == "fwd" else (p.src, p.dst))):
+        return "reads and stores no bfloat16" if p.op == "fwd" else "no gradient is of bfloat16"
     if p.masked != masked:
         return "for masked problems" if masked else "does not compute masked problems"
     if p.order not in orders:

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import cost as costs
 from .addends import bias_of, scaled
+from .bfloat import store, widened
 from .plans import Plan
 from .problem import DTYPES, OPS, ORDERS, ROUNDINGS, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
 
@@ -21,7 +22,7 @@ CASES = "every problem"
 
 def reject(p: Problem, t: Any) -> str | None:
     """None: nothing is refused except what no algorithm knows."""
-    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS), scalings=p.op == "fwd")
+    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS), scalings=p.op == "fwd", bfloat=True)
 
 
 def cost(p: Problem, t: Any) -> float:
@@ -47,7 +48,7 @@ def _slices(p: Problem, src: np.ndarray, fill: Any, ky: int, kx: int) -> np.ndar
     """``[n, g, ic/g, oh, ow]``: the pixel under tap (ky, kx) of every output, in the accumulator's type."""
     rows = border_indices(ky * p.dh - p.pt, p.oh, p.sh, p.ih, p.border)
     cols = border_indices(kx * p.dw - p.pl, p.ow, p.sw, p.iw, p.border)
-    pixels = src[:, :, rows[:, None], cols].astype(DTYPES[p.acc], copy=False)
+    pixels = widened(src[:, :, rows[:, None], cols]).astype(DTYPES[p.acc], copy=False)
     if p.border == "constant":
         pixels[:, :, rows < 0, :] = fill
         pixels[:, :, :, cols < 0] = fill
@@ -81,7 +82,7 @@ def finish(p: Problem, sums: np.ndarray, addends: Any, dst: np.ndarray) -> None:
     rounding = parse_epilogue(p.epilogue).rounding
     if rounding:
         result = rounded(rounding, result, dst.dtype, parse_scaling(p.epilogue).zero)
-    np.copyto(dst, result, casting="unsafe")
+    store(dst, result)
 
 
 def _terms(p: Problem, src: np.ndarray, fill: Any) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -100,4 +100,5 @@ def new_result(shape: tuple[int, ...], dtype: np.dtype[Any], near: np.ndarray | 
     memory = results.take(size + _PAGE)
     place = 0 if near is None else near.ctypes.data + _PAGE // 2
     lines = (place - memory.ctypes.data) % _PAGE // _LINE
-    return np.asarray(_Lent(memory, -memory.ctypes.data % _LINE + lines * _LINE, shape, dtype))
+    result = np.asarray(_Lent(memory, -memory.ctypes.data % _LINE + lines * _LINE, shape, dtype))
+    return result.view(dtype) if dtype.kind == "V" else result  # of a type that the interface has no word for
