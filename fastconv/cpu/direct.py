@@ -45,6 +45,9 @@ TILES = (
 # (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, 0 for any width; all others share one of all heights.
 # A width is for one channel, with all taps in registers and side by side.
 FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
+# (kh, kw) of kernels that at stride 2 do, for one channel and 32 registers: 512x512 k3 37 us instead of 48, k5 57 instead of 81 (one core of
+# two 512-bit FMA units, 2026-11).
+HALVED, _HALVED_REGISTERS = ((3, 3), (5, 5)), 32
 
 _BAND = 64  # rows of output that one unit of work computes at most
 _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
@@ -218,7 +221,8 @@ def cost(p: Problem, t: Target) -> float:
 
 def most_kernels(t: Target) -> int:
     tiles, carries = fitting(TILES, t), sum(2 for _, kw in FIXED if kw)
-    return sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) for tile in tiles)
+    halved = len(HALVED) * (t.registers >= _HALVED_REGISTERS)
+    return sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) + halved for tile in tiles)
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -265,14 +269,16 @@ def _tile(p: Problem, t: Target) -> Tile:
 
 
 def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
-    """The row of FIXED that this problem's kernel is compiled for, or zeros."""
+    """The row of FIXED or HALVED that this problem's kernel is compiled for, or zeros."""
     side_by_side = _steps(p)[3] == 1 and p.ic == p.g and size >= 4
+    if _stride_classes(p) == (2, 2):
+        return (p.kh, p.kw) if side_by_side and (p.kh, p.kw) in HALVED and tile.registers >= _HALVED_REGISTERS else (0, 0)
     return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p) == (1, 1) else (0, 0)
 
 
 def _lead(p: Problem, tile: Tile, lanes: int) -> int | None:
     """Of a carrying tile and a kernel that it is for, `carried.lead_of`; else None."""
-    able = tile.carries and p.dh == 1 and _fixed(p, tile, DTYPES[p.acc].itemsize)[1]
+    able = tile.carries and p.dh == 1 and p.strides == (1, 1) and _fixed(p, tile, DTYPES[p.acc].itemsize)[1]
     return carried.lead_of(p, tile.rows, tile.vecs, lanes) if able else None
 
 
@@ -286,7 +292,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     if lead is not None:
         return _build_carried(p, t, tile, lanes, kind, lead, threads)
     v, h = _stride_classes(p)
-    tall, (kh, kw) = tile.tall if h == 1 else tile.tall // 2, _fixed(p, tile, size)
+    kh, kw = _fixed(p, tile, size)
+    tall = tile.tall if h == 1 or kw else tile.tall // 2
     spec = (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma))
     name = (
         f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
