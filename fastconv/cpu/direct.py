@@ -337,7 +337,8 @@ def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lea
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        even = int(carried.stores_lines(p, t, tile.vecs * lanes, dy, lanes * size))
+        e = head._replace(even=even, past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), tables, tap_order(p, tile.tall) @ strides])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * head.bands, plan.threads,
                                costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
