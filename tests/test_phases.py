@@ -69,3 +69,10 @@ def test_rows_split_once_for_all_taps(text, target, kernel, exercised):
         else:
             assert_within(dst, p, exact, "direct", f"{plan}")
     exercised("direct", f"halved {target.name} {text}")
+
+
+@pytest.mark.parametrize(("kh", "iw", "vecs"), [(5, 256, 2), (5, 512, 4), (7, 96, 2), (7, 128, 4), (11, 256, 2), (15, 256, 4)])
+def test_flat_tiles_are_for_planes_as_wide_as_some(kh, iw, vecs):
+    p = Problem.parse(f"ih40iw{iw}_kh{kh}kw{kh}_f32").replace(pt=kh // 2, pb=kh // 2, pl=kh // 2 - 1, pr=kh // 2 + 1)
+    assert direct._tile(p, AVX512).vecs == vecs
+    assert direct._tile(p.replace(sw=2, sh=2), AVX512).vecs == (4 if kh >= 5 and p.replace(sw=2).ow >= 64 else 2)
