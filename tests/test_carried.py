@@ -1,10 +1,12 @@
 """Tiles that carry pixels along the row: their own edges, whole rows of them, and the bits of tiles that do not."""
 
+import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 
-from fastconv.cpu import direct
+from fastconv.cpu import carried, direct
 from fastconv.cpu.target import AVX512, NEON
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
@@ -52,3 +54,25 @@ def test_carried_tiles(target, dtype, exercised, monkeypatch):
         carrying += "_lead" in plan.kernel
         exercised("direct", f"carried {target.name} {p}")
     assert carrying == len(PROBLEMS) * 4
+
+
+@pytest.mark.parametrize("columns", [384, 385, 399, 447])
+def test_whole_lines_of_results(columns):
+    """Tiles begin where whole vectors fill whole lines, wherever the result lies; nothing outside it is written."""
+    target = dataclasses.replace(AVX512, l2=1)
+    p = Problem.parse(f"ih5iw{columns}_k3_p1_f32")
+    src, wei, bias = operands(p)
+    expected = result(p, AVX512, 1, False)[1]
+    plan = direct.build(p, target, plan_problem, 1)
+    for first in range(16):
+        memory = np.full((7, 480), np.nan, np.float32)
+        start = -(memory.ctypes.data // 4) % 16 + first
+        dst = memory[1:-1, start : start + columns]
+        plan.run(src, plan.pack(wei), bias, dst[None, None])
+        assert_same_bits(dst[None, None], expected, f"{first}")
+        assert np.isnan(memory).sum() == memory.size - dst.size
+
+
+def test_whole_lines_of_results_where_they_pay():
+    for text, pitch, pays in (("ih1024", 4096, True), ("ih1024", 4100, False), ("ih256", 1024, False), ("ih4096iw256", 1024, False)):
+        assert carried.stores_lines(Problem.parse(f"{text}_k3_p1_f32"), AVX512, 64, pitch, 64) is pays

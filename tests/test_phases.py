@@ -3,7 +3,7 @@
 import pytest
 
 from fastconv.cpu import direct
-from fastconv.cpu.target import TARGETS
+from fastconv.cpu.target import AVX2, AVX512, NEON, TARGETS
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
@@ -50,3 +50,29 @@ def test_the_same_bits_as_pairs_picked_out_of_vectors(monkeypatch):
             assert plan.kernel.endswith("_s10" if taps == 1 else "_s12")
             results.append(dst)
         assert_same_bits(*results, text)
+
+
+HALVED = (("ih21iw71_k3_s2_p1", AVX512, "_8x2_16_kh3kw3_s22"), ("n2_g2_ic2ih24iw134_oc4k5_s2_p2_reflect_bias", AVX512, "_4x4_16_kh5kw5_s22"),
+          ("ih10iw19_k5_s2_p2_wrap", NEON, "_8x2_4_kh5kw5_s22"), ("ih21iw71_k3_s2_p1", AVX2, "_4x2_8_s22"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "target", "kernel"), HALVED, ids=[f"{text} {target.name}" for text, target, _ in HALVED])
+def test_rows_split_once_for_all_taps(text, target, kernel, exercised):
+    p = Problem.parse(f"{text}_f32")
+    for integers in (True, False):
+        operated = operands(p, integers)
+        plan, dst = result(p, target, 1, *operated)
+        assert plan.kernel.endswith(kernel), plan.kernel
+        exact = truth(p, *operated)
+        if integers:
+            assert_close(dst, stored(p, exact), 0, f"{plan}")
+        else:
+            assert_within(dst, p, exact, "direct", f"{plan}")
+    exercised("direct", f"halved {target.name} {text}")
+
+
+@pytest.mark.parametrize(("kh", "iw", "vecs"), [(5, 256, 2), (5, 512, 4), (7, 96, 2), (7, 128, 4), (11, 256, 2), (15, 256, 4)])
+def test_flat_tiles_are_for_planes_as_wide_as_some(kh, iw, vecs):
+    p = Problem.parse(f"ih40iw{iw}_kh{kh}kw{kh}_f32").replace(pt=kh // 2, pb=kh // 2, pl=kh // 2 - 1, pr=kh // 2 + 1)
+    assert direct._tile(p, AVX512).vecs == vecs
+    assert direct._tile(p.replace(sw=2, sh=2), AVX512).vecs == (4 if kh >= 5 and p.replace(sw=2).ow >= 64 else 2)

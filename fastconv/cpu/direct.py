@@ -33,7 +33,6 @@ from .values import finish_values, kernel_kind
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
          "ic3ih64_oc8k5_s2_p2_f32", "ih64_k3_d2_p2_reflect_f32", "ih64_k31_f32", "ih64_k3_i64")  # fmt: skip
 
-
 TILES = (
     Tile(32, rows=8, vecs=2, tall=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
     Tile(32, rows=4, vecs=4, tall=8),  # 16 accumulators, 8 taps, 4 pixels: for tall kernels
@@ -46,6 +45,8 @@ TILES = (
 # (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, 0 for any width; all others share one of all heights.
 # A width is for one channel, with all taps in registers and side by side.
 FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
+# (kh, kw) of those at stride 2, for one channel: 512x512 k3 37 us instead of 48, k5 57 instead of 81 (two 512-bit FMA units, 2026-11).
+HALVED, _HALVED_REGISTERS = ((3, 3), (5, 5)), 32
 
 _BAND = 64  # rows of output that one unit of work computes at most
 _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
@@ -232,8 +233,8 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    tiles, carries = fitting(TILES, t), sum(2 for _, kw in FIXED if kw)
-    return sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) for tile in tiles)
+    tiles, carries, halved = fitting(TILES, t), sum(2 for _, kw in FIXED if kw), len(HALVED) * (t.registers >= _HALVED_REGISTERS)
+    return sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) + halved for tile in tiles)
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -265,13 +266,17 @@ def _apart(p: Problem) -> int:
 def _tile(p: Problem, t: Target) -> Tile:
     """The carrying tile where it can be; the flat tile for tall kernels on wide planes, the narrow one for one vector, else the tall one.
 
-    Flat: 7 rows of taps at 218 against 173 GFLOP/s of the tall tile, whose 14 row addresses do not fit the integer registers;
-    3 rows at 88 against 111 (512x512, one core, Zen 5, 2026-11); 5 rows as fast in the cache and, since the tall tile's 12 rows crowd it,
-    520 us against 600 at 1024x1024, 2490 against 2980 at 2048x2048 (Zen 4).  Tiles of one register count share ``tall``, so the
-    choice never changes a sum.
+    Flat: 7 rows of taps at 218 against 173 GFLOP/s of the tall tile, whose 14 row addresses do not fit the integer registers; 3 rows at
+    88 against 111 (512x512, Zen 5, 2026-11); 5 rows as fast in the cache and, since the tall tile's 12 rows crowd it, 520 us against 600
+    at 1024x1024 (Zen 4).  On narrower planes it computes more columns twice, and more of its tiles read from strips: 96x96 k7 14 us
+    against 11.5, 256x256 k11 128 against 114 (two 512-bit FMA units).  Tiles of one register count share ``tall``: no choice changes a sum.
     """
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p) == 1 else (4, 4) if p.kh >= 5 and p.ow >= 4 * lanes else (8, 2)
+    most = -(-p.kh // -(-p.kh // 8))  # rows of taps of a group; of 6 the tall tile's addresses nearly fit
+    columns = [-(-p.ow // (vecs * lanes)) * vecs for vecs in (2, 4)]
+    narrow = p.strides == (1, 1) and (p.ow < 20 * lanes if most <= 6 else columns[1] >= 1.2 * columns[0])
+    flat = p.kh >= 5 and p.ow >= 4 * lanes and not narrow
+    rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p) == 1 else (4, 4) if flat else (8, 2)
     able = fitting(TILES, t)
     # of tables with carrying tiles alone, as tests make them, these are taken for anything
     able = [tile for tile in able if tile.carries and _lead(p, tile, lanes) is not None] or [
@@ -280,14 +285,16 @@ def _tile(p: Problem, t: Target) -> Tile:
 
 
 def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
-    """The row of FIXED that this problem's kernel is compiled for, or zeros."""
+    """The row of FIXED or HALVED that this problem's kernel is compiled for, or zeros."""
     side_by_side = _steps(p)[3] == 1 and p.ic == p.g and size >= 4
+    if _stride_classes(p) == (2, 2):
+        return (p.kh, p.kw) if side_by_side and (p.kh, p.kw) in HALVED and tile.registers >= _HALVED_REGISTERS else (0, 0)
     return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p) == (1, 1) else (0, 0)
 
 
 def _lead(p: Problem, tile: Tile, lanes: int) -> int | None:
     """Of a carrying tile and a kernel that it is for, `carried.lead_of`; else None."""
-    able = tile.carries and p.dh == 1 and _fixed(p, tile, DTYPES[p.acc].itemsize)[1]
+    able = tile.carries and p.dh == 1 and p.strides == (1, 1) and _fixed(p, tile, DTYPES[p.acc].itemsize)[1]
     return carried.lead_of(p, tile.rows, tile.vecs, lanes) if able else None
 
 
@@ -301,7 +308,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     if lead is not None:
         return _build_carried(p, t, tile, lanes, kind, lead, threads)
     v, h = _stride_classes(p)
-    tall, (kh, kw) = tile.tall if h == 1 else tile.tall // 2, _fixed(p, tile, size)
+    kh, kw = _fixed(p, tile, size)
+    tall = tile.tall if h == 1 or kw else tile.tall // 2
     spec = (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma))
     name = (
         f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
@@ -355,7 +363,8 @@ def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lea
 
     def launch_for(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        even = int(carried.stores_lines(p, t, tile.vecs * lanes, dy, lanes * size))
+        e = head._replace(even=even, past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), tables, tap_order(p, tile.tall) @ strides])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * head.bands, plan.threads,
                                costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
@@ -417,12 +426,12 @@ def _crowded(p: Problem, tile: Tile, vector: int, pitch: int, l1: int) -> bool:
     """Whether the rows that a tile reads, ``pitch`` bytes apart, compete for more lines of a cache's sets than there are.
 
     A cache of more ways holds those that a group of rows of taps reads at a time: 1024x1024 k9 takes 1400 us in place and 1770 from a
-    copy, k11 2060 and 2260 (one core with 12 ways, 512-bit vectors, 2026-11).
+    copy, k11 2060 and 2260 (one core, 12 ways, 512-bit vectors, 2026-11).
     """
     rows = np.arange((tile.rows - 1) * min(p.sh, p.kh) + p.kh) * (pitch * _steps(p)[2])
     reach, at_once = tile.vecs * vector * _apart(p) + _LINE, (tile.rows - 1) * min(p.sh, p.kh) + min(p.kh, tile.tall)
-    crowd = int(np.count_nonzero((rows + reach) % _PERIOD < 2 * reach))
-    return crowd > _WAYS and (l1 <= _WAYS * _PERIOD or at_once > l1 // _PERIOD)
+    crowds = np.count_nonzero((rows + reach) % _PERIOD < 2 * reach) > _WAYS
+    return bool(crowds and (l1 <= _WAYS * _PERIOD or at_once > l1 // _PERIOD))
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:

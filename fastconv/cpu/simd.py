@@ -91,7 +91,7 @@ class Emitter:
         return self.builder.load(self._pointer(address, self.vector), align=1)
 
     def prefetch(self, address: Any, level: int = 2, write: bool = False) -> None:
-        """Ask for the cache line at an address, which need not be valid, in the first- or second-level cache, maybe to be written."""
+        """Ask for the cache line at an address, which need not be valid, in the first- or second-level cache, to be written or read."""
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         self.builder.call(function, [self._pointer(address, ir.IntType(8)), *(ir.Constant(_I32, n) for n in (int(write), 4 - level, 1))])

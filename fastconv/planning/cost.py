@@ -45,8 +45,9 @@ COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
 DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
-# Columns of stride 2 are copied by phase instead in rows of so many results, or of fewer with so many taps: 256x256 k5 takes 22 us with
-# pairs and 29 so, k7 41 and 37, k21 224 and 170, 1024x1024 k3 236 and 212, 28x28 k7 of 16 channels 112 and 166 (one core, Zen 4, 2026-11).
+# Columns of stride 2 are copied by phase instead in rows of so many results with so many taps, or of still more results that several
+# channels read: 256x256 k5 takes 22 us with pairs and 29 so, k7 41 and 37, k21 224 and 170, 28x28 k7 of 16 channels 112 and 166 (one core,
+# Zen 4, 2026-11); 1024x1024 k3 301 us with pairs and 523 so, k5 376 and 599, k7 637 and 632 (one core of two 512-bit FMA units).
 PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
 PHASE_FACTOR = 1.5  # longer so, since rows of stride 2 are used by half as many results: k11 845 us of 540, k21 2930 of 1980
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
@@ -166,7 +167,7 @@ def _moving_seconds(p: Problem) -> float:
 
 def columns_by_phase(p: Problem) -> bool:
     """Whether `direct` copies columns by phase."""
-    pays = p.ow >= PHASE_RESULTS or (p.ow >= PHASE_FEW and p.kw >= PHASE_TAPS)
+    pays = p.ow >= PHASE_FEW and (p.kw >= PHASE_TAPS or (p.ow >= PHASE_RESULTS and p.oc > p.g))
     return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and pays))
 
 
