@@ -95,6 +95,19 @@ def conv_transpose2d(
     how = (sh, sw), (dh, dw), g, (ph, pw), (ih, iw), activation, dtype, precision
     p = _transposed(layout, input, weight, bias is not None, *how)
     shape, whole = layout.shape(p.n, p.ic, ih, iw), p.replace(ih=ih, iw=iw)
+    if here is None:
+        bias = bias_array(bias, p.ic, weight.ndim, p.acc)
+        dst = destination(out, shape, DTYPES[p.dst], input, weight, bias)
+        if not dst.size:
+            return delivered(dst, out)
+        if not _reaches(p, oh, ow):
+            layout.image(dst)[...] = _unreached(p, bias)
+            return delivered(dst, out)
+        kind, to = (GivenWeights, None) if (p.ih, p.iw) == (ih, iw) else (_Partly, _first(layout.image, p.ih, p.iw))
+        made = prepared(plan_problem(p, threads=count, algorithm=algorithm), shape, dst.dtype, layout.image, layout.weights,
+                        (input, weight, dst), to=to, kind=kind)  # fmt: skip
+        return _calls.first(key, made, (input, weight, bias), out, dst)
+    checked_bias(bias, icg * g, weight.ndim)
     if (whole.oh, whole.ow) == (oh, ow):  # kernels write what no tap reaches, too
         return run_on_card(here, whole, layout.image(input), layout.weights(weight), bias, shape, layout.image, out, algorithm)
     result, to = here.destination(out, shape, DTYPES[p.dst])
