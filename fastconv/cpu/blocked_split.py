@@ -93,7 +93,7 @@ def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_pla
         if in_place:  # parts read an image again that the cache does not hold; a small one's few blocks and tiles may not come out even
             ways = [*ways, (threads, oc_blocks)] if bands == 1 else [*ways[:2], (2 * bands * threads, 1)]
         packed = 0 if in_place else row_bytes
-        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, *way, oc_blocks, threads, packed))
+        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed))
     # a unit is not interrupted
     seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
     bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))
