@@ -46,7 +46,12 @@ def pairs():
         yield nn.conv_transpose2d, functional.conv_transpose2d, [(2, 4, 5, 6), (4, 6 // groups, 3, 2), (6,)], call
 
 
-@pytest.mark.parametrize(("ours", "theirs", "shapes", "call"), list(pairs()), ids=lambda value: str(value)[:40])
+def named(value):
+    """A parameter's id: the same in every process."""
+    return getattr(value, "__name__", str(value)[:60])
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shapes", "call"), list(pairs()), ids=named)
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 def test_values_and_gradients(ours, theirs, shapes, call):
     inputs = tensors(*shapes)
@@ -79,7 +84,7 @@ def test_values_and_gradients(ours, theirs, shapes, call):
     (nn.conv2d, {"stride": (2, 1), "padding": ((1, 0), (2, 1)), "groups": 2, "activation": "tanh"}, [(1, 2, 4, 3), (2, 1, 2, 2), (2,)]),
     (nn.conv2d, {"padding": 1, "padding_mode": "circular"}, [(1, 1, 3, 3), (1, 1, 2, 2)]),
     (nn.conv_transpose2d, {"stride": 2, "output_padding": 1, "activation": "gelu"}, [(1, 2, 2, 2), (2, 1, 2, 2), (1,)]),
-], ids=str)  # fmt: skip
+], ids=named)  # fmt: skip
 def test_finite_differences(ours, call, shapes):
     inputs = tensors(*shapes, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *x: ours(*x, **call), inputs)
