@@ -51,7 +51,7 @@ def main():
 )
 @click.option("--match", default="", metavar="TEXT", help="Only cases whose text contains TEXT.")
 @click.option("--largest", default=runs.FULL_LARGEST, metavar="N", help="Only images of at most N rows and columns.")
-@click.option("--batch", default=1, type=click.Choice(list(layers.SUITES)), help="Images of a layer's batch, for the suite `layers`.")
+@click.option("--batch", default=1, type=click.Choice(list(layers.BATCHES)), help="Images of a layer's batch, for the group `networks`.")
 def run(quick, name, suites, match, largest, batch):
     """Measure figures and grids; write JSON into bench/results."""
     document = _measure(runs.expand(suites or runs.NAMES, batch), quick, match, largest)

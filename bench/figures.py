@@ -125,7 +125,7 @@ def best_of(sample):
     return lambda: max(sample() for _ in range(PROBES))
 
 
-def _peak_probes():
+def peak_probes():
     every = LIBRARIES["fastconv"].threads()
     samplers = {default: ceilings.fma_sampler("float32", every if default else 1, sample_s=0.01) for default in (True, False)}
     return {("fma", default): best_of(sample) for default, sample in samplers.items()}
@@ -156,7 +156,7 @@ def of_peak(name, claim, case_list, peers, target, chosen=lambda problem: True):
 
     def run(pace, keep=lambda problem: True):
         rows, cells, all_refusals = [], [], []
-        probes = _peak_probes()
+        probes = peak_probes()
         peaks = {key: [] for key in probes}
         contenders = settings_of([NAMED[peer] for peer in peers])
         for problem in filter(keep, filter(chosen, cases.load(case_list))):

@@ -16,28 +16,39 @@ def reject(p):
     return None if p.src == p.wei == p.dst == "f32" else "float32 only"
 
 
-def model(p, wei):
-    """The serialised ONNX model: one Conv with constant weights and fixed shapes."""
+def model(p, wei, operator="Conv", scales=None, zero=0):
+    """The serialised ONNX model: one Conv, ConvInteger or QLinearConv with constant weights and fixed shapes.
+
+    QLinearConv's results are ``sums * scales + zero``, its other scales are 1 and its other zero points 0.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
+    constants, names = {"wei": np.ascontiguousarray(wei)}, ["src", "wei"]
+    types = {"Conv": (TensorProto.FLOAT,) * 2, "ConvInteger": (TensorProto.UINT8, TensorProto.INT32)}.get(
+        operator, (TensorProto.UINT8,) * 2
+    )
+    if operator == "QLinearConv":
+        one, none = np.float32(1), np.uint8(0)
+        constants |= {"one": one, "none": none, "scales": scales, "nothing": np.zeros(p.oc, np.int8), "zero": np.uint8(zero)}
+        names = ["src", "one", "none", "wei", "scales", "nothing", "one", "zero"]
     node = helper.make_node(
-        "Conv",
-        ["src", "wei"],
+        operator,
+        names,
         ["dst"],
         pads=[p.pt, p.pl, p.pb, p.pr],
         strides=[p.sh, p.sw],
         dilations=[p.dh, p.dw],
         group=p.g,
     )
-    src = helper.make_tensor_value_info("src", TensorProto.FLOAT, [p.n, p.ic, p.ih, p.iw])
-    dst = helper.make_tensor_value_info("dst", TensorProto.FLOAT, [p.n, p.oc, p.oh, p.ow])
-    graph = helper.make_graph([node], "conv", [src], [dst], [numpy_helper.from_array(np.ascontiguousarray(wei), "wei")])
+    src = helper.make_tensor_value_info("src", types[0], [p.n, p.ic, p.ih, p.iw])
+    dst = helper.make_tensor_value_info("dst", types[1], [p.n, p.oc, p.oh, p.ow])
+    graph = helper.make_graph([node], "conv", [src], [dst], [numpy_helper.from_array(array, name) for name, array in constants.items()])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     made.ir_version = 9
     return made.SerializeToString()
 
 
-def onnxruntime_call(p, operands, threads):
+def onnxruntime_call(p, operands, threads, operator="Conv", scales=None, zero=0):
     """A call that runs ONNX Runtime's session on arrays that are bound beforehand, and its result."""
     import onnxruntime
 
@@ -47,9 +58,9 @@ def onnxruntime_call(p, operands, threads):
     options.log_severity_level = 3
     # a pool that spins beyond its call takes the cores from whoever is timed next
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(model(p, operands.wei), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model(p, operands.wei, operator, scales, zero), options, providers=["CPUExecutionProvider"])
     src = np.ascontiguousarray(operands.src)
-    dst = np.empty((p.n, p.oc, p.oh, p.ow), src.dtype)
+    dst = np.empty((p.n, p.oc, p.oh, p.ow), np.int32 if operator == "ConvInteger" else src.dtype)
     bound = session.io_binding()
     bound.bind_input("src", "cpu", 0, src.dtype, src.shape, src.ctypes.data)
     bound.bind_output("dst", "cpu", 0, dst.dtype, dst.shape, dst.ctypes.data)

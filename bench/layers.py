@@ -8,7 +8,7 @@ from statistics import geometric_mean
 from typing import NamedTuple
 
 from bench import cases
-from bench.figures import Figure, Row, Suite, _peak_probes, why
+from bench.figures import Figure, Row, Suite, peak_probes, why
 from bench.filters import hurried
 from bench.measure import Contender, measure, ratio
 from bench.peers import NAMED
@@ -57,10 +57,12 @@ def every_layer(batch):
     return sorted(problems, key=lambda p: order.index(kind_of(p)))
 
 
-def _row(problem, timings, refusals, probed):
-    ours, theirs = ([timing for timing in timings if timing.peer in names] for names in (PLANS, PEERS))
+def row_of(problem, timings, refusals, probed, pair=(PLANS, PEERS), target=None, case=None):
+    """The best of ours against the best of the peers; ``pair`` are the names of both."""
+    ours, theirs = ([timing for timing in timings if timing.peer in names] for names in pair)
+    case, target = case or str(problem), target or least(problem)
     if not ours or not theirs:
-        return Row(str(problem), None, least(problem), note=why(refusals, *PLANS, *PEERS))
+        return Row(case, None, target, note=why(refusals, *pair[0], *pair[1]))
     # of each of ours the peer that is nearest to it, and of ours the one that is furthest ahead
     pairs = [min(((ratio(slow, fast), fast, slow) for slow in theirs), key=lambda pair: pair[0]) for fast in ours]
     measured, fast, slow = max(pairs, key=lambda pair: pair[0])
@@ -73,15 +75,36 @@ def _row(problem, timings, refusals, probed):
         "of peak": f"{100 * rate / max(probed['fma', True]):.0f}%",
         "of bound": f"{100 * fast.worst_error:.0f}%",
     }
-    return Row(str(problem), measured, least(problem), against=slow.peer, details=details)
+    return Row(case, measured, target, against=slow.peer, details=details)
+
+
+def mean_of(name, rows, target):
+    """The row of a geometric mean, which is missing where one of the rows is."""
+    found = [row.measured for row in rows]
+    return Row(name, None if None in found else geometric_mean(found), target)
 
 
 def _means(problems, rows):
     """The geometric mean of each kind, and of all."""
     for kind in (SPECIAL, SQUARE, POINTWISE, OTHER, EVERY):
-        found = [row.measured for problem, row in zip(problems, rows, strict=True) if kind in (EVERY, kind_of(problem))]
+        found = [row for problem, row in zip(problems, rows, strict=True) if kind in (EVERY, kind_of(problem))]
         if found:
-            yield Row(f"geometric mean: {kind.name}", None if None in found else geometric_mean(found), kind.whole)
+            yield mean_of(f"geometric mean: {kind.name}", found, kind.whole)
+
+
+def paced(pace):
+    """The pace of layers, of which there are about eighty."""
+    return hurried(pace)._replace(settle_s=min(pace.settle_s, SETTLE_S))
+
+
+def probes_of_all_threads():
+    """Samplers of the FMA peak of all threads."""
+    return {key: sample for key, sample in peak_probes().items() if key[1]}
+
+
+def batched(name, batch):
+    """The name of a suite of layers in batches of so many images."""
+    return name if batch == 1 else f"{name}-{batch}"
 
 
 def _suite(name, batch):
@@ -89,13 +112,12 @@ def _suite(name, batch):
 
     def run(pace, keep=lambda problem: True):
         rows, cells, all_refusals = [], [], []
-        pace = hurried(pace)._replace(settle_s=min(pace.settle_s, SETTLE_S))
+        pace, probes = paced(pace), probes_of_all_threads()
         problems = list(filter(keep, every_layer(batch)))
-        probes = {key: sample for key, sample in _peak_probes().items() if key[1]}
         for problem in problems:
             contenders = [Contender(NAMED[peer], out=NAMED[peer].takes_out) for peer in (*PLANS, *PEERS)]
             timings, refusals, probed = measure(problem, contenders, pace, probes)
-            rows.append(_row(problem, timings, refusals, probed))
+            rows.append(row_of(problem, timings, refusals, probed))
             cells += timings
             all_refusals += refusals
         return Figure(name, claim, "x", [*rows, *_means(problems, rows)], cells, all_refusals)
@@ -103,4 +125,4 @@ def _suite(name, batch):
     return Suite(name, claim, run)
 
 
-SUITES = {batch: _suite("layers" if batch == 1 else f"layers-{batch}", batch) for batch in BATCHES}
+SUITES = tuple(_suite(batched("layers", batch), batch) for batch in BATCHES)

@@ -98,18 +98,18 @@ def _limit_fastconv(n):
     return fastconv.threads(n)
 
 
-def _cores():
+def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 LIBRARIES = {
     "fastconv": Library("fastconv", _fastconv_threads, _limit_fastconv),
     "scipy": Library("scipy"),
-    "scipy.fft": Library("scipy", _cores),  # its workers, set inside the timed call
+    "scipy.fft": Library("scipy", cores),  # its workers, set inside the timed call
     "cv2": Library("opencv-python-headless", _cv2_threads, _limit_cv2),
     "torch": Library("torch", _torch_threads, _limit_torch),
-    "onnxruntime": Library("onnxruntime", _cores),  # these two are told when a model is compiled
-    "openvino": Library("openvino", _cores),
+    "onnxruntime": Library("onnxruntime", cores),  # these two are told when a model is compiled
+    "openvino": Library("openvino", cores),
 }
 
 
@@ -262,7 +262,7 @@ def _by_dft(function):
         from scipy.fft import set_workers
 
         convolve = getattr(scipy.signal, function)
-        src, wei, mode, workers = operands.src[0, 0], operands.wei[0, 0, ::-1, ::-1].copy(), _mode(p), threads or _cores()
+        src, wei, mode, workers = operands.src[0, 0], operands.wei[0, 0, ::-1, ::-1].copy(), _mode(p), threads or cores()
 
         def call():
             with set_workers(workers):
@@ -398,7 +398,7 @@ def _graph(module, make):
         return graphs.reject(p) or missing("onnx") or missing(module)
 
     def setup(p, operands, threads, out):
-        return Prepared(make(p, operands, threads or _cores()), np.asarray)
+        return Prepared(make(p, operands, threads or cores()), np.asarray)
 
     return reject, setup
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bench import figures, filters, layers
+from bench import figures, filters, integers, layers, training
 from bench.cases import short
 from bench.grids import GRIDS, measure_ceilings, run_grid, scalings
 from bench.machine import describe, load_average
@@ -12,15 +12,17 @@ from bench.measure import FULL, QUICK
 RESULTS = Path(__file__).parent / "results"
 FORMAT = 1
 QUICK_LARGEST, FULL_LARGEST = 1024, 8192
-SUITES = (*figures.SUITES, *filters.SUITES, *layers.SUITES.values())
+LAYERS = (*layers.SUITES, *training.SUITES, *integers.SUITES)
+SUITES = (*figures.SUITES, *filters.SUITES, *LAYERS)
 NAMES = (*(suite.name for suite in SUITES), *GRIDS)
-GROUPS = {"filters": tuple(suite.name for suite in filters.SUITES)}
+BATCHED = ("layers", "functional", "backward", "integers")
+GROUPS = {"filters": tuple(suite.name for suite in filters.SUITES), "networks": BATCHED}
 
 
 def expand(names, batch=1):
     """The suites that are meant, groups by their members, layers in batches of so many images."""
     found = dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,)))
-    return tuple(dict.fromkeys(layers.SUITES[batch].name if name == layers.SUITES[1].name else name for name in found))
+    return tuple(layers.batched(name, batch) if name in BATCHED else name for name in found)
 
 
 def keeper(quick, match, largest=FULL_LARGEST):

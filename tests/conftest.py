@@ -24,6 +24,8 @@ LEAST_EXERCISED = {
     "complex": 15,
     "activated": 4,
     "separable": 200,
+    "lowrank": 100,
+    "sparse": 120,
     "fft": 110,
     "identity": 4,
     "masked": 4,

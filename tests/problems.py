@@ -5,6 +5,8 @@ from zlib import crc32
 
 import numpy as np
 
+from fastconv.cpu.lowrank import rank_of
+from fastconv.cpu.sparse import taps_of
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem
 
@@ -19,7 +21,12 @@ def _load():
 
 
 CASES = _load()
-STRUCTURED = {"separable": "rank1", "identity": "identity"}  # algorithms for weights of which something is known
+STRUCTURED = {
+    "separable": "rank1",
+    "lowrank": "lowrank(2)",
+    "sparse": "sparse(4)",
+    "identity": "identity",
+}  # algorithms for weights of which something is known
 # algorithms that compute gradients only
 BACKWARD = {"transposed": "bwd_data", "weights": "bwd_weight", "weights_grouped": "bwd_weight"}
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
@@ -79,8 +86,17 @@ def structured(rng, p, integers=False):
             for o in range(p.oc):
                 weights[o, 0, rng.integers(p.kh), rng.integers(p.kw)] = 1
         return weights
-    assert p.structure == "rank1"
-    return random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
+    most = taps_of(p.structure)
+    if most is not None:
+        weights = random_array(rng, shape, dtype, integers)
+        for filter in weights:
+            filter.reshape(-1)[rng.permutation(filter.size)[most:]] = 0
+        return weights
+    products = [
+        random_array(rng, (*shape[:3], 1), dtype, integers) * random_array(rng, (*shape[:2], 1, shape[3]), dtype, integers)
+        for _ in range(rank_of(p.structure) or 1)
+    ]
+    return sum(products[1:], products[0])
 
 
 def fitted(name, p):
@@ -96,11 +112,15 @@ def fitted(name, p):
         return p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, epilogue="", order="any", src_layout="nchw", structure="identity")
     if name not in STRUCTURED:
         return p
+    if name == "sparse":  # whose rows are not narrower than a tile
+        return p.replace(g=p.oc, ic=p.oc, sw=1, src_layout="nchw", iw=max(p.iw, 64 + p.kw_span), structure=STRUCTURED[name])
     p = p.replace(dh=1, dw=1, sw=min(p.sw, 2), structure=STRUCTURED[name])
     if name == "separable" and p.iw % 3 == 0:
         p = p.replace(structure="box")
     if p.src_layout == "nchw":
         return p.replace(g=p.oc, ic=p.oc)
+    if name == "lowrank":
+        return p.replace(g=p.oc, ic=p.oc, src_layout="nchw")
     channels = 2 + p.oc % 3
     return p.replace(g=channels, ic=channels, oc=channels, sw=1, epilogue="", shared=True)
 

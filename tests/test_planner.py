@@ -54,6 +54,10 @@ PINNED = {
     "ih512_k9_s2_structure=rank1": "separable",
     "ih512_k5_p2_reflect_u8:f32:u8:f32_saturate_structure=rank1": "separable",
     "g3_ic3ih512_oc3k9_structure=rank1": "separable",
+    "ih512_k15_p7_structure=lowrank(2)": "lowrank",
+    "ih512_k3_structure=lowrank(2)": "direct",
+    "ih512_k15_p7_structure=sparse(15)": "sparse",
+    "ih512_k3_p1_structure=sparse(5)": "direct",
     "ih512_k7_p3_strict_structure=rank1": "direct",
     "ih512_k7_u8_structure=box": "direct",
 }
@@ -253,7 +257,7 @@ def test_the_bound_of_kernels_holds_and_is_near(name, target, monkeypatch):
     if not module.most_kernels(target):
         assert not hasattr(module, "Region"), "an algorithm that compiles nothing of its own needs no region"
         return
-    owner = ALGORITHMS["blocked"] if name == "int8" else module  # whose band kernels it is made of
+    owner = ALGORITHMS[{"int8": "blocked", "lowrank": "separable"}.get(name, name)]  # whose band kernels it is made of
     found = {}
 
     class Region(owner.Region):

@@ -49,7 +49,7 @@ def problems(draw):
         op=draw(st.sampled_from(OPS)),
         src_layout=draw(st.sampled_from(["nchw", "nhwc"])), wei_layout=draw(st.sampled_from(["oihw", "hwio"])),
         epilogue=epilogue, precision=draw(st.sampled_from(PRECISIONS)),
-        structure=draw(st.sampled_from(["full", "rank1", "lowrank(2)", "box"])), masked=draw(st.booleans()),
+        structure=draw(st.sampled_from(["full", "rank1", "lowrank(2)", "sparse(3)", "box"])), masked=draw(st.booleans()),
         shared=draw(st.booleans()), order=draw(st.sampled_from(["any", "raster"])), **types,
     )  # fmt: skip
 
@@ -120,7 +120,8 @@ def test_unreadable_text_raises_naming_it(text):
         ("border", "mirror", ValueError), ("op", "backward", ValueError), ("precision", "high", ValueError),
         ("src", "float32", ValueError), ("acc", "f33", ValueError), ("src_layout", "chwn", ValueError),
         ("wei_layout", "ohwi", ValueError), ("epilogue", "relux", ValueError), ("structure", "foo", ValueError),
-        ("structure", "lowrank", ValueError), ("structure", "lowrank(0)", ValueError), ("order", "random", ValueError),
+        ("structure", "lowrank", ValueError), ("structure", "lowrank(0)", ValueError), ("structure", "sparse", ValueError),
+        ("order", "random", ValueError),
         ("epilogue", "saturate", ValueError),
     ],
 )  # fmt: skip
@@ -209,7 +210,7 @@ def test_what_no_algorithm_computes_is_not_computed():
     assert not_computed(p, "fwd") is None
     assert not_computed(p, "bwd_data", "bwd_weight") == "computes op bwd_data or bwd_weight, not fwd"
     assert "masked" in not_computed(p.replace(masked=True), "fwd")
-    for structure in (*STRUCTURES[1:], "lowrank(2)"):  # what is known of the weights binds no one
+    for structure in (*STRUCTURES[1:], "lowrank(2)", "sparse(0)"):  # what is known of the weights binds no one
         assert not_computed(Problem.parse(f"ih9_k3_structure={structure}_shared"), "fwd") is None
     for order in ORDERS[1:]:
         ordered = Problem.parse(f"ih9_kh1kw3_order={order}")

@@ -392,7 +392,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
     entries = _entries(p, tile, band_rows)
-    runs, left, right = _runs(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0)
+    runs, left, right = runs_of(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0)
     # where each phase has a column of the image: from, and how many; where not, or for few, columns are taken one by one
     ahead = -(-p.pl // sw)
     whole = max(min((p.iw + p.pl) // sw, part) - ahead, 0)
@@ -437,7 +437,7 @@ def _whole(p: Problem, tile: Tile, lanes: int, size: int) -> int:
     return lines * line
 
 
-def _runs(p: Problem, width: int, reach: int, table: int, size: int, copied: int) -> tuple[list[Run], Span, Span]:
+def runs_of(p: Problem, width: int, reach: int, table: int, size: int, copied: int) -> tuple[list[Run], Span, Span]:
     """The runs of a row of tiles that read ``reach`` pixels each, and what the left and the right strip hold.
 
     Tiles start at multiples of their width, the last one further left so that it ends with the row.  Of copied rows, the left strip

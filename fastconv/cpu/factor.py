@@ -1,4 +1,4 @@
-"""factor: what is proven about a kernel's weights, and the two vectors of a rank-1 kernel; compiled, since every call may ask."""
+"""factor: what is proven about a kernel's weights, and the vectors of kernels of low rank; compiled, since every call may ask."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .compile import compiled, helper
 from .simd import KINDS
 
 FOUND = ("full", "rank1", "box")  # what `factor` returns, as a place in this list
+MOST_GROWTH = 4  # of sum|w|: the products of vectors that a filter is the sum of
 MOST_UNSIGNED, MOST_SIGNED = 256, 128  # of the sum of whole weights, so that sums of bytes, and half of it, stay within 16 bits
 _NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 _EXACT = 1 << 24  # ratios of a row's weights up to this are exact in float32
@@ -93,6 +94,57 @@ def _factory(eps: int, kind: str) -> Any:
     return factor
 
 
+def _sum_factory(eps: int, kind: str) -> Any:
+    """The elimination for an accumulator whose epsilon is ``2**-eps``."""
+    tolerance = 4 / (1 << eps)
+
+    def factor_sum(wei: Any, packed: Any, rest: Any) -> Any:
+        filters, _, kh, kw = wei.shape
+        most, rank = packed.shape[1], 1
+        for o in range(filters):
+            packed[o] = 0
+            total = 0.0
+            for y in range(kh):
+                for x in range(kw):
+                    rest[y, x] = np.float64(wei[o, 0, y, x])
+                    total += abs(rest[y, x])
+            if not total < np.inf:
+                return 0
+            left, grown, found = total, 0.0, 0
+            while left > tolerance * total:
+                if found == most:
+                    return 0
+                peak, py, px = 0.0, 0, 0
+                for y in range(kh):
+                    for x in range(kw):
+                        if abs(rest[y, x]) > peak:
+                            peak, py, px = abs(rest[y, x]), y, x
+                column, row = packed[o, found, :kh], packed[o, found, kh:]
+                pivot = rest[py, px]
+                for y in range(kh):
+                    column[y] = rest[y, px]
+                for x in range(kw):
+                    row[x] = rest[py, x] / pivot
+                down, across = 0.0, 0.0
+                for y in range(kh):
+                    down += abs(np.float64(column[y]))
+                for x in range(kw):
+                    across += abs(np.float64(row[x]))
+                grown += down * across
+                left = 0.0
+                for y in range(kh):
+                    for x in range(kw):
+                        rest[y, x] -= np.float64(column[y]) * np.float64(row[x])
+                        left += abs(rest[y, x])
+                found += 1
+            if grown > MOST_GROWTH * total:
+                return 0
+            rank = max(rank, found)
+        return rank
+
+    return factor_sum
+
+
 @helper
 def common_divisor(weights: Any, least: Any) -> Any:
     """The greatest common divisor of numbers, or 0 where it is below ``least``."""
@@ -119,6 +171,41 @@ def _compiled(wei: str, acc: str) -> Any:
     name = f"factor_{wei}_{acc}"
     (result,) = compiled(name, _factory, (23 if acc == "f32" else 52, wei), signature).overloads.values()
     return result.entry_point
+
+
+@functools.cache
+def _compiled_sum(wei: str, acc: str) -> Any:
+    number = KINDS[acc][1]
+    given = types.Array(KINDS[wei][1], 4, "A", readonly=True)
+    signature = types.int64(given, types.Array(number, 3, "C"), types.Array(types.float64, 2, "C"))
+    (result,) = compiled(f"factor_sum_{wei}_{acc}", _sum_factory, (23 if acc == "f32" else 52, wei), signature).overloads.values()
+    return result.entry_point
+
+
+def factor_sum(wei: np.ndarray, packed: np.ndarray) -> int:
+    """Write filters as sums of products of two vectors; how many products the filter with the most needs, or 0 for more than fit.
+
+    Elimination with the largest weight that is left as the pivot, of what the products of the rounded vectors leave.
+    ``packed[o, i]`` becomes ``kh`` factors of the rows and ``kw`` of the columns, of at most 1, such that
+    ``sum |wei[o, 0] - sum_i packed[o, i, :kh, None] packed[o, i, kh:]| <= 4 eps sum |wei[o, 0]|`` in the epsilon of ``packed``'s type,
+    and ``sum_i sum |products| <= MOST_GROWTH sum |wei[o, 0]|``.  Unused products are zero.  Weights that are not finite: 0.
+
+    Parameters
+    ----------
+    wei : ndarray (oc, 1, kh, kw)
+        float32 or float64, native, of any strides.
+    packed : ndarray (oc, most, kh + kw)
+        float32 or float64, C-contiguous.
+
+    Examples
+    --------
+    >>> wei, packed = np.eye(3)[None, None] + 1, np.empty((1, 2, 6), "f4")
+    >>> factor_sum(wei, packed), factor_sum(np.ones((1, 1, 3, 3)) + np.diag([1.0, -1, 0]), np.empty((1, 3, 6)))
+    (0, 3)
+    """
+    oc, _, kh, kw = wei.shape
+    assert packed.shape == (oc, packed.shape[1], kh + kw), packed.shape
+    return int(_compiled_sum(_NAMES[wei.dtype], _NAMES[packed.dtype])(wei, packed, np.empty((kh, kw))))
 
 
 def factor(wei: np.ndarray, packed: np.ndarray) -> int:

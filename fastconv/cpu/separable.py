@@ -25,6 +25,7 @@ from ..planning.problem import DTYPES, ROUNDINGS, Finish, Problem, not_computed,
 from .border import column_maps, row_map, too_large
 from .convert import LOADED, STORED, stored_bytes
 from .factor import FOUND, factor, words
+from .identity_tile import row_is_finite
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .separable_tile import column_sum, column_tile, row_tile
 from .simd import KINDS
@@ -67,15 +68,15 @@ _BAND = 32  # rows of output of one unit of work
 # The integers that the kernel receives: these, the parts of a row, the row map, the two column maps.  ``fill`` are the bits of a pixel.
 Head = namedtuple(
     "Head",
-    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half many words nleft past fill sn sc sy dn dc dy",
+    "oc iw oh ow kh kw sw pl held bands band_rows cols entries fills bias pitch half rank many words nleft past fill sn sc sy dn dc dy",
 )
 _PARTS_AT = 8 * len(Head._fields)
-_TABLES_AT = _PARTS_AT + 4 * 8
+_TABLES_AT = _PARTS_AT + 4 * costs.MOST_RANK * 8  # parts of a row; sums of fill values lie in the 64 bytes from the first addend on
 
 
 def _factory(
     kind: str, src: str, dst: str, rounding: str, lanes: int, rows: int, vecs: int, tall: int, wide: int, v: int, apart: int, box: int,
-    fma: int,
+    fma: int, ranked: int,
 ) -> Any:  # fmt: skip
     """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, channel, band of rows).
 
@@ -84,8 +85,10 @@ def _factory(
     (or one sum of the fill value); then each row goes through the horizontal tile.  Sums of columns that are behind the border but not
     in this band's, and of images narrower than a tile, are made one by one.
     Kind i16 takes the whole numbers of bytes' weights, and for a ``box`` adds up pixels; what is not float32 then is the way of its sums.
-    Workspace: row table, a table of fill rows, first addend and vertical taps, the way, taps of a row, fill row, rows of sums, their
-    even and odd columns, tile.
+    A filter of several pairs of vectors has rows of sums for each pair, and all of them are parts of one row of results; where
+    ``ranked``, the number behind the addends becomes 1 if a result is not finite.
+    Workspace: row table, a table of fill rows, first addend and sums of fill values, vertical taps, the way, taps of a row, fill row,
+    rows of sums, their even and odd columns, tile.
     """
     whole, acc, rounds = kind == "i16", "f32" if kind == "i16" else kind, ("", "saturate", "half_up").index(rounding)
     number, whole_box = KINDS[acc][2], int(whole and box)
@@ -108,12 +111,12 @@ def _factory(
         fill_table = table + e.entries * 8
         start = fill_table + e.kh * 8
         packed = start + 64
-        way = packed + (e.kh * size + 7) // 8 * 8
+        way = packed + (e.rank * e.kh * size + 7) // 8 * 8
         along = way + WAY_BYTES
-        fill_at = along + e.kw * size
+        fill_at = along + e.rank * e.kw * size
         sums = (fill_at + e.iw * pixel + 63) // 64 * 64
-        halves = sums + rows * e.pitch
-        tile_at = halves + rows * 2 * e.half
+        halves = sums + e.rank * rows * e.pitch
+        tile_at = halves + e.rank * rows * 2 * e.half
         poke(kind, start, 0)
         fill_row(pixel_bits, lanes, fill_at, e.iw if e.fills else 1, e.fill)
         for ky in range(e.kh):
@@ -128,17 +131,19 @@ def _factory(
             if whole:
                 taps += (e.kh + e.kw) * number
                 choose_way(way, rounds, narrow, short, taps, e.kh, e.kw, first, e.bias)
-            for ky in range(e.kh):
-                poke(kind, packed + ky * size, peek(acc, taps + ky * number))
-            for kx in range(e.kw):
-                poke(kind, along + kx * size, peek(acc, taps + (e.kh + kx) * number))
+            for i in range(e.rank):
+                pair = taps + i * (e.kh + e.kw) * number
+                for ky in range(e.kh):
+                    poke(kind, packed + (i * e.kh + ky) * size, peek(acc, pair + ky * number))
+                for kx in range(e.kw):
+                    poke(kind, along + (i * e.kw + kx) * size, peek(acc, pair + (e.kh + kx) * number))
+                poke(kind, start + 8 + 8 * i, column_sum(kind, src, fma, start, packed + i * e.kh * size, fill_table, 0, e.kh))
             image = at.src + n * e.sn + o * e.sc
             used = (j1 - j0 - 1) * e.held + e.kh
             for r in range(e.entries):
                 # a tile's rows beyond the last one are computed from any row, and not used
                 row = peek("i64", row_map + (j0 * e.held + r) * 8) if r < used else 0
                 poke("i64", table + r * 8, fill_at if row < 0 else image + row * e.sy)
-            outside = column_sum(kind, src, fma, start, packed, fill_table, 0, e.kh)
             for x0 in range(0, e.ow, e.cols):
                 wanted = min(e.cols, e.ow - x0)
                 c0 = x0 * e.sw - e.pl
@@ -148,43 +153,48 @@ def _factory(
                 for j in range(j0, j1, rows):
                     entry = table + (j - j0) * e.held * 8
                     height = min(rows, j1 - j)
-                    if e.iw >= width:
-                        many = max(b - a, 0) // width
-                        for part in range(2):
-                            # the last tile overlaps the one before, or columns that nobody reads
-                            x = max(b - width, 0) if part else a
-                            tiles = (a + many * width < b) if part else many
-                            if not tiles:
-                                continue
-                            if whole_box:
-                                box_column_tile(box_vertical, e.kh, entry, x * pixel, zero + x * size, e.pitch, tiles)
-                            else:
-                                column_tile(vertical, start, packed, e.kh, entry, e.held * 8, x * pixel, zero + x * size, e.pitch, tiles)
-                    else:
-                        for r in range(height):
-                            for x in range(a, b):
-                                value = column_sum(kind, src, fma, start, packed, entry + r * e.held * 8, x * pixel, e.kh)
-                                poke(kind, zero + r * e.pitch + x * size, value)
-                    for side in range(2):
-                        low, high = (max(c0, e.iw), c1) if side else (c0, min(c1, 0))
-                        for x in range(low, high):
-                            column = peek("i64", maps + (x - e.iw if side else x) * 8)
-                            to = zero + x * size
-                            for r in range(height):
-                                line = r * e.pitch
-                                if column < 0:
-                                    poke(kind, to + line, outside)
-                                elif a <= column < b:
-                                    poke(kind, to + line, peek(kind, zero + line + column * size))
+                    for i in range(e.rank):
+                        column, first_sum = packed + i * e.kh * size, zero + i * rows * e.pitch
+                        if e.iw >= width:
+                            many = max(b - a, 0) // width
+                            for part in range(2):
+                                # the last tile overlaps the one before, or columns that nobody reads
+                                x = max(b - width, 0) if part else a
+                                tiles = (a + many * width < b) if part else many
+                                if not tiles:
+                                    continue
+                                if whole_box:
+                                    box_column_tile(box_vertical, e.kh, entry, x * pixel, first_sum + x * size, e.pitch, tiles)
                                 else:
-                                    value = column_sum(kind, src, fma, start, packed, entry + r * e.held * 8, column * pixel, e.kh)
-                                    poke(kind, to + line, value)
+                                    column_tile(
+                                        vertical, start, column, e.kh, entry, e.held * 8, x * pixel, first_sum + x * size, e.pitch, tiles
+                                    )
+                        else:
+                            for r in range(height):
+                                for x in range(a, b):
+                                    value = column_sum(kind, src, fma, start, column, entry + r * e.held * 8, x * pixel, e.kh)
+                                    poke(kind, first_sum + r * e.pitch + x * size, value)
+                        for side in range(2):
+                            low, high = (max(c0, e.iw), c1) if side else (c0, min(c1, 0))
+                            for x in range(low, high):
+                                place = peek("i64", maps + (x - e.iw if side else x) * 8)
+                                to = first_sum + x * size
+                                for r in range(height):
+                                    line = r * e.pitch
+                                    if place < 0:
+                                        poke(kind, to + line, peek(kind, start + 8 + 8 * i))
+                                    elif a <= place < b:
+                                        poke(kind, to + line, peek(kind, first_sum + line + place * size))
+                                    else:
+                                        value = column_sum(kind, src, fma, start, column, entry + r * e.held * 8, place * pixel, e.kh)
+                                        poke(kind, to + line, value)
                     for r in range(height):
                         row = zero + r * e.pitch + c0 * size
                         if e.sw == 2:
-                            even = halves + 2 * r * e.half
-                            split(kind, lanes, even, even + e.half, row, (c1 - c0 + 1) // 2)
-                            row = even
+                            for i in range(e.rank):
+                                even = halves + 2 * (i * rows + r) * e.half
+                                split(kind, lanes, even, even + e.half, row + i * rows * e.pitch, (c1 - c0 + 1) // 2)
+                            row = halves + 2 * r * e.half
                         line = at.dst + n * e.dn + o * e.dc + (j + r) * e.dy + x0 * result
                         past = e.past and wanted > 2 * across and line % size == 0
                         skew = -line % vector // size if past else 0
@@ -208,6 +218,8 @@ def _factory(
                                 row_tile(horizontal, first, along, parts, e.many, row + x * size, to, tiles, past and part == 1)
                             if aside:
                                 copy(result_bits, lanes, line + (x + low) * result, tile_at + low * result, high - low)
+                        if ranked and row_is_finite(kind, lanes, line, wanted) == 0:
+                            poke(kind, at.bias + e.oc * size, peek(kind, at.values + 5 * size))
 
     return separable
 
@@ -235,7 +247,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return "does not spread taps"
     if p.strides[1] > 2:
         return "for column strides 1 and 2"
-    return too_large(p, _layout(p, t, DTYPES[p.acc].itemsize)[-1])
+    return too_large(p, layout(p, t, DTYPES[p.acc].itemsize)[-1])
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -269,8 +281,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     box = int(p.structure == "box" and p.kw <= MOST_BOX)
     doubled = int(p.structure == "box" and p.kw >= costs.DOUBLED_TAPS and own)
     kinds = [p.acc, "i16"] if src_type == "u8" and p.acc == "f32" and (_row_stride(p), p.strides[1]) == (1, 1) else [p.acc]
-    regions = [_region(kind, src_type, dst_type, rounding, types, box if kind == "i16" else doubled, p, t) for kind in kinds]
-    layouts = [_layout(p, t, KINDS[kind][2]) for kind in kinds]
+    regions = [region(kind, src_type, dst_type, rounding, types, box if kind == "i16" else doubled, p, t) for kind in kinds]
+    layouts = [layout(p, t, KINDS[kind][2]) for kind in kinds]
     scratch, seconds = max(layout[-1] for layout in layouts), costs.separable_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
 
     def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -302,15 +314,16 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
-def _region(kind: str, src: str, dst: str, rounding: str, types: str, box: int, p: Problem, t: Target) -> tuple[str, Region]:
-    """The kernel of floats, or that of whole numbers in 16 bits."""
+def region(
+    kind: str, src: str, dst: str, rounding: str, types: str, box: int, p: Problem, t: Target, ranked: int = 0
+) -> tuple[str, Region]:  # fmt: skip
+    """The kernel of floats, or that of whole numbers in 16 bits; of filters of several pairs of vectors where ``ranked``."""
     tile, lanes = _tile(t), t.lanes(KINDS[kind][2])
     v = _row_stride(p)
     v = v if v <= 2 else 0
-    spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, _apart(p), box, int(t.fma))
-    name = (
-        f"separable_{kind}{types}_{tile.rows}x{tile.vecs}_{lanes}" + f"_s{v}" * (v != 1) + f"_c{_apart(p)}" * (_apart(p) > 1) + "_box" * box
-    )
+    spec = (kind, src, dst, rounding, lanes, tile.rows, tile.vecs, tile.tall, tile.wide, v, _apart(p), box, int(t.fma), ranked)
+    words = f"_s{v}" * (v != 1) + f"_c{_apart(p)}" * (_apart(p) > 1) + "_box" * box + "_ranked" * ranked
+    name = f"separable_{kind}{types}_{tile.rows}x{tile.vecs}_{lanes}{words}"
     return name, Region(name, _factory, spec, "i8" if types else kind)
 
 
@@ -331,10 +344,14 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     found = FOUND[factor(wei if wei.dtype == kind else wei.astype(kind), packed)]
     if found == "full" or (p.structure == "box" and found != "box") or (_apart(p) > 1 and not (wei == wei[:1]).all()):
         raise ValueError(f"weights must be finite and of structure {p.structure} as planned, or the plan made without it: {p}")
-    if p.strides[1] == 2:
-        columns = packed[..., p.kh : p.kh + p.kw]
-        columns[...] = np.concatenate([columns[..., ::2], columns[..., 1::2]], axis=-1)
+    order_columns(p, packed[..., p.kh : p.kh + p.kw])
     return packed
+
+
+def order_columns(p: Problem, factors: np.ndarray) -> None:
+    """Put the factors of a filter's columns into the order in which the kernel reads them: for column stride 2 the even ones first."""
+    if p.strides[1] == 2:
+        factors[...] = np.concatenate([factors[..., ::2], factors[..., 1::2]], axis=-1)
 
 
 def _row_stride(p: Problem) -> int:
@@ -342,8 +359,11 @@ def _row_stride(p: Problem) -> int:
     return p.strides[0] if p.kh > 1 else 1
 
 
-def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
-    """The integers of a kernel of elements of ``size`` bytes, but for the strides; its tables; bytes of workspace of one thread."""
+def layout(p: Problem, t: Target, size: int, rank: int = 1) -> tuple[Head, np.ndarray, int]:
+    """The integers of a kernel of elements of ``size`` bytes, but for the strides; its tables; bytes of workspace of one thread.
+
+    Of filters of ``rank`` pairs of vectors, which are ``kh + kw`` numbers each; at most `costs.MOST_RANK`.
+    """
     tile = _tile(t)
     lanes = t.lanes(size)
     width, across = lanes * tile.vecs, lanes * tile.wide
@@ -368,10 +388,14 @@ def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
     head = Head(
         oc=oc, iw=iw, oh=p.oh, ow=ow, kh=p.kh, kw=p.kw, sw=sw, pl=pl, held=held, bands=-(-p.oh // band_rows), band_rows=band_rows,
         cols=cols, entries=entries, fills=int(rows.min() < 0), bias=int(_finish(p).bias), pitch=pitch, half=half,
-        many=1 + (p.kw > even), words=words(p.kh, p.kw), nleft=pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        rank=rank, many=rank * (1 + (p.kw > even)), words=words(p.kh, p.kw), nleft=pl, past=0, fill=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    tables = np.concatenate([np.array([even, 0, p.kw - even, half]), rows, before, after])
-    scratch = 8 * (entries + p.kh) + 192 + size * (p.kh + p.kw) + 8 * (iw + across) + tile.rows * (pitch + 2 * half) + 128
+    parts = np.zeros((2 * costs.MOST_RANK, 2), np.int64)
+    apart_by = tile.rows * (2 * half if sw == 2 else pitch)
+    found = [(taps, i * apart_by + at) for i in range(rank) for taps, at in ((even, 0), (p.kw - even, half)) if taps]
+    parts[: len(found)] = found
+    tables = np.concatenate([parts.reshape(-1), rows, before, after])
+    scratch = 8 * (entries + p.kh) + 192 + rank * size * (p.kh + p.kw) + 8 * (iw + across) + rank * tile.rows * (pitch + 2 * half) + 128
     return head, tables, -(-scratch // 64) * 64
 
 

@@ -16,6 +16,8 @@ MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees sig
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
 SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
+RANKED_SECONDS = 1e-4  # of an image at least, before more than rank 1 is looked for: 3 us of 9x9 full weights, 5 of 15x15
+MOST_RANK = 4  # of weights that are sums of products of two vectors; as many pairs of 31 taps take a quarter of the direct sums
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 # Of the last-level cache: larger problems store past it.  2048x2048 k3: 31 against 51 ns a tile; 1024x1024 f64, half of the cache: k3 375
 # us against 440, k5 1210 against 1310 (one core, Zen 4, 2026-11)
@@ -62,6 +64,7 @@ QUOTIENT_VALUE_SECONDS = 4e-9  # per pixel and per result: passes over new array
 DOTS_SECONDS = 2e-5  # of float sums at least, before weights are looked at for whether they are small integers
 STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
+SPARSE_TAP_SECONDS, SPARSE_STORE_SECONDS = 0.3e-9, 4e-9  # per result vector: a load and a multiply-add; the start and the end
 SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
 DOUBLED_TAPS = (
     7  # of a float box's row from which on adding up by doubling pays (250x250, Zen 4: k7 24 and 26 us, k13 34 and 43, k21 48 and 67)
@@ -221,6 +224,19 @@ def separable_seconds(p: Problem, lanes: int) -> float:
     taps = down * p.kh / FMA_PER_SECOND + along * p.kw * SEPARABLE_TAP_SECONDS
     share = SEPARABLE_BYTES_SHARE if (p.src, p.acc, p.sh, p.sw) == ("u8", "f32", 1, 1) else 1
     return CALL_SECONDS + (taps + along * SEPARABLE_STORE_SECONDS) * share + _moving_seconds(p)
+
+
+def lowrank_seconds(p: Problem, lanes: int, rank: int) -> float:
+    """`separable_seconds` for each pair of vectors, but one call, image and result."""
+    once = CALL_SECONDS + _moving_seconds(p)
+    return once + rank * (separable_seconds(p, lanes) - once)
+
+
+def sparse_seconds(p: Problem, lanes: int, taps: int) -> float:
+    """A loaded vector for each multiply-add, and a look at each pixel."""
+    vectors, looked = (p.n * p.oc * rows * _padded(wide, lanes) / lanes for rows, wide in ((p.oh, p.ow), (p.ih, p.iw)))
+    sums = vectors * (taps * SPARSE_TAP_SECONDS + SPARSE_STORE_SECONDS) + looked / FMA_PER_SECOND
+    return CALL_SECONDS + sums + _moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:

@@ -19,8 +19,8 @@ OPS = ("fwd", "bwd_data", "bwd_weight")
 PRECISIONS = ("strict", "default", "fast")
 SRC_LAYOUTS = ("nchw", "nhwc")
 WEI_LAYOUTS = ("oihw", "hwio")
-STRUCTURES = ("full", "rank1", "box", "identity", "zero")  # and lowrank(r), of rank r
-_LOW_RANK = re.compile(r"lowrank\([1-9]\d*\)")
+STRUCTURES = ("full", "rank1", "box", "identity", "zero")  # and lowrank(r), of rank r, and sparse(t), of t taps that are not zero
+_COUNTED = re.compile(r"lowrank\([1-9]\d*\)|sparse\(\d+\)")
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
 ROUNDINGS = ("saturate", "half_up")  # of float sums in an integer result; without one they are converted as C converts
 SCALINGS = ("scale", "shift", "residual")  # of a sum: a factor and an addend of its channel, an addend of its own
@@ -108,7 +108,8 @@ class Problem:
         ``antisymmetric``, of an odd number of taps in one row or column: the middle one, then ``(x[c-j] +- x[c+j]) w[c-j]`` from the
         ends inward, rounded likewise. ``any`` leaves it to the algorithm, and lets it fuse.
     structure : str
-        What is proven about the weights, one of ``STRUCTURES`` or ``lowrank(r)``; ``full`` is nothing. No algorithm has to use it.
+        What is proven about the weights, one of ``STRUCTURES``, ``lowrank(r)`` or ``sparse(t)``; ``full`` is nothing.
+        No algorithm has to use it.
     shared : bool
         Whether it is known that every group has the same weights. No algorithm has to use it.
     masked : bool
@@ -175,8 +176,8 @@ class Problem:
                               ("src", DTYPES), ("wei", DTYPES), ("dst", DTYPES), ("acc", DTYPES)):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.structure not in STRUCTURES and not _LOW_RANK.fullmatch(str(self.structure)):
-            raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, lowrank(r), got {self.structure!r}")
+        if self.structure not in STRUCTURES and not _COUNTED.fullmatch(str(self.structure)):
+            raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, lowrank(r), sparse(t), got {self.structure!r}")
         for name in ("ic", "oc"):
             if getattr(self, name) % self.g:
                 raise ValueError(f"{name} must be divisible by groups={self.g}, got {getattr(self, name)}")
