@@ -50,7 +50,7 @@ TILES = (
 MOST_DEPTH = 48  # channels of a group
 _LEAST_FILTERS = 3  # 1x1 kernels of 8 channels for 2 results take 130 us instead of `direct`'s 84, for 4 132 instead of 250 (224x224)
 _CHAINS = 8  # sums that have to be independent: of fewer, each waits for the one before
-_BAND_BYTES = 32 << 10, 128 << 10  # of a band's planes and sums: what a first-level cache holds, and a part of a second-level one
+_BAND_BYTES = 40 << 10, 128 << 10  # of a band's planes and sums: what a first-level cache holds, and a part of a second-level one
 
 # The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
 # each padded column that is copied alone.
@@ -197,7 +197,7 @@ def _cheapest(p: Problem, t: Target) -> tuple[Tile, Cut]:
 
 
 def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
-    """Into bands that either cache holds, and one more; or into bands of the rows that are given."""
+    """Into bands that either cache holds, and one or two more, since bands share rows; or into bands of the rows that are given."""
     size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
     lanes, oh, ow, taps, depth, ocg = t.lanes(size), p.oh, p.ow, p.taps, p.ic // p.g, p.oc // p.g
     width, part, below = tile.vecs * lanes, tile.tail * lanes, (p.kh - 1) * dh + 1
@@ -230,7 +230,7 @@ def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
     if given:
         return [cut(rows) for rows in given]
     whole = cut(oh)
-    few = sorted({min(-(-whole.bytes // most) + more, oh) for most in _BAND_BYTES for more in (0, 1)})
+    few = sorted({min(-(-whole.bytes // most) + more, oh) for most in _BAND_BYTES for more in range(3)})
     return [whole if bands == 1 else cut(-(-oh // bands)) for bands in few]
 
 

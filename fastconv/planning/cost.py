@@ -87,7 +87,8 @@ SHALLOW_STORE_SECONDS = 0.8e-9  # per result vector: the start and the end of a 
 SHALLOW_COPIED_TERMS = 4  # of a sum: as long as the copy of a result vector into place takes
 SHALLOW_PLANE_SECONDS = 1e-8  # per channel, phase of rows and band
 SHALLOW_ROW_SECONDS = 1.5e-9
-SHALLOW_VECTOR_SECONDS = 0.5e-9, 1.2e-9  # per vector that is copied, to planes that a first-level cache holds, and to others
+SHALLOW_VECTOR_SECONDS = 0.5e-9  # per vector that is copied, and
+SHALLOW_FAR_SECONDS = 1e-9  # per 64 bytes of it where no first-level cache holds the planes
 SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
 WINOGRAD_SHARE = 0.97
 WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
@@ -264,7 +265,9 @@ def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> floa
 def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns: int, near: bool) -> float:
     """``planes`` of an image, of so many rows and columns, copied by phase; pixel by pixel where borders repeat or strides are large."""
     alone = p.border != "constant" or p.sw > 2
-    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS[not near]
+    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS
+    if not near:
+        row += columns * DTYPES[p.acc].itemsize / 64 * SHALLOW_FAR_SECONDS
     return p.n * planes * (SHALLOW_PLANE_SECONDS + rows * (SHALLOW_ROW_SECONDS + row))
 
 
