@@ -3,7 +3,8 @@
 Wins where channels are too few, or groups too small, to fill the lanes: those of the image, of which several output channels share every
 vector that is loaded.  For each band of output rows the planes of a group are copied with their borders, rows and columns by phase, so
 that whatever the strides an output's neighbours read neighbours.  Rows of a tile's width are summed into place; narrower ones, with the
-columns between them, as one row, from which they are copied.
+columns between them, as one row, from which they are copied.  Planes, before: 32 groups of 4 channels at 56x56 345 us instead of 545, of 8
+at 28x28 275 instead of 447, 3 to 32 channels at 224x224 with stride 2 213 instead of 281 (one core, Emerald Rapids, 2026-11).
 Order of accumulation per output: channel, row of taps, column; it depends on nothing else.
 """
 
