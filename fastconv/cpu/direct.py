@@ -1,9 +1,9 @@
 """direct: few channels; a tile of rows x vectors of one output plane, each loaded vector used by every row that needs it.
 
-Wins where there are too few channels to put into lanes: image filters, depthwise and first layers.  Rows are read in place through
-a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small padded copy.  Columns of
-a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).  Rows so far apart that
-a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
+Wins where there are too few channels to put into lanes, and few results of each: image filters, depthwise layers of planes.  Rows are
+read in place through a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small
+padded copy.  Columns of a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).
+Rows so far apart that a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
 Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the stride class, dilation and target only.
 """
 

@@ -82,16 +82,19 @@ BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and chann
 
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
-DEPTHWISE_LOW_SHARE = 0.68  # of groups of several channels, where tiles have half the accumulators that others have
+# Of groups of several channels, where tiles have half the accumulators that others have: groups of 16 at 28x28 take 510 us channels last,
+# blocked's tiles 453 (one core, Emerald Rapids, 2026-11)
+DEPTHWISE_LOW_SHARE = 0.64
 DEPTHWISE_STORE_SECONDS = 0.7e-9  # per result vector
 DEPTHWISE_STAGED_SECONDS = 0.3e-9  # per vector of pixels, and of results, and round of shuffles that put it into lanes or back
 DEPTHWISE_SCALAR_SECONDS = 0.3e-9  # per value that is moved alone
 SHALLOW_SHARE = 0.95
 SHALLOW_STORE_SECONDS = 0.8e-9  # per result vector: the start and the end of a tile
 SHALLOW_COPIED_TERMS = 4  # of a sum: as long as the copy of a result vector into place takes
-SHALLOW_PLANE_SECONDS = 1e-8  # per channel, phase of rows and band
+SHALLOW_PLANE_SECONDS = 0.9e-8  # per channel, phase of rows and band
 SHALLOW_ROW_SECONDS = 1.5e-9
-SHALLOW_VECTOR_SECONDS = 0.5e-9, 1.2e-9  # per vector that is copied, to planes that a first-level cache holds, and to others
+SHALLOW_VECTOR_SECONDS = 0.5e-9  # per vector that is copied, and
+SHALLOW_FAR_SECONDS = 1e-9  # per 64 bytes of it where no first-level cache holds the planes
 SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
 WINOGRAD_SHARE = 0.97
 WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
@@ -287,7 +290,9 @@ def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> floa
 def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns: int, near: bool) -> float:
     """``planes`` of an image, of so many rows and columns, copied by phase; pixel by pixel where borders repeat or strides are large."""
     alone = p.border != "constant" or p.sw > 2
-    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS[not near]
+    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS
+    if not near:
+        row += columns * DTYPES[p.acc].itemsize / 64 * SHALLOW_FAR_SECONDS
     return p.n * planes * (SHALLOW_PLANE_SECONDS + rows * (SHALLOW_ROW_SECONDS + row))
 
 
