@@ -72,7 +72,8 @@ def test_weights_of_every_type_by_kernels(text, dtype, exercised):
     """Integers wrap as the formula's."""
     p = Problem.parse(f"{text}_{'f16:f16:f16:f32' if dtype == 'f16' else dtype}").replace(op="bwd_weight")
     src, wei, _ = operands(p)
-    assert plan_problem(p.replace(n=8, ih=40, iw=40)).algorithm == "weights_parts"
+    if dtype != "u64":  # of 10 runs, which are worth it for many channels
+        assert plan_problem(p.replace(n=8, ih=40, iw=40)).algorithm == "weights_parts"
     results = [run(p, src, wei, algorithm="weights_parts", threads=threads) for threads in (1, 2)]
     assert_same_bits(*results)
     if DTYPES[p.dst].kind in "iu":

@@ -26,7 +26,7 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, winograd, blocked, int8, identity, separable,
-    direct, panel, fft, masked, quotient, reference,
+    transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, winograd, blocked, int8, identity,
+    separable, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

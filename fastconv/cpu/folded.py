@@ -1,4 +1,4 @@
-"""folded: the gradient of an image under borders that repeat its pixels: that of the padded image, whose border is added where it came from.
+"""folded: the gradient of an image under borders that repeat pixels: that of the padded image, its border added to where it came from.
 
 Order of accumulation: that of the child plan, the gradient of the padded image under the constant border; then the columns left and right
 of the image, then the rows above and below it, each from its start.
