@@ -20,6 +20,8 @@ LEAST_EXERCISED = {
     "shallow": 190,
     "panel": 100,
     "transposed": 9,
+    "folded": 6,
+    "weights_parts": 5,
     "weights": 8,
     "weights_grouped": 6,
     "complex": 15,

@@ -10,6 +10,7 @@ from . import (
     depthwise,
     direct,
     fft,
+    folded,
     identity,
     int8,
     lowrank,
@@ -22,12 +23,13 @@ from . import (
     transposed,
     weights,
     weights_grouped,
+    weights_parts,
     winograd,
 )
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    transposed, weights_grouped, weights, complex, activated, depthwise, shallow, winograd, blocked, int8, identity, separable, lowrank,
-    sparse, direct, panel, fft, masked, quotient, reference,
+    transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
+    separable, lowrank, sparse, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]
