@@ -52,7 +52,7 @@ def test_the_same_bits_as_pairs_picked_out_of_vectors(monkeypatch):
         assert_same_bits(*results, text)
 
 
-HALVED = (("ih21iw71_k3_s2_p1", AVX512, "_8x2_16_kh3kw3_s22"), ("n2_g2_ic2ih24iw134_oc4k5_s2_p2_reflect_bias", AVX512, "_4x4_16_kh5kw5_s22"),
+HALVED = (("ih21iw71_k3_s2_p1", AVX512, "_8x2_16_kh3kw3_s22"), ("n2_g2_ic2ih24iw134_oc4k5_s2_p2_wrap_bias", AVX512, "_4x4_16_kh5kw5_s22"),
           ("ih10iw19_k5_s2_p2_wrap", NEON, "_8x2_4_kh5kw5_s22"), ("ih21iw71_k3_s2_p1", AVX2, "_4x2_8_s22"))  # fmt: skip
 
 

@@ -108,10 +108,11 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
             fill_row(kind, lanes, fill_at, e.iw, fill)
         if left_pitch + right_pitch:
             for c in range(icg):
+                place = 0
                 for r in range(entries):
-                    place = c * e.ring + r % e.ring
-                    poke("i64", left_table + (c * entries + r) * 8, left_strip + place * left_pitch)
-                    poke("i64", right_table + (c * entries + r) * 8, right_strip + place * right_pitch)
+                    poke("i64", left_table + (c * entries + r) * 8, left_strip + (c * e.ring + place) * left_pitch)
+                    poke("i64", right_table + (c * entries + r) * 8, right_strip + (c * e.ring + place) * right_pitch)
+                    place = place + 1 if place + 1 < e.ring else 0
         rows_of, staged, ended = -1, 0, 0
         for u in range(u0, u1):
             source, o = u // e.ocg, u % e.ocg
@@ -146,8 +147,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                     for c in range(icg):
                         row_at = fill_at if row < 0 else plane + c * e.sc + row * e.sy
                         poke("i64", table + (c * entries + r) * 8, row_at)
-                        place = c * e.ring + r % e.ring
-                        left = left_strip + place * left_pitch
+                        left = peek("i64", left_table + (c * entries + r) * 8)
                         if row < 0:
                             fill_row(kind, lanes, left, e.left_wide, fill)
                         elif h == 0:
@@ -174,7 +174,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                         for entry in range(ended, staged):
                             for c in range(icg):
                                 row_at = peek("i64", table + (c * entries + entry) * 8)
-                                right = right_strip + (c * e.ring + entry % e.ring) * right_pitch
+                                right = peek("i64", right_table + (c * entries + entry) * 8)
                                 if row_at == fill_at:
                                     fill_row(kind, lanes, right, e.right_wide, fill)
                                 else:

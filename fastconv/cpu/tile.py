@@ -139,7 +139,7 @@ class _DirectTile:
             emit.set(to, emit.offset(emit.get(to), self.vecs * self.stored_width))
 
     def fetch(self, dst: Any, dst_pitch: Any, past: Any) -> None:
-        """Ask for the lines of the next tile's results, which few taps are soon ready to write: 1024x1024 k3 of stride 2, 288 us, 242."""
+        """Ask for lines of the next results, which few taps are soon ready to write: 1024x1024 k3 of stride 2, 288 and 242 us."""
         emit = self.emit
         with emit.case(past, 0):
             for i in range(self.rows):
