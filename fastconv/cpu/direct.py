@@ -20,9 +20,10 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
 from . import carried
-from .border import Span, border_row, column_maps, pixels_of, row_map, span, too_large
+from .border import Span, border_row, column_maps, pixels_of, row_map, too_large
 from .finish import ADDENDS_AT, BESIDE_AT, FINISH_AT, gathering, scales, set_finish
 from .memory import copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .runs import Run, runs_of
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -59,8 +60,6 @@ Head = namedtuple(
     "oc ocg iw oh ow k phases band_rows bands finish bias scaled taps entries runs phase_rows nleft "
     "left_wide right_wide fills sw part ahead whole edges ring past sn sc sy wo dn dc dy",
 )
-# Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
-Run = namedtuple("Run", "table xoff first tiles")
 _HEAD_AT, _RUN_BYTES = 8 * len(Shape._fields), 8 * len(Run._fields)
 _TABLES_AT, _SPAN_BYTES = _HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
 
@@ -452,7 +451,9 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
     entries, ring = _entries(p, tile, band_rows), _ring(p, tile, band_rows)
-    runs, left, right = runs_of(p, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0)
+    runs, left, right = runs_of(
+        p, _apart(p), lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0
+    )
     # where each phase has a column of the image: from, and how many; where not, or for few, columns are taken one by one
     ahead = -(-p.pl // sw)
     whole = max(min((p.iw + p.pl) // sw, part) - ahead, 0)
@@ -495,31 +496,3 @@ def _whole(p: Problem, tile: Tile, lanes: int, size: int) -> int:
     while not (lines % 2 and spread // 2 < lines % (_PERIOD // _LINE) < 2 * spread):
         lines += 1
     return lines * line
-
-
-def runs_of(p: Problem, width: int, reach: int, table: int, size: int, copied: int) -> tuple[list[Run], Span, Span]:
-    """The runs of a row of tiles that read ``reach`` pixels each, and what the left and the right strip hold.
-
-    Tiles start at multiples of their width, the last one further left so that it ends with the row.  Of copied rows, the left strip
-    holds all, ``copied`` pixels.
-    """
-    sw, last = _apart(p), max(p.ow - width, 0)
-    many = -(-last // width)  # tiles before the last one
-    if copied:
-        before = [Run(table, 0, 0, many)] if many else []
-        return [*before, Run(table, last * sw * size, last * size, 1)], span(-p.pl, copied, p.iw), span(0, 0, p.iw)
-    left = min(-(-p.pl // (width * sw)), many)
-    right = max(min((p.iw + p.pl - reach) // (width * sw) + 1, many), left)
-    strip = 1 if last * sw < p.pl else 2 if last * sw - p.pl + reach > p.iw else 0
-    groups = ((1, 0, left), (0, left * width, right - left), (2, right * width, many - right), (strip, last, 1))
-    columns: dict[int, int] = {0: 0}  # of the image, where the image and the strips start
-    spans = [span(0, 0, p.iw)] * 3
-    runs: list[Run] = []
-    for strip, x, tiles in groups:
-        if not tiles:
-            continue
-        start = columns.setdefault(strip, x * sw - p.pl)
-        if strip:
-            spans[strip] = span(start, (x + (tiles - 1) * width) * sw - p.pl - start + reach, p.iw)
-        runs.append(Run(strip * table, (x * sw - p.pl - start) * size, x * size, tiles))
-    return runs, spans[1], spans[2]

@@ -19,9 +19,9 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import Span, border_row, column_maps, row_map, too_large
-from .direct import Run, runs_of
 from .identity_tile import row_is_finite
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .runs import Run, runs_of
 from .simd import KINDS
 from .sparse_tile import sparse_tile
 from .stage import is_native
@@ -228,7 +228,7 @@ def _layout(p: Problem, t: Target, size: int) -> tuple[Head, np.ndarray, int]:
     width, step, reach = lanes * tile.vecs, p.strides[0], (p.kh - 1) * p.dh + 1
     band_rows = min(_BAND, -(-p.oh // tile.rows) * tile.rows)
     entries = (max(band_rows, tile.rows) - 1) * step + reach
-    runs, *spans = runs_of(p, width, width + (p.kw - 1) * p.dw, entries * 8, size, 0)
+    runs, *spans = runs_of(p, 1, width, width + (p.kw - 1) * p.dw, entries * 8, size, 0)
     wide = [strip.before + strip.inside + strip.after for strip in spans]
     before, after = column_maps(p, max(strip.after_at + strip.after for strip in spans))
     rows = row_map(p)[: (p.oh - 1) * step + reach]
