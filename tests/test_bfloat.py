@@ -10,6 +10,7 @@ from fastconv import nn
 from fastconv.cpu.target import detect
 from fastconv.nn import Epilogue
 from fastconv.planning.bfloat import BITS, store, widened
+from fastconv.planning.operands import random
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
 from tests.oracles import assert_same_bits
@@ -93,6 +94,11 @@ def test_what_does_not_take_it_says_so():
     assert reasons["winograd"] == "reads and stores no bfloat16"
     assert ALGORITHMS["reference"].reject(p.replace(op="bwd_data"), detect()) == "no gradient is of bfloat16"
     assert "bf16:f32:bf16:f32" in fastconv.explain(np.zeros((1, 64, 30, 30), BITS), np.zeros((64, 64, 3, 3), BITS))
+
+
+def test_random_operands_are_numbers():
+    src, *_ = random(Problem.parse("ih9_k3_bf16:f32:bf16:f32"))
+    assert set(np.unique(widened(src))) <= set(range(9))
 
 
 def test_arrays_of_ml_dtypes():

@@ -186,7 +186,7 @@ def test_dtype_names():
         assert dtype_name(dtype) in DTYPES
         assert DTYPES[dtype_name(dtype)] == dtype
         assert dtype_name(dtype.newbyteorder()) == dtype_name(dtype)
-        assert accumulator(name) == ("f32" if name == "f16" else name)
+        assert accumulator(name) == ("f32" if name in ("f16", "bf16") else name)
     for bad in (object, "U3", "M8[s]", [("a", "f4")], "V3"):
         with pytest.raises(TypeError, match="dtype must be"):
             dtype_name(bad)
