@@ -226,6 +226,8 @@ def checks(slow=False):
         found[name] = partial(_checked, function, arguments)
 
     for n, call in enumerate(CALLS):
+        if n % 4 and not slow:  # a check takes a second
+            continue
         types = (*INTEGERS, *FLOATS) if slow else (INTEGERS[n % len(INTEGERS)], FLOATS[n % 2])
         for m, dtype in enumerate(types):
             for mode in MODES[:5] if slow else (MODES[(n + m) % 5],):
@@ -243,7 +245,7 @@ def checks(slow=False):
                 add(f"ndimage-{n}-{named(call)}-{dtype}-weighed", check_weights_of_the_card, call, dtype, MODES[(n + m) % 5])
     add("ndimage-further", check_further_ndimage)
     for m, dtype in enumerate(DIRECT):
-        for n in range(30) if slow else (m, m + 5):
+        for n in range(30) if slow else (m,):
             add(f"opencv-{dtype}-{n}", check_opencv, dtype, n)
     for dtype in FLOATS:
         add(f"opencv-{dtype}-spoiled", check_opencv_not_finite, dtype)

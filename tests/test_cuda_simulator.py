@@ -17,8 +17,8 @@ from fastconv.planning.planner import algorithms, short_name
 
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if not isinstance(algorithm.CASES, str)}
 # of tests/cases.txt, with few planes: each block of each takes half a second
-FEW = ("image.narrow", "image.uneven", "image.lesson", "larger.reflect")
-# of an algorithm's own cases, 5 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
+FEW = ("image.narrow", "image.uneven")
+# of an algorithm's own cases, 3 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
 FEW_OWN = {
     "activated": 1,
     "complex": 2,
@@ -44,7 +44,7 @@ NOT_FINITE = {
 
 
 def cases(name):
-    own, number = ALGORITHMS[name].CASES, FEW_OWN.get(name, 5)
+    own, number = ALGORITHMS[name].CASES, FEW_OWN.get(name, 3)
     chosen = () if name in FEW_OWN else FEW
     fast, slow = NOT_FINITE.get(name, ((), ()))
     few = [*own[:number], *(str(CASES[case]) for case in chosen), *fast]

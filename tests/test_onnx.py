@@ -14,6 +14,9 @@ CALLS = [
     ("i1", "u1", 7, "each", (1, 3, 6, 7), (20, 3, 1, 1), {"auto_pad": "VALID"}),
 ]
 
+# each compiles kernels of its own types and strides
+SOME = [pytest.param(call, marks=[pytest.mark.slow] * (n > 1), id=f"{call[0]}:{call[1]} {call[6]}") for n, call in enumerate(CALLS)]
+
 
 def made(call, seed=0):
     kind, wkind, zero, wzero, shape, wshape, how = call
@@ -47,7 +50,7 @@ def formula(x, w, zero, wzero, how, result):
     return sums
 
 
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call[0]}:{call[1]} {call[6]}")
+@pytest.mark.parametrize("call", SOME)
 def test_conv_integer_is_the_formula(call):
     x, w, zero, wzero, how = made(call)
     for threads in (1, 2):
@@ -74,7 +77,7 @@ def test_weights_keep_the_fast_kernel():
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call[0]}:{call[1]} {call[6]}")
+@pytest.mark.parametrize("call", SOME)
 def test_qlinear_conv_is_the_formula(call, biased):
     x, w, zero, wzero, how = made(call)
     oc = w.shape[0]

@@ -285,12 +285,13 @@ def test_every_algorithm_can_be_named_or_says_why_not():
     ran = []
     for line in fastconv.explain(in1, in2, padding="full").splitlines()[2:-1]:
         name = line.split()[0]
-        if " no: " in line:
+        if " no: " in line and name != "lowrank":  # which is looked for where it is named; three rows are of rank 3 at most
             with pytest.raises(ValueError, match=f"algorithm '{name}' cannot run"):
                 fastconv.correlate2d(in1, in2, algorithm=name)
         else:
             result = fastconv.correlate2d(in1, in2, algorithm=name)
             p = fastconv.plan(in1, in2, padding="full").problem
+            p = p.replace(structure=f"lowrank({min(in2.shape)})") if name == "lowrank" else p
             if name in TRANSFORM:
                 assert_within(result[None, None], p, truth(p, in1[None, None], in2[None, None]), name)
             else:

@@ -273,7 +273,7 @@ def _tile(p: Problem, t: Target) -> Tile:
     lanes = t.lanes(DTYPES[p.acc].itemsize)
     most = -(-p.kh // -(-p.kh // 8))  # rows of taps of a group; of 6 the tall tile's addresses nearly fit
     columns = [-(-p.ow // (vecs * lanes)) * vecs for vecs in (2, 4)]
-    narrow = p.strides == (1, 1) and (p.ow < 20 * lanes if most <= 6 else columns[1] >= 1.2 * columns[0])
+    narrow = p.strides == (1, 1) and (p.ow < 20 * lanes if most <= 6 else columns[1] >= costs.FLAT_COLUMNS * columns[0])
     flat = p.kh >= 5 and p.ow >= 4 * lanes and not narrow
     rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p) == 1 else (4, 4) if flat else (8, 2)
     able = fitting(TILES, t)

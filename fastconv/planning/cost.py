@@ -45,6 +45,7 @@ COPIED_SHARE = 0.5  # of the time that source and result take from memory, where
 COPIED_ROWS = 4
 DIRECT_SHARE = 0.95  # of the FMA peak, where each loaded vector serves many rows of taps
 DIRECT_ROWS = 8  # of a tile
+FLAT_COLUMNS = 1.2  # times those of the tall tile, from which on the flat tile computes too many twice
 DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked out of two
 # Columns of stride 2 are copied by phase instead in rows of so many results with so many taps, or of still more results that several
 # channels read: 256x256 k5 takes 22 us with pairs and 29 so, k7 41 and 37, k21 224 and 170, 28x28 k7 of 16 channels 112 and 166 (one core,
