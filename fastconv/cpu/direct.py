@@ -343,7 +343,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
 def _past(p: Problem, t: Target, vector: int, pitch: int) -> int:
     """Whether results go past the caches; other threads see them: the pool's atomic operations, or the interpreter's, order that."""
-    return int(costs.goes_past(p, t.l3) and pitch % vector == 0 and not scales(p))
+    return int(costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and pitch % vector == 0 and not scales(p))
 
 
 def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lead: int, threads: int) -> Plan:

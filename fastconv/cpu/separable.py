@@ -291,7 +291,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             # bytes stay bytes, whose sums are others than those of floats
             return staged_launch(p, plan.threads, build, t, src, packed, dst, fill, None if pixel is None else src_type)
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-        past = int(dst_type == p.acc and costs.goes_past(p, t.l3) and dy % (t.bits // 8) == 0)
+        past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (t.bits // 8) == 0)
         values = finish_values(p, fill)
         launches = []
         for (_, region), (head, tables, _) in zip(regions, layouts, strict=True):

@@ -22,7 +22,6 @@ EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the 
 # Of the last-level cache: larger problems store past it.  2048x2048 k3: 31 against 51 ns a tile; 1024x1024 f64, half of the cache: k3 375
 # us against 440, k5 1210 against 1310 (one core, Zen 4, 2026-11)
 PAST_SHARE = 0.4
-VAST_CACHE, FAR_CACHE = 64 << 20, 16 << 20  # a last-level cache beyond the first is that of many cores, and far: it counts as the second
 
 SEPARABLE_COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
 
@@ -164,11 +163,6 @@ def _padded(extent: int, block: int) -> int:
 def bytes_moved(p: Problem) -> int:
     """Source and result, once each."""
     return p.n * (p.ic * p.ih * p.iw * DTYPES[p.src].itemsize + p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize)
-
-
-def goes_past(p: Problem, l3: int) -> bool:
-    """Whether results are stored past the caches, whose last one holds ``l3`` bytes."""
-    return bytes_moved(p) > PAST_SHARE * (l3 if l3 <= VAST_CACHE else FAR_CACHE)
 
 
 def _moving_seconds(p: Problem) -> float:
