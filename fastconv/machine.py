@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 from typing import Any
 
+from .planning.devices import cards
 from .planning.planner import algorithms, compile_kernels, detect, plan_problem
 from .planning.problem import Problem
 from .planning.thread_count import thread_count
@@ -50,7 +51,7 @@ def info() -> Info:
         "kernels of one type": f"at most {_most_kernels()}",
         "cache kernels": kernels,
         "cache bytes": size,
-        "gpu": "none (this version has no CUDA backend)",
+        "gpu": cards(),
     })  # fmt: skip
 
 

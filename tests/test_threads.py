@@ -4,13 +4,14 @@ import concurrent.futures
 import contextvars
 import importlib.metadata
 import tomllib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.signal
 
 import fastconv
-from fastconv.planning import thread_count
+from fastconv.planning import devices, thread_count
 from fastconv.planning.problem import Problem
 from tests.children import child
 from tests.problems import ROOT
@@ -142,6 +143,16 @@ def test_info():
     assert [line.split("  ")[0] for line in lines] == list(info)
     assert all(str(value) in line for value, line in zip(info.values(), lines, strict=True))
     assert isinstance(info["cache kernels"], int)
+
+
+def test_info_says_which_cards_there_are(monkeypatch):
+    def missing():
+        raise ImportError("no module")
+
+    for count, expected in ((lambda: 1, "1 CUDA device"), (lambda: 2, "2 CUDA devices"),
+                            (missing, "none (install fastconv[cuda] (no module))")):  # fmt: skip
+        monkeypatch.setattr(devices, "backend", lambda name, count=count: SimpleNamespace(count=count))
+        assert fastconv.info()["gpu"] == expected
 
 
 def test_warmup_compiles_what_a_call_needs(tmp_path):

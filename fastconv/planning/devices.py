@@ -225,5 +225,14 @@ def planned_for(device: str | None, **arrays: Any) -> Any:
         return None
 
 
+def cards() -> str:
+    """How many CUDA devices the driver finds, or in words why it finds none."""
+    try:
+        found = int(backend("driver").count())
+    except (ImportError, RuntimeError) as error:
+        return f"none ({_words(error)})"
+    return f"{found} CUDA device{'s' * (found != 1)}"
+
+
 def _words(error: Exception) -> str:
     return f"install fastconv[cuda] ({error})" if isinstance(error, ImportError) else str(error)
