@@ -158,11 +158,11 @@ def _figures(document):
         for row in judged if len(judged) <= 2 else []:
             rows.append((figure, row["case"].split(":")[0], row))
         if len(judged) > 2:
-            whole = [row for row in judged if row["case"] == WHOLE]
+            whole = [row for row in judged if row["case"].startswith(WHOLE)]
             each = [row for row in judged if row not in whole]
             rows.append((figure, f"worst of {len(each)} cases", _worst(each)))
-            rows += [(figure, WHOLE, row) for row in whole]
-        missing = [row for row in figure["rows"] if row["measured"] is None and row["case"] != WHOLE]
+            rows += [(figure, row["case"], row) for row in whole]
+        missing = [row for row in figure["rows"] if row["measured"] is None and not row["case"].startswith(WHOLE)]
         rows += [(figure, f"{len(missing)} cases without a measurement", missing[0])] if missing else []
     return _markdown(
         ["promise", "judged", "target", "measured", "one thread", "verdict"],

@@ -5,8 +5,8 @@ Order of accumulation per output: for each i and column the ky, from zero; then 
 
 Transform class: products may be larger than the weight that they add up to.  Let u be half the accumulator's epsilon.  The weights are
 met within 8 u sum|w| in sum, the sums of products have at most kh + rank kw + 2 roundings each, and their magnitudes ``MOST_GROWTH``
-times those of the weights: |error| <= C u max|x| sum|w| with C = `most_error`.  What is not finite comes from the formula: every result
-that is not is computed by direct sums, since infinite products of several pairs may cancel, and sums of larger products overflow.
+times those of the weights: |error| <= C u max|x| sum|w| with C = `most_error`.  Infinite products of several pairs may cancel, and sums
+of larger products overflow, so every result that is not finite is that of the plan which is made without this knowledge.
 """
 
 from __future__ import annotations
