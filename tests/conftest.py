@@ -14,7 +14,7 @@ from fastconv.planning import workspaces
 LEAST_EXERCISED = {
     "reference": 250,
     "direct": 235,
-    "blocked": 185,
+    "blocked": 150,
     "int8": 12,
     "depthwise": 18,
     "shallow": 62,

@@ -15,7 +15,7 @@ CALLS = [
 ]
 
 # each compiles kernels of its own types and strides
-SOME = [pytest.param(call, marks=[pytest.mark.slow] * (n > 1), id=f"{call[0]}:{call[1]} {call[6]}") for n, call in enumerate(CALLS)]
+SOME = [pytest.param(call, marks=[pytest.mark.slow] * (n > 0), id=f"{call[0]}:{call[1]} {call[6]}") for n, call in enumerate(CALLS)]
 
 
 def made(call, seed=0):

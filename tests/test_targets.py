@@ -78,7 +78,7 @@ def run_on(name, texts, tmp_path, most):
 
 
 @pytest.mark.skipif(not X86, reason="the named processors are x86")
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name", ["avx2", pytest.param("sse2", marks=pytest.mark.slow)])
 def test_kernels_use_the_targets_registers_only(name, tmp_path):
     if name == "avx2" and detect().name not in ("avx2", "avx512"):
         pytest.skip("this processor has no AVX2")

@@ -35,7 +35,7 @@ assert counts == compiled, counts
         ("ih300_k3_f32", "(300,300);(3,3)", "f4"),
         ("ih300_k3_f16:f16:f16:f32", "(300,300);(3,3)", "f2"),
         ("ih300_k3_c64", "(300,300);(3,3)", "c8"),
-        ("ic16ih28_oc32k3_c64", "(1,16,28,28);(32,16,3,3)", "c8"),
+        pytest.param("ic16ih28_oc32k3_c64", "(1,16,28,28);(32,16,3,3)", "c8", marks=pytest.mark.slow),
     ],
 )
 def test_a_call_compiles_nothing_more(text, shapes, dtype, tmp_path):
