@@ -264,7 +264,7 @@ def checks(slow=False):
     add("complex-ndimage", check_complex_ndimage)
     for activation, dtype in (("relu", "i2"), (None, "c16"), (("leaky_relu", 0.5), "f4")):
         add(f"unreached-{dtype}", check_unreached, activation, dtype)
-    return found
+    return found if slow else dict(itertools.islice(found.items(), 0, None, 4))
 
 
 def _checked(function, arguments, card):
