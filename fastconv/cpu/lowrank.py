@@ -72,14 +72,15 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     rank, dtype = rank_of(p.structure), DTYPES[p.acc]
     head, tables, scratch = separable.layout(p, t, dtype.itemsize, rank)
     child = plan(p.replace(structure="full"), t, threads)
-    taps = p.kh * p.kw
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        filters = np.zeros((p.oc, 1, p.kh, p.kw), dtype)
-        direct = child.prepare(src, child.pack(filters), dst, fill)
+        def weights(packed: np.ndarray) -> np.ndarray:
+            return child.pack(packed[..., -p.kh * p.kw :].reshape(p.oc, 1, p.kh, p.kw))
+
+        direct = child.prepare(src, weights(packed), dst, fill)
 
         def exact(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            direct(src, child.pack(packed[..., -taps:].reshape(p.oc, 1, p.kh, p.kw)), bias, dst)
+            direct(src, weights(packed), bias, dst)
 
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return exact
@@ -96,7 +97,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
             swept(src, packed, addends, dst)
             if addends[-1]:
                 sums = np.empty(dst.shape, dtype)
-                child.run(src, child.pack(packed[..., -taps:].reshape(p.oc, 1, p.kh, p.kw)), bias, sums, fill)
+                child.run(src, weights(packed), bias, sums, fill)
                 np.copyto(dst, sums, where=~np.isfinite(dst))
 
         return launch
