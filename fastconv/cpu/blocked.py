@@ -19,12 +19,12 @@ from ..planning import cost as costs
 from ..planning.addends import finish_type, gathered
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, not_computed, parse_epilogue, parse_scaling
-from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, panel_packer, steps_of
+from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
 from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, phase_columns, rows_of_panel, split_of
 from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -79,7 +79,6 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
     size, dsize = KINDS[kind][2], stored_bytes(f.dst)
     bits, bits_of_sums, width = f"i{8 * dsize}", f"i{8 * size}", mr * lanes
     addends_at = 8 if scaled or residual else 0
-    pack_panel = panel_packer(f, lanes)
 
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -90,7 +89,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
         tile_bytes = ny * nx * width * size
         bias_block = at.workspace + index * at.scratch
         scales_block = bias_block + width * size
-        panel = bias_block + 3 * width * size + 64
+        request = bias_block + 3 * width * size
+        panel = request + 128
         # planes read in place are no panel, and lie any number of bytes apart
         tile_at = (panel + (0 if e.in_place else e.pass_blocks * s.block) + 63) // 64 * 64
         lines_at = tile_at + 2 * tile_bytes
@@ -114,7 +114,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                 plane = at.src + n * e.sn + (group * e.channels + first * q) * e.sc
                 channels = min(many * q, e.channels - first * q)
                 if not e.in_place:
-                    pack_panel(at, plane, panel, lines_at, y0 * e.q, (y1 - y0 - 1) * e.q + e.kh_rows, many, channels)
+                    put_integers(request, Request(plane, panel, lines_at, many, channels))
+                    call_kernel(e.packer, job, request, y0 * e.q, (y1 - 1) * e.q + e.kh_rows)
                 pixels = plane + y0 * s.step_y if e.in_place else panel
                 partial = partial_at
                 first_filter = part * e.part_blocks * width
@@ -292,7 +293,7 @@ class Body:
     def __init__(self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0) -> None:
         size, steps = KINDS[form.kind][2], steps_of(p)
         step = steps.step
-        self._problem, self._form, self._step, self._apart = p, form, step, (steps.g * steps.q, steps.gx * steps.qx)
+        self._problem, self._form, self._lanes, self._step, self._apart = p, form, lanes, step, (steps.g * steps.q, steps.gx * steps.qx)
         types = [] if form.src == form.dst == form.kind else [form.src, form.dst]
         words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
         self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
@@ -364,7 +365,8 @@ class Body:
         if in_place:
             down, across = self._apart
             shape = shape._replace(channel=sc, block=DEPTH * sc, step_y=sy * down, step_x=sx * across)
-        head = self._head._replace(in_place=int(in_place), way=way, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
+        packer = 0 if in_place else panel_packer(self._form, self._lanes).address
+        head = self._head._replace(in_place=int(in_place), way=way, packer=packer, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head
         extents = np.concatenate([np.array(numbers, np.int64), self._tables])
         values = values.view(np.int8) if self._bytes else values
@@ -412,7 +414,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
         pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        in_place=0, active=0, head=0, way=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        in_place=0, active=0, head=0, way=0, packer=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])

@@ -138,6 +138,19 @@ def integers(typing_context: Any, at: Any, names: Any) -> Any:
     return result(types.int64, names), codegen
 
 
+@intrinsic
+def put_integers(typing_context: Any, at: Any, record: Any) -> Any:
+    """``put_integers(address, record)``: a namedtuple of integers as consecutive 64-bit ones, as `integers` reads them."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for i, value in enumerate(cgutils.unpack_tuple(builder, arguments[1], len(record))):
+            place = builder.add(arguments[0], ir.Constant(I64, 8 * i))
+            builder.store(value, builder.inttoptr(place, I64.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.NamedUniTuple(types.int64, len(record), record.instance_class)), codegen
+
+
 @intrinsic(prefer_literal=True)
 def fill_row(typing_context: Any, kind: Any, lanes: Any, dst: Any, count: Any, value: Any) -> Any:
     """``fill_row(kind, lanes, dst, count, value)``: ``count`` elements of ``value``; vectors, then one by one."""

@@ -17,7 +17,7 @@ from ..planning.thread_count import available
 from ..planning.workspaces import Workspaces
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
-from .memory import address, call_kernel, integers, poke
+from .memory import address, call_kernel, integers, poke, put_integers
 from .pool import run_job
 from .simd import KINDS
 
@@ -46,14 +46,8 @@ def _launch_factory() -> Any:
         slots: Any, scratch: Any, chunks: Any,
     ) -> None:  # fmt: skip
         job = (address(workspace) + 63) // 64 * 64
-        poke("i64", job, address(src))
-        poke("i64", job + 8, address(wei))
-        poke("i64", job + 16, address(bias))
-        poke("i64", job + 24, address(values))
-        poke("i64", job + 32, address(dst))
-        poke("i64", job + 40, job + 8 * _JOB_WORDS)
-        poke("i64", job + 48, address(e))
-        poke("i64", job + 56, scratch)
+        arrays = address(src), address(wei), address(bias), address(values), address(dst)
+        put_integers(job, Job(*arrays, job + 8 * _JOB_WORDS, address(e), scratch))
         if slots == 1:
             call_kernel(function, job, 0, u0, u1)
         else:
