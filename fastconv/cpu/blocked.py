@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.addends import finish_type, gathered
+from ..planning.addends import gathered
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, not_computed, parse_epilogue, parse_scaling
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, panel_packer, steps_of
 from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, phase_columns, rows_of_panel, split_of
 from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
@@ -29,7 +29,7 @@ from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
-from .values import finish_values
+from .values import finish_values, not_fused, requantised
 
 CASES = (
     "ic64ih56_oc64k3_p1_f32",
@@ -199,21 +199,6 @@ def reject(p: Problem, t: Target) -> str | None:
     return too_large(p, workspace(p, t))
 
 
-def not_fused(p: Problem) -> str | None:
-    """Why no tile finishes the sums, or None."""
-    scaling, finish = parse_scaling(p.epilogue), parse_epilogue(p.epilogue)
-    tail = dtype_name(finish_type(p))
-    if finish.activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
-    if finish.activation == "leaky_relu" and finish.rounding:
-        return f"clips what it rounds, without {finish.activation}"
-    if scaling.residual and p.dst != tail:
-        return f"adds a residual to {tail} results, not {p.dst}"
-    if scaling != Scaling() and p.dst != tail and finish.rounding is None:
-        return f"stores what it scaled as {tail}, or rounded in 8 bits, not as {p.dst}"
-    return None
-
-
 def workspace(p: Problem, t: Target) -> int:
     """Bytes of one thread, if it works alone; more threads share shorter bands."""
     size = DTYPES[p.acc].itemsize
@@ -272,15 +257,6 @@ def _values(p: Problem, fill: Any) -> np.ndarray:
     values = finish_values(p, fill)
     values[5:7] = 0, 0
     return requantised(p, values)
-
-
-def requantised(p: Problem, values: np.ndarray) -> np.ndarray:
-    """Of a rounded result, low and high are clipped to its type less the zero point, which is put behind them."""
-    if parse_epilogue(p.epilogue).rounding:
-        zero, limits = parse_scaling(p.epilogue).zero, np.iinfo(DTYPES[p.dst])
-        values[2:4] = np.clip(values[2:4], limits.min - zero, limits.max - zero)
-        values[6] = zero
-    return values
 
 
 class Body:
