@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.addends import gathered
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, panel_packer, steps_of
@@ -24,6 +23,7 @@ from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, pha
 from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
+from .finish import gathering
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
@@ -313,24 +313,11 @@ class Body:
 
     def _with_addends(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         """A launch that gathers what the form's sums are scaled by."""
-        p, form = self._problem, self._form
-        plain = self._launch(threads, values, src, packed, dst)
-        if not (form.scaled or form.residual):
-            return plain
 
-        def launch(src: np.ndarray, packed: np.ndarray, addends: Any, dst: np.ndarray) -> None:
-            residual, run, result = addends.residual, plain, dst
-            if residual is not None and (residual.strides != dst.strides or residual.dtype != dst.dtype):
-                # the residual is read where the result is written, so many bytes beside
-                result = np.empty_like(dst)
-                addends = addends._replace(residual=result.copy(order="K"))
-                addends.residual[...] = residual
-                run = self._launch(threads, values, src, packed, result)
-            run(src, packed, gathered(p, addends).view(np.int8 if self._bytes else values.dtype), result)
-            if result is not dst:
-                dst[...] = result
+        def launch(dst: np.ndarray) -> Launch:
+            return self._launch(threads, values, src, packed, dst)
 
-        return launch
+        return gathering(self._problem, launch, dst) if self._form.scaled or self._form.residual else launch(dst)
 
     def _launch(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
