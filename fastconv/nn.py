@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from .epilogue import Epilogue, card_finisher, epilogue_text, finisher, in_problem, sums_type
 from .gradients import conv2d_input, conv2d_weight, conv_transpose2d, run_on_card
-from .planning.addends import Addends
+from .planning.addends import Addends, bias_of, ready
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
 from .planning.card import CardPlan
 from .planning.devices import planned_for, received, session
 from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings, views_of, weights_name
-from .planning.passes import bound
+from .planning.passes import bound, with_addends
 from .planning.planner import MOST_PLANS, explain_problem, plan_problem
-from .planning.plans import Launch, Plan
+from .planning.plans import Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
@@ -198,11 +198,11 @@ def _parse(
 
 @dataclass(slots=True)
 class _Held:
-    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), bias, and remembered calls."""
+    """What a call of a plan reads: the plan for its weights, these packed (None where calls give them), addends, and remembered calls."""
 
     plan: Plan
     packed: np.ndarray | None = None
-    bias: np.ndarray | None = None
+    bias: Any = None  # or `Addends` that are ready
     calls: Calls[Any] = field(default_factory=lambda: Calls(MOST_PLANS, float("inf")))  # of passes of ``packed``, or of given weights
 
 
@@ -235,7 +235,7 @@ class ConvolutionPlan(Plan):
         p = structured(parsed.problem, None if weight is None else parsed.weights(weight), self._how["algorithm"])
         chosen = plan_problem(p, **self._how)
         if self._addends is not None:
-            chosen = _with_addends(chosen, self._addends)
+            chosen = with_addends(chosen, self._addends)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
         return chosen
@@ -251,10 +251,13 @@ class ConvolutionPlan(Plan):
         weight, bias = self._checked_weight(weight, bias)
         weight = weight.copy()
         plan, former = self._choose(weight), self._held
-        held = _Held(plan, plan.pack(self._parsed.weights(weight)), bias)
+        addends: Any = bias
+        if self._addends is not None:
+            addends = ready(plan.problem, self._addends._replace(bias=bias))
+        held = _Held(plan, plan.pack(self._parsed.weights(weight)), addends)
         if plan is former.plan:
             for key, call in former.calls.copy().items():
-                held.calls.keep(key, call.holding(held.packed, bias))
+                held.calls.keep(key, call.holding(held.packed, addends))
         self._held, self._weight = held, weight
 
     def _checked_weight(self, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -305,17 +308,7 @@ class ConvolutionPlan(Plan):
         return held.calls.first(key, call, (input,), out, dst)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ConvolutionPlan, (self._arguments, self._weight, self._held.bias)
-
-
-def _with_addends(chosen: Plan, addends: Addends) -> Plan:
-    """A plan whose launches take a bias, and read an epilogue's arrays besides."""
-
-    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        launch = chosen.prepare_launch(plan, src, packed, dst, fill)
-        return lambda src, packed, bias, dst: launch(src, packed, cast("np.ndarray", addends._replace(bias=bias)), dst)
-
-    return replace(chosen, prepare_launch=prepare)
+        return ConvolutionPlan, (self._arguments, self._weight, bias_of(self._held.bias))
 
 
 def _parse_with(

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.addends import finish_type, gathered
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, not_computed, parse_epilogue, parse_scaling
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
 from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, phase_columns, rows_of_panel, split_of
 from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
+from .finish import gathering
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
-from .values import finish_values
+from .values import finish_values, not_fused, requantised
 
 CASES = (
     "ic64ih56_oc64k3_p1_f32",
@@ -200,21 +200,6 @@ def reject(p: Problem, t: Target) -> str | None:
     return too_large(p, workspace(p, t))
 
 
-def not_fused(p: Problem) -> str | None:
-    """Why no tile finishes the sums, or None."""
-    scaling, finish = parse_scaling(p.epilogue), parse_epilogue(p.epilogue)
-    tail = dtype_name(finish_type(p))
-    if finish.activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
-    if finish.activation == "leaky_relu" and finish.rounding:
-        return f"clips what it rounds, without {finish.activation}"
-    if scaling.residual and p.dst != tail:
-        return f"adds a residual to {tail} results, not {p.dst}"
-    if scaling != Scaling() and p.dst != tail and finish.rounding is None:
-        return f"stores what it scaled as {tail}, or rounded in 8 bits, not as {p.dst}"
-    return None
-
-
 def workspace(p: Problem, t: Target) -> int:
     """Bytes of one thread, if it works alone; more threads share shorter bands."""
     size = DTYPES[p.acc].itemsize
@@ -275,15 +260,6 @@ def _values(p: Problem, fill: Any) -> np.ndarray:
     return requantised(p, values)
 
 
-def requantised(p: Problem, values: np.ndarray) -> np.ndarray:
-    """Of a rounded result, low and high are clipped to its type less the zero point, which is put behind them."""
-    if parse_epilogue(p.epilogue).rounding:
-        zero, limits = parse_scaling(p.epilogue).zero, np.iinfo(DTYPES[p.dst])
-        values[2:4] = np.clip(values[2:4], limits.min - zero, limits.max - zero)
-        values[6] = zero
-    return values
-
-
 class Body:
     """The band kernel of a form and its integers, for a problem whose channels are elements of the panel.
 
@@ -338,24 +314,11 @@ class Body:
 
     def _with_addends(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         """A launch that gathers what the form's sums are scaled by."""
-        p, form = self._problem, self._form
-        plain = self._launch(threads, values, src, packed, dst)
-        if not (form.scaled or form.residual):
-            return plain
 
-        def launch(src: np.ndarray, packed: np.ndarray, addends: Any, dst: np.ndarray) -> None:
-            residual, run, result = addends.residual, plain, dst
-            if residual is not None and (residual.strides != dst.strides or residual.dtype != dst.dtype):
-                # the residual is read where the result is written, so many bytes beside
-                result = np.empty_like(dst)
-                addends = addends._replace(residual=result.copy(order="K"))
-                addends.residual[...] = residual
-                run = self._launch(threads, values, src, packed, result)
-            run(src, packed, gathered(p, addends).view(np.int8 if self._bytes else values.dtype), result)
-            if result is not dst:
-                dst[...] = result
+        def launch(dst: np.ndarray) -> Launch:
+            return self._launch(threads, values, src, packed, dst)
 
-        return launch
+        return gathering(self._problem, launch, dst) if self._form.scaled or self._form.residual else launch(dst)
 
     def _launch(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides

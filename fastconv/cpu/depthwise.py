@@ -1,5 +1,8 @@
 """depthwise: one channel, or few, for each result; channels in lanes, a row of pixels in registers.
 
+Bytes and halves become floats as they are loaded.  Sums of products of bytes are added as float32 where they cannot leave its whole
+numbers, so they are exact, and become integers of 32 bits before anything is added to them.
+
 Wins for depthwise layers and for groups of 2, 4, 8 or 16 channels, several of which share a vector.  Channels that lie side by side are
 read and written in place; at the left and right edge a tile reads from a small padded copy, above and below the image all pixels of a
 row are one pixel of fill.  Planes are interleaved, as many as there are lanes, in bands of rows that stay in the cache, and their
@@ -15,17 +18,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning import reference
+from ..planning.bfloat import store
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
+from .blocked_tile import Form
 from .border import row_map, too_large
+from .convert import stored_bytes
 from .depthwise_tile import OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .finish import gathering
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
-from .values import finish_values
+from .values import finish_values, holds, not_fused, requantised
 
 CASES = ("g32_ic32ih28_oc32k3_p1_f32_nhwc_hwio", "g24_ic24ih14_oc24k3_s2_p1_f32", "g20_ic20ih9_oc40k3_p1_f32_nhwc_bias+relu6",
          "g8_ic32ih14_oc32k3_p1_f32_nhwc", "g5_ic5ih20_oc5k3_d2_p2_reflect_f64", "g12_ic24ih6_oc24k3_s2_p1_wrap_f64_nhwc_bias")  # fmt: skip
@@ -60,8 +68,11 @@ _LINE, _PERIOD = 64, 4096  # of first-level caches: bytes of a line, bytes from 
 # Pixels of a tile in one set, of 8 lines, from which on rows are copied: 512 channels at 14x14 take 29 us instead of 38, 256 at 28x28,
 # 9 pixels of whose tiles share a set, 61 instead of 46 (one core, Zen 4, 2026-11).
 _CROWDED = 12
+_WHOLE = 2**24  # float32 holds every whole number up to it
 _STAGED_BYTES = 384 << 10  # of interleaved planes: half of a second-level cache
 _MOST_BELOW = 32  # rows between two rows of taps: of which those between are interleaved too
+
+_LARGEST = {"u8": 255, "i8": 128}  # magnitude of bytes
 
 # The integers that the kernel receives: those of the tile, these, image row of each padded row, bytes to each padded column,
 # first and last image row of each band.
@@ -74,16 +85,20 @@ _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, fma: int) -> Any:
+def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form: Any) -> Any:
     """The band kernel: units of work are (image, block of channels, band of rows).
 
     Columns of tiles go down the rows of the band; the table holds for each padded row the addresses of the pixels that a tile reads.
     Of images that are put into lanes a block is one vector; lanes beyond the last channel repeat its group.
-    Workspace: first addends, fill pixel, addresses of planes of source and result, table of pixels, staged rows, results.
+    The addends are the bias or, where the form has scales, 8 bytes and then bias, scales and shifts.
+    Workspace: addends, scales and shifts of the block, fill pixel, addresses of planes of source and result, table of pixels, staged rows,
+    results.
     """
-    spec = (kind, lanes, ny, nx, kw, step, depth, fma)
-    size = KINDS[kind][2]
-    vector, words = lanes * size, lanes * size // 8
+    f = Form(*form)
+    spec = (lanes, ny, nx, kw, step, depth, *form)
+    size, ssize, dsize, scaled = KINDS[f.kind][2], stored_bytes(f.src), stored_bytes(f.dst), f.scaled
+    sums, pixels, stored = f"i{8 * size}", f"i{8 * ssize}", f"i{8 * dsize}"  # they are moved as integers
+    vector, words, addends_at = lanes * ssize, lanes * size // 8, 8 if scaled else 0
 
     def depthwise(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -92,18 +107,18 @@ def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth:
         row_map = at.extents + _TABLES_AT
         columns = row_map + e.rows * 8
         ranges = columns + e.columns * 8
-        fill = peek(kind, at.values)
-        zero = peek(kind, at.values + 4 * size)
+        zero = peek(sums, at.values + 4 * size)
         finish = e.finish * (at.values + size)
         start = at.workspace + index * at.scratch
-        fill_at = start + e.capacity * size
-        sources = fill_at + e.capacity * size
+        apart = e.capacity * size
+        fill_at = start + 3 * apart
+        sources = fill_at + (e.capacity * ssize + 7) // 8 * 8
         results = sources + lanes * 8
         table = results + lanes * 8
         staged_at = (table + e.deepest * e.pitch + 63) // 64 * 64
-        staged_pitch = e.capacity * size
+        staged_pitch, aside_pitch = e.capacity * ssize, e.capacity * dsize
         aside_at = staged_at + (e.staged > 0) * e.held_rows * e.iw * staged_pitch
-        fill_row(kind, lanes, fill_at, e.capacity, fill)
+        fill_row(pixels, lanes, fill_at, e.capacity, peek(pixels, at.values))
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             n, part = rest // e.blocks, rest % e.blocks
@@ -114,36 +129,39 @@ def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth:
             y1 = min(y0 + e.band_rows, e.oh)
             for lane in range(held):
                 own = o + (lane if lane < many else many - depth + lane % depth)
-                poke(kind, start + lane * size, peek(kind, at.bias + own * size) if e.bias else zero)
+                poke(sums, start + lane * size, peek(sums, at.bias + addends_at + own * size) if e.bias else zero)
+                if scaled:
+                    for row in range(1, 3):
+                        poke(sums, start + row * apart + lane * size, peek(sums, at.bias + addends_at + (row * e.oc + own) * size))
                 if e.staged == _LANES:
                     poke("i64", sources + lane * 8, at.src + n * e.sn + own // e.multiplier * e.sc)
                     poke("i64", results + lane * 8, at.dst + n * e.dn + y0 * e.dy + own * e.dc)
             base, sy = at.src + n * e.sn + o * e.sc, e.sy
             if e.staged:
                 first, last = peek("i64", ranges + band * 16), peek("i64", ranges + band * 16 + 8)
-                dense = e.channels_last == 0 and e.sy == e.iw * size
+                dense = e.channels_last == 0 and e.sy == e.iw * ssize
                 runs, length = (1, (last - first + 1) * e.iw) if dense else (last - first + 1, e.iw)
                 for run in range(runs):
                     away = (first + run) * e.sy
                     if e.staged == _COPIED:
                         for x in range(length):
-                            copy(kind, lanes, staged_at + (run * length + x) * staged_pitch, base + away + x * e.sx, many)
+                            copy(pixels, lanes, staged_at + (run * length + x) * staged_pitch, base + away + x * e.sx, many)
                     elif e.channels_last == 0 and length >= lanes:
-                        interleave(kind, lanes, staged_at + run * length * vector, sources, away, length)
+                        interleave(pixels, lanes, staged_at + run * length * vector, sources, away, length)
                     else:
                         for x in range(length):
                             for lane in range(lanes):
-                                pixel = peek(kind, peek("i64", sources + lane * 8) + away + x * e.sx)
-                                poke(kind, staged_at + ((run * length + x) * lanes + lane) * size, pixel)
+                                pixel = peek(pixels, peek("i64", sources + lane * 8) + away + x * e.sx)
+                                poke(pixels, staged_at + ((run * length + x) * lanes + lane) * ssize, pixel)
                 sy = e.iw * staged_pitch
                 base = staged_at - first * sy
             aside = e.ow < nx or (e.staged == _LANES and (e.channels_last == 0 or many < lanes))
             to, dy, dx = at.dst + n * e.dn + y0 * e.dy + o * e.dc, e.dy, e.dx
             if aside:
-                to, dy, dx = aside_at, e.ow * staged_pitch, staged_pitch
-            second = vector
+                to, dy, dx = aside_at, e.ow * aside_pitch, aside_pitch
+            second = lanes
             if depth == 1 and not e.staged and held >= _SKEWED * lanes and (e.sx % vector, e.sy % vector) == (0, 0):
-                second = (vector - base % vector) // size * size
+                second = (vector - base % vector) // ssize
             for x in range(0, e.ow, nx):
                 xt = max(min(x, e.ow - nx), 0)
                 for r in range((y1 - y0 - 1) * e.sh + (s.kh - 1) * (s.below // e.pitch) + 1):
@@ -155,36 +173,45 @@ def _factory(kind: str, lanes: int, ny: int, nx: int, kw: int, step: int, depth:
                         fill_row("i64", words, entries, e.reach, fill_at)
                 for y in range(0, y1 - y0, ny):
                     yt = max(min(y, y1 - y0 - ny), 0)
-                    depthwise_tile(spec, at.extents, table + yt * s.down, at.wei + o * size, start, finish,
-                                   to + yt * dy + xt * dx, dy, dx, second, (held - lanes) * size)  # fmt: skip
+                    depthwise_tile(spec, at.extents, table + yt * s.down, at.wei + o * size, start, apart, finish,
+                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes)  # fmt: skip
             if aside:
-                dense = e.channels_last == 0 and e.dy == e.ow * size
+                dense = e.channels_last == 0 and e.dy == e.ow * dsize
                 runs, length = (1, (y1 - y0) * e.ow) if dense else (y1 - y0, e.ow)
                 for run in range(runs):
                     if e.channels_last == 0 and length >= lanes:
-                        separate(kind, lanes, results, run * e.dy, to + run * dy, length)
+                        separate(stored, lanes, results, run * e.dy, to + run * dy, length)
                     elif e.staged == _LANES:
                         for x in range(length):
                             for lane in range(many):
-                                value = peek(kind, to + run * dy + (x * lanes + lane) * size)
-                                poke(kind, peek("i64", results + lane * 8) + run * e.dy + x * e.dx, value)
+                                value = peek(stored, to + run * dy + (x * lanes + lane) * dsize)
+                                poke(stored, peek("i64", results + lane * 8) + run * e.dy + x * e.dx, value)
                     else:
                         for x in range(length):
                             place = at.dst + n * e.dn + (y0 + run) * e.dy + x * e.dx + o * e.dc
-                            copy(kind, lanes, place, to + run * dy + x * dx, many)
+                            copy(stored, lanes, place, to + run * dy + x * dx, many)
 
     return depthwise
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """Forward, float32 and float64 sums; a channel for each group, or as many results as channels of a small group."""
-    reason = not_computed(p, "fwd", bfloat=True)
+    """Forward, sums in float32, float64 or exact ones of bytes; a channel for each group, or as many results as channels of a small one."""
+    reason = not_computed(p, "fwd", roundings=(None, "saturate") if p.dst in ("u8", "i8") else (None,), scalings=True, bfloat=True)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64"):
+    if p.acc == "i32":
+        if not {p.src, p.wei} <= _LARGEST.keys() or _LARGEST[p.src] * _LARGEST[p.wei] * p.taps > _WHOLE:
+            return f"sums products of bytes in i32, as many as float32 holds, not {p.taps} of {p.src} and {p.wei}"
+        scaling = parse_scaling(p.epilogue)
+        if not (scaling.scale or scaling.shift) and (p.dst != "i32" or parse_epilogue(p.epilogue).activation == "leaky_relu"):
+            return f"stores sums as i32, not {p.dst}"
+    elif p.acc not in ("f32", "f64"):
         return f"sums in f32 or f64, not {p.acc}"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
+    if parse_scaling(p.epilogue).residual:
+        return "adds no residual"
+    reason = not_fused(p)
+    if reason is not None:
+        return reason
     if p.g == 1:
         return "is for several groups"
     lanes = t.lanes(DTYPES[p.acc].itemsize)
@@ -198,9 +225,20 @@ def reject(p: Problem, t: Target) -> str | None:
     return too_large(p, max(_layout(p, t, 1, copied)[3] for copied in _ways(p, t)))
 
 
+def _form(p: Problem, t: Target) -> Form:
+    """Bytes of whole sums, and float16 and bfloat16 of float32 sums, are read and written as they are."""
+    halves = ("f16", "bf16") if p.acc == "f32" else ()
+    scaling, rounding = parse_scaling(p.epilogue), parse_epilogue(p.epilogue).rounding or ""
+    scaled = int(scaling.scale or scaling.shift)
+    src = p.src if p.acc == "i32" or p.src in halves else p.acc
+    dst = p.dst if rounding or p.dst in halves else "f32" if scaled and p.acc == "i32" else p.acc
+    return Form(kind=p.acc, how="fma" if t.fma else "multiply", src=src, dst=dst, rounding=rounding, scaled=scaled)
+
+
 def cost(p: Problem, t: Target) -> float:
     """Vectors of channels at rows of whole tiles, and the way of planes into lanes and back."""
-    return _seconds(p, t) + costs.staged_seconds(p, channels_last=True)
+    form = _form(p, t)
+    return _seconds(p, t) + costs.staged_seconds(p, converts=(form.src, form.dst) == (p.src, p.dst), channels_last=True)
 
 
 def _seconds(p: Problem, t: Target) -> float:
@@ -238,24 +276,30 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them."""
-    kind = p.acc
-    size = KINDS[kind][2]
-    lanes, depth, (ny, nx, kw, step) = t.lanes(size), p.ic // p.g, _tile(p, t)
-    spec = (kind, lanes, ny, nx, kw, step, depth, int(t.fma))
-    name = f"depthwise_{kind}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{kw}s{step}" * bool(kw)
-    region = Region(name, _factory, spec, kind)
+    form = _form(p, t)
+    lanes, depth, (ny, nx, kw, step) = t.lanes(KINDS[form.kind][2]), p.ic // p.g, _tile(p, t)
+    alike = form.src == form.dst == form.kind
+    words = [form.kind, *([] if alike else [form.src, form.dst]), form.rounding, "scaled" * form.scaled]
+    name = f"depthwise_{'_'.join(filter(None, words))}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{kw}s{step}" * bool(kw)
+    region = Region(name, _factory, (lanes, ny, nx, kw, step, depth, *form), form.kind if alike else "i8")
     layouts, seconds = {copied: _layout(p, t, threads, copied) for copied in _ways(p, t)}, _seconds(p, t)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        if not (_in_place(p, src) and _in_place(p, dst)):
-            return staged_launch(p, own.threads, build, t, src, packed, dst, fill)
+        if not holds(p, fill):
+            return _by_reference(p, fill)
+        if not (_in_place(p, src, form.src) and _in_place(p, dst, form.dst)):
+            return staged_launch(p, own.threads, build, t, src, packed, dst, fill, source=form.src if form.kind == "i32" else None)
+        return gathering(p, lambda dst: launch(own, src, packed, dst, fill), dst) if form.scaled else launch(own, src, packed, dst, fill)
+
+    def launch(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
         shape, head, (rows, columns, ranges), scratch = layouts[_copied(p, t, sy, sx)]
         units = p.n * head.blocks * head.bands
         numbers = *shape, *head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
-        places = np.where(columns < 0, OUTSIDE, columns * (head.capacity * size if head.staged else sx))
+        places = np.where(columns < 0, OUTSIDE, columns * (head.capacity * stored_bytes(form.src) if head.staged else sx))
         extents = np.concatenate([np.array(numbers, np.int64), rows, places, ranges])
-        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst)
+        values = finish_values(p, fill) if alike else _values(p, form, fill)
+        return region.launcher(extents, values, scratch, units, plan.threads, seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack(p, wei, lanes)
@@ -264,17 +308,37 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
                 workspace=max(layout[3] for layout in layouts.values()) * threads, threads=threads)  # fmt: skip
 
 
-def _in_place(p: Problem, array: np.ndarray) -> bool:
-    """Whether the kernel reads or writes an array where it lies: of the type of the sums, its elements side by side."""
+def _in_place(p: Problem, array: np.ndarray, name: str) -> bool:
+    """Whether the kernel reads or writes an array where it lies: of this type, its elements side by side."""
     axis = 1 if p.src_layout == "nhwc" else 3
-    return array.dtype == DTYPES[p.acc] and (array.strides[axis] == array.itemsize or array.shape[axis] == 1)
+    return array.dtype == DTYPES[name] and (array.strides[axis] == array.itemsize or array.shape[axis] == 1)
+
+
+def _values(p: Problem, form: Form, fill: Any) -> np.ndarray:
+    """``[fill, slope, low, high, 0, -, zero point]`` as bytes: the fill of the image's type, the others of that which sums end in."""
+    tail = p.replace(acc=form.tail, dst=p.dst if form.rounding else form.tail)
+    values, pixel = requantised(tail, finish_values(tail, 0)).view(np.int8), np.empty(1, DTYPES[form.src])
+    store(pixel, np.array([fill if p.border == "constant" else 0]))
+    values[: pixel.nbytes] = pixel.view(np.int8)
+    return values
+
+
+def _by_reference(p: Problem, fill: Any) -> Launch:
+    """A launch for a border that no pixel of the image's type holds."""
+
+    def launch(src: np.ndarray, packed: np.ndarray, addends: Any, dst: np.ndarray) -> None:
+        wei = packed.reshape(p.kh, p.kw, p.ic // p.g, -1)[..., : p.oc].transpose(3, 2, 0, 1).astype(DTYPES[p.acc])
+        plan = reference.build(p.replace(wei=p.acc), None, None)
+        plan.run(src, plan.pack(wei), addends, dst, fill)
+
+    return launch
 
 
 def _pack(p: Problem, wei: np.ndarray, lanes: int) -> np.ndarray:
     """``[ky][kx][c][oc]``, as ``(1, 1, 1, n)`` from a cache line on; beyond the last channel its group again."""
     depth, padded = p.ic // p.g, -(-p.oc // lanes) * lanes
     count = p.kh * p.kw * depth * padded
-    memory = np.empty(count + 64, DTYPES[p.acc])
+    memory = np.empty(count + 64, np.float32 if p.acc == "i32" else DTYPES[p.acc])
     packed = memory[-memory.ctypes.data % 64 // memory.itemsize :][:count].reshape(p.kh, p.kw, depth, padded)
     packed[..., : p.oc] = wei.transpose(2, 3, 1, 0)
     for o in range(p.oc, padded):
@@ -302,19 +366,20 @@ def _layout(
     p: Problem, t: Target, threads: int, copied: bool = False
 ) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray, np.ndarray], int]:
     """The kernel's integers but for the strides, its tables of rows, columns and bands, and the bytes of workspace of one thread."""
-    size, (ny, nx, _, _) = DTYPES[p.acc].itemsize, _tile(p, t)
+    form, (ny, nx, _, _) = _form(p, t), _tile(p, t)
+    size, ssize, dsize = KINDS[form.kind][2], stored_bytes(form.src), stored_bytes(form.dst)
     lanes, depth = t.lanes(size), p.ic // p.g
     sh, sw, dh, dw = _steps(p)
     staged = _COPIED if copied else _staged(p, lanes) * _LANES
     reach = (nx - 1) * sw + (p.kw - 1) * dw + 1
-    block = lanes if staged == _LANES else max(_HELD_BYTES // (p.kh * reach * size) // lanes, 1) * lanes
+    block = lanes if staged == _LANES else max(_HELD_BYTES // (p.kh * reach * ssize) // lanes, 1) * lanes
     blocks = -(-p.oc // block)
     if staged != _LANES:  # even blocks, and none of less than a vector
         block = -(-p.oc // (blocks * lanes)) * lanes
         blocks = max(-(-p.oc // block) - (p.oc % block < lanes and p.oc % block > 0), 1)
     capacity = lanes if staged == _LANES else -(-(p.oc - (blocks - 1) * block) // lanes) * lanes
     capacity = max(capacity, block)
-    row_bytes = max((p.iw if staged else reach) * capacity * size * sh, 1)
+    row_bytes = max((p.iw if staged else reach) * capacity * ssize * sh, 1)
     row_seconds = costs.depthwise_seconds(p.replace(n=1), lanes, nx, staged == _LANES, False) / (p.oh * blocks)
     most = max(min(_BAND, _STAGED_BYTES // row_bytes, int(costs.UNIT_SECONDS / row_seconds)), 1)
     bands = max(-(-p.oh // most), min(-(-4 * threads // max(p.n * blocks, 1)), -(-p.oh // 4)) if threads > 1 else 1)
@@ -334,15 +399,16 @@ def _layout(
     pitch = -(-reach // words) * words * 8
     columns = border_indices(-p.pl, (max(p.ow, nx) - 1) * sw + (p.kw - 1) * dw + 1 + words, 1, p.iw, p.border)
     padded = -(-p.oc // lanes) * lanes
-    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    has_bias, activation, _, rounding = parse_epilogue(p.epilogue)
     shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=padded * size, down=sh * pitch)
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
-        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(activation is not None), bias=int(has_bias), depth=depth,
+        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
+        bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
         held_rows=held_rows, capacity=capacity, deepest=deep, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
-    scratch = 2 * capacity * size + 2 * lanes * 8 + deep * pitch + 64
-    scratch += (staged > 0) * held_rows * p.iw * capacity * size
-    scratch += (band_rows * p.ow + nx) * capacity * size * (staged == _LANES or p.ow < nx)
+    scratch = capacity * (3 * size + ssize) + 2 * lanes * 8 + deep * pitch + 128
+    scratch += (staged > 0) * held_rows * p.iw * capacity * ssize
+    scratch += (band_rows * p.ow + nx) * capacity * dsize * (staged == _LANES or p.ow < nx)
     return shape, head, (rows, columns, np.array(ranges, np.int64)), -(-scratch // 64) * 64

@@ -10,6 +10,8 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from .blocked_tile import Form
+from .convert import converted, load_as, rounded_between, stored_bytes
 from .simd import Emitter, literal
 
 OUTSIDE = -(2**63)  # of columns beyond the image
@@ -23,21 +25,25 @@ Shape = namedtuple("Shape", "kh kw below tap column wei_step down")
 
 @intrinsic(prefer_literal=True)
 def depthwise_tile(
-    typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any,
-    most: Any,
+    typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any,
+    second: Any, most: Any,
 ) -> Any:  # fmt: skip
     """All vectors of channels at ``ny x nx`` pixels of the result.
 
-    ``dst[jy, jx, o] = start[o] + sum_{ky, c, kx} pixel(jy, jx, ky, kx)[group(o) + c] * wei[ky, kx, c, o]``
+    ``acc[jy, jx, o] = start[o] + sum_{ky, c, kx} pixel(jy, jx, ky, kx)[group(o) + c] * wei[ky, kx, c, o]``, then
+    ``activation(acc * scale[o] + shift[o])``, each rounded, as far as the form has them.
 
-    ``spec = (kind, lanes, ny, nx, kw, step, depth, fma)``: groups of ``depth`` channels (a power of two, at most the lanes),
+    ``spec = (lanes, ny, nx, kw, step, depth, *form)``, see :class:`Form`: groups of ``depth`` channels (a power of two, at most the lanes),
     ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0 for any.
     With ``ny`` = 2 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.
     ``shape`` is the address of the integers of :data:`Shape`; ``table`` that of a table of the addresses of pixels, in the order of the
-    padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  ``finish`` is the address of ``[slope, low, high]``
-    or 0.  ``dy, dx`` are bytes between the pixels of the result.  The second vector starts ``second`` bytes from the first, at most a
-    vector, the last one ``most`` bytes; both may overlap the one before.
-    Order of accumulation: ky, at most four channels of the group, kx, these channels.
+    padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  Scales and shifts lie ``apart`` and twice
+    ``apart`` bytes behind ``start``.  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded
+    result within its type less the zero point, or 0 where sums are neither activated nor rounded.  ``dy, dx`` are bytes between the
+    pixels of the result.  The second vector starts ``second`` channels from the first, at most a vector, the last one ``most``; both may
+    overlap the one before.
+    Order of accumulation: ky, at most four channels of the group, kx, these channels.  Sums of i32 are those of float32, which must be
+    exact; ``start`` is added to them as integers.
     No borders: the driver sees to them.
     """
     chosen = literal(spec)
@@ -46,41 +52,49 @@ def depthwise_tile(
         _DepthwiseTile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 10), codegen
+    return types.void(spec, *[types.int64] * 11), codegen
 
 
 class _DepthwiseTile:
     """The code of one specialisation, written into ``builder``."""
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
-        kind, self.lanes, self.ny, self.nx, self.kw, self.step, self.depth, fma = spec
+        self.lanes, self.ny, self.nx, self.kw, self.step, self.depth = spec[:6]
+        self.form = form = Form(*spec[6:])
         self.builder = builder
-        self.emit = emit = Emitter(builder, kind, self.lanes, bool(fma))
+        self.whole = form.kind == "i32"
+        self.emit = emit = Emitter(builder, "f32" if self.whole else form.kind, self.lanes, form.how == "fma")
+        self.tail = emit.of(form.tail)
         held = min(self.depth, _HELD)
         self.chunks = [range(first, first + held) for first in range(0, self.depth, held)]
         self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
 
-    def emit_vectors(self, table: Any, wei: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any) -> None:
-        emit, build = self.emit, self.builder
-        bits = emit.constant(emit.width.bit_length() - 1)
+    def emit_vectors(
+        self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any
+    ) -> None:
+        emit, build, size = self.emit, self.builder, self.emit.itemsize
+        bits = emit.constant(self.lanes.bit_length() - 1)
         count = build.sub(emit.constant(2), build.ashr(build.sub(second, most), bits))
         channel = emit.variable(emit.constant(0))
         with emit.loop(count):
             at = emit.get(channel)
-            self.here = build.select(build.icmp_signed("<", at, most), at, most)
-            self.ask(emit.offset(dst, self.here), dy, dx)
-            first = emit.load(emit.offset(start, self.here))
+            here = build.select(build.icmp_signed("<", at, most), at, most)
+            self.here, to = emit.times(here, stored_bytes(self.form.src)), emit.offset(dst, emit.times(here, stored_bytes(self.form.dst)))
+            start_here = emit.offset(start, emit.times(here, size))
+            self.ask(to, dy, dx)
+            first = emit.number(0) if self.whole else emit.load(start_here)
             self.acc = [[emit.variable(first) for _ in range(self.nx)] for _ in range(self.ny)]
-            self.row, self.wei = emit.variable(table), [emit.variable(emit.offset(wei, self.here)) for _ in range(self.ny)]
+            wei_here = emit.offset(wei, emit.times(here, size))
+            self.row, self.wei = emit.variable(table), [emit.variable(wei_here) for _ in range(self.ny)]
             if self.ny == 1:
                 self.rows(self.shape.kh, [0])
             else:
                 self.rows(emit.constant(self.step), [0])
                 self.rows(emit.offset(self.shape.kh, -self.step), [0, 1])
                 self.rows(emit.constant(self.step), [1])
-            self.store(finish, emit.offset(dst, self.here), dy, dx)
+            self.store(start_here, apart, finish, to, dy, dx)
             first = build.icmp_signed("==", at, emit.constant(0))
-            emit.set(channel, build.select(first, second, emit.offset(at, emit.width)))
+            emit.set(channel, build.select(first, second, emit.offset(at, self.lanes)))
 
     def ask(self, dst: Any, dy: Any, dx: Any) -> None:
         """Have the lines that will be written come while the sums are computed.
@@ -151,9 +165,9 @@ class _DepthwiseTile:
     def pixels(self, address: Any, chunk: range) -> list[Any]:
         """One pixel, for each channel of a part of the group in all lanes of its group."""
         emit, depth, lanes = self.emit, self.depth, range(self.lanes)
-        if depth == self.lanes:
+        if depth == self.lanes and self.form.src == emit.kind:
             return [emit.splat(emit.offset(address, self.here, c * emit.itemsize)) for c in chunk]
-        vector = emit.load(emit.offset(address, self.here))
+        vector = load_as(emit, self.form.src, emit.offset(address, self.here))
         if depth == 1:
             return [vector]
         few = len(chunk)
@@ -167,23 +181,44 @@ class _DepthwiseTile:
             for place, value in zip(self.acc[i], values, strict=True):
                 self.emit.set(place, value)
 
-    def store(self, finish: Any, dst: Any, dy: Any, dx: Any) -> None:
-        """The accumulators, through the activation where there is one."""
-        emit = self.emit
-        with emit.either(finish) as (activated, plain):
+    def store(self, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any) -> None:
+        """The accumulators as the form finishes them."""
+        tail, form = self.tail, self.form
+        after = [tail.load(tail.offset(start, tail.times(apart, n))) for n in range(3)] if self.whole or form.scaled else []
+        sums = [[self.summed(self.emit.get(place), after) for place in row] for row in self.acc]
+
+        def limits(many: int) -> list[Any]:
+            return [tail.splat(tail.offset(finish, n * tail.itemsize)) for n in range(many)]
+
+        if form.rounding:  # low and high clip to the type too
+            _, low, high, _, _, zero = limits(6)
+            self.store_rows([[rounded_between(tail, form.dst, value, low, high, zero) for value in row] for row in sums], dst, dy, dx)
+            return
+        with tail.either(finish) as (activated, plain):
             with activated:
-                limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-                self.store_rows([[emit.activate(emit.get(place), *limits) for place in row] for row in self.acc], dst, dy, dx)
+                slope, low, high = limits(3)
+                sums_of = [[tail.activate(value, slope, low, high) for value in row] for row in sums]
+                self.store_rows([[converted(tail, form.dst, "", value) for value in row] for row in sums_of], dst, dy, dx)
             with plain:
-                self.store_rows([[emit.get(place) for place in row] for row in self.acc], dst, dy, dx)
+                self.store_rows([[converted(tail, form.dst, "", value) for value in row] for row in sums], dst, dy, dx)
+
+    def summed(self, value: Any, after: list[Any]) -> Any:
+        """Sums with what is added to whole ones, scaled and shifted where the form has scales."""
+        build, ints = self.builder, self.emit.of("i32")
+        if self.whole:
+            value = build.add(build.fptosi(value, ints.vector), build.bitcast(after[0], ints.vector))
+        if self.form.scaled:
+            value = build.sitofp(value, self.tail.vector) if self.whole else value
+            value = build.fadd(build.fmul(value, after[1]), after[2])
+        return value
 
     def store_rows(self, values: list[list[Any]], dst: Any, dy: Any, dx: Any) -> None:
-        """Vectors to the pixels of the result."""
+        """Vectors, each with its emitter, to the pixels of the result."""
         for row in values:
             to = dst
-            for value in row:
-                self.emit.store(to, value)
-                to = self.emit.offset(to, dx)
+            for part, value in row:
+                part.store(to, value)
+                to = part.offset(to, dx)
             dst = self.emit.offset(dst, dy)
 
 

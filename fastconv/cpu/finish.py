@@ -14,8 +14,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..planning.addends import gathered
-from ..planning.plans import Launch
-from ..planning.problem import DTYPES, Problem, Scaling, parse_scaling
+from ..planning.plans import GatheringLaunch, Launch
+from ..planning.problem import Problem, Scaling, parse_scaling
 from .simd import Emitter, literal
 
 FINISH_AT, BESIDE_AT = 8, 56  # bytes from the first addend
@@ -104,8 +104,8 @@ def gathering(p: Problem, prepare: Callable[[np.ndarray], Launch], dst: np.ndarr
             addends = addends._replace(residual=np.empty_like(result))
             addends.residual[...] = residual
             run = prepare(result)
-        run(src, packed, gathered(p, addends).view(DTYPES[p.acc]), result)
+        run(src, packed, gathered(p, addends), result)
         if result is not dst:
             dst[...] = result
 
-    return launch
+    return GatheringLaunch(launch, plain)

@@ -16,13 +16,13 @@ from ..planning import reference
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from . import blocked
-from .blocked import Body, not_fused, requantised, tile_of, workspace
+from .blocked import Body, tile_of, workspace
 from .blocked_pack import FilterPacker, flipped
 from .blocked_tile import Form
 from .border import too_large
 from .convert import dot_way
 from .target import Target
-from .values import finish_values
+from .values import finish_values, holds, not_fused, requantised
 
 CASES = (
     "ic64ih28_oc64k3_p1_u8:i8:i32:i32",
@@ -90,7 +90,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         return packed
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        if not _holds(p, fill):
+        if not holds(p, fill):
             return _by_reference(p, packer, form, fill)
         return body.prepare(own.threads, _values(p, form, fill), src, packed, dst)
 
@@ -105,12 +105,6 @@ def _packed_elements(wei: np.ndarray, q: int) -> np.ndarray:
     parts[:, :icg] = wei
     parts = parts.reshape(oc, -1, q, kh, kw).transpose(0, 1, 3, 4, 2)
     return np.ascontiguousarray(parts).view(np.int32)[..., 0]
-
-
-def _holds(p: Problem, fill: Any) -> bool:
-    """Whether the image's type holds the border's pixels."""
-    limits = np.iinfo(DTYPES[p.src])
-    return p.border != "constant" or (fill == fill and limits.min <= fill <= limits.max and fill == int(fill))
 
 
 def _values(p: Problem, form: Form, fill: Any) -> np.ndarray:

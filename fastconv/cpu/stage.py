@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.addends import addends_of
+from ..planning.addends import addends_of, finish_type
 from ..planning.bfloat import store, widened
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
+from ..planning.problem import DTYPES, Problem, border_indices, dtype_name, parse_epilogue
 
 _BAND_BYTES = 1 << 20  # of converted source: about the second-level cache
 
@@ -62,8 +62,8 @@ def band_sizes(p: Problem, multiple: int = 1) -> set[int]:
 
 
 def _result_type(p: Problem) -> str:
-    """What the kernel itself writes: integers where it rounds into them."""
-    return p.dst if parse_epilogue(p.epilogue).rounding else p.acc
+    """What the kernel itself writes: integers where it rounds into them, else what it finishes sums in."""
+    return p.dst if parse_epilogue(p.epilogue).rounding else dtype_name(finish_type(p))
 
 
 def band_problem(p: Problem, rows: int, converted: bool = True, source: str | None = None) -> Problem:

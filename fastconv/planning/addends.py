@@ -13,13 +13,14 @@ class Addends(NamedTuple):
     """What a launch takes in the place of a bias, where the problem's epilogue has scales, shifts or a residual.
 
     ``bias (oc,)`` has the type of the sums, ``scale`` and ``shift (oc,)`` that they are finished in, `finish_type`; ``residual
-    (n, oc, oh, ow)`` has any strides.
+    (n, oc, oh, ow)`` has any strides.  ``ready`` is what `gathered` made of those that will not change, where there is no residual.
     """
 
     bias: np.ndarray | None = None
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
     residual: np.ndarray | None = None
+    ready: np.ndarray | None = None
 
 
 def finish_type(p: Problem) -> np.dtype[Any]:
@@ -56,10 +57,17 @@ def addends_of(addends: Any, n: int, first: int, end: int) -> Any:
 
 
 def gathered(p: Problem, addends: Addends) -> np.ndarray:
-    """Bytes for a kernel: the residual's address, bias, scales, shifts; ones and minus zeros where there are none."""
+    """For a kernel, seen as sums: the residual's address, bias, scales, shifts; ones and minus zeros where there are none."""
+    if addends.ready is not None:
+        return addends.ready
     tail = finish_type(p)
     bias = np.zeros(p.oc, DTYPES[p.acc]) if addends.bias is None else addends.bias
     parts = [np.array([0 if addends.residual is None else addends.residual.ctypes.data], np.int64), bias,
              np.ones(p.oc, tail) if addends.scale is None else addends.scale,
              np.full(p.oc, -0.0, tail) if addends.shift is None else addends.shift]  # fmt: skip
-    return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts])
+    return np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts]).view(DTYPES[p.acc])
+
+
+def ready(p: Problem, addends: Addends) -> Addends:
+    """Addends without a residual, gathered beforehand: nobody else may write into them."""
+    return addends._replace(ready=gathered(p, addends))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .addends import Addends
 from .calls import Call, Inputs, View
-from .plans import Launch, Plan, Quick, SerialLaunch
+from .plans import GatheringLaunch, Launch, Plan, Quick, SerialLaunch
 from .problem import Problem, border_indices
 
 _REPAIRED = 1 << 16  # outputs that are repaired at a time
@@ -62,7 +63,7 @@ class Pass(Call):
     dst_view: View
     launch: Launch
     packed: np.ndarray
-    bias: np.ndarray | None
+    bias: Any  # an array, None or `Addends`
     zero_taps: ZeroTaps | None
     ndim: int  # of image and result, 0 where a quick call does not take them
     compiled: tuple[Quick, np.ndarray, int] | None = None  # with weights, of 2 dimensions for fewer than 4, and the bias's address
@@ -87,8 +88,10 @@ class Pass(Call):
             self.zero_taps.repair(self.src_view(src), self.dst_view(dst), dst)
         return True
 
-    def holding(self, packed: np.ndarray, bias: np.ndarray | None) -> Pass:
+    def holding(self, packed: np.ndarray, bias: Any) -> Pass:
         """The same with other weights, packed by the same plan."""
+        if isinstance(bias, Addends) and not isinstance(self.bias, Addends):
+            bias = bias.ready
         return replace(self, packed=packed, bias=bias, compiled=None)
 
     def run(self, inputs: Inputs, dst: np.ndarray) -> None:
@@ -102,9 +105,25 @@ class Pass(Call):
 
 def bound(
     plan: Plan, packed: np.ndarray, src: np.ndarray, dst: np.ndarray, src_view: View, dst_view: View, fill: float = 0.0,
-    bias: np.ndarray | None = None, zero_taps: ZeroTaps | None = None,
+    bias: Any = None, zero_taps: ZeroTaps | None = None,
 ) -> Pass:  # fmt: skip
     """The pass of a plan with packed weights, for ``src``, ``dst`` and arrays like them."""
     launch = plan.prepare(src_view(src), packed, dst_view(dst), fill)
+    if isinstance(launch, GatheringLaunch) and bias.ready is not None:
+        launch, bias = launch.plain, bias.ready
     ndim = dst.ndim if src.ndim == dst.ndim <= _MOST_NDIM else 0
     return Pass(dst.shape, dst.dtype, src_view, dst_view, launch, packed, bias, zero_taps, ndim)
+
+
+def with_addends(chosen: Plan, addends: Addends) -> Plan:
+    """A plan whose launches take a bias, and read an epilogue's arrays besides, or take all of them."""
+
+    def prepare(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        launch: Any = chosen.prepare_launch(plan, src, packed, dst, fill)
+
+        def run(src: np.ndarray, packed: np.ndarray, bias: Any, dst: np.ndarray) -> None:
+            launch(src, packed, bias if isinstance(bias, Addends) else addends._replace(bias=bias), dst)
+
+        return GatheringLaunch(run, launch.plain) if isinstance(launch, GatheringLaunch) else run
+
+    return replace(chosen, prepare_launch=prepare)

@@ -41,6 +41,18 @@ class SerialLaunch:
         self.run(src, packed, bias, dst)
 
 
+@dataclass(slots=True, frozen=True)
+class GatheringLaunch:
+    """A launch that gathers an epilogue's arrays for a kernel; ``plain`` takes them gathered, where there is no residual."""
+
+    run: Launch
+    plain: Launch
+
+    def __call__(self, src: np.ndarray, packed: np.ndarray, addends: Any, dst: np.ndarray) -> None:
+        """Run it."""
+        self.run(src, packed, addends, dst)
+
+
 class Algorithm(Protocol):
     """What a backend's ``ALGORITHMS`` lists."""
 
