@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .calls import Call, Inputs, View
-from .plans import Launch, Plan, Quick, SerialLaunch
+from .plans import Launch, Plan, Quick, QuickLaunch
 from .problem import Problem, border_indices
 
 _REPAIRED = 1 << 16  # outputs that are repaired at a time
@@ -76,7 +76,7 @@ class Pass(Call):
         """As `Call.quick`."""
         (src,) = inputs
         if self.compiled is None:
-            if not self.ndim or not isinstance(self.launch, SerialLaunch):
+            if not self.ndim or not isinstance(self.launch, QuickLaunch):
                 return False
             taps = self.packed if self.ndim > 3 else self.packed[(0,) * (self.packed.ndim - 2)]
             self.compiled = self.launch.quick(self.ndim, taps.ndim), taps, 0 if self.bias is None else self.bias.ctypes.data
