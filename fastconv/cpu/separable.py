@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.plans import Launch, Plan
+from ..planning.plans import Launch, Plan, Quick, QuickLaunch
 from ..planning.problem import DTYPES, ROUNDINGS, Finish, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, too_large
 from .convert import LOADED, STORED, stored_bytes
@@ -33,7 +33,7 @@ from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values
-from .whole_tile import MOST_BOX, WAY_BYTES, box_column_tile, choose_way, whole_row_tile
+from .whole_tile import MOST_BOX, MOST_SYMMETRIC, Way, WAY_BYTES, box_column_tile, choose_way, symmetric_column_tile, whole_row_tile
 
 CASES = (
     "ih64_k5_p2_reflect_f32_structure=rank1",
@@ -121,6 +121,7 @@ def _factory(
         fill_row(pixel_bits, lanes, fill_at, e.iw if e.fills else 1, e.fill)
         for ky in range(e.kh):
             poke("i64", fill_table + ky * 8, fill_at)
+        way_of = -1
         for u in range(u0, u1):
             plane, band = u // e.bands, u % e.bands
             n, o = plane // e.oc, plane % e.oc
@@ -130,7 +131,9 @@ def _factory(
             first = at.bias + o * number if e.bias else at.values + 4 * number
             if whole:
                 taps += (e.kh + e.kw) * number
-                choose_way(way, rounds, narrow, short, taps, e.kh, e.kw, first, e.bias)
+                if o != way_of:
+                    way_of = o
+                    choose_way(way, rounds, narrow, short, taps, e.kh, e.kw, first, e.bias)
             for i in range(e.rank):
                 pair = taps + i * (e.kh + e.kw) * number
                 for ky in range(e.kh):
@@ -138,6 +141,7 @@ def _factory(
                 for kx in range(e.kw):
                     poke(kind, along + (i * e.kw + kx) * size, peek(acc, pair + (e.kh + kx) * number))
                 poke(kind, start + 8 + 8 * i, column_sum(kind, src, fma, start, packed + i * e.kh * size, fill_table, 0, e.kh))
+            tall = integers(way, Way).tall if whole and not whole_box else 0
             image = at.src + n * e.sn + o * e.sc
             used = (j1 - j0 - 1) * e.held + e.kh
             for r in range(e.entries):
@@ -149,7 +153,8 @@ def _factory(
                 c0 = x0 * e.sw - e.pl
                 c1 = c0 + (wanted - 1) * e.sw + (e.kw - 1) * apart + 1
                 a, b = max(c0, 0), min(c1, e.iw)
-                zero = sums + (width - c0) * size  # of column 0
+                # of column 0; the first column of the image that is read has a line's start
+                zero = (sums + (width + max(-c0, 0)) * size + 63) // 64 * 64 - max(c0, 0) * size
                 for j in range(j0, j1, rows):
                     entry = table + (j - j0) * e.held * 8
                     height = min(rows, j1 - j)
@@ -165,6 +170,10 @@ def _factory(
                                     continue
                                 if whole_box:
                                     box_column_tile(box_vertical, e.kh, entry, x * pixel, first_sum + x * size, e.pitch, tiles)
+                                elif whole and 0 < tall <= MOST_SYMMETRIC:
+                                    symmetric_column_tile(
+                                        box_vertical, tall, column, entry, x * pixel, first_sum + x * size, e.pitch, tiles
+                                    )
                                 else:
                                     column_tile(
                                         vertical, start, column, e.kh, entry, e.held * 8, x * pixel, first_sum + x * size, e.pitch, tiles
@@ -308,7 +317,15 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             (whole if 0 < packed[0, 0, 0, -1] <= most else plain)(src, packed, bias, dst)
 
-        return launch
+        if not (isinstance(plain, QuickLaunch) and isinstance(whole, QuickLaunch)):
+            return launch
+
+        def quick(image_ndim: int, weight_ndim: int) -> Quick:
+            rest, exact = plain.quick(image_ndim, weight_ndim), whole.quick(image_ndim, weight_ndim)
+            last = (*(0,) * (weight_ndim - 1), -1)
+            return lambda src, packed, bias, dst: (exact if 0 < packed[last] <= most else rest)(src, packed, bias, dst)
+
+        return QuickLaunch(launch, quick)
 
     return Plan(problem=p, algorithm="separable", kernel="_or_".join(name for name, _ in regions), cost=cost(p, t), pack_weights=_pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
@@ -375,7 +392,7 @@ def layout(p: Problem, t: Target, size: int, rank: int = 1) -> tuple[Head, np.nd
     band_rows = min(_BAND, -(-p.oh // tile.rows) * tile.rows)
     cols = max(costs.SEPARABLE_COLUMN_BYTES // size // sw // across, 1) * across
     cols = min(cols, -(-ow // across) * across)
-    columns = 2 * width + cols * sw + p.kw * apart + 2 * lanes
+    columns = 2 * width + cols * sw + p.kw * apart + 3 * lanes
     # an odd multiple of a cache line, so that the rows of a tile lie in different sets
     pitch = (columns * size // 128 * 2 + 3) * 64
     half = (columns * size // 256 * 2 + 3) * 64 if sw == 2 else 0

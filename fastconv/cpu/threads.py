@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 
 from ..planning import cost as costs
-from ..planning.plans import Launch, Quick, SerialLaunch
+from ..planning.plans import Launch, Quick, QuickLaunch
 from ..planning.thread_count import available
 from ..planning.workspaces import Workspaces
 from . import pool as pools
@@ -71,14 +71,15 @@ def _launcher(kind: str) -> Any:
     return result.entry_point
 
 
-# What a quick call reads behind its job: the kernel, its units, and the bytes from the first element to both ends of each array.
-Bounds = namedtuple("Bounds", "function units src_low src_high wei_low wei_high dst_high")
+# What a quick call reads behind its job: the kernel, its units, the chunks and the threads that share them, and the bytes from the first
+# element to both ends of each array.
+Bounds = namedtuple("Bounds", "function units chunks slots src_low src_high wei_low wei_high dst_high")
 
 
 def _quick_factory() -> Any:
-    """One call on this thread by a job that is ready but for its arrays."""
+    """One call by a job that is ready but for its arrays: shared with the pool whose state it is given, or on this thread alone."""
 
-    def quick(job: Any, bias: Any, src: Any, wei: Any, dst: Any) -> Any:
+    def quick(job: Any, bias: Any, src: Any, wei: Any, dst: Any, state: Any) -> Any:
         bounds = integers(job + 8 * _JOB_WORDS, Bounds)
         pixels, taps, result = address(src), address(wei), address(dst)
         end = result + bounds.dst_high
@@ -90,7 +91,10 @@ def _quick_factory() -> Any:
         poke("i64", job + 8, taps)
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
-        call_kernel(bounds.function, job, 0, 0, bounds.units)
+        if state == 0:
+            call_kernel(bounds.function, job, 0, 0, bounds.units)
+        else:
+            run_job(state, bounds.function, job, bounds.chunks, bounds.slots, 0, bounds.units)
         return 1
 
     return quick
@@ -102,7 +106,7 @@ def _quick(kinds: tuple[str, str, str], image_ndim: int, weight_ndim: int) -> An
     source, taps, result = (KINDS[kind][1] for kind in kinds)
     integer = types.int64
     image, weight = types.Array(source, image_ndim, "A", readonly=True), types.Array(taps, weight_ndim, "A", readonly=True)
-    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"))
+    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"), integer)
     name = f"quick_{'_'.join(kinds)}_{image_ndim}{weight_ndim}"
     (made,) = compiled(name, _quick_factory, (), signature).overloads.values()
     return made.entry_point
@@ -192,11 +196,11 @@ class Region:
             chosen = _bytes(chosen)
         elif seen.kind != "f":
             return _signed(chosen, seen)
-        if several or scratch > _MOST_OWN:
+        if pieces > 1 or scratch * threads > _MOST_OWN:
             return chosen
-        limits = Bounds(function, units, *_reach(src), *_reach(wei), _reach(dst)[1])
+        limits = Bounds(function, units, min(units, _CHUNKS * threads), threads, *_reach(src), *_reach(wei), _reach(dst)[1])
         source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
-        return SerialLaunch(chosen, functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits))
+        return QuickLaunch(chosen, functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits))
 
     def _quick_for(
         self, kinds: tuple[str, str, str], extents: np.ndarray, values: np.ndarray, scratch: int, bounds: Bounds,
@@ -207,7 +211,7 @@ class Region:
         slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1)
 
         def slot() -> tuple[int, np.ndarray]:
-            memory = np.empty(-(-head // 64) * 64 + scratch + 64, np.uint8)
+            memory = np.empty(-(-head // 64) * 64 + scratch * bounds.slots + 64, np.uint8)
             job = -(-memory.ctypes.data // 64) * 64
             first = job - memory.ctypes.data
             workspace = job + -(-head // 64) * 64
@@ -220,11 +224,26 @@ class Region:
                 held = slots.pop()
             except IndexError:  # the first call, or another thread has it
                 held = slot()
-            done: int = call(held[0], bias, src, packed, dst)
+            done: int = call(held[0], bias, src, packed, dst, 0)
             slots.append(held)
             return done
 
-        return quick
+        def shared(src: np.ndarray, packed: np.ndarray, bias: int, dst: np.ndarray) -> int:
+            pool = pools.pool
+            if pool.lock.locked():
+                return quick(src, packed, bias, dst)
+            try:
+                held = slots.pop()
+            except IndexError:
+                held = slot()
+            with pool.lock:  # as `launch_pieces` takes it
+                pool.ready(bounds.slots)
+                pool.wake(bounds.slots)
+                done: int = call(held[0], bias, src, packed, dst, pool.state)
+            slots.append(held)
+            return done
+
+        return quick if bounds.slots == 1 else shared
 
 
 _ONE = (slice(0, 1),) * 4

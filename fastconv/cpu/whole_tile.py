@@ -20,11 +20,13 @@ from .simd import Emitter, literal
 
 # What makes a result of a sum, as integers: which way, then what the ways read; in the end float32 scale and addend.
 # FLOAT: ``sum * scale + addend`` as float32, the sum's sign as ``signs`` keeps it; SHIFT: ``(sum + add + (sum >> shift & odd)) >> shift``;
-# DIVIDE: ``((sum + add) * factor >> 16) >> shift``.
-Way = namedtuple("Way", "way shift add odd factor signs scale")
+# SCALE: ``(sum + add) * factor >> 16``; DIVIDE: that shifted further, by ``shift``.  ``tall`` and ``wide``: taps down and along, where an odd number of them, more than
+# one, is symmetric; else 0.
+Way = namedtuple("Way", "way shift add odd factor signs tall wide scale")
 WAY_BYTES = 8 * len(Way._fields)
-FLOAT, SHIFT, DIVIDE = range(3)
+FLOAT, SHIFT, SCALE, DIVIDE = range(4)
 MOST_DIVISOR = 512
+MOST_SYMMETRIC = 5  # taps down a column, 3 or as many, that have code of their own
 MOST_BOX = 16  # taps of a row of a box: of more, sums of bytes pass 2^16
 
 
@@ -72,6 +74,47 @@ def box_column_tile(
 
 
 @intrinsic(prefer_literal=True)
+def symmetric_column_tile(
+    typing_context: Any, spec: Any, rows: Any, taps: Any, table: Any, xoff: Any, dst: Any, pitch: Any, count: Any
+) -> Any:  # fmt: skip
+    """``count`` tiles side by side, each ``high x vecs`` vectors of 16-bit sums of bytes down the columns, ``rows`` symmetric taps.
+
+    ``dst[i, x] = sum_ky row(i + ky)[xoff + x] * taps[ky]``, of 3 to ``MOST_SYMMETRIC`` rows: the rows that a result needs stay in registers.
+    ``spec = (lanes, high, vecs)``; see `column_tile`.
+    """
+    lanes, high, vecs = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, taps, table, xoff, dst, pitch, count = arguments[1:]
+        emit = Emitter(builder, "i16", lanes, False)
+
+        def tile(many: int, left: Any, to: Any) -> None:
+            weights = [emit.splat(emit.offset(taps, ky * emit.itemsize)) for ky in range(many // 2 + 1)]
+            seen: list[list[Any]] = []
+            for r in range(high + many - 1):
+                at = emit.offset(emit.load_integer(emit.offset(table, 8 * r)), left)
+                seen.append([load_as(emit, "u8", emit.offset(at, vec * lanes)) for vec in range(vecs)])
+                if r < many - 1:
+                    continue
+                i = r - many + 1
+                for vec, column in enumerate(zip(*seen[i:], strict=True)):
+                    pairs = [builder.add(column[ky], column[-1 - ky]) for ky in range(many // 2)]
+                    value = _weighted(emit, [*pairs, column[many // 2]], weights)
+                    emit.store(emit.offset(to, emit.times(pitch, i), vec * emit.width), value)
+
+        for many in range(3, MOST_SYMMETRIC + 1, 2):
+            with emit.case(rows, many):
+                left, to = emit.variable(xoff), emit.variable(dst)
+                with emit.loop(count):
+                    tile(many, emit.get(left), emit.get(to))
+                    emit.set(left, emit.offset(emit.get(left), vecs * lanes))
+                    emit.set(to, emit.offset(emit.get(to), vecs * emit.width))
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 7), codegen
+
+
+@intrinsic(prefer_literal=True)
 def whole_row_tile(
     typing_context: Any, spec: Any, taps: Any, parts: Any, row: Any, way: Any, dst: Any, count: Any
 ) -> Any:  # fmt: skip
@@ -109,7 +152,11 @@ class _WholeRowTile(RowTile):
                         for place, value in zip(self.acc, self.window(few, emit.get(left)), strict=True):
                             emit.set(place, value)
             else:
-                self.part(many, emit.get(left))
+                with emit.either(at.wide) as (symmetric, any_taps):
+                    with symmetric:
+                        self.pairs(many, emit.get(left))
+                    with any_taps:
+                        self.each(many, emit.get(left))
             sums = [emit.get(place) for place in self.acc]
             places = [emit.offset(emit.get(to), vec * self.size) for vec in range(self.vecs)]
             with emit.case(at.way, FLOAT):
@@ -118,10 +165,43 @@ class _WholeRowTile(RowTile):
                 with emit.case(at.way, SHIFT):
                     self.shift(places, sums, at)
             if self.rounding and self.stored == "u8":
+                with emit.case(at.way, SCALE):
+                    self.divide(places, sums, at, False)
                 with emit.case(at.way, DIVIDE):
-                    self.divide(places, sums, at)
+                    self.divide(places, sums, at, True)
             emit.set(left, emit.offset(emit.get(left), self.vecs * emit.width))
             emit.set(to, emit.offset(emit.get(to), self.vecs * self.size))
+
+    def pixels(self, at: Any) -> list[Any]:
+        """The vectors under one tap: 16-bit lanes take three instructions to shift, a load that crosses a line the time of two."""
+        return [self.emit.load(self.emit.offset(at, vec * self.emit.width)) for vec in range(self.vecs)]
+
+    def each(self, taps: Any, row: Any) -> None:
+        """All taps, one by one."""
+        emit, at = self.emit, self.emit.variable(row)
+        with emit.loop(taps):
+            weight = emit.splat(emit.get(self.weights))
+            for place, value in zip(self.acc, self.pixels(emit.get(at)), strict=True):
+                emit.set(place, emit.multiply_add(value, weight, emit.get(place)))
+            emit.set(at, emit.offset(emit.get(at), self.apart * emit.itemsize))
+            emit.set(self.weights, emit.offset(emit.get(self.weights), emit.itemsize))
+
+    def pairs(self, taps: Any, row: Any) -> None:
+        """An odd number of symmetric taps: the middle one, then pairs from the ends inward."""
+        emit, step = self.emit, self.apart * self.emit.itemsize
+        half = emit.quotient(taps, 2)
+        middle = emit.splat(emit.offset(emit.get(self.weights), emit.times(half, emit.itemsize)))
+        for place, value in zip(self.acc, self.pixels(emit.offset(row, emit.times(half, step))), strict=True):
+            emit.set(place, emit.builder.mul(value, middle))
+        first, last = emit.variable(row), emit.variable(emit.offset(row, emit.times(emit.offset(taps, -1), step)))
+        with emit.loop(half):
+            weight = emit.splat(emit.get(self.weights))
+            both = zip(self.acc, self.pixels(emit.get(first)), self.pixels(emit.get(last)), strict=True)
+            for place, a, b in both:
+                emit.set(place, emit.multiply_add(emit.builder.add(a, b), weight, emit.get(place)))
+            emit.set(first, emit.offset(emit.get(first), step))
+            emit.set(last, emit.offset(emit.get(last), -step))
+            emit.set(self.weights, emit.offset(emit.get(self.weights), emit.itemsize))
 
     def spread(self, value: Any, kind: str = "i16") -> Any:
         """The low bits of a 64-bit integer in every lane."""
@@ -139,14 +219,13 @@ class _WholeRowTile(RowTile):
             else:
                 self.emit.store(place, value)
 
-    def divide(self, places: list[Any], sums: list[Any], at: Way) -> None:
-        """Divided by another number: the high half of a product."""
-        build, wide = self.emit.builder, self.emit.of("i32")
-        by, add, factor = self.spread(at.shift), self.spread(at.add), build.zext(self.spread(at.factor), wide.vector)
+    def divide(self, places: list[Any], sums: list[Any], at: Way, further: bool) -> None:
+        """Divided by a number: the high half of a product."""
+        build = self.emit.builder
+        by, add, factor = self.spread(at.shift), self.spread(at.add), self.spread(at.factor)
         for place, value in zip(places, sums, strict=True):
-            product = build.mul(build.zext(build.add(value, add), wide.vector), factor)
-            high = build.trunc(build.lshr(product, wide.number(16)), self.emit.vector)
-            self.narrow(place, build.lshr(high, by))
+            high = self.emit.high_product(build.add(value, add), factor)
+            self.narrow(place, build.lshr(high, by) if further else high)
 
     def narrow(self, place: Any, value: Any) -> None:
         """Clipped to a byte."""
@@ -168,6 +247,14 @@ class _WholeRowTile(RowTile):
                 number = build.sitofp(build.and_(build.sext(low, wide.vector), kept), single.vector)
                 to = single.offset(place, part * half * stored_bytes(self.stored))
                 store_as(single, self.stored, self.rounding, to, single.multiply_add(number, factor, addend))
+
+
+def _weighted(emit: Emitter, values: list[Any], weights: list[Any]) -> Any:
+    """The sum of products of vectors."""
+    total = emit.builder.mul(values[0], weights[0])
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        total = emit.multiply_add(value, weight, total)
+    return total
 
 
 @helper
@@ -195,19 +282,33 @@ def choose_way(way: Any, rounds: Any, narrow: Any, short: Any, taps: Any, kh: An
             shift += 1
         add = divisor // 2 if rounds == 2 else max(divisor // 2 - 1, 0)
         odd = int(rounds == 1 and shift > 0)
-    elif divisor > 0 and narrow and signs == 1 and (divisor % 2 == 1 or rounds == 2):
-        while 2 << shift <= divisor:
-            shift += 1
-        product = 1 << (16 + shift)
-        factor, add = (product + divisor - 1) // divisor, divisor // 2
-        # t * factor / product exceeds t / divisor by less than 1 / divisor
-        if (most + add) * (factor * divisor - product) < product:
-            chosen = DIVIDE
+    if divisor > 1 and narrow and signs == 1 and (divisor % 2 == 1 or rounds == 2):
+        product, add, last = 1 << 16, divisor // 2, 1 << 16
+        while 2 * last <= divisor << 16:
+            last *= 2
+        while product <= last:
+            factor = (product + divisor - 1) // divisor
+            # t * factor / product exceeds t / divisor by less than 1 / divisor
+            if factor < 1 << 16 and (most + add) * (factor * divisor - product) < product:
+                chosen, shift, odd = SCALE, 0, 0
+                while product > 1 << 16:
+                    chosen, shift, product = DIVIDE, shift + 1, product // 2
+                break
+            product *= 2
+    tall, wide = kh if kh % 2 and kh > 1 else 0, kw if kw % 2 and kw > 1 else 0
+    for ky in range(kh):
+        if peek("f32", taps + 4 * ky) != peek("f32", taps + 4 * (kh - 1 - ky)):
+            tall = 0
+    for kx in range(kw):
+        if peek("f32", taps + 4 * (kh + kx)) != peek("f32", taps + 4 * (kh + kw - 1 - kx)):
+            wide = 0
     poke("i64", way, chosen)
     poke("i64", way + 8, shift)
     poke("i64", way + 16, add)
     poke("i64", way + 24, odd)
     poke("i64", way + 32, factor)
     poke("i64", way + 40, 0xFFFF if signs == 1 else -1)
-    poke("f32", way + 48, scale)
-    poke("f32", way + 52, peek("f32", addend))
+    poke("i64", way + 48, tall)
+    poke("i64", way + 56, wide)
+    poke("f32", way + 64, scale)
+    poke("f32", way + 68, peek("f32", addend))

@@ -13,7 +13,7 @@ import numpy as np
 from . import cost as costs
 from .arguments import check_out, exact
 from .bfloat import widened
-from .plans import Launch, Plan, Quick, SerialLaunch
+from .plans import Launch, Plan, Quick, QuickLaunch
 from .problem import DTYPES, Problem
 from .workspaces import new_result
 
@@ -190,7 +190,7 @@ class GivenWeights(Call):
         """As `Call.quick`, without a bias."""
         input, weight, bias = inputs
         if self.compiled is None:
-            if not (self.in_place and isinstance(self.launch, SerialLaunch)):
+            if not (self.in_place and isinstance(self.launch, QuickLaunch)):
                 return False
             self.compiled = self.launch.quick(input.ndim, weight.ndim)
         return bias is None and self.compiled(input, weight, 0, dst) > 0

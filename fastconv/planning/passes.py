@@ -9,7 +9,7 @@ import numpy as np
 
 from .addends import Addends
 from .calls import Call, Inputs, View
-from .plans import GatheringLaunch, Launch, Plan, Quick, SerialLaunch
+from .plans import GatheringLaunch, Launch, Plan, Quick, QuickLaunch
 from .problem import Problem, border_indices
 
 _REPAIRED = 1 << 16  # outputs that are repaired at a time
@@ -77,7 +77,7 @@ class Pass(Call):
         """As `Call.quick`."""
         (src,) = inputs
         if self.compiled is None:
-            if not self.ndim or not isinstance(self.launch, SerialLaunch):
+            if not self.ndim or not isinstance(self.launch, QuickLaunch):
                 return False
             taps = self.packed if self.ndim > 3 else self.packed[(0,) * (self.packed.ndim - 2)]
             self.compiled = self.launch.quick(self.ndim, taps.ndim), taps, 0 if self.bias is None else self.bias.ctypes.data

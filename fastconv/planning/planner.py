@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from .calls import Bounded
 from .operands import described, random
-from .plans import Algorithm, Plan, SerialLaunch
+from .plans import Algorithm, Plan, QuickLaunch
 from .problem import Problem
 
 MOST_PLANS = 256  # of the functional calls' cache; a plan holds no weights
@@ -133,7 +133,7 @@ def compile_kernels(plan: Plan) -> None:
     p = plan.problem
     src, wei, dst, _ = described(p)
     launch = plan.prepare(src, plan.pack(wei), dst)
-    if isinstance(launch, SerialLaunch):
+    if isinstance(launch, QuickLaunch):
         for image_ndim, weight_ndim in ((2, 2), (2, 4)) if p.n == p.ic == p.oc == 1 else ((4, 4),):
             launch.quick(image_ndim, weight_ndim)
     for child in plan.children:

@@ -22,8 +22,8 @@ Quick = Callable[[np.ndarray, np.ndarray, int, np.ndarray], int]
 
 
 @dataclass(slots=True, frozen=True)
-class SerialLaunch:
-    """A launch of one compiled call on this thread, which arrays of fewer dimensions can take too.
+class QuickLaunch:
+    """A launch of one compiled call, which arrays of fewer dimensions can take too.
 
     Attributes
     ----------
