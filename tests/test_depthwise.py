@@ -1,10 +1,14 @@
-"""depthwise where the general cases do not lead: blocks that begin beside cache lines, pixels that share a cache's sets, narrow images."""
+"""depthwise where the general cases do not lead: blocks that begin beside cache lines, pixels that share a cache's sets, narrow images;
+bytes, exact and requantised."""
 
 import numpy as np
 import pytest
 
+import fastconv
 from fastconv.cpu import depthwise
 from fastconv.cpu.target import AVX2, AVX512, SSE2
+from fastconv.nn import Epilogue
+from fastconv.planning.addends import Addends, finish_type
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
 from tests.oracles import assert_same_bits, assert_within, truth
@@ -61,6 +65,9 @@ def test_pixels_that_crowd_a_cache_s_sets_are_copied():
         ("ic4ih9_oc4k3_f32", AVX2, "several groups"),
         ("g4_ic4ih200_oc4k3_d40_f32", AVX2, "at most 32 apart, not 40"),
         ("g4_ic4ih9_oc4k3_f32_gelu", AVX2, "does not fuse gelu"),
+        ("g4_ic4ih40_oc4k23_u8:i8:i32:i32", AVX2, "as many as float32 holds, not 529"),
+        ("g4_ic4ih9_oc4k3_u8:i16:i32:i32", AVX2, "products of bytes"),
+        ("g4_ic4ih9_oc4k3_f32_residual", AVX2, "adds no residual"),
     ],
 )
 def test_reasons(text, target, reason):
@@ -68,8 +75,69 @@ def test_reasons(text, target, reason):
 
 
 def test_it_is_chosen_for_what_it_is_for():
-    for text in (*depthwise.CASES[:4], "g32_ic512ih14_oc512k3_p1_f32_nhwc"):
+    bytes_again = "g144_ic144ih28_oc144k3_p1_u8:i8:u8:i32_bias+scale+saturate:128"
+    for text in (*depthwise.CASES[:4], "g32_ic512ih14_oc512k3_p1_f32_nhwc", bytes_again, f"{bytes_again}_nhwc"):
         assert plan_problem(Problem.parse(text), AVX512).algorithm == "depthwise", text
+
+
+BYTES = "g20_ic20ih9iw11_oc20k3_p1_u8:i8"
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_sums_of_bytes_are_exact(layout, exercised):
+    """Sums at both ends, biases that float32 does not hold and that wrap, borders that no byte holds, strided memory."""
+    p = Problem.parse(f"{BYTES}:i32:i32_bias").replace(src_layout=layout)
+    src, wei, bias = operands(p)
+    src[:, :5], wei[:3], wei[3:5] = 255, -128, 127
+    bias[:6] = 2**24 + 1, -(2**31), 2**31 - 1, -(2**24) - 3, 2**31 - 1, 12345679
+    for fill in (0, 255, 300, -1, 2.5):
+        expected = run(p, src, wei, bias, "reference", fill=fill)
+        for threads in (1, 2):
+            np.testing.assert_array_equal(run(p, src, wei, bias, "depthwise", threads, fill=fill), expected)
+    strided = np.repeat(np.repeat(src, 2, axis=1), 2, axis=3)[:, ::2, :, ::2]
+    np.testing.assert_array_equal(run(p, strided, wei, bias, "depthwise", fill=7), run(p, src, wei, bias, "depthwise", fill=7))
+    exercised("depthwise", str(p))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_bytes_are_requantised(layout, exercised):
+    """Scales that are not finite and zero points as the formula has them; other weights and biases in a plan that remembers calls."""
+    p = Problem.parse(BYTES.replace("u8:i8", "u8:i8:u8:i32_bias+scale+saturate:128")).replace(src_layout=layout)
+    src, wei, bias = operands(p.replace(dst="i32", epilogue="bias"))
+    src[:, :5], wei[:3], bias[:3] = 255, -128, (2**24 + 1, -(2**31), 2**30)
+    scale = np.random.default_rng(1).choice([0.5, 0.25, 1e-3, -2e-3, 0.01], 20).astype("f4")
+    scale[5:8] = np.nan, np.inf, -np.inf
+    image, weights = src, wei
+    if layout == "nhwc":
+        image, weights = src.transpose(0, 2, 3, 1).copy(), wei.transpose(2, 3, 1, 0).copy()
+    made = fastconv.plan(image, weights, bias, padding=1, groups=20, data_format=layout.upper(), algorithm="depthwise",
+                         epilogue=Epilogue(scale=scale, dtype="u1", zero_point=128))  # fmt: skip
+    for sign in (1, -1):
+        weights[...], bias = weights // 2, bias // 2 * sign
+        made.set_weight(weights, bias)
+        sums = run(
+            p.replace(dst="i32", epilogue="bias"), src, wei if layout == "nchw" else weights.transpose(3, 2, 0, 1), bias, "reference"
+        )
+        with np.errstate(all="ignore"):
+            scaled = sums.astype("f4") * scale[:, None, None]
+            expected = np.clip(np.where(np.isnan(scaled), 0, np.rint(scaled)) + 128, 0, 255).astype("u1")
+        for _ in range(3):
+            result = made(image)
+            np.testing.assert_array_equal(result if layout == "nchw" else result.transpose(0, 3, 1, 2), expected)
+    exercised("depthwise", str(p))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("types", ["f32", "f64", "f32:f32:u8:f32"])
+def test_floats_are_scaled_and_shifted(types):
+    words = "bias+scale+shift+" + ("saturate:3" if "u8" in types else "relu")
+    p = Problem.parse(f"g20_ic20ih9iw11_oc20k3_p1_{types}_{words}")
+    src, wei, bias = operands(p, integers=True)
+    scale, shift = np.random.default_rng(1).integers(-4, 5, (2, p.oc)).astype(finish_type(p)) / 2
+    addends = Addends(bias, scale, shift)
+    for layout in ("nchw", "nhwc"):
+        p = p.replace(src_layout=layout)
+        assert_same_bits(run(p, src, wei, addends, "depthwise"), run(p, src, wei, addends, "reference"), str(p))
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

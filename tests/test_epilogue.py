@@ -147,7 +147,7 @@ def test_an_algorithm_that_was_not_told_of_scalings_refuses_them():
     reasons = {name: algorithm.reject(p, detect()) for name, algorithm in ALGORITHMS.items()}
     taking = {name for name, reason in reasons.items() if reason is None}
     assert taking == {"reference", "activated", "blocked", "direct", "panel"}
-    assert all("scale" in reason for name, reason in reasons.items() if name in ("fft", "separable", "winograd", "depthwise"))
+    assert all("scale" in reason for name, reason in reasons.items() if name in ("fft", "separable", "winograd", "shallow"))
 
 
 @pytest.mark.parametrize(
