@@ -8,6 +8,7 @@ take their place here; driver.py loads what this makes.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -110,9 +111,8 @@ def _emitted(kernel: Kernel) -> Any:
 def simulated(kernel: Kernel) -> Any:
     """The kernel for Numba's simulator: ``simulated(kernel)[grid, 1, 0, shared](at, values, extents)``; a block's threads are `Twin`'s."""
     assert SIMULATED
-    from numba.cuda.simulator.kernel import BlockManager
-
-    BlockManager.run = _run_block
+    simulator: Any = importlib.import_module("numba.cuda.simulator.kernel")
+    simulator.BlockManager.run = _run_block
 
     @cuda.jit
     def function(at: Any, values: Any, extents: Any) -> None:

@@ -1,13 +1,13 @@
 """twin: what the instructions of simd.py do, in NumPy, for all threads of a block of Numba's simulator at once.
 
-Each method is that of :class:`fastconv.cuda.simd.Emitter`, and documented there.  A number is Python's where all threads have the same, else
-an array of one float64 or int64 for each thread; a branch that some take runs with the others masked.  Threads so never race, and
-need no chance to be caught racing: shared memory knows who has read and written each word since the last barrier.
+Each method is that of :class:`fastconv.cuda.simd.Emitter`, and documented there.  A number is Python's where all threads have the same,
+else an array of one float64 or int64 for each thread; a branch that some take runs with the others masked.  No thread is ever ahead of
+another, so races need no chance to be caught: shared memory knows who has read and written each word since the last barrier.
 """
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -147,11 +147,11 @@ class Twin:
     def loop(self, count: Any, values: list[Any], body: Any) -> list[Any]:
         for i in range(int(count if np.ndim(count) == 0 else count[self.index].max(initial=0))):
             inside = True if np.ndim(count) == 0 else self._inside(count > i)
-            if inside is True:
+            if isinstance(inside, bool):
                 values = body(i, values)
             else:
-                before = values
-                values = self._merged(inside, self._masked(inside, lambda i=i, before=before: body(i, before)), before)
+                after: list[Any] = self._masked(inside, functools.partial(body, i, values))
+                values = self._merged(inside, after, values)
         return values
 
     def when(self, condition: Any, values: list[Any], body: Any, other: Any = None) -> list[Any]:
