@@ -1,7 +1,7 @@
 """What CUDA kernels compute, in Numba's simulator: every algorithm of the list on cases of its own and of tests/cases.txt.
 
-No card is needed, and none is used: each thread of the grid runs the kernel's Python, and every access is checked for its place and its
-alignment.  The instructions are looked at in tests/test_cuda_ptx.py.
+No card is needed, and none is used: the kernel's Python runs for every thread of the grid, a block at a time; every access is checked for
+its place and its alignment, and of shared memory for the barrier that it needs.  The instructions are looked at in tests/test_cuda_ptx.py.
 """
 
 import functools
@@ -16,9 +16,9 @@ pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[c
 from fastconv.planning.planner import algorithms, short_name
 
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if not isinstance(algorithm.CASES, str)}
-# of tests/cases.txt, with few planes: each block of each takes half a second
+# of tests/cases.txt, with few planes: blocks run one after the other
 FEW = ("image.narrow", "image.uneven")
-# of an algorithm's own cases, 3 where it does not say, and none of tests/cases.txt where it does: blocks of hundreds of threads
+# of an algorithm's own cases, 3 where it does not say, and none of tests/cases.txt where it does
 FEW_OWN = {
     "activated": 1,
     "complex": 2,

@@ -300,11 +300,11 @@ class Launch:
 
 def _simulate(handle: Any, *arguments: Any) -> tuple[int]:
     """`cuLaunchKernel` in Numba's simulator."""
-    grid, block, shared, (_, _, extra) = arguments[:3], arguments[3:6], arguments[6], arguments[7:]
+    grid, shared, (_, _, extra) = arguments[:3], arguments[6], arguments[7:]
     _, parameters, _, size = (ctypes.c_size_t * 4).from_address(extra)
     size = ctypes.c_size_t.from_address(size).value
     at, values, extents = compiler.unpacked(handle.kernel, ctypes.string_at(parameters, size))
-    handle[grid, block, 0, shared](at, values, extents)
+    handle[grid, (1, 1, 1), 0, shared](at, values, extents)
     return (0,)
 
 

@@ -1,10 +1,10 @@
-"""simd: what the threads of a CUDA kernel do, written once and meant twice: as machine code, and in plain Python.
+"""simd: what the threads of a CUDA kernel do, written once and meant twice: as machine code, and in NumPy.
 
 A kernel's body is one Python function ``body(e, spec, at, extents, values)``.  Compiled, ``e`` is an :class:`Emitter`, which writes
 LLVM instructions into the function that Numba is building, and every number is a :class:`Value` with Python's operators.  In Numba's
-simulator (``NUMBA_ENABLE_CUDASIM=1``) ``e`` is a :class:`fastconv.cuda.twin.Twin`, whose methods do the same to ints and floats.  So the
-simulator runs the very loops, indices, borders and tails that are compiled; only what stands in the two classes differs, method by
-method.  This is the one file with instructions; beside it only value.py, a number's operators, imports llvmlite.
+simulator (``NUMBA_ENABLE_CUDASIM=1``) ``e`` is a :class:`fastconv.cuda.twin.Twin`, whose methods do the same in NumPy, for all threads of
+a block at once.  So the simulator runs the very loops, indices, borders and tails that are compiled; only what stands in the two classes
+differs, method by method.  This is the one file with instructions; beside it only value.py, a number's operators, imports llvmlite.
 
 Integers are 32 bits wide except addresses and what is made so by `i64`; an operation on both widths gives 64.  Ints that stand for a
 run-time division are not negative.  Tiles are lists of numbers, which the compiler keeps in registers, since no index is a run-time one.
