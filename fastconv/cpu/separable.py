@@ -153,8 +153,7 @@ def _factory(
                 c0 = x0 * e.sw - e.pl
                 c1 = c0 + (wanted - 1) * e.sw + (e.kw - 1) * apart + 1
                 a, b = max(c0, 0), min(c1, e.iw)
-                # of column 0; the first column of the image that is read has a line's start
-                zero = (sums + (width + max(-c0, 0)) * size + 63) // 64 * 64 - max(c0, 0) * size
+                zero = sums + (width - c0) * size  # of column 0
                 for j in range(j0, j1, rows):
                     entry = table + (j - j0) * e.held * 8
                     height = min(rows, j1 - j)
@@ -392,7 +391,7 @@ def layout(p: Problem, t: Target, size: int, rank: int = 1) -> tuple[Head, np.nd
     band_rows = min(_BAND, -(-p.oh // tile.rows) * tile.rows)
     cols = max(costs.SEPARABLE_COLUMN_BYTES // size // sw // across, 1) * across
     cols = min(cols, -(-ow // across) * across)
-    columns = 2 * width + cols * sw + p.kw * apart + 3 * lanes
+    columns = 2 * width + cols * sw + p.kw * apart + 2 * lanes
     # an odd multiple of a cache line, so that the rows of a tile lie in different sets
     pitch = (columns * size // 128 * 2 + 3) * 64
     half = (columns * size // 256 * 2 + 3) * 64 if sw == 2 else 0
