@@ -33,7 +33,7 @@ from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values
-from .whole_tile import MOST_BOX, MOST_SYMMETRIC, Way, WAY_BYTES, box_column_tile, choose_way, symmetric_column_tile, whole_row_tile
+from .whole_tile import MOST_BOX, MOST_SYMMETRIC, WAY_BYTES, Way, box_column_tile, choose_way, symmetric_column_tile, whole_row_tile
 
 CASES = (
     "ih64_k5_p2_reflect_f32_structure=rank1",

@@ -20,8 +20,8 @@ from .simd import Emitter, literal
 
 # What makes a result of a sum, as integers: which way, then what the ways read; in the end float32 scale and addend.
 # FLOAT: ``sum * scale + addend`` as float32, the sum's sign as ``signs`` keeps it; SHIFT: ``(sum + add + (sum >> shift & odd)) >> shift``;
-# SCALE: ``(sum + add) * factor >> 16``; DIVIDE: that shifted further, by ``shift``.  ``tall`` and ``wide``: taps down and along, where an odd number of them, more than
-# one, is symmetric; else 0.
+# SCALE: ``(sum + add) * factor >> 16``; DIVIDE: that shifted further, by ``shift``.  ``tall`` and ``wide``: taps down and along, where an
+# odd number of them, more than one, is symmetric; else 0.
 Way = namedtuple("Way", "way shift add odd factor signs tall wide scale")
 WAY_BYTES = 8 * len(Way._fields)
 FLOAT, SHIFT, SCALE, DIVIDE = range(4)
@@ -79,7 +79,8 @@ def symmetric_column_tile(
 ) -> Any:  # fmt: skip
     """``count`` tiles side by side, each ``high x vecs`` vectors of 16-bit sums of bytes down the columns, ``rows`` symmetric taps.
 
-    ``dst[i, x] = sum_ky row(i + ky)[xoff + x] * taps[ky]``, of 3 to ``MOST_SYMMETRIC`` rows: the rows that a result needs stay in registers.
+    ``dst[i, x] = sum_ky row(i + ky)[xoff + x] * taps[ky]``, of 3 to ``MOST_SYMMETRIC`` rows: those that a result needs stay in
+    registers.
     ``spec = (lanes, high, vecs)``; see `column_tile`.
     """
     lanes, high, vecs = literal(spec)
