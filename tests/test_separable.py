@@ -1,5 +1,6 @@
 """Filters of rank 1 in two passes: oracles, borders, tiny images, NaN and inf, the same bits; and what the calls find about weights."""
 
+import functools
 import itertools
 
 import cv2
@@ -384,3 +385,33 @@ def test_boxes_of_every_width_are_added_up_by_doubling(text):
             result = run(p, src, wei, bias, "separable", 1 + kw % 2)
             assert_within(result, p, truth(p, src, wei, bias), "separable")
             assert np.isfinite(result).any()
+
+
+def test_quotients_of_boxes_of_bytes_are_exact():
+    """Every divisor up to 16 x 16, at the largest sums and at random ones: OpenCV's rule, a half and for powers of two a part more up."""
+    image = np.random.default_rng(5).integers(0, 256, (40, 70), np.uint8)
+    image[:20, :40] = 255
+    for kh, kw in itertools.product(range(1, 17), repeat=2):
+        sums = np.lib.stride_tricks.sliding_window_view(image, (kh, kw)).sum((2, 3), dtype=np.int64)
+        count = kh * kw
+        expected = np.minimum((sums + (count // 2 + (1 < count == count & -count))) // count, 255)
+        found = fastconv.opencv.blur(image, (kw, kh), anchor=(0, 0))[: 41 - kh, : 71 - kw]
+        assert np.array_equal(found, expected), (kh, kw)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_calls_of_bytes_that_come_again_are_the_same(threads, monkeypatch):
+    """Symmetric whole taps, 3 and 5 down a column, through quick calls on one thread and on several, which see shared memory."""
+    monkeypatch.setattr(cost, "PARALLEL_SECONDS", 0)
+    image = np.random.default_rng(6).integers(0, 256, (150, 90), np.uint8)
+    for k in (3, 5):
+        run = functools.partial(fastconv.opencv.GaussianBlur, ksize=(k, k), sigmaX=0, threads=threads)
+        taps = {3: (1, 2, 1), 5: (1, 4, 6, 4, 1)}[k]
+        padded = np.pad(image, k // 2, "reflect").astype(np.int64)
+        sums = np.einsum("yxij,i,j->yx", np.lib.stride_tricks.sliding_window_view(padded, (k, k)), taps, taps)
+        expected = (sums + sum(taps) ** 2 // 2) // sum(taps) ** 2
+        for _ in range(4):
+            assert np.array_equal(run(image), expected)
+            both = np.zeros((151, 90), np.uint8)
+            both[1:] = image
+            assert np.array_equal(run(both[1:], dst=both[:-1]), expected)

@@ -79,7 +79,8 @@ def symmetric_column_tile(
 ) -> Any:  # fmt: skip
     """``count`` tiles side by side, each ``high x vecs`` vectors of 16-bit sums of bytes down the columns, ``rows`` symmetric taps.
 
-    ``dst[i, x] = sum_ky row(i + ky)[xoff + x] * taps[ky]``, of 3 to ``MOST_SYMMETRIC`` rows: those that a result needs stay in registers.
+    ``dst[i, x] = sum_ky row(i + ky)[xoff + x] * taps[ky]``, of 3 to ``MOST_SYMMETRIC`` rows: those that a result needs stay in
+    registers.
     ``spec = (lanes, high, vecs)``; see `column_tile`.
     """
     lanes, high, vecs = literal(spec)
