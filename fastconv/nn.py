@@ -315,7 +315,8 @@ def _with_addends(chosen: Plan, addends: Addends) -> Plan:
         launch = chosen.prepare_launch(plan, src, packed, dst, fill)
         return lambda src, packed, bias, dst: launch(src, packed, cast("np.ndarray", addends._replace(bias=bias)), dst)
 
-    return replace(chosen, prepare_launch=prepare)
+    given = chosen.given
+    return replace(chosen, prepare_launch=prepare, given=None if given is None else lambda: _with_addends(given(), addends))
 
 
 def _parse_with(

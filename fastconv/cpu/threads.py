@@ -35,7 +35,7 @@ workspaces = Workspaces()
 
 # The job that a kernel receives: addresses, and the bytes of workspace of one thread.
 Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
-_JOB_WORDS = len(Job._fields)
+JOB_WORDS = len(Job._fields)
 
 
 def _launch_factory() -> Any:
@@ -51,7 +51,7 @@ def _launch_factory() -> Any:
         poke("i64", job + 16, address(bias))
         poke("i64", job + 24, address(values))
         poke("i64", job + 32, address(dst))
-        poke("i64", job + 40, job + 8 * _JOB_WORDS)
+        poke("i64", job + 40, job + 8 * JOB_WORDS)
         poke("i64", job + 48, address(e))
         poke("i64", job + 56, scratch)
         if slots == 1:
@@ -62,7 +62,7 @@ def _launch_factory() -> Any:
     return launch
 
 
-_HEAD_BYTES = 8 * _JOB_WORDS + 64  # of a workspace, before its slots
+_HEAD_BYTES = 8 * JOB_WORDS + 64  # of a workspace, before its slots
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def _quick_factory() -> Any:
     """One call on this thread by a job that is ready but for its arrays."""
 
     def quick(job: Any, bias: Any, src: Any, wei: Any, dst: Any) -> Any:
-        bounds = integers(job + 8 * _JOB_WORDS, Bounds)
+        bounds = integers(job + 8 * JOB_WORDS, Bounds)
         pixels, taps, result = address(src), address(wei), address(dst)
         end = result + bounds.dst_high
         if pixels + bounds.src_low < end and result < pixels + bounds.src_high:
@@ -209,7 +209,7 @@ class Region:
         image_ndim: int, weight_ndim: int,
     ) -> Quick:  # fmt: skip
         call = _quick(kinds, image_ndim, weight_ndim)
-        head = 8 * (_JOB_WORDS + len(Bounds._fields)) + 64
+        head = 8 * (JOB_WORDS + len(Bounds._fields)) + 64
         slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1)
 
         def slot() -> tuple[int, np.ndarray]:
@@ -217,7 +217,7 @@ class Region:
             job = -(-memory.ctypes.data // 64) * 64
             first = job - memory.ctypes.data
             workspace = job + -(-head // 64) * 64
-            words = memory[first : first + 8 * (_JOB_WORDS + len(bounds))].view(np.int64)
+            words = memory[first : first + 8 * (JOB_WORDS + len(bounds))].view(np.int64)
             words[:] = (0, 0, 0, values.ctypes.data, 0, workspace, extents.ctypes.data, scratch, *bounds)
             return job, memory
 
