@@ -238,3 +238,36 @@ def test_variants_depend_on_one_image_only():
             assert plan.workspace <= threads * cost.MOST_WORKSPACE
         smaller = target.__class__(target.name, target.bits, target.registers, target.fma, 1 << 14, 1 << 17, 1 << 20)
         assert winograd._choice(p, smaller).m == chosen, "the caches of a processor must not change its results"
+
+
+@pytest.mark.parametrize(("value", "repairs"), [(1.0, False), (1e-15, True), (np.nan, True)])
+def test_given_weights_are_transformed_where_they_are_used_to_the_same_bits(value, repairs, monkeypatch):
+    p = Problem.parse("ic150ih7iw9_oc70k3_p1_f32")
+    plan = plan_problem(p, algorithm="winograd")
+    given = plan.given()
+    assert given.given is None
+    src, wei, bias = operands(p)
+    dst = result_array(p)
+    wei[3] *= np.float32(value)
+    expected, place = np.empty_like(dst), repaired(monkeypatch)
+    plan.run(src, plan.pack(wei), bias, expected)
+    assert bool(place) == repairs
+    for strided in (wei, np.asfortranarray(wei), np.ascontiguousarray(wei[::-1])[::-1]):
+        assert np.shares_memory(given.pack(strided), strided)
+        place.clear()
+        dst.fill(9)
+        given.run(src, given.pack(strided), bias, dst)
+        np.testing.assert_array_equal(dst, expected)
+        assert bool(place) == repairs
+
+
+def test_given_weights_of_many_groups_of_blocks_are_packed_once():
+    assert plan_problem(Problem.parse("ic64ih224_oc64k3_p1_f32"), algorithm="winograd").given is None
+
+
+def test_functional_calls_pack_nothing_where_weights_are_given(monkeypatch):
+    p = Problem.parse("ic150ih7iw9_oc70k3_p1_f32")
+    src, wei, _ = operands(p)
+    expected = fastconv.plan(src, wei, padding=1, threads=1, algorithm="winograd")(src)
+    monkeypatch.setattr(winograd.Packing, "__call__", None)
+    assert_same_bits(fastconv.conv2d(src, wei, padding=1, threads=1, algorithm="winograd"), expected)

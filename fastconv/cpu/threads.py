@@ -35,7 +35,7 @@ workspaces = Workspaces()
 
 # The job that a kernel receives: addresses, and the bytes of workspace of one thread.
 Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
-_JOB_WORDS = len(Job._fields)
+JOB_WORDS = len(Job._fields)
 
 
 def _launch_factory() -> Any:
@@ -47,7 +47,7 @@ def _launch_factory() -> Any:
     ) -> None:  # fmt: skip
         job = (address(workspace) + 63) // 64 * 64
         arrays = address(src), address(wei), address(bias), address(values), address(dst)
-        put_integers(job, Job(*arrays, job + 8 * _JOB_WORDS, address(e), scratch))
+        put_integers(job, Job(*arrays, job + 8 * JOB_WORDS, address(e), scratch))
         if slots == 1:
             call_kernel(function, job, 0, u0, u1)
         else:
@@ -56,7 +56,7 @@ def _launch_factory() -> Any:
     return launch
 
 
-_HEAD_BYTES = 8 * _JOB_WORDS + 64  # of a workspace, before its slots
+_HEAD_BYTES = 8 * JOB_WORDS + 64  # of a workspace, before its slots
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def _quick_factory() -> Any:
     """One call by a job that is ready but for its arrays: shared with the pool whose state it is given, or on this thread alone."""
 
     def quick(job: Any, bias: Any, src: Any, wei: Any, dst: Any, state: Any) -> Any:
-        bounds = integers(job + 8 * _JOB_WORDS, Bounds)
+        bounds = integers(job + 8 * JOB_WORDS, Bounds)
         pixels, taps, result = address(src), address(wei), address(dst)
         end = result + bounds.dst_high
         if pixels + bounds.src_low < end and result < pixels + bounds.src_high:
@@ -207,7 +207,7 @@ class Region:
         image_ndim: int, weight_ndim: int,
     ) -> Quick:  # fmt: skip
         call = _quick(kinds, image_ndim, weight_ndim)
-        head = 8 * (_JOB_WORDS + len(Bounds._fields)) + 64
+        head = 8 * (JOB_WORDS + len(Bounds._fields)) + 64
         slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1)
 
         def slot() -> tuple[int, np.ndarray]:
@@ -215,7 +215,7 @@ class Region:
             job = -(-memory.ctypes.data // 64) * 64
             first = job - memory.ctypes.data
             workspace = job + -(-head // 64) * 64
-            words = memory[first : first + 8 * (_JOB_WORDS + len(bounds))].view(np.int64)
+            words = memory[first : first + 8 * (JOB_WORDS + len(bounds))].view(np.int64)
             words[:] = (0, 0, 0, values.ctypes.data, 0, workspace, extents.ctypes.data, scratch, *bounds)
             return job, memory
 

@@ -25,14 +25,14 @@ from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
 from ..planning.winograd_points import POINTS
 from .border import too_large
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
-from .threads import Job, Region
+from .threads import JOB_WORDS, Job, Region
 from .tile import fitting
 from .values import finish_values
-from .winograd_pack import HEAD, Packing, packing_kernel, weights_of
+from .winograd_pack import HEAD, Packing, packing_kernel, transformable, weights_of
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64")
@@ -58,7 +58,7 @@ _OUTSIDE, _BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 Head = namedtuple(
     "Head",
     "planes icg ocg ih iw oh ow rows columns gy gx groups_y groups_x parts part_blocks blocks pad_x padded_x bias flags "
-    "sn sc sy sx dn dc dy dx",
+    "pack pack_extents pack_scratch packed_at sn sc sy sx dn dc dy dx",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
@@ -71,7 +71,8 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     marked in the words at ``flags``, ``[n][block row][block column]``, behind one that tells whether any is.
     Products of blocks beyond the group's last, up to a tile, are of what lies there and never used.
     Workspace: bias of the output channels, a vector of zeros, results of a block, raw pixels, a row of blocks transformed along columns,
-    transformed pixels, products.
+    transformed pixels, products; ``packed_at`` bytes on, the job of the kernel at ``pack``, its workspace, what it transforms.
+    Where ``pack`` is not 0, the weights are the caller's, and those of a chunk of channels are transformed just before they are used.
     """
     spec = (kind, lanes, m, mr, nt, fma)
     size = KINDS[kind][2]
@@ -98,6 +99,16 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
         sums = pixels + taps * pixel_bytes
         sum_bytes = taps * width * size
         fill_row(kind, lanes, zeros, lanes, zero)
+        pack_job = bias_at + e.packed_at
+        packed = pack_job + 8 * JOB_WORDS + e.pack_scratch
+        held = depth if e.pack == 0 else chunk
+        turns = (depth + held - 1) // held
+        if e.pack != 0:
+            poke("i64", pack_job, at.wei)
+            poke("i64", pack_job + 24, at.values)
+            poke("i64", pack_job + 40, pack_job + 8 * JOB_WORDS)
+            poke("i64", pack_job + 48, e.pack_extents)
+            poke("i64", pack_job + 56, 0)
         for u in range(u0, u1):
             rest, part = u // e.parts, u % e.parts
             rest, group = rest // e.planes, rest % e.planes
@@ -157,18 +168,26 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                     has = e.bias and o + lane < e.ocg
                     poke(kind, bias_at + lane * size, peek(kind, at.bias + (group * e.ocg + o + lane) * size) if has else zero)
                 soon_step = max(width * size // ((many + nt - 1) // nt), 16)
-                wei = at.wei + (HEAD + (group * e.blocks + block) * taps * depth * lanes * width) * size
-                for i in range(taps):
-                    for c in range(0, depth, chunk):
-                        for t in range(0, many, nt):
-                            to, place = sums + t * sum_bytes + i * width * size, pixels + i * pixel_bytes + (c * many + t) * vector
-                            first = wei + c * lanes * width * size
-                            channels = min(chunk, depth - c)
-                            # the next weights, a part with each tile of these: asked for all at once they come no sooner, and hold up what
-                            # is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; one core, Emerald Rapids, 2026-11)
-                            soon = first + channels * lanes * (width * size + t // nt * soon_step)
-                            products(spec, to, sum_bytes, place, many * vector, first, channels, c, soon, soon_step)
-                    wei += depth * lanes * width * size
+                filters = group * e.blocks + block
+                for turn in range(turns):
+                    low, high = turn * held, min((turn + 1) * held, depth)
+                    place_of_block = (HEAD + filters * taps * depth * lanes * width + low * lanes * width) * size
+                    wei = at.wei + place_of_block
+                    if e.pack != 0:
+                        wei = packed
+                        poke("i64", pack_job + 32, packed - place_of_block)
+                        call_kernel(e.pack, pack_job, 0, filters * depth + low, filters * depth + high)
+                    for i in range(taps):
+                        for c in range(low, high, chunk):
+                            for t in range(0, many, nt):
+                                to, place = sums + t * sum_bytes + i * width * size, pixels + i * pixel_bytes + (c * many + t) * vector
+                                first = wei + (c - low) * lanes * width * size
+                                channels = min(chunk, depth - c)
+                                # the next weights, a part with each tile of these: asked for all at once they come no sooner, and hold up
+                                # what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; one core, Emerald Rapids, 2026-11)
+                                soon = first + channels * lanes * (width * size + t // nt * soon_step)
+                                products(spec, to, sum_bytes, place, many * vector, first, channels, c, soon, soon_step)
+                        wei += held * lanes * width * size
                 for t in range(many):
                     by, bx = ty + t // wide, tx + t % wide
                     y, x = by * m, bx * m
@@ -307,13 +326,16 @@ def _scratch(p: Problem, t: Target, choice: Choice) -> int:
     return -(-vectors * lanes * size // 64) * 64
 
 
-def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0) -> Plan:
-    """A plan whose child computes blocks that no transform can."""
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, given: bool = False) -> Plan:
+    """A plan whose child computes blocks that no transform can; ``given``: of the caller's weights, transformed as they are used."""
     kind, lanes = p.acc, t.lanes(DTYPES[p.acc].itemsize)
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
     m, tile, *_ = choice = _split(p, t, m or choice.m, threads)
-    scratch = _scratch(p, t, choice)
+    pack = Packing(Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind), kind, lanes, m, tile.mr, threads)
+    scratch = packed_at = _scratch(p, t, choice)
+    if given:
+        scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * CHUNK * tile.mr * lanes * KINDS[kind][2]
     name = f"winograd_{kind}_{m}x{m}_{tile.mr}x{tile.nt}_{lanes}"
     region = Region(name, _factory, (kind, lanes, m, tile.mr, tile.nt, int(t.fma)), kind)
     head, tables = _layout(p, lanes, choice)
@@ -327,41 +349,61 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0) -> 
         if src.dtype != dtype or dst.dtype != dtype:
 
             def band(q: Problem, t: Target, _: None, threads: int) -> Plan:
-                return build(q, t, plan, threads, m)
+                return build(q, t, plan, threads, m, given)
 
             return staged_launch(p, own.threads, band, t, src, packed, dst, fill, multiple=m)
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
         placed = head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
         values = finish_values(p, fill)
 
-        def state() -> tuple[np.ndarray, Launch]:
+        def state() -> _State:
             flags = np.zeros(1 + p.n * head.rows * head.columns, np.int64)
-            extents = np.concatenate([np.array(placed._replace(flags=flags.ctypes.data), np.int64), tables])
-            return flags, region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst)
+            here, own_head = placed._replace(flags=flags.ctypes.data), None
+            if given:
+                own_head = pack.head(p, packed, CHUNK // lanes)
+                here = here._replace(pack=pack.region.kernel().address, pack_extents=own_head[0].ctypes.data, pack_scratch=pack.scratch,
+                                     packed_at=packed_at)  # fmt: skip
+            extents = np.concatenate([np.array(here, np.int64), tables])
+            return _State(flags, own_head, region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst))
 
         # one for each of the threads that run this launch at once
         idle = deque([state()], maxlen=4)
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             try:
-                flags, run = idle.pop()
+                found = idle.pop()
             except IndexError:
-                flags, run = state()
-            if packed[0, 0, 0, 0]:
+                found = state()
+            flags, own_head, run = found
+            if own_head is not None or packed[0, 0, 0, 0]:
                 run(src, packed, bias, dst)
             else:
                 flags[:] = 1
+            if own_head is not None and not transformable(own_head[1]):
+                flags[:] = 1
             if flags[0]:
                 wrong = np.argwhere(flags[1:].reshape(p.n, head.rows, head.columns))
-                _repair(p, m, child, wrong, src, packed, bias, dst, fill)
+                _repair(p, m, child, wrong, src, packed if given else weights_of(p, packed), bias, dst, fill)
                 flags[:] = 0
-            idle.append((flags, run))
+            idle.append(found)
 
         return launch
 
-    pack = Packing(Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind), lanes, m, tile.mr, threads)
-    return Plan(problem=p, algorithm="winograd", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
-                workspace=scratch * threads, threads=threads, children=(child,))  # fmt: skip
+    def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return wei.astype(DTYPES[p.acc], copy=False)
+
+    few = p.n * head.groups_y * head.groups_x <= (1 if threads == 1 else costs.WINOGRAD_GIVEN_GROUPS * threads)
+    return Plan(problem=p, algorithm="winograd", kernel=name, cost=seconds, pack_weights=as_given if given else pack,
+                prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
+                given=functools.partial(build, p, t, plan, threads, m, True) if few and not given else None)  # fmt: skip
+
+
+class _State(NamedTuple):
+    """What one run of a launch has to itself: flags of blocks, head and totals of given weights, the kernel bound to them."""
+
+    flags: np.ndarray
+    head: tuple[np.ndarray, np.ndarray] | None
+    run: Launch
 
 
 def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
@@ -389,12 +431,12 @@ def _sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _repair(
-    p: Problem, m: int, child: Plan, wrong: np.ndarray, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray,
+    p: Problem, m: int, child: Plan, wrong: np.ndarray, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray,
     fill: Any,
 ) -> None:  # fmt: skip
     """Direct sums for the blocks at ``wrong``, rows of (image, block row, block column)."""
     dtype = DTYPES[p.acc]
-    own = child.pack(weights_of(p, packed))
+    own = child.pack(wei)
     rows, columns = _sources(p, m)
     patches = np.zeros((_PATCHES, p.ic, m + 2, m + 2), dtype)
     results = np.empty((_PATCHES, p.oc, m, m), dtype)

@@ -18,13 +18,14 @@ from .winograd_tile import magnitudes, transformed_weights, turned_pixels
 
 HEAD = 16  # elements before the packed weights: whether they may be transformed
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
-Head = namedtuple("Head", "icg ocg blocks depth past totals so sc sy sx")
+Head = namedtuple("Head", "icg ocg blocks depth pitch past totals so sc sy sx")
 
 
 def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
     """The kernel: units of work are (group, ``mr * lanes`` output channels, ``lanes`` channels).
 
-    ``dst[HEAD + [g][o / width][i][j][c][o % width]] = sum_{ky, kx} G[i, ky] G[j, kx] src[g, o, c, ky, kx]``, 0 for channels beyond.
+    ``dst[HEAD + [g][o / width][i][j][c][o % width]] = sum_{ky, kx} G[i, ky] G[j, kx] src[g, o, c, ky, kx]``, 0 for channels beyond;
+    ``pitch`` bytes lie between two (i, j).
     ``totals[unit][o % width]`` is the sum of the absolute weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector
     of output channels.
     """
@@ -40,7 +41,6 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
         turned = zeros + vector
         zero = peek(kind, at.values + 4 * size)
         fill_row(kind, lanes, zeros, lanes, zero)
-        pitch = e.depth * lanes * width * size
         for u in range(u0, u1):
             rest, cb = u // e.depth, u % e.depth
             group, block = rest // e.blocks, rest % e.blocks
@@ -62,7 +62,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
                             for lane in range(filters):
                                 poke(kind, turned + (c * 9 + tap) * vector + lane * size, peek(kind, place + lane * e.so))
                 to = at.dst + (HEAD + rest * taps * e.depth * lanes * width) * size + (cb * lanes * width + o) * size
-                transformed_weights(spec, to, width * size, pitch, turned, lanes, e.past)
+                transformed_weights(spec, to, width * size, e.pitch, turned, lanes, e.past)
                 magnitudes(spec, e.totals + (u * width + o) * size, turned, 9 * lanes)
 
     return winograd_pack
@@ -78,10 +78,25 @@ class Packing:
     """How weights are packed for a kernel: ``HEAD`` elements, the first not 0 if they may be transformed; transformed; as they are."""
 
     region: Region
+    kind: str
     lanes: int
     m: int
     mr: int
     threads: int
+
+    def head(self, p: Problem, wei: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """The kernel's integers, where a block holds so many vectors of channels, and the totals that it writes."""
+        size, width = DTYPES[p.acc].itemsize, self.mr * self.lanes
+        icg, ocg = p.ic // p.g, p.oc // p.g
+        blocks, depth = -(-ocg // width), -(-icg // self.lanes)
+        totals = np.empty((p.g, blocks, depth, width), DTYPES[p.acc])
+        pitch = channels * self.lanes * width * size
+        return np.array(Head(icg, ocg, blocks, depth, pitch, 0, totals.ctypes.data, *wei.strides), np.int64), totals
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of workspace that the kernel needs."""
+        return (1 + 9 * self.lanes) * self.lanes * KINDS[self.kind][2]
 
     def __call__(self, p: Problem, wei: np.ndarray) -> np.ndarray:
         """As ``(1, 1, 1, n)``, aligned to vectors."""
@@ -97,19 +112,21 @@ class Packing:
             own[...] = wei
         source = wei if wei.dtype == dtype else own
         units = p.g * blocks * depth
-        totals = np.empty((p.g, blocks, depth, width), dtype)
-        past = int(count * size > costs.WINOGRAD_PAST_BYTES and packed.ctypes.data % 64 == 0)
-        head = Head(icg, ocg, blocks, depth, past, totals.ctypes.data, *source.strides)
-        scratch = (1 + 9 * self.lanes) * self.lanes * size
+        extents, totals = self.head(p, source, depth)
+        extents[Head._fields.index("past")] = count * size > costs.WINOGRAD_PAST_BYTES and packed.ctypes.data % 64 == 0
         seconds = costs.WINOGRAD_PACK_SECONDS * units * width
         values = np.zeros(8, dtype)
-        extents = np.array(head, np.int64)
-        launch = self.region.launcher(extents, values, scratch, units, self.threads, seconds, source, packed, packed)
+        launch = self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, source, packed, packed)
         launch(source, packed, None, packed)
-        with np.errstate(all="ignore"):
-            exponents = np.log2(totals.sum(2, dtype=np.float64))
-            packed[0, 0, 0, 0] = bool(((np.abs(exponents) <= _MOST_EXPONENT) | np.isneginf(exponents)).all())
+        packed[0, 0, 0, 0] = transformable(totals)
         return packed
+
+
+def transformable(totals: np.ndarray) -> bool:
+    """Whether the sums of each filter's absolute weights, ``[g][o / width][c / lanes][o % width]``, are in range, or 0."""
+    with np.errstate(all="ignore"):
+        sums = totals.sum(2, dtype=np.float64)
+        return bool((((sums >= 2.0**-_MOST_EXPONENT) & (sums <= 2.0**_MOST_EXPONENT)) | (sums == 0)).all())
 
 
 def weights_of(p: Problem, packed: np.ndarray) -> np.ndarray:

@@ -225,6 +225,7 @@ def prepared(
     """
     src, wei, dst = arrays
     to = to or image
+    plan = plan.given() if plan.given is not None else plan
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, to(dst), fill)
     in_place = packed.ctypes.data == wei.ctypes.data and rivals is None and plan.problem.op == "fwd"

@@ -100,6 +100,9 @@ class Plan:
         Bytes of scratch memory of one run.
     threads : int
     children : tuple of Plan
+    given : callable, optional
+        Makes the plan of the same bits for weights that come with every image: it packs them block by block where they are used, or not
+        at all, instead of all beforehand.
     """
 
     problem: Problem
@@ -112,6 +115,7 @@ class Plan:
     workspace: int = 0
     threads: int = 1
     children: tuple[Plan, ...] = ()
+    given: Callable[[], Plan] | None = field(default=None, repr=False)
 
     def pack(self, wei: np.ndarray) -> np.ndarray:
         """Weights in the kernel's layout and type: a new array, or a view where that layout is the caller's own."""
