@@ -68,7 +68,7 @@ def row_of(problem, timings, refusals, probed, pair=(PLANS, PEERS), target=None,
     measured, fast, slow = max(pairs, key=lambda pair: pair[0])
     rate = problem.flops / fast.median_s
     details = {
-        "ours": "NHWC" if fast.peer.endswith("NHWC") else "NCHW",
+        "ours": "NHWC" if fast.peer.endswith(("NHWC", "channels_last")) else "NCHW",
         "us": f"{fast.median_s * 1e6:.4g}",
         "peer's": f"{slow.median_s * 1e6:.4g}",
         "GFLOP/s": f"{rate / 1e9:.0f}",

@@ -43,19 +43,17 @@ def _tensors(p, operands, layout):
     return [torch.from_numpy(array).contiguous(memory_format=getattr(torch, layout)) for array in (operands.src, operands.wei)]
 
 
-def _setup_operators(p, operands, threads, out):
-    """The operators behind `fastconv.nn.conv2d` of tensors, channels last."""
-    import torch
-
-    import fastconv.torch_ops  # noqa: F401 - registers them
+def _setup_tensors(p, operands, threads, out):
+    """`fastconv.nn`'s functions of tensors, channels last."""
+    from fastconv import nn
 
     src, wei = _tensors(p, operands, "channels_last")
-    how = [p.sh, p.sw], [p.pt, p.pb, p.pl, p.pr], [p.dh, p.dw], p.g, "zeros", "NCHW", "default", threads or 0
+    how = (p.sh, p.sw), (p.pt, p.pl), (p.dh, p.dw), p.g
     if p.op == "bwd_data":
-        conv2d_input, size = torch.ops.fastconv.conv2d_input, [p.n, p.ic, p.ih, p.iw]
-        return Prepared(lambda: conv2d_input(size, wei, src, *how), lambda result: result.numpy())
-    conv2d_weight, size = torch.ops.fastconv.conv2d_weight, [p.oc, p.ic // p.g, p.kh, p.kw]
-    return Prepared(lambda: conv2d_weight(src, size, wei, *how), lambda result: result.numpy())
+        size = p.n, p.ic, p.ih, p.iw
+        return Prepared(lambda: nn.conv2d_input(size, wei, src, *how), lambda result: result.numpy())
+    size = p.oc, p.ic // p.g, p.kh, p.kw
+    return Prepared(lambda: nn.conv2d_weight(src, size, wei, *how), lambda result: result.numpy())
 
 
 def _setup_torch(layout):
@@ -82,7 +80,7 @@ def _with_torch(p):
 
 OURS = (
     Peer("fastconv.nn", "fastconv", _reject, _setup_nn, takes_out=False),
-    Peer("fastconv.nn channels_last", "fastconv", _with_torch, _setup_operators, takes_out=False),
+    Peer("fastconv.nn channels_last", "fastconv", _with_torch, _setup_tensors, takes_out=False),
 )
 THEIRS = (
     Peer("torch", "torch", _with_torch, _setup_torch("contiguous_format"), takes_out=False, transform=True),

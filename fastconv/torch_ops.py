@@ -1,7 +1,7 @@
 """torch's tensors in `fastconv.nn`'s functions: custom operators with shapes for tracing and gradients, and modules that call them.
 
-Imported by `fastconv.nn` at the first call with a tensor, or by `replace_convs`; torch is imported here and nowhere else.  Tensors are
-read in place, on the CPU; a batch in torch's channels_last format is convolved as NHWC, and gives one.
+Imported by `fastconv.nn` at the first call with a tensor, or by `replace_convs`; only this module and `torch_arrays` import torch.
+Tensors are read in place, on the CPU; a batch in torch's channels_last format is convolved as NHWC, and gives one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import library
 from . import gradients, nn
 from .epilogue import activation_text
 from .planning.arguments import choice, group_count, pair, spans
-from .planning.bfloat import BITS
 from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
+from .torch_arrays import array_of, channels_last, forward_mode, laid, of_array, seen, tangent, tensor_of
 
 Ints = Sequence[int]
 
@@ -35,19 +35,6 @@ _ACTIVATIONS = {
 }
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        words: np.ndarray = tensor.detach().view(torch.int16).numpy()
-        return words.view(BITS)
-    array: np.ndarray = tensor.detach().resolve_conj().resolve_neg().numpy()
-    return array
-
-
-def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as an array: in place, but for conjugate and negative views."""
-    return _array(tensor)
-
-
 @torch.compiler.disable
 def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) -> Any:
     """See `fastconv.tensors.of_tensors`."""
@@ -57,41 +44,18 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
         if not isinstance(value, torch.Tensor):
             continue
         _check_tensor(name, value)
-        if (value.requires_grad and torch.is_grad_enabled()) or (_forward_mode() and _tangent(value) is not None):
+        if (value.requires_grad and torch.is_grad_enabled()) or (forward_mode() and tangent(value) is not None):
             raise TypeError(f"{name} must not require a gradient here: fastconv.nn.conv2d has gradients; or call it under torch.no_grad()")
         if name == "out" and (value.is_conj() or value.is_neg()):
             raise TypeError("out must not be a conjugate or negative view")
-        arrays[name] = _array(value)
+        arrays[name] = array_of(value)
     result = function(*arrays.values())
     if isinstance(out, torch.Tensor):
         out.detach().narrow(0, 0, 0).zero_()  # which tells torch that its values are others than before
     if out is not None:
         return out
     first = next(iter(given.values()))
-    return _of_array(result) if isinstance(first, torch.Tensor) else result
-
-
-def _last(tensor: torch.Tensor, data_format: str) -> bool:
-    """Whether a batch of NCHW lies in memory as NHWC."""
-    last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-    return FORMATS[data_format] == "nchw" and last
-
-
-def _laid(image: torch.Tensor, weight: torch.Tensor, data_format: str) -> tuple[np.ndarray, np.ndarray, str, bool]:
-    """An image and weights as arrays, their format, and whether it is another than the tensors'."""
-    if _last(image, data_format):
-        return _array(image).transpose(0, 2, 3, 1), _array(weight).transpose(2, 3, 1, 0), "NHWC", True
-    return _array(image), _array(weight), data_format, False
-
-
-def _tensor(image: np.ndarray, turned: bool) -> torch.Tensor:
-    """A result, seen as NCHW where it was computed as NHWC."""
-    result = _of_array(image)
-    return result.permute(0, 3, 1, 2) if turned else result
-
-
-def _of_array(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if array.dtype == BITS else torch.from_numpy(array)
+    return of_array(result) if isinstance(first, torch.Tensor) else result
 
 
 def _four(padding: Ints) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -115,7 +79,7 @@ def _empty(like: torch.Tensor, c: Any, h: Any, w: Any, data_format: str) -> torc
     n = like.shape[0]
     if FORMATS[data_format] == "nhwc":
         return like.new_empty((n, h, w, c))
-    if _last(like, data_format):
+    if channels_last(like, data_format):
         return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
     return like.new_empty((n, c, h, w))
 
@@ -126,45 +90,57 @@ def conv2d_op(
     padding_mode: str, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv2d` of a batch."""
-    image, kernel, form, turned = _laid(input, weight, data_format)
+    image, kernel, form, turned = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
-    return _tensor(nn.conv2d(
-        image, kernel, None if bias is None else _array(bias), tuple(stride), _four(padding), tuple(dilation), groups,
+    return tensor_of(nn.conv2d(
+        image, kernel, None if bias is None else array_of(bias), tuple(stride), _four(padding), tuple(dilation), groups,
         padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
         threads=threads or None, algorithm=algorithm or None,
     ), turned)  # fmt: skip
 
 
-@library.custom_op("fastconv::conv2d_input", mutates_args=())
-def conv2d_input_op(
+def _image_gradient(
     size: Ints, weight: torch.Tensor, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to an input of this size, in the layout of ``grad``."""
     if grad.dtype == torch.bfloat16:
-        return conv2d_input_op(size, weight.float(), grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
+        return _image_gradient(size, weight.float(), grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
                                threads).bfloat16()  # fmt: skip
-    image, kernel, form, turned = _laid(grad, weight, data_format)
+    image, kernel, form, turned = laid(grad, weight, data_format)
     n, a, b, c = size
-    return _tensor(gradients.image_gradient(
+    return tensor_of(gradients.image_gradient(
         (n, b, c, a) if turned else (n, a, b, c), kernel, image, tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, form,
         precision, threads or None,
     ), turned)  # fmt: skip
 
 
-@library.custom_op("fastconv::conv2d_weight", mutates_args=())
-def conv2d_weight_op(
+def _weight_gradient(
     input: torch.Tensor, size: Ints, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to weights of this size."""
     if grad.dtype == torch.bfloat16:
-        return conv2d_weight_op(input.float(), size, grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
+        return _weight_gradient(input.float(), size, grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
                                 threads).bfloat16()  # fmt: skip
     return torch.from_numpy(gradients.weight_gradient(
-        _array(input), tuple(size), _array(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
+        array_of(input), tuple(size), array_of(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
         precision, threads or None,
     ))  # fmt: skip
+
+
+conv2d_input_op = library.custom_op("fastconv::conv2d_input", mutates_args=())(_image_gradient)
+conv2d_weight_op = library.custom_op("fastconv::conv2d_weight", mutates_args=())(_weight_gradient)
+
+
+def _of_image(size: Ints, weight: torch.Tensor, grad: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """`conv2d_input_op`, seen where that matters."""
+    return (conv2d_input_op if seen(weight, grad) else _image_gradient)(size, weight, grad, *rest)
+
+
+def _of_weight(input: torch.Tensor, size: Ints, grad: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """`conv2d_weight_op`, seen where that matters."""
+    return (conv2d_weight_op if seen(input, grad) else _weight_gradient)(input, size, grad, *rest)
 
 
 @library.custom_op("fastconv::conv_transpose2d", mutates_args=())
@@ -176,10 +152,10 @@ def conv_transpose2d_op(
     if input.dtype == torch.bfloat16:
         return conv_transpose2d_op(input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, output_padding,
                                    groups, dilation, data_format, activation, precision, threads, algorithm).bfloat16()  # fmt: skip
-    image, kernel, form, turned = _laid(input, weight, data_format)
+    image, kernel, form, turned = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
-    return _tensor(gradients.conv_transpose2d(
-        image, kernel, None if bias is None else _array(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
+    return tensor_of(gradients.conv_transpose2d(
+        image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
         tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
         threads=threads or None, algorithm=algorithm or None,
     ), turned)  # fmt: skip
@@ -244,8 +220,8 @@ def _conv2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     arguments = stride, padding, dilation, groups, mode, form, precision, threads
     wanted = ctx.needs_input_grad
     return (
-        conv2d_input_op(input.shape, _conjugate(weight), grad, *arguments) if wanted[0] else None,
-        conv2d_weight_op(_conjugate(input), weight.shape, grad, *arguments) if wanted[1] else None,
+        _of_image(input.shape, _conjugate(weight), grad, *arguments) if wanted[0] else None,
+        _of_weight(_conjugate(input), weight.shape, grad, *arguments) if wanted[1] else None,
         _bias_gradient(grad, form) if wanted[2] else None,
         *[None] * 10,
     )
@@ -260,7 +236,7 @@ def _conv2d_input_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     stride, padding, dilation, groups, mode, form, precision, threads = ctx.rest[3:]
     return (
         None,
-        conv2d_weight_op(grad, weight.shape, _conjugate(of_result), *ctx.rest[3:]) if ctx.needs_input_grad[1] else None,
+        _of_weight(grad, weight.shape, _conjugate(of_result), *ctx.rest[3:]) if ctx.needs_input_grad[1] else None,
         conv2d_op(grad, _conjugate(weight), None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
         if ctx.needs_input_grad[2] else None,
         *[None] * 8,
@@ -275,7 +251,7 @@ def _conv2d_weight_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     input, of_result = ctx.saved_tensors
     stride, padding, dilation, groups, mode, form, precision, threads = ctx.rest[3:]
     return (
-        conv2d_input_op(input.shape, grad, _conjugate(of_result), *ctx.rest[3:]) if ctx.needs_input_grad[0] else None,
+        _of_image(input.shape, grad, _conjugate(of_result), *ctx.rest[3:]) if ctx.needs_input_grad[0] else None,
         None,
         conv2d_op(_conjugate(input), grad, None, stride, padding, dilation, groups, mode, form, "", precision, threads, "")
         if ctx.needs_input_grad[2] else None,
@@ -305,7 +281,7 @@ def _conv_transpose2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     return (
         conv2d_op(reached, _conjugate(weight), None, stride, ends, dilation, groups, "zeros", form, "", precision, threads, "")
         if wanted[0] else None,
-        conv2d_weight_op(reached, weight.shape, _conjugate(input), stride, ends, dilation, groups, "zeros", form, precision, threads)
+        _of_weight(reached, weight.shape, _conjugate(input), stride, ends, dilation, groups, "zeros", form, precision, threads)
         if wanted[1] else None,
         _bias_gradient(grad, form) if wanted[2] else None,
         *[None] * 10,
@@ -353,17 +329,9 @@ def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorit
     choice("precision", precision, PRECISIONS)
     if algorithm is not None and not isinstance(algorithm, str):
         raise TypeError(f"algorithm must be a name or None, got {algorithm!r}")
-    if _forward_mode() and any(_tangent(tensor) is not None for tensor in tensors.values()):
+    if forward_mode() and any(tangent(tensor) is not None for tensor in tensors.values()):
         raise NotImplementedError("fastconv.nn has gradients in reverse mode only")
     return 0 if threads is None else thread_count(threads), algorithm or ""
-
-
-def _forward_mode() -> bool:
-    return torch.autograd.forward_ad._current_level >= 0
-
-
-def _tangent(tensor: torch.Tensor) -> Any:
-    return torch.autograd.forward_ad.unpack_dual(tensor).tangent
 
 
 def _refuse(**arguments: Any) -> None:
@@ -404,7 +372,7 @@ def conv2d(
         image = image.unsqueeze(0 if axis == 0 or FORMATS[data_format] == "nchw" else -1)
     kernel = weight if weight.dim() != 2 else weight[None, None] if FORMATS.get(data_format) == "nchw" else weight[:, :, None, None]
     if image.dim() != 4 or kernel.dim() != 4 or data_format not in FORMATS or (weight.dim() == 2) != (input.dim() == 2):
-        nn.conv2d(_array(input), _array(weight), data_format=data_format)  # which raises
+        nn.conv2d(array_of(input), array_of(weight), data_format=data_format)  # which raises
     _, h, w = _axes(data_format)
     _, _, kh, kw = _kernel(kernel, data_format)
     steps, apart = pair("stride", stride, 1), pair("dilation", dilation, 1)
@@ -433,7 +401,7 @@ def conv_transpose2d(
     single = input.dim() == 3
     image = input[None] if single else input
     if image.dim() != 4 or weight.dim() != 4 or data_format not in FORMATS:
-        gradients.conv_transpose2d(_array(input), _array(weight), data_format=data_format)  # which raises
+        gradients.conv_transpose2d(array_of(input), array_of(weight), data_format=data_format)  # which raises
     result: torch.Tensor = conv_transpose2d_op(
         image, weight, bias, pair("stride", stride, 1), pair("padding", padding, 0), pair("output_padding", output_padding, 0),
         group_count(groups), pair("dilation", dilation, 1), data_format, fused, precision, count, named,
@@ -445,18 +413,16 @@ def conv2d_input(size: Any, weight: Any, grad: Any, stride: Any, padding: Any, d
     """`fastconv.nn.conv2d_input` of tensors."""
     _check(torch.nn.functional.conv2d, {"weight": weight, "grad_output": grad})
     (ph, pw), steps, apart = pair("padding", padding, 0), pair("stride", stride, 1), pair("dilation", dilation, 1)
-    result: torch.Tensor = conv2d_input_op(gradients.four("input_size", size), weight, grad, steps, (ph, ph, pw, pw), apart,
-                                           group_count(groups), "zeros", "NCHW", "default", 0)  # fmt: skip
-    return result
+    return _of_image(gradients.four("input_size", size), weight, grad, steps, (ph, ph, pw, pw), apart, group_count(groups), "zeros",
+                     "NCHW", "default", 0)  # fmt: skip
 
 
 def conv2d_weight(input: Any, size: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> torch.Tensor:
     """`fastconv.nn.conv2d_weight` of tensors."""
     _check(torch.nn.functional.conv2d, {"input": input, "grad_output": grad})
     (ph, pw), steps, apart = pair("padding", padding, 0), pair("stride", stride, 1), pair("dilation", dilation, 1)
-    result: torch.Tensor = conv2d_weight_op(input, gradients.four("weight_size", size), grad, steps, (ph, ph, pw, pw), apart,
-                                            group_count(groups), "zeros", "NCHW", "default", 0)  # fmt: skip
-    return result
+    return _of_weight(input, gradients.four("weight_size", size), grad, steps, (ph, ph, pw, pw), apart, group_count(groups), "zeros",
+                      "NCHW", "default", 0)  # fmt: skip
 
 
 class Conv2d(torch.nn.Conv2d):

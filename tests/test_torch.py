@@ -312,3 +312,20 @@ def test_what_has_no_gradient_says_so():
             assert not call().requires_grad
     with torch.autograd.forward_ad.dual_level(), pytest.raises(TypeError, match="in1 must not require a gradient"):
         fastconv.correlate2d(torch.autograd.forward_ad.make_dual(image.detach(), image.detach()), kernel.detach())
+
+
+def test_gradients_skip_the_dispatcher_where_torch_need_not_see_them(monkeypatch):
+    from fastconv import torch_ops
+
+    called = []
+    for name in ("conv2d_input_op", "conv2d_weight_op"):
+        op = getattr(torch_ops, name)
+        monkeypatch.setattr(torch_ops, name, lambda *given, op=op, name=name: (called.append(name), op(*given))[1])
+    image, weight, grad = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    plain = nn.conv2d_input(image.shape, weight, grad), nn.conv2d_weight(image, weight.shape, grad)
+    assert called == []
+    watched = grad.clone().requires_grad_()
+    again = nn.conv2d_input(image.shape, weight, watched), nn.conv2d_weight(image, weight.shape, watched)
+    assert called == ["conv2d_input_op", "conv2d_weight_op"]
+    assert all(result.requires_grad for result in again)
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))

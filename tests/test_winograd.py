@@ -271,3 +271,13 @@ def test_functional_calls_pack_nothing_where_weights_are_given(monkeypatch):
     expected = fastconv.plan(src, wei, padding=1, threads=1, algorithm="winograd")(src)
     monkeypatch.setattr(winograd.Packing, "__call__", None)
     assert_same_bits(fastconv.conv2d(src, wei, padding=1, threads=1, algorithm="winograd"), expected)
+
+
+@pytest.mark.parametrize("ic", [32, 19])
+def test_weights_of_a_gradient_are_packed_as_their_copies(ic):
+    """Channels and filters exchanged and turned by half a turn, in place: a way of its own."""
+    p = Problem.parse(f"ic{ic}ih28_oc64k3_p1")
+    plan = winograd.build(p, detect(), plan_problem, 1, 2)
+    given = np.random.default_rng(0).standard_normal((ic, 64, 3, 3)).astype("f4")
+    wei = given.swapaxes(0, 1)[:, :, ::-1, ::-1]
+    assert_same_bits(plan.pack(wei), plan.pack(np.ascontiguousarray(wei)), "packed weights")

@@ -14,6 +14,7 @@ from ..planning.workspaces import new_result
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job, Region
+from .weights_tile import turn
 from .winograd_tile import magnitudes, transformed_weights, turned_pixels
 
 HEAD = 16  # elements before the packed weights: whether they may be transformed
@@ -50,6 +51,13 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
                 source = at.src + (group * e.ocg + block * width + o) * e.so + cb * lanes * e.sc
                 if e.sx == size and e.sy == 3 * size and e.sc == 9 * size and channels == lanes:
                     turned_pixels(spec, turned, source, e.so, filters, zeros, 9 * lanes, lanes, 8 * lanes)
+                elif e.so == 9 * size and e.sy == -3 * size and e.sx == -size and filters == lanes:
+                    # those of a gradient: turned by half a turn, the taps of a channel's filters beside one another
+                    if channels < lanes:
+                        fill_row(kind, lanes, turned, 9 * lanes * lanes, zero)
+                    for c in range(channels):
+                        first = turned + c * 9 * vector
+                        turn(kind, lanes, first + 8 * vector, -vector, source + c * e.sc - 8 * size, e.so, lanes, 9)
                 elif e.so == size and channels == lanes and filters == lanes:
                     for c in range(channels):
                         for tap in range(9):
