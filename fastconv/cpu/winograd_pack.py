@@ -134,7 +134,7 @@ def transformable(totals: np.ndarray) -> bool:
     """Whether the sums of each filter's absolute weights, ``[g][o / width][c / lanes][o % width]``, are in range, or 0."""
     with np.errstate(all="ignore"):
         sums = totals.sum(2, dtype=np.float64)
-        return bool((((sums >= 2.0**-_MOST_EXPONENT) & (sums <= 2.0**_MOST_EXPONENT)) | (sums == 0)).all())
+        return bool((((sums >= np.ldexp(1, -_MOST_EXPONENT)) & (sums <= np.ldexp(1, _MOST_EXPONENT))) | (sums == 0)).all())
 
 
 def weights_of(p: Problem, packed: np.ndarray) -> np.ndarray:
