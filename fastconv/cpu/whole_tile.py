@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from .compile import helper
 from .convert import load_as, store_as, stored_bytes
-from .memory import peek, poke
+from .memory import peek, poke, put_integers
 from .separable_tile import RowTile
 from .simd import Emitter, literal
 
@@ -303,13 +303,6 @@ def choose_way(way: Any, rounds: Any, narrow: Any, short: Any, taps: Any, kh: An
     for kx in range(kw):
         if peek("f32", taps + 4 * (kh + kx)) != peek("f32", taps + 4 * (kh + kw - 1 - kx)):
             wide = 0
-    poke("i64", way, chosen)
-    poke("i64", way + 8, shift)
-    poke("i64", way + 16, add)
-    poke("i64", way + 24, odd)
-    poke("i64", way + 32, factor)
-    poke("i64", way + 40, 0xFFFF if signs == 1 else -1)
-    poke("i64", way + 48, tall)
-    poke("i64", way + 56, wide)
+    put_integers(way, Way(chosen, shift, add, odd, factor, 0xFFFF if signs == 1 else -1, tall, wide, 0))
     poke("f32", way + 64, scale)
     poke("f32", way + 68, peek("f32", addend))

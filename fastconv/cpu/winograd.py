@@ -25,7 +25,7 @@ from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
 from ..planning.winograd_points import POINTS
 from .border import too_large
-from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -103,12 +103,6 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
         packed = pack_job + 8 * JOB_WORDS + e.pack_scratch
         held = depth if e.pack == 0 else chunk
         turns = (depth + held - 1) // held
-        if e.pack != 0:
-            poke("i64", pack_job, at.wei)
-            poke("i64", pack_job + 24, at.values)
-            poke("i64", pack_job + 40, pack_job + 8 * JOB_WORDS)
-            poke("i64", pack_job + 48, e.pack_extents)
-            poke("i64", pack_job + 56, 0)
         for u in range(u0, u1):
             rest, part = u // e.parts, u % e.parts
             rest, group = rest // e.planes, rest % e.planes
@@ -175,7 +169,8 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                     wei = at.wei + place_of_block
                     if e.pack != 0:
                         wei = packed
-                        poke("i64", pack_job + 32, packed - place_of_block)
+                        to = packed - place_of_block
+                        put_integers(pack_job, Job(at.wei, 0, 0, at.values, to, pack_job + 8 * JOB_WORDS, e.pack_extents, 0))
                         call_kernel(e.pack, pack_job, 0, filters * depth + low, filters * depth + high)
                     for i in range(taps):
                         for c in range(low, high, chunk):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..planning.problem import DTYPES
 from ..planning.reference import rounded
-from .simd import SIZES, VECTOR
+from .simd import SIZES, VECTOR, Emitter
 
 _NOBODY, _SEVERAL = -1, -2
 _WORD = 4
@@ -251,13 +251,7 @@ class Twin:
         inside = (value < half) & (value > -half - 1)
         return _plain(np.where(inside, np.where(inside, value, 0).astype(np.int64), -(1 << (bits - 1))))
 
-    def cut(self, acc: str, dst: str, value: Any) -> Any:
-        bits = 64 if SIZES[dst] == 8 or dst == "u32" else 32
-        half = 2.0 ** (bits - 1)
-        low = self._whole(value, bits)
-        if dst == "u64":
-            low = self.pick(value >= half, self._whole(value - half, bits) ^ -(1 << 63), low)
-        return self.convert(f"i{bits}", dst, low)
+    cut: Any = Emitter.cut  # made of the operations here
 
     def is_number(self, x: Any) -> Any:
         return _plain(~np.isnan(x))
