@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 
@@ -89,12 +89,14 @@ def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], sign
 
 
 class Kernel:
-    """A kernel ``void (job, index, u0, u1)``: the job's address, the thread's slot of workspace, units ``u0 .. u1 - 1`` of work."""
+    """A kernel ``void (job, index, u0, u1)``: the job's address, the thread's slot of workspace, units ``u0 .. u1 - 1`` of work.
 
-    def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> None:
-        integer = numba.int64
+    Or one that such a kernel calls by its address, with another count of 64-bit integers.
+    """
+
+    def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...], integers: int = 4) -> None:
         with _compiling:
-            self.dispatcher = compiled(name, factory, spec, numba.void(integer, integer, integer, integer))
+            self.dispatcher = compiled(name, factory, spec, numba.void(*[numba.int64] * integers))
             (result,) = self.dispatcher.overloads.values()
             code, names = attrgetter("library", "fndesc")(result)
             self.address: int = code.get_pointer_to_function(names.llvm_cfunc_wrapper_name)
@@ -106,9 +108,26 @@ class Kernel:
 
 
 @functools.cache
-def kernel(name: str, factory: Callable[..., Any], spec: tuple[Any, ...]) -> Kernel:
+def kernel(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], integers: int = 4) -> Kernel:
     """The kernel of this name and specialisation; made once in a process."""
-    return Kernel(name, factory, spec)
+    return Kernel(name, factory, spec, integers)
+
+
+class TileKernel(NamedTuple):
+    """A kernel of ``integers`` 64-bit integers that band kernels call by its address; compiled when that is first asked for.
+
+    So a band kernel is compiled once for all tiles, which takes longer than to compile one of them.
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    spec: tuple[Any, ...]
+    integers: int
+
+    @property
+    def address(self) -> int:
+        """Of its code, for `fastconv.cpu.memory.call_tile`."""
+        return kernel(*self).address
 
 
 @functools.cache

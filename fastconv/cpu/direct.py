@@ -22,13 +22,13 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from . import carried
 from .border import Span, border_row, column_maps, pixels_of, row_map, too_large
 from .finish import ADDENDS_AT, BESIDE_AT, FINISH_AT, gathering, scales, set_finish
-from .memory import copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .memory import call_tile, copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .runs import Run, runs_of
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
+from .tile import TAPS_AT, Shape, Tile, direct_tile_kernel, fitting, fixed, tap_order
 from .values import finish_values, kernel_kind
 
 CASES = ("ih512_k3_f32", "ih512_k3_s2_f32", "ih64_k15_f64", "ih64_k3_s3_f32", "ih64_k3_u8", "n2_g8_ic8ih32_oc8k3_p1_f32",
@@ -53,19 +53,20 @@ _BAND = 64  # rows of output that one unit of work computes at most
 _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
 _LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, lines of a set, bytes from a set's line to its next
 
-# The integers that the kernel receives: those of the tile, these, the spans of both strips, the runs, the row map,
-# the order of the taps, the two column maps, the places of kx, the places and columns of pixels that are copied by phase one by one.
+# The integers that the kernel receives: those of the tile, these (first its address, rows and elements of a row), the spans of both
+# strips, the runs, the row map, the order of the taps, the two column maps, the places of kx, the places and columns of pixels that are
+# copied by phase one by one.
 Head = namedtuple(
     "Head",
-    "oc ocg iw oh ow k phases band_rows bands finish bias scaled taps entries runs phase_rows nleft "
+    "tile rows width oc ocg iw oh ow k phases band_rows bands finish bias scaled taps entries runs phase_rows nleft "
     "left_wide right_wide fills sw part ahead whole edges ring past sn sc sy wo dn dc dy",
 )
 _HEAD_AT, _RUN_BYTES = 8 * len(Shape._fields), 8 * len(Run._fields)
 _TABLES_AT, _SPAN_BYTES = _HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
 
 
-def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int) -> Any:
-    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, group, phase, band of rows, output channel of the group).
+def _factory(kind: str, lanes: int, by_phase: int) -> Any:
+    """The band kernel of all tiles: units ``u0 .. u1 - 1``, each an (image, group, phase, band of rows, output channel of the group).
 
     Output row ``p + k*j`` of phase p reads rows ``(p*q + (j*q + ky)*k)*g`` of the padded image with ``g = gcd(sh, dh), q = sh/g,
     k = dh/g``: within a phase every stride and dilation is a dense kernel of row stride q over a table of addresses, which holds
@@ -75,15 +76,14 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
     the left strip holds all.
     Workspace: three row tables (image, left strip, right strip), first addend, packed taps, fill row, strips, tile.
     """
-    spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma)
     size = KINDS[kind][2]
-    width, vector = lanes * vecs, lanes * size
+    vector = lanes * size
 
     def direct(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
-        icg, entries, held = s.icg, e.entries, s.step // 8
+        rows, width, icg, entries, held = e.rows, e.width, s.icg, e.entries, s.step // 8
         left_span = at.extents + _TABLES_AT
         right_span = left_span + _SPAN_BYTES
         runs = right_span + _SPAN_BYTES
@@ -149,7 +149,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                         left = peek("i64", left_table + (c * entries + r) * 8)
                         if row < 0:
                             fill_row(kind, lanes, left, e.left_wide, fill)
-                        elif h == 0:
+                        elif by_phase:
                             # vectors of the image, the last one overlapping, then the border's pixels
                             for piece in range(2):
                                 x, count = (e.ahead + e.whole - lanes, lanes) if piece else (e.ahead, e.whole // lanes * lanes)
@@ -198,9 +198,9 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                             for row in range(min(rows, j1 - jt)):
                                 copy(kind, lanes, tile_at + ((rows + row) * width + low) * size,
                                      line + beside + (x + low) * size + row * pitch, high - low)  # fmt: skip
-                        direct_tile(spec, at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
-                                    tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
-                                    past and not aside)  # fmt: skip
+                        call_tile(e.tile, (at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
+                                           tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
+                                           past and not aside))  # fmt: skip
                         if aside:
                             for row in range(min(rows, j1 - jt)):
                                 copy(kind, lanes, line + (x + low) * size + row * pitch, tile_at + (row * width + low) * size, high - low)
@@ -233,7 +233,7 @@ def cost(p: Problem, t: Target) -> float:
 
 def most_kernels(t: Target) -> int:
     tiles, carries, halved = fitting(TILES, t), sum(2 for _, kw in FIXED if kw), len(HALVED) * (t.registers >= _HALVED_REGISTERS)
-    return sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) + halved for tile in tiles)
+    return 2 + sum(carries if tile.carries else 3 * (2 + (tile.vecs > 1)) + len(FIXED) + halved for tile in tiles)
 
 
 def _steps(p: Problem) -> tuple[int, int, int, int]:
@@ -309,11 +309,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     v, h = _stride_classes(p)
     kh, kw = _fixed(p, tile, size)
     tall = tile.tall if h == 1 or kw else tile.tall // 2
-    spec = (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma))
-    name = (
-        f"direct_{kind}_{tile.rows}x{tile.vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
-    )
-    region = Region(name, _factory, spec, kind)
+    code = direct_tile_kernel("direct", (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma)))
+    region = Region(f"direct_bands_{kind}_{lanes}" + "_by_phase" * (h == 0), _factory, (kind, lanes, int(h == 0)), kind)
     in_place = _layout(p, tile, lanes, size, t.l2 // 2 if not h else 0)
     crowds = h and p.kh >= costs.COPIED_ROWS and p.ic == p.g
     copied = _layout(p, tile, lanes, size, t.l2 // 2) if crowds else in_place
@@ -332,12 +329,12 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         order = tap_order(p, tall) @ strides
         shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy, t.l1) else in_place
         units = p.n * p.oc * head.phases * head.bands
-        e = head._replace(past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        e = head._replace(tile=code.address, past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads,
                                costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
 
-    return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
+    return Plan(problem=p, algorithm="direct", kernel=code.name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=max(in_place[-1], copied[-1]) * threads, threads=threads)  # fmt: skip
 
 
@@ -471,7 +468,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     tap = np.arange(p.kw) * dw
     places = (tap % sw * part + tap // sw) * size
     head = Head(
-        oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases, band_rows=band_rows,
+        tile=0, rows=tile.rows, width=lanes * tile.vecs, oc=p.oc, ocg=p.oc // p.g, iw=p.iw, oh=p.oh, ow=p.ow, k=k, phases=phases,
+        band_rows=band_rows,
         bands=-(-of_phase // band_rows), finish=int(activation is not None), bias=int(has_bias), scaled=int(scales(p)), taps=p.taps,
         entries=entries, runs=len(runs), phase_rows=len(rows) // phases, nleft=p.pl, left_wide=left_wide, right_wide=right_wide,
         fills=int(rows.min() < 0), sw=sw, part=part, ahead=ahead, whole=whole, edges=len(edges), ring=ring,

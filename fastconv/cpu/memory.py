@@ -188,6 +188,19 @@ def call_kernel(typing_context: Any, function: Any, job: Any, index: Any, u0: An
 
 
 @intrinsic
+def call_tile(typing_context: Any, tile: Any, arguments: Any) -> Any:
+    """``call_tile(address, arguments)``: call the tile kernel at an address with a tuple of 64-bit integers."""
+    count = len(arguments)
+
+    def codegen(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        pointer = builder.inttoptr(given[0], ir.FunctionType(ir.VoidType(), [I64] * count).as_pointer())
+        builder.call(pointer, cgutils.unpack_tuple(builder, given[1], count))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.UniTuple(types.int64, count)), codegen
+
+
+@intrinsic
 def atomic_add(typing_context: Any, at: Any, value: Any) -> Any:
     """Add to the 64-bit integer at an address; what it was before.  Sequentially consistent, as all three."""
 

@@ -20,12 +20,12 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, pa
 from .border import column_maps, row_map, span, stage_row, too_large
 from .convert import LOADED, STORED, adds_products_of_bytes, quads, stored_bytes
 from .finish import ADDENDS_AT, FINISH_AT, gathering, scales, set_finish
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import call_tile, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, Tile, direct_tile, fitting, fixed, tap_order
+from .tile import TAPS_AT, Shape, Tile, direct_tile_kernel, fitting, fixed, tap_order
 from .values import finish_values
 
 CASES = ("ih64_k3_p1_reflect_u8:f32:u8:f32_saturate", "ih64_k5_p2_u8:f32:u8:f32_bias+saturate", "ih40_k7_p3_edge_f16:f16:f16:f32",
@@ -48,10 +48,11 @@ EXACT, INTEGER = 5, 1
 _ORDERS = ("any", "raster", "symmetric", "antisymmetric")
 _BAND = 64  # rows of output that one unit of work computes at most
 
-# The integers that the kernel receives: those of the tile, these, the blocks, the row map, the order of the taps, the two column maps.
+# The integers that the kernel receives: those of the tile, these (first its address, rows and elements of a row), the blocks, the row
+# map, the order of the taps, the two column maps.
 Head = namedtuple(
     "Head",
-    "ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias scaled taps taps_pitch nleft wide "
+    "tile rows width ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias scaled taps taps_pitch nleft wide "
     "sn sc sy wo dn dc dy",
 )
 # A block of columns: its span of the image, bytes to its first result, its whole tiles, where one more starts that ends with it, or 0.
@@ -60,25 +61,22 @@ _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
 _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: int, kh: int, kw: int, fma: int,
-             src: str, dst: str, rounding: str, order: str, channels: int) -> Any:  # fmt: skip
-    """The band kernel: units ``u0 .. u1 - 1`` of work, a unit being (image, group, block of columns, band of rows).
+def _factory(kind: str, lanes: int, src: str, dsize: int, channels: int) -> Any:
+    """The band kernel of all tiles: units ``u0 .. u1 - 1`` of work, a unit being (image, group, block of columns, band of rows).
 
-    With ``order`` dots the ring holds for each pixel its byte and those of the next three of the same channel, of which ``channels``
-    lie interleaved, and a tap is four.
+    Of kind i32 the ring holds for each pixel its byte and those of the next three of the same channel, of which ``channels`` lie
+    interleaved, and a tap is four.
     Output row j of a band reads rows ``j*step + ky`` of the padded image; row r lies in place ``r % held`` of the ring.
     Workspace: row table, for each output channel of the group the first addend and the packed taps, fill row, ring, row of bytes, tile.
     """
-    spec = (kind, lanes, rows, vecs, v, h, tall, kh, kw, fma, dst, rounding, order)
-    size, dsize = KINDS[kind][2], stored_bytes(dst)
-    bits, width = f"i{8 * dsize}", lanes * vecs
-    dots, quarters = int(order == "dots"), 4 * lanes
+    size, bits = KINDS[kind][2], f"i{8 * dsize}"
+    dots, quarters = int(kind == "i32"), 4 * lanes
 
     def panel(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
-        icg, entries = s.icg, e.entries
+        rows, width, icg, entries = e.rows, e.width, s.icg, e.entries
         blocks = at.extents + _BLOCKS_AT
         row_map = blocks + e.blocks * _BLOCK_BYTES
         order = row_map + e.padded * 8
@@ -140,7 +138,7 @@ def _factory(kind: str, lanes: int, rows: int, vecs: int, v: int, h: int, tall: 
                             result = line + x * dsize
                             made, pitch, many = (result, e.dy, tiles) if whole else (tile_at, width * dsize, 1)
                             ending = start + FINISH_AT if e.scaled else finish
-                            direct_tile(spec, at.extents, start, ending, rows_at, x * s.column, made, pitch, many, 0)
+                            call_tile(e.tile, (at.extents, start, ending, rows_at, x * s.column, made, pitch, many, 0))
                             if not whole:
                                 for row in range(min(rows, j1 - jt)):
                                     copy(bits, lanes, result + row * e.dy, tile_at + row * width * dsize, min(width, e.ow))
@@ -232,19 +230,15 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     v, h = p.strides
     kh, kw = _fixed(p, tile)
     rounding = parse_epilogue(p.epilogue).rounding or ""
-    name = (
-        f"panel_{p.src}_{kind}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
-        + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1)) + f"_{p.order}" * (p.order != "any")
-    )  # fmt: skip
     common = lanes, tile.rows, tile.vecs, v, h, _tall(p, tile)
-    fma = int(t.fma and p.order == "any")
-    regions = {1: Region(name, _factory, (kind, *common, kh, kw, fma, p.src, p.dst, rounding, p.order, 0), "i8")}
+    fma, stored = int(t.fma and p.order == "any"), stored_bytes(p.dst)
+    codes = {1: direct_tile_kernel("panel", (kind, *common, kh, kw, fma, p.dst, rounding, p.order))}
+    bands = f"panel_bands_{p.src}_{kind}_b{stored}_{lanes}"
+    regions = {1: Region(bands, _factory, (kind, lanes, p.src, stored, 0), "i8")}
     dots, channels = _sums_bytes(p, t, lanes), interleaved(p)
-    names = [name]
     if dots:
-        dot_name = f"panel_dots{channels}_{p.dst}{rounding}_{tile.rows}x{tile.vecs}_{lanes}"
-        names.append(dot_name)
-        regions[4] = Region(dot_name, _factory, ("i32", *common, 0, 0, 0, p.src, p.dst, rounding, "dots", channels), "i8")
+        codes[4] = direct_tile_kernel("panel", ("i32", *common, 0, 0, 0, p.dst, rounding, "dots"))
+        regions[4] = Region(f"{bands}_dots{channels}", _factory, ("i32", lanes, p.src, stored, channels), "i8")
     scratch = max(_layout(p, tile, lanes, taps)[3] for taps in regions)
 
     def launch_of(taps: int, packed: np.ndarray, src: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -252,7 +246,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         shape, head, tables, own = _layout(p, tile, lanes, taps)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
         order = tap_order(p, _tall(p, tile), taps) @ strides
-        e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        e = head._replace(tile=codes[taps].address, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         values = finish_values(p, fill).view(np.int8)
         if taps > 1:
@@ -293,7 +287,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack_bytes(p, wei) if dots else wei.astype(DTYPES[p.acc], copy=False)
 
-    return Plan(problem=p, algorithm="panel", kernel="_or_".join(names), cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+    names = "_or_".join(code.name for code in codes.values())
+    return Plan(problem=p, algorithm="panel", kernel=names, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
 
 
@@ -418,6 +413,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     pitch = wide * size + 64  # rows one line apart from a power of two
     shape = Shape(icg=icg, pitch=entries * 8, step=sh * 8, kh=p.kh, kw=kw, tap=tap * size, column=sw * size)
     head = Head(
+        tile=0, rows=tile.rows, width=width,
         ocg=ocg, groups=groups, blocks=len(made), bands=-(-p.oh // band_rows), band_rows=band_rows, padded=p.ih_padded, oh=p.oh,
         ow=ow, step=sh, held=held, entries=entries, pitch=pitch, finish=int(finish.activation is not None), bias=int(finish.bias),
         scaled=int(scales(p)), taps=packed, taps_pitch=taps_pitch, nleft=p.pl * channels, wide=wide,

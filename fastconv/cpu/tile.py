@@ -11,8 +11,10 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..planning.problem import Problem
+from .compile import TileKernel
 from .convert import store_as, stored_bytes
 from .finish import finish_rows
+from .memory import unrolled_by_hand
 from .simd import Emitter, literal
 from .target import Target
 
@@ -106,6 +108,26 @@ def direct_tile(
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 9), codegen
+
+
+def tile_factory(*spec: Any) -> Any:
+    """The kernel of `direct_tile` with this ``spec``, of its other arguments."""
+
+    def tile(
+        shape: Any, start: Any, finish: Any, table: Any, xoff: Any, dst: Any, dst_pitch: Any, count: Any, past: Any
+    ) -> None:  # fmt: skip
+        unrolled_by_hand()
+        direct_tile(spec, shape, start, finish, table, xoff, dst, dst_pitch, count, past)
+
+    return tile
+
+
+def direct_tile_kernel(of: str, spec: tuple[Any, ...]) -> TileKernel:
+    """`tile_factory`'s, to be called with nine integers; named after its spec and whose tile it is ``of``."""
+    (kind, lanes, rows, vecs, v, h, _, kh, kw, _), (stored, rounding, order) = spec[:10], spec[10:] or ("", "", "any")
+    types = f"{kind}_{stored}{rounding}" if stored else kind
+    name = f"{of}_{types}_{rows}x{vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
+    return TileKernel(name + f"_{order}" * (order != "any"), tile_factory, spec, 9)
 
 
 class _DirectTile:
