@@ -2,6 +2,7 @@
 
 import ast
 import compileall
+import gc
 import os
 import py_compile
 import shutil
@@ -18,10 +19,11 @@ from fastconv.planning import disk_cache
 from tests.children import child
 from tests.problems import ROOT
 
-# prints (compiled, loaded, cache directory); the answer is checked
+# of an algorithm whose kernel is soon compiled; prints (compiled, loaded, cache directory); the answer is checked
 RUN = """
 import numpy as np, fastconv
-assert np.all(fastconv.correlate2d(np.ones((9, 40), "f4"), np.ones((3, 3), "f4"), "valid", algorithm="direct", threads=1) == 9)
+src, wei = np.ones((1, 3, 9, 20), "f4"), np.ones((16, 3, 3, 3), "f4")
+assert np.all(fastconv.conv2d(src, wei, algorithm="shallow", threads=1) == 27)
 from fastconv.cpu import compile
 from fastconv.planning import disk_cache
 print(compile.counts["compiled"], compile.counts["loaded"], compile.cache_directory())
@@ -159,7 +161,7 @@ def test_an_edited_source_is_compiled_anew(filled, tmp_path):
     shutil.copytree(ROOT / "fastconv", tmp_path / "root" / "fastconv", ignore=shutil.ignore_patterns("__pycache__"))
     root = tmp_path / "root"
     assert run(directory, root=root)[0] == 0
-    for name in ("tile.py", "compile.py", "fft.py"):
+    for name in ("shallow_tile.py", "compile.py", "fft.py"):
         with open(root / "fastconv" / "cpu" / name, "a") as file:
             file.write("\n# edited\n")
         compiled, loaded, _ = run(directory, root=root)
@@ -218,6 +220,25 @@ def test_no_fork_comes_between_a_kernel_and_its_address(monkeypatch):
     monkeypatch.setattr(compile, "compiled", lambda *arguments: types.SimpleNamespace(overloads={(): overload}))
     assert compile.Kernel("x", None, ()).address == 8
     assert held == [True]
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_a_compilation_as_before(collects):
+    seen = []
+
+    def factory():
+        seen.append(gc.isenabled())
+        raise LookupError
+
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(LookupError):
+            compile.compiled("none", factory, (), None)
+        assert seen == [False]
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_what_a_modules_kernels_are_made_of(tmp_path):
