@@ -216,7 +216,7 @@ def test_no_fork_comes_between_a_kernel_and_its_address(monkeypatch):
             held.append(compile._compiling._is_owned())
             return 8
 
-    overload = types.SimpleNamespace(library=Library(), fndesc=types.SimpleNamespace(llvm_cfunc_wrapper_name="x"))
+    overload = types.SimpleNamespace(library=Library(), fndesc=types.SimpleNamespace(llvm_func_name="x"))
     monkeypatch.setattr(compile, "compiled", lambda *arguments: types.SimpleNamespace(overloads={(): overload}))
     assert compile.Kernel("x", None, ()).address == 8
     assert held == [True]

@@ -31,6 +31,7 @@ from ..planning.disk_cache import KernelFile, Sources
 
 _log = logging.getLogger("fastconv")
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_BARE = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # for functions that compiled ones call alone
 _MAGIC = b"fastconv kernel 1\n"
 _SOURCES = Sources(Path(__file__).parent)
 
@@ -49,8 +50,7 @@ def magic() -> tuple[str, str, str]:
 
 def helper(function: Callable[..., Any]) -> Any:
     """A function that kernels call; it is inlined into each."""
-    options = {**_OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
+    return numba.njit(**_BARE, forceinline=True)(function)
 
 
 # Held while compiling or loading, and by a fork: a child made while another thread compiles would find Numba's locks taken for ever.
@@ -71,7 +71,9 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any) -> Any:
+def compiled(
+    name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any, options: dict[str, Any] = _OPTIONS
+) -> Any:
     """The compiled ``factory(*spec)``, from the disk cache or the compiler.
 
     Parameters
@@ -82,6 +84,8 @@ def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], sign
         Returns the Python function to compile.
     spec : tuple of int, str
     signature : Numba signature
+    options : dict
+        Of `numba.njit`.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], sign
         start = time.perf_counter()
         function = factory(*spec)
         function.__name__ = function.__qualname__ = name
-        dispatcher = numba.njit(**_OPTIONS)(function)
+        dispatcher = numba.njit(**options)(function)
         cache = _KernelCache(sources_id(factory.__module__.rpartition(".")[2]), (name, spec, str(signature)))
         dispatcher._cache = cache
         dispatcher.compile(signature)
@@ -110,10 +114,10 @@ class Kernel:
 
     def __init__(self, name: str, factory: Callable[..., Any], spec: tuple[Any, ...], integers: int = 4) -> None:
         with _compiling:
-            self.dispatcher = compiled(name, factory, spec, numba.void(*[numba.int64] * integers))
+            self.dispatcher = compiled(name, factory, spec, numba.void(*[numba.int64] * integers), _BARE)
             (result,) = self.dispatcher.overloads.values()
             code, names = attrgetter("library", "fndesc")(result)
-            self.address: int = code.get_pointer_to_function(names.llvm_cfunc_wrapper_name)
+            self.address: int = code.get_pointer_to_function(names.llvm_func_name)
 
     def assembly(self) -> str:
         """The machine code's text; only where it was compiled in this process."""
