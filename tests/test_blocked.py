@@ -1,5 +1,8 @@
 """`blocked`: where its tiles read and write."""
 
+import ctypes
+import ctypes.util
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ import fastconv
 from fastconv.cpu import blocked
 from fastconv.cpu.blocked_split import split_of
 from fastconv.cpu.target import detect
+from fastconv.cpu.threads import workspaces
 from fastconv.planning.calls import MOST_HELD
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
@@ -76,3 +80,25 @@ def test_an_image_beyond_the_cache_is_read_once():
     p = Problem(ic=256, ih=56, iw=56, oc=64, src_layout="nhwc")
     tile, lanes = blocked.tile_of(p, detect()), detect().lanes(4)
     assert split_of(p, tile, lanes, 4, 2, in_place=True).parts == 1
+
+
+@pytest.mark.parametrize(
+    "case", ["ic32ih8_oc32k3_p1_f32", "ic32ih11_oc32k3_s2_p1_f32", "ic20ih3iw5_oc40k1_p1_f32", "ic32ih8_oc32k3_p1_f32_nhwc_hwio"]
+)
+def test_tiles_of_narrow_planes_multiply_nothing_that_was_left_in_memory(case, monkeypatch):
+    """It may be subnormal numbers, which take ten times as long; here signaling NaN, which the processor remembers to have met."""
+    library, invalid = ctypes.CDLL(ctypes.util.find_library("m")), 1
+    p = Problem.parse(case)
+    plan = blocked.build(p, detect(), plan_problem)
+    src, wei, bias = operands(p)
+    dst, packed = result_array(p), plan.pack(wei)
+
+    def take(size):
+        return np.full(-(-size // 4), 0x7FA00000, np.uint32).view(np.uint8)[:size]
+
+    monkeypatch.setattr(workspaces, "take", take)
+    launch = plan.prepare(src, packed, dst, 0)
+    library.feclearexcept(invalid)
+    launch(src, packed, bias, dst)
+    assert not library.fetestexcept(invalid)
+    assert_within(dst, p, truth(p, src, wei, bias), "blocked")

@@ -20,11 +20,11 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
 from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, phase_columns, rows_of_panel, split_of
-from .blocked_tile import DEPTH, RAW, Form, Shape, blocked_tile
+from .blocked_tile import DEPTH, RAW, Filters, Form, Shape, blocked_tile_kernel
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
 from .finish import gathering
-from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
+from .memory import call_kernel, call_tile, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -61,10 +61,10 @@ TILES = (
 _MOST_TAPS = 1 << 16
 
 
-def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> Any:
-    """The band kernel: units of work are (image, group, part of the output channels, band of rows).
+def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: int) -> Any:
+    """The band kernel of all tiles: units of work are (image, group, part of the output channels, band of rows).
 
-    Panel, ``step`` = 1 (source rows contiguous): ``[c][row][phase][x]``; ``step`` = 16 (channels contiguous):
+    Panel, where source rows are contiguous: ``[c][row][phase][x]``; where channels are:
     ``[c / 16][row][phase][x][c % 16]``, c counting elements.  Column ``e`` of the padded image that any tap reads (multiples of
     gx = gcd(sw, dw)) lies in phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows
     between those that are multiples of g = gcd(sh, dh) are left out.
@@ -73,23 +73,22 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
     Workspace: addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one, phases between splits,
     sums.  What panel places beyond the image's width hold is never stored.
     """
-    f = Form(*form)
-    spec = (lanes, mr, ny, nx, step, DEPTH, *form)
-    kind, q, scaled, residual = f.kind, f.q, f.scaled, f.residual
-    size, dsize = KINDS[kind][2], stored_bytes(f.dst)
-    bits, bits_of_sums, width = f"i{8 * dsize}", f"i{8 * size}", mr * lanes
+    size = KINDS[kind][2]
+    bits, bits_of_sums = f"i{8 * dsize}", f"i{8 * size}"
     addends_at = 8 if scaled or residual else 0
 
     def blocked(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         s, e = integers(at.extents, Shape), integers(at.extents + HEAD_AT, Head)
+        ny, nx, width = e.ny, e.nx, e.width
         offsets = at.extents + TABLES_AT + SPAN_BYTES
         zero = peek(kind, at.values + 4 * size)
         tile_bytes = ny * nx * width * size
         bias_block = at.workspace + index * at.scratch
         scales_block = bias_block + width * size
         request = bias_block + 3 * width * size
+        filters_at = request + 64
         panel = request + 128
         # planes read in place are no panel, and lie any number of bytes apart
         tile_at = (panel + (0 if e.in_place else e.pass_blocks * s.block) + 63) // 64 * 64
@@ -140,6 +139,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                                     poke(bits_of_sums, scales_block + (row * width + lane) * size, value)
                     block = group * ((e.ocg + width - 1) // width) * width + o
                     wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
+                    start_step = width * size if turn else 0
+                    put_integers(filters_at, Filters(at.extents, offsets, wei, blocks, last, start_step, finish, scales_block))
                     soon = wei + panel_bytes
                     soon_end = soon + many * s.taps * width * size
                     to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
@@ -153,7 +154,8 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                             # of what comes next: the next tile's pixels while the first filters read them, else the next filters
                             ahead, ahead_step = soon, soon_step
                             if e.in_place and o == first_filter:
-                                ahead, ahead_step = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x, 64 if step > 1 else s.channel
+                                ahead = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x
+                                ahead_step = 64 if e.channels_last else s.channel
                             elif soon < soon_end:
                                 soon += many * s.taps * soon_step
                             else:
@@ -166,10 +168,9 @@ def _factory(lanes: int, mr: int, ny: int, nx: int, step: int, *form: Any) -> An
                                         for lane in range(filters):
                                             value = peek(bits, result + beside + jy * s.dy + jx * s.dx + lane * s.dc)
                                             poke(bits, pixel + lane * dsize, value)
-                            blocked_tile(spec, at.extents, offsets, pixels + (yt - y0) * s.step_y + xt * s.step_x, wei, blocks, last,
-                                         partial if turn else bias_block, width * size if turn else 0, finish, scales_block,
-                                         beside if stored else tile_bytes, result if stored else tile_at if final else partial,
-                                         e.way if stored else 0 if final else RAW, ahead, ahead_step)  # fmt: skip
+                            call_tile(e.tile, (filters_at, pixels + (yt - y0) * s.step_y + xt * s.step_x, partial if turn else bias_block,
+                                               result if stored else tile_at if final else partial, ahead, ahead_step,
+                                               e.way if stored else 0 if final else RAW, beside if stored else tile_bytes))  # fmt: skip
                             partial += tile_bytes
                             if final and not stored:
                                 for jy in range(rows):
@@ -274,8 +275,10 @@ class Body:
         words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
         self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
         self._bytes = form.q > 1 or not form.src == form.dst == form.kind  # arrays are seen as bytes
-        spec = (lanes, tile.mr, tile.ny, tile.nx, step, *form)
-        self._region = Region(self.name, _factory, spec, "i8" if self._bytes else form.kind)
+        self._code = blocked_tile_kernel(self.name, (lanes, tile.mr, tile.ny, tile.nx, step, DEPTH, *form))
+        bands = form.kind, form.q, stored_bytes(form.dst), form.scaled, form.residual
+        name = f"blocked_bands_{form.kind}_q{form.q}_b{bands[2]}" + "_scaled" * form.scaled + "_residual" * form.residual + f"_{lanes}"
+        self._region = Region(name, _factory, (lanes, *bands), "i8" if self._bytes else form.kind)
         in_place = _reads_in_place(p, form, tile)
         split = split_of(p, tile, lanes, size, threads, in_place)
         self._shape, self._head, self._tables = _layout(p, tile, lanes, size, split)
@@ -329,7 +332,8 @@ class Body:
             down, across = self._apart
             shape = shape._replace(channel=sc, block=DEPTH * sc, step_y=sy * down, step_x=sx * across)
         packer = 0 if in_place else panel_packer(self._form, self._lanes).address
-        head = self._head._replace(in_place=int(in_place), way=way, packer=packer, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
+        places = {"tile": self._code.address, "packer": packer, "in_place": int(in_place), "way": way}
+        head = self._head._replace(**places, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head
         extents = np.concatenate([np.array(numbers, np.int64), self._tables])
         values = values.view(np.int8) if self._bytes else values
@@ -372,12 +376,14 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
     has_bias = parse_epilogue(p.epilogue).bias
     shape = Shape(taps=p.kh * p.kw, channel=channel, block=block, step_y=s.q * row, step_x=s.step * size, dy=0, dx=0, dc=0)
     head = Head(
+        tile=0, ny=tile.ny, nx=tile.nx, width=tile.mr * lanes,
         planes=p.g, icg=icg, channels=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows),
         band_rows=split.band_rows, parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
         pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        in_place=0, active=0, head=0, way=0, packer=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1,
+        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])

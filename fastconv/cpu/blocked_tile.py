@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from numba import types
 from numba.extending import intrinsic
 
+from .compile import TileKernel
 from .convert import converted, rounded_between, stored_bytes
+from .memory import integers, unrolled_by_hand
 from .simd import Emitter, literal
 
 DEPTH = 16  # channels in a channel block
@@ -54,6 +56,9 @@ class Form(NamedTuple):
         return "f32" if self.scaled and self.kind == "i32" else self.kind
 
 
+# What tiles of the same filters are given together: see `blocked_tile`.
+Filters = namedtuple("Filters", "shape offsets wei blocks last start_step finish after")
+
 RAW = 3  # a way of storing: sums that further channels are added to
 
 
@@ -85,6 +90,25 @@ def blocked_tile(
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 15), codegen
+
+
+def _factory(*spec: Any) -> Any:
+    """The kernel of `blocked_tile` with this ``spec``: the address of :data:`Filters`, and the arguments that each tile has of its own."""
+
+    def tile(filters: Any, panel: Any, start: Any, dst: Any, ahead: Any, ahead_step: Any, way: Any, beside: Any) -> None:
+        unrolled_by_hand()
+        f = integers(filters, Filters)
+        blocked_tile(
+            spec, f.shape, f.offsets, panel, f.wei, f.blocks, f.last, start, f.start_step, f.finish, f.after, beside, dst, way, ahead,
+            ahead_step,
+        )  # fmt: skip
+
+    return tile
+
+
+def blocked_tile_kernel(name: str, spec: tuple[Any, ...]) -> TileKernel:
+    """`_factory`'s, to be called with eight integers."""
+    return TileKernel(name, _factory, spec, 8)
 
 
 class _Tile:

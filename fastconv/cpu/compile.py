@@ -71,9 +71,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def compiled(
-    name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any, options: dict[str, Any] = _OPTIONS
-) -> Any:
+def compiled(name: str, factory: Callable[..., Any], spec: tuple[Any, ...], signature: Any, options: dict[str, Any] = _OPTIONS) -> Any:
     """The compiled ``factory(*spec)``, from the disk cache or the compiler.
 
     Parameters
