@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import weights, weights_grouped
+from fastconv.cpu import transposed, weights, weights_grouped
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
 from fastconv.planning.problem import DTYPES, Problem
 from tests.oracles import activation, assert_close, assert_same_bits, assert_within, peer_bound, truth
-from tests.problems import operands, random_array, run, shapes
+from tests.problems import operands, random_array, result_array, run, shapes
 
 GRID = [
     # n, c, (h, w), oc, (kh, kw), stride, padding, dilation, groups
@@ -244,6 +244,31 @@ def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
             changed[at] = value
             arrays = (src, changed) if array is wei else (changed, wei)
             assert_within(run(p, *arrays), p, truth(p, *arrays))
+            plan, result = plan_problem(p), result_array(p)
+            if plan.given is not None:
+                given = plan.given()
+                given.run(arrays[0], given.pack(arrays[1]), None, result)
+                assert_same_bits(result, run(p, *arrays))
+
+
+def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypatch):
+    p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")
+    src, wei, _ = operands(p)
+    plan = plan_problem(p).given()
+    looked, isfinite = [], np.isfinite
+    monkeypatch.setattr(transposed.np, "isfinite", lambda array: looked.append(array.shape) or isfinite(array))
+    plan.run(src, plan.pack(wei), None, result_array(p))
+    assert looked == [(3, 1, 1)], "a result of each channel"
+    src[0, 0, 1, 1] = np.inf
+    plan.run(src, plan.pack(wei), None, result_array(p))
+    assert looked[1:] == [(3, 1, 1), wei.shape]
+
+
+@pytest.mark.parametrize("change", [{"kh": 9, "pt": 0, "pb": 0}, {"dst": "i32"}, {"epilogue": "relu"}])
+def test_results_that_do_not_tell(change):
+    p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")
+    assert transposed._telling(p) is not None
+    assert transposed._telling(p.replace(**change)) is None
 
 
 @pytest.mark.parametrize("op", ["bwd_data", "bwd_weight"])
