@@ -30,11 +30,14 @@ LINES = 8  # padded rows that are written before they are read again: what a vec
 MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no tap reads of one
 # The integers that the kernel receives: those of the tile, these, the span of a packed row, the panel's offset of each tap, the row map,
 # image column and panel place of each packed column, the two column maps.  ``icg`` counts elements, ``channels`` channels of a group;
-# ``head`` bytes lie before the weights.
+# ``head`` bytes lie before the weights.  Where ``filters`` is not 0, it packs a block of the caller's weights at ``filters_at`` in the
+# workspace, by the integers at ``integers_at`` behind these; of those that come next ``soon_row`` bytes lie between channels, 0 if all do
+# side by side.
 Head = namedtuple(
     "Head",
     "planes icg channels ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns splits "
-    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way packer sn sc sy sx dn",
+    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way packer filters filters_at "
+    "integers_at soon_row sn sc sy sx dn",
 )
 HEAD_AT = 8 * len(Shape._fields)
 TABLES_AT, SPAN_BYTES = HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
@@ -345,8 +348,13 @@ class FilterPacker:
         filters = filters.transpose(0, 1, 3, 2).reshape(p.g, self._blocks * self._width, -1)[:, : self._ocg]
         return filters.reshape(p.oc, self._icg, p.kh, p.kw)
 
-    def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
-        p, size, ocg, rows = self._p, filters.itemsize, self._ocg, self._icg * self._taps
+    def kernel(self) -> Kernel:
+        """The compiled kernel."""
+        return self._region.kernel()
+
+    def integers(self, wei: np.ndarray) -> np.ndarray:
+        """What the kernel receives for weights of these strides."""
+        p, size, ocg, rows = self._p, KINDS[self._kind][2], self._ocg, self._icg * self._taps
         wo, wc, wy, wx = wei.strides
         channel, tap = np.divmod(np.arange(rows), self._taps)
         sources = channel * wc + tap // p.kw * wy + tap % p.kw * wx
@@ -355,6 +363,9 @@ class FilterPacker:
         block_bytes = self._width * rows * size
         integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=ocg * wo, wo=wo, group_bytes=self._blocks * block_bytes,
                            block_bytes=block_bytes, square=int(square))  # fmt: skip
-        extents = np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
-        seconds = filters.nbytes / costs.BYTES_PER_SECOND
-        return self._region.launcher(extents, np.zeros(8, filters.dtype), 0, p.g * many, self._threads, seconds, wei, filters, filters)
+        return np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
+
+    def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
+        units, seconds = self._p.g * self._blocks * self._width // self._lanes, filters.nbytes / costs.BYTES_PER_SECOND
+        values = np.zeros(8, filters.dtype)
+        return self._region.launcher(self.integers(wei), values, 0, units, self._threads, seconds, wei, filters, filters)
