@@ -232,6 +232,18 @@ def test_the_gradient_of_the_weights_has_the_same_bits(text, monkeypatch):
     forget()
 
 
+def test_channels_side_by_side_are_read_where_they_lie_to_the_same_bits():
+    p = Problem.parse("n2_ic30ih9iw12_oc70k1_s2").replace(op="bwd_weight")
+    src, wei, _ = operands(p)
+    expected = run(p, src, wei, algorithm="weights")
+    beside = [np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for array in (src, wei)]
+    for image, grad in ((beside[0], wei), (src, beside[1]), beside):
+        assert_same_bits(run(p, image, grad, algorithm="weights"), expected)
+    head = weights._layout(p, weights.TILES[0], 16, 4, 1)[0]
+    assert head.one_tap
+    assert not weights._layout(p.replace(pt=1), weights.TILES[0], 16, 4, 1)[0].one_tap
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
     """The weights of a forward problem would meet its padding."""
