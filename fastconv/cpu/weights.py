@@ -50,6 +50,7 @@ class Tile(NamedTuple):
 TILES = (
     Tile(32, mr=2, columns=13),  # 26 accumulators, 2 gradients, 1 pixel of 32 registers; 5, 10, 20 blocks of 64, 128, 256 channels
     Tile(32, mr=1, columns=26),  # one vector of output channels
+    Tile(32, mr=1, columns=16),  # of 16, 48, 96, 144 channels none is computed in vain
     Tile(16, mr=2, columns=6),
     Tile(16, mr=1, columns=12),
 )
@@ -203,9 +204,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                             copied = e.sx == size
                                             if copied:
                                                 copy(kind, lanes, padded + e.left * size, line, e.inside)
-                                            for x in range(e.padded_columns):
-                                                if copied and e.left <= x < e.left + e.inside:
-                                                    continue
+                                            within = e.inside if copied else 0
+                                            for side in range(e.padded_columns - within):
+                                                x = side if side < e.left else side + within
                                                 source = peek("i64", columns_at + x * 8)
                                                 poke(kind, padded + x * size, fill if source < 0 else peek(kind, line + source * e.sx))
                                         own, source_at = lines + column * line_bytes, padded + kx * e.kx_step * size
