@@ -26,6 +26,7 @@ from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_han
 from .simd import KINDS, Emitter, literal
 from .threads import Job, Region
 
+_ROWS_AHEAD = 12  # of weights that are asked for
 LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
 MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no tap reads of one
 # The integers that the kernel receives: those of the tile, these, the span of a packed row, the panel's offset of each tap, the row map,
@@ -261,6 +262,29 @@ def _pack_square(typing_context: Any, kind: Any, lanes: Any, src: Any, step: Any
     return types.void(kind, lanes, *[types.int64] * 5), codegen
 
 
+@intrinsic(prefer_literal=True)
+def _pack_rows(typing_context: Any, kind: Any, lanes: Any, src: Any, sources: Any, places: Any, dst: Any, rows: Any) -> Any:
+    """A vector from ``src`` plus each of ``rows`` integers at ``sources`` to ``dst`` plus that at ``places``, which lie behind those.
+
+    Those some rows further on are asked for: they lie far apart, where no prefetcher finds them.
+    """
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        src, sources, places, dst, rows = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        entry, at = emit.variable(sources), emit.variable(places)
+        with emit.loop(rows):
+            here, place = emit.get(entry), emit.get(at)
+            emit.prefetch(emit.offset(src, emit.load_integer(emit.offset(here, 8 * _ROWS_AHEAD))), 1)
+            emit.store(emit.offset(dst, emit.load_integer(place)), emit.load(emit.offset(src, emit.load_integer(here))))
+            emit.set(entry, emit.offset(here, 8))
+            emit.set(at, emit.offset(place, 8))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 5), codegen
+
+
 def _filters_factory(kind: str, lanes: int) -> Any:
     """Weights as ``[g][o / width][c / 16][tap][c % 16][o % width]``; filters beyond the last are zeros, or repeat it.
 
@@ -288,6 +312,8 @@ def _filters_factory(kind: str, lanes: int) -> Any:
                 for first in range(0, e.rows, lanes):
                     j = min(first, e.rows - lanes)
                     _pack_square(kind, lanes, filters + j * size, e.wo, last, places + j * 8, to)
+            elif e.wo == size and last == lanes - 1:
+                _pack_rows(kind, lanes, filters, sources, places, to, e.rows)
             elif e.wo == size:
                 for j in range(e.rows):
                     place = to + peek("i64", places + j * 8)
