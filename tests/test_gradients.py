@@ -276,6 +276,19 @@ def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypat
     assert looked[1:] == [(3, 1, 1), wei.shape]
 
 
+@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic40ih7_oc160k1"])
+def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same_bits(text):
+    """Filters exchanged with channels, turned by half a turn, in groups, every second tap: of any strides, without a copy."""
+    p = Problem.parse(text).replace(op="bwd_data")
+    src, wei, _ = operands(p)
+    expected, result, given = run(p, src, wei), result_array(p), plan_problem(p).given()
+    for strided in (wei, np.asfortranarray(wei), np.ascontiguousarray(wei.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+        packed = given.pack(strided)
+        assert any(np.shares_memory(part, strided) for part in packed[:-1] if part.dtype == wei.dtype)
+        given.run(src, packed, None, result)
+        assert_same_bits(result, expected)
+
+
 @pytest.mark.parametrize("change", [{"kh": 9, "pt": 0, "pb": 0}, {"dst": "i32"}, {"epilogue": "relu"}])
 def test_results_that_do_not_tell(change):
     p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")

@@ -266,7 +266,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     few = p.n * -(-p.oh // split_of(p, tile, lanes, size, threads, in_place, True, t.l2).band_rows) <= costs.BLOCKED_GIVEN_BANDS
     return Plan(problem=p, algorithm="blocked", kernel=body.name, cost=cost(p, t), prepare_launch=prepare,
                 pack_weights=as_given if given else packer, workspace=body.scratch * threads, threads=threads,
-                given=partial(build, p, t, plan, threads, tile, True) if few and not given else None)  # fmt: skip
+                given=partial(build, p, t, plan, threads, tile, True) if few and not given else None,
+                grouped=given)  # fmt: skip
 
 
 def _values(p: Problem, fill: Any) -> np.ndarray:
@@ -355,14 +356,16 @@ class Body:
         packer = 0 if in_place else panel_packer(self._form, self._lanes).address
         head = self._head._replace(in_place=int(in_place), way=way, packer=packer, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         if self._filters is not None:
-            beside = packed.strides[0] == packed.itemsize
-            taps = shape.taps
-            head = head._replace(filters=self._filters.kernel().address, soon_row=packed.strides[1] if beside and taps == 1 else 0)
+            beside = shape.taps == 1 and packed.strides[-4] == packed.itemsize
+            head = head._replace(filters=self._filters.kernel().address, soon_row=packed.strides[-3] if beside else 0)
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head
         own = [] if self._filters is None else [self._filters.integers(packed)]
         extents = np.concatenate([np.array(numbers, np.int64), self._tables, *own])
         values = values.view(np.int8) if self._bytes else values
-        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
+        if packed.ndim == 4:
+            return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
+        run = self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed[0], dst)
+        return lambda src, packed, bias, dst: run(src, packed[0], bias, dst)
 
 
 def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:

@@ -25,6 +25,7 @@ from .convert import copy_as, stored_bytes
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .simd import KINDS, Emitter, literal
 from .threads import Job, Region
+from .weights_tile import turn
 
 _ROWS_AHEAD = 12  # of weights that are asked for
 LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
@@ -236,7 +237,8 @@ def flipped(form: Form) -> int:
 
 
 # What the kernel that packs weights receives; behind them, for each channel and tap, the offsets in the caller's weights and in a block.
-Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square")
+# ``run`` taps of a channel lie side by side, forwards or, where it is negative, backwards; else it is 0.
+Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square run")
 _FILTERS_BYTES = 8 * len(Filters._fields)
 
 
@@ -312,6 +314,12 @@ def _filters_factory(kind: str, lanes: int) -> Any:
                 for first in range(0, e.rows, lanes):
                     j = min(first, e.rows - lanes)
                     _pack_square(kind, lanes, filters + j * size, e.wo, last, places + j * 8, to)
+            elif e.run != 0:
+                for j in range(0, e.rows, abs(e.run)):
+                    low = j if e.run > 0 else j - e.run - 1
+                    step = peek("i64", places + 8 * (j + 1)) - peek("i64", places + 8 * j)
+                    turn(kind, lanes, to + peek("i64", places + 8 * low), step if e.run > 0 else -step,
+                         filters + peek("i64", sources + 8 * low), e.wo, last + 1, abs(e.run))  # fmt: skip
             elif e.wo == size and last == lanes - 1:
                 _pack_rows(kind, lanes, filters, sources, places, to, e.rows)
             elif e.wo == size:
@@ -379,16 +387,19 @@ class FilterPacker:
         return self._region.kernel()
 
     def integers(self, wei: np.ndarray) -> np.ndarray:
-        """What the kernel receives for weights of these strides."""
+        """What the kernel receives for weights of these strides, ``(oc, ic/g, kh, kw)`` or ``(g, oc/g, ic/g, kh, kw)``."""
         p, size, ocg, rows = self._p, KINDS[self._kind][2], self._ocg, self._icg * self._taps
-        wo, wc, wy, wx = wei.strides
+        wo, wc, wy, wx = wei.strides[-4:]
+        wg = wei.strides[0] if wei.ndim > 4 else ocg * wo
         channel, tap = np.divmod(np.arange(rows), self._taps)
         sources = channel * wc + tap // p.kw * wy + tap % p.kw * wx
         many = self._blocks * self._width // self._lanes
         square = bool((sources == np.arange(rows) * size).all())
         block_bytes = self._width * rows * size
-        integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=ocg * wo, wo=wo, group_bytes=self._blocks * block_bytes,
-                           block_bytes=block_bytes, square=int(square))  # fmt: skip
+        dense = self._taps > 1 and abs(wx if p.kw > 1 else wy) == size and (min(p.kh, p.kw) == 1 or wy == p.kw * wx)
+        run = self._taps * (1 if (wx if p.kw > 1 else wy) > 0 else -1) if dense else 0
+        integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=wg, wo=wo, group_bytes=self._blocks * block_bytes,
+                           block_bytes=block_bytes, square=int(square), run=run)  # fmt: skip
         return np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
 
     def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:

@@ -156,7 +156,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
         packed[-1] = wei if telling is not None else None
         for number, (child, (y, x)) in enumerate(zip(some, reached, strict=bool(some))):
             taps = flipped[..., y.k0 :: y.step, x.k0 :: x.step][..., ::-1, ::-1]
-            packed[number] = child.pack(taps.reshape(p.ic, p.oc // p.g, y.taps, x.taps))
+            packed[number] = child.pack(taps if child.grouped else taps.reshape(p.ic, p.oc // p.g, y.taps, x.taps))
         return packed
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
