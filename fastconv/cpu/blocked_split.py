@@ -111,9 +111,7 @@ def band_rows(p: Problem, tile: Tile, bands: int) -> int:
     return ceil(rows / tile.ny) * tile.ny
 
 
-def _longest_share(
-    p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int, given: bool
-) -> float:
+def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int, given: bool) -> float:
     """Work of the busiest thread: tiles of its units, the packing of a panel for each, and of weights that are given."""
     rows_each = band_rows(p, tile, bands)
     part_blocks = -(-oc_blocks // parts)

@@ -65,8 +65,8 @@ _MOST_TAPS = 1 << 16
 Head = namedtuple(
     "Head",
     "n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks tap_parts tap_many band_images "
-    "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume one_tap "
-    "sn sc sy sx gn gc gy gx go",
+    "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume "
+    "one_tap sn sc sy sx gn gc gy gx go",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -224,7 +224,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                     gradient = at.wei + i0 * e.gn + group * e.ocg * e.gc + y0 * e.gy
                     for b in range(blocks):
                         lie = pixels_lie and j0 + (b + 1) * columns <= j1
-                        px, py, pn = (e.step * e.sx, e.q * e.g * e.sy, e.sn) if lie else (e.pixel_step, e.q * e.row, image_step)
+                        right, below, behind = (e.step * e.sx, e.q * e.g * e.sy, e.sn) if lie else (e.pixel_step, e.q * e.row, image_step)
                         for t in range(t0, t1):
                             pixels = image + (j0 + b * columns) * size if lie else panel + b * e.panel + peek("i64", taps_at + t * 8)
                             place = sums + (b * columns * e.tap_many + t - t0) * width * size
@@ -232,9 +232,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                 here = grads_lie and o0 + (o + 1) * width <= o1
                                 grad = gradient + (o0 + o * width) * size if here else grads + o * e.grads
                                 gx, gy, gn = (e.gx, e.gy, e.gn) if here else (width * size, e.ow * width * size, rows * e.ow * width * size)
-                                dense = py == e.ow * px and gy == e.ow * gx
-                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grad, gx, gy, gn, pixels, px, py, pn,
-                                             images, 1 if dense else rows, rows * e.ow if dense else e.ow)  # fmt: skip
+                                dense = below == e.ow * right and gy == e.ow * gx
+                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grad, gx, gy, gn, pixels, right,
+                                             below, behind, images, 1 if dense else rows, rows * e.ow if dense else e.ow)  # fmt: skip
             places = (j1 - j0) * e.tap_many
             for b in range(oc_blocks):
                 many = min(width, o1 - o0 - b * width)
