@@ -338,7 +338,8 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
     sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * share) + BLOCKED_STORE_SECONDS * taps)
     packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
-    lines = p.n * each * p.ih_padded * WEIGHTS_LINE_SECONDS if expanded else 0.0
+    # channels last groups' pixels are put into lanes one by one instead, which takes longer still
+    lines = p.n * each * p.ih_padded * WEIGHTS_LINE_SECONDS if expanded and p.src_layout == "nchw" else 0.0
     return 2 * CALL_SECONDS + p.g * (sums + packed + lines)
 
 
