@@ -50,6 +50,36 @@ def test_a_plan_of_large_weights_remembers_its_calls(monkeypatch):
     np.testing.assert_array_equal(plan(image), first)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("text", ["ic40ih7_oc150_f32_nhwc_hwio", "g2_ic34ih14_oc40k3_p1_f32_bias", "ic17ih20_oc33k5_d2_p4_f64"])
+def test_given_weights_are_packed_where_they_are_used_to_the_same_bits(text, threads):
+    """Of any strides: side by side in a filter, filters side by side, turned by half a turn."""
+    p = Problem.parse(text)
+    plan = blocked.build(p, detect(), plan_problem, threads)
+    given = plan.given()
+    assert given.given is None
+    src, wei, bias = operands(p)
+    expected, result = result_array(p), result_array(p)
+    plan.run(src, plan.pack(wei), bias, expected)
+    for strided in (np.ascontiguousarray(wei), np.asfortranarray(wei), np.ascontiguousarray(wei[:, ::-1, ::-1])[:, ::-1, ::-1],
+                    np.ascontiguousarray(wei.swapaxes(0, 1)).swapaxes(0, 1)):  # fmt: skip
+        assert np.shares_memory(given.pack(strided), strided)
+        result[...] = 9
+        given.run(src, given.pack(strided), bias, result)
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_functional_calls_pack_nothing_where_one_band_reads_the_weights(monkeypatch):
+    image, weight = np.ones((1, 40, 7, 7), "f4"), np.ones((160, 40, 1, 1), "f4")
+    expected = fastconv.plan(image, weight, threads=1, algorithm="blocked")(image)
+    monkeypatch.setattr(blocked.FilterPacker, "__call__", broken)
+    np.testing.assert_array_equal(fastconv.conv2d(image, weight, threads=1, algorithm="blocked"), expected)
+
+
+def test_given_weights_of_many_bands_are_packed_once():
+    assert blocked.build(Problem.parse("n4_ic40ih7_oc160_f32"), detect(), plan_problem).given is None
+
+
 def test_large_workspaces_are_used_again(monkeypatch):
     """One that is made for each call is a mapping of its own, whose end all processors wait for."""
     image, weight = np.ones((1, 64, 30, 30), "f4"), np.ones((64, 64, 3, 3), "f4")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import weights, weights_grouped
+from fastconv.cpu import transposed, weights, weights_grouped
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
 from fastconv.planning.problem import DTYPES, Problem
 from tests.oracles import activation, assert_close, assert_same_bits, assert_within, peer_bound, truth
-from tests.problems import operands, random_array, run, shapes
+from tests.problems import operands, random_array, result_array, run, shapes
 
 GRID = [
     # n, c, (h, w), oc, (kh, kw), stride, padding, dilation, groups
@@ -232,6 +232,18 @@ def test_the_gradient_of_the_weights_has_the_same_bits(text, monkeypatch):
     forget()
 
 
+def test_channels_side_by_side_are_read_where_they_lie_to_the_same_bits():
+    p = Problem.parse("n2_ic30ih9iw12_oc70k1_s2").replace(op="bwd_weight")
+    src, wei, _ = operands(p)
+    expected = run(p, src, wei, algorithm="weights")
+    beside = [np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for array in (src, wei)]
+    for image, grad in ((beside[0], wei), (src, beside[1]), beside):
+        assert_same_bits(run(p, image, grad, algorithm="weights"), expected)
+    head = weights._layout(p, weights.TILES[0], 16, 4, 1)[0]
+    assert head.one_tap
+    assert not weights._layout(p.replace(pt=1), weights.TILES[0], 16, 4, 1)[0].one_tap
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
     """The weights of a forward problem would meet its padding."""
@@ -244,6 +256,44 @@ def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
             changed[at] = value
             arrays = (src, changed) if array is wei else (changed, wei)
             assert_within(run(p, *arrays), p, truth(p, *arrays))
+            plan, result = plan_problem(p), result_array(p)
+            if plan.given is not None:
+                given = plan.given()
+                given.run(arrays[0], given.pack(arrays[1]), None, result)
+                assert_same_bits(result, run(p, *arrays))
+
+
+def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypatch):
+    p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")
+    src, wei, _ = operands(p)
+    plan = plan_problem(p).given()
+    looked, isfinite = [], np.isfinite
+    monkeypatch.setattr(transposed.np, "isfinite", lambda array: looked.append(array.shape) or isfinite(array))
+    plan.run(src, plan.pack(wei), None, result_array(p))
+    assert looked == [(3, 1, 1)], "a result of each channel"
+    src[0, 0, 1, 1] = np.inf
+    plan.run(src, plan.pack(wei), None, result_array(p))
+    assert looked[1:] == [(3, 1, 1), wei.shape]
+
+
+@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic40ih7_oc160k1"])
+def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same_bits(text):
+    """Filters exchanged with channels, turned by half a turn, in groups, every second tap: of any strides, without a copy."""
+    p = Problem.parse(text).replace(op="bwd_data")
+    src, wei, _ = operands(p)
+    expected, result, given = run(p, src, wei), result_array(p), plan_problem(p).given()
+    for strided in (wei, np.asfortranarray(wei), np.ascontiguousarray(wei.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+        packed = given.pack(strided)
+        assert any(np.shares_memory(part, strided) for part in packed[:-1] if part.dtype == wei.dtype)
+        given.run(src, packed, None, result)
+        assert_same_bits(result, expected)
+
+
+@pytest.mark.parametrize("change", [{"kh": 9, "pt": 0, "pb": 0}, {"dst": "i32"}, {"epilogue": "relu"}])
+def test_results_that_do_not_tell(change):
+    p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")
+    assert transposed._telling(p) is not None
+    assert transposed._telling(p.replace(**change)) is None
 
 
 @pytest.mark.parametrize("op", ["bwd_data", "bwd_weight"])

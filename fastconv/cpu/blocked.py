@@ -20,7 +20,7 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
 from .blocked_split import Split, Tile, bytes_of_panel, no_shorter, one_tap, phase_columns, rows_of_panel, split_of
-from .blocked_tile import DEPTH, RAW, Filters, Form, Shape, blocked_tile_kernel
+from .blocked_tile import DEPTH, RAW, FilterBlock, Form, Shape, blocked_tile_kernel
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
 from .finish import gathering
@@ -69,9 +69,10 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
     gx = gcd(sw, dw)) lies in phase ``e % qx`` at ``e / qx``, so that neighbouring outputs are neighbours whatever the stride; rows
     between those that are multiples of g = gcd(sh, dh) are left out.
     The panel holds the channels of one pass; between passes the sums of all the unit's tiles wait in the workspace.
+    Weights are packed, or the caller's: then a block of them is packed just before the unit's tiles read it.
     The addends are the bias or, where the form has scales or a residual, the residual's address and then bias, scales and shifts.
     Workspace: addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one, phases between splits,
-    sums.  What panel places beyond the image's width hold is never stored.
+    sums, a block of weights.  What panel places beyond the image's width hold is never stored.
     """
     size = KINDS[kind][2]
     bits, bits_of_sums = f"i{8 * dsize}", f"i{8 * size}"
@@ -139,10 +140,19 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                     poke(bits_of_sums, scales_block + (row * width + lane) * size, value)
                     block = group * ((e.ocg + width - 1) // width) * width + o
                     wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
-                    start_step = width * size if turn else 0
-                    put_integers(filters_at, Filters(at.extents, offsets, wei, blocks, last, start_step, finish, scales_block))
                     soon = wei + panel_bytes
-                    soon_end = soon + many * s.taps * width * size
+                    soon_end, soon_jump = soon + many * s.taps * width * size, many * s.taps * soon_step
+                    if q == 1 and e.filters != 0:
+                        wei = bias_block + e.filters_at
+                        put_integers(request + 64, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
+                                                       at.extents + e.integers_at, 0))  # fmt: skip
+                        call_kernel(e.filters, request + 64, 0, block // lanes, block // lanes + mr)
+                        soon = at.wei + (group * e.ocg + o + width) * (size if e.soon_row else e.icg * s.taps * size)
+                        soon_end = soon + panel_bytes
+                        if e.soon_row:
+                            soon_end, soon_jump, soon_step = soon + width * size, 64, e.soon_row
+                    start_step = width * size if turn else 0
+                    put_integers(filters_at, FilterBlock(at.extents, offsets, wei, blocks, last, start_step, finish, scales_block))
                     to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                     for y in range(y0, y1, ny):
                         yt = max(min(y, y1 - ny), y0)
@@ -157,7 +167,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                 ahead = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x
                                 ahead_step = 64 if e.channels_last else s.channel
                             elif soon < soon_end:
-                                soon += many * s.taps * soon_step
+                                soon += soon_jump
                             else:
                                 ahead, ahead_step = wei, 0
                             rows, columns, filters = min(ny, y1 - yt), min(nx, e.ow - xt), min(width, e.ocg - o)
@@ -237,21 +247,28 @@ def _form(p: Problem, t: Target) -> Form:
                 scaled=int(scaling.scale or scaling.shift), residual=int(scaling.residual))  # fmt: skip
 
 
-def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
-    """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile."""
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False) -> Plan:
+    """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile; or ``given``."""
     form, tile = _form(p, t), tile or tile_of(p, t)
     lanes = t.lanes(KINDS[form.kind][2])
-    body = Body(p, form, tile, lanes, threads)
+    packer = FilterPacker(p, form.kind, lanes, tile.mr * lanes, threads)
+    body = Body(p, form, tile, lanes, threads, filters=packer if given else None, cache=t.l2)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if body.in_place(src, dst) or form.scaled or form.residual:
             return body.prepare(own.threads, _values(p, fill), src, packed, dst)
         # the bands' weights are these: another tile would want them packed otherwise
-        return staged_launch(p, own.threads, partial(build, tile=tile), t, src, packed, dst, fill)
+        return staged_launch(p, own.threads, partial(build, tile=tile, given=given), t, src, packed, dst, fill)
 
+    def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return wei.astype(DTYPES[form.kind], copy=False)
+
+    size, in_place = KINDS[form.kind][2], _reads_in_place(p, form, tile)
+    few = p.n * -(-p.oh // split_of(p, tile, lanes, size, threads, in_place, True, t.l2).band_rows) <= costs.BLOCKED_GIVEN_BANDS
     return Plan(problem=p, algorithm="blocked", kernel=body.name, cost=cost(p, t), prepare_launch=prepare,
-                pack_weights=FilterPacker(p, form.kind, lanes, tile.mr * lanes, threads), workspace=body.scratch * threads,
-                threads=threads)  # fmt: skip
+                pack_weights=as_given if given else packer, workspace=body.scratch * threads, threads=threads,
+                given=partial(build, p, t, plan, threads, tile, True) if few and not given else None,
+                grouped=given)  # fmt: skip
 
 
 def _values(p: Problem, fill: Any) -> np.ndarray:
@@ -264,10 +281,13 @@ def _values(p: Problem, fill: Any) -> np.ndarray:
 class Body:
     """The band kernel of a form and its integers, for a problem whose channels are elements of the panel.
 
-    ``channels`` are those of a group of the image, ``head`` bytes lie before the packed weights.
+    ``channels`` are those of a group of the image, ``head`` bytes lie before the packed weights; or ``filters`` packs the caller's.
     """
 
-    def __init__(self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0) -> None:
+    def __init__(
+        self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0,
+        filters: FilterPacker | None = None, cache: int = 0,
+    ) -> None:  # fmt: skip
         size, steps = KINDS[form.kind][2], steps_of(p)
         step = steps.step
         self._problem, self._form, self._lanes, self._step, self._apart = p, form, lanes, step, (steps.g * steps.q, steps.gx * steps.qx)
@@ -280,9 +300,14 @@ class Body:
         name = f"blocked_bands_{form.kind}_q{form.q}_b{bands[2]}" + "_scaled" * form.scaled + "_residual" * form.residual + f"_{lanes}"
         self._region = Region(name, _factory, (lanes, *bands), "i8" if self._bytes else form.kind)
         in_place = _reads_in_place(p, form, tile)
-        split = split_of(p, tile, lanes, size, threads, in_place)
+        split = split_of(p, tile, lanes, size, threads, in_place, filters is not None, cache)
         self._shape, self._head, self._tables = _layout(p, tile, lanes, size, split)
         self.scratch = _scratch(p, tile, lanes, size, split)
+        self._filters = filters
+        if filters is not None:
+            integers_at = TABLES_AT + self._tables.nbytes
+            self._head = self._head._replace(filters_at=self.scratch, integers_at=integers_at)
+            self.scratch += -(-(p.ic // p.g) * p.kh * p.kw * tile.mr * lanes * size // 64) * 64
         active = parse_epilogue(p.epilogue).activation is not None or form.rounding or form.residual
         self._head = self._head._replace(
             channels=channels or self._head.icg, head=head, bias=self._head.bias or form.scaled or form.residual, active=int(bool(active))
@@ -334,10 +359,17 @@ class Body:
         packer = 0 if in_place else panel_packer(self._form, self._lanes).address
         places = {"tile": self._code.address, "packer": packer, "in_place": int(in_place), "way": way}
         head = self._head._replace(**places, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
+        if self._filters is not None:
+            beside = shape.taps == 1 and packed.strides[-4] == packed.itemsize
+            head = head._replace(filters=self._filters.kernel().address, soon_row=packed.strides[-3] if beside else 0)
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head
-        extents = np.concatenate([np.array(numbers, np.int64), self._tables])
+        own = [] if self._filters is None else [self._filters.integers(packed)]
+        extents = np.concatenate([np.array(numbers, np.int64), self._tables, *own])
         values = values.view(np.int8) if self._bytes else values
-        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
+        if packed.ndim == 4:
+            return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
+        run = self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed[0], dst)
+        return lambda src, packed, bias, dst: run(src, packed[0], bias, dst)
 
 
 def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:
@@ -383,7 +415,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
         in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1,
-        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, sn=0, sc=0, sy=0, sx=0, dn=0,
+        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])

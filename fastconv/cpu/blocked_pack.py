@@ -25,17 +25,21 @@ from .convert import copy_as, stored_bytes
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .simd import KINDS, Emitter, literal
 from .threads import Job, Region
+from .weights_tile import turn
 
+_ROWS_AHEAD = 12  # of weights that are asked for
 LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
 MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no tap reads of one
 # The integers that the kernel receives: those of the tile, these (first its address, rows and columns of pixels, output channels), the
 # span of a packed row, the panel's offset of each tap, the row map, image column and panel place of each packed column, the two column
-# maps.  ``icg`` counts elements, ``channels`` channels of a group; ``head`` bytes lie before the weights.
+# maps.  ``icg`` counts elements, ``channels`` channels of a group; ``head`` bytes lie before the weights.  Where ``filters`` is not 0, it
+# packs a block of the caller's weights at ``filters_at`` in the workspace, by the integers at ``integers_at`` behind these; of those that
+# come next ``soon_row`` bytes lie between channels, 0 if all do side by side.
 Head = namedtuple(
     "Head",
     "tile ny nx width planes icg channels ocg oh ow kh_rows bands band_rows parts part_blocks passes pass_blocks q g qx gx columns splits "
-    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way packer beyond tile_rows sn "
-    "sc sy sx dn",
+    "split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way packer beyond tile_rows "
+    "filters filters_at integers_at soon_row sn sc sy sx dn",
 )
 HEAD_AT = 8 * len(Shape._fields)
 TABLES_AT, SPAN_BYTES = HEAD_AT + 8 * len(Head._fields), 8 * len(Span._fields)
@@ -244,7 +248,8 @@ def flipped(form: Form) -> int:
 
 
 # What the kernel that packs weights receives; behind them, for each channel and tap, the offsets in the caller's weights and in a block.
-Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square")
+# ``run`` taps of a channel lie side by side, forwards or, where it is negative, backwards; else it is 0.
+Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square run")
 _FILTERS_BYTES = 8 * len(Filters._fields)
 
 
@@ -265,6 +270,29 @@ def _pack_square(typing_context: Any, kind: Any, lanes: Any, src: Any, step: Any
             rows.append(emit.load(emit.offset(src, emit.times(number, step))))
         for n, column in enumerate(emit.transpose(rows)):
             emit.store(emit.offset(dst, emit.load_integer(emit.offset(places, 8 * n))), column)
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 5), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _pack_rows(typing_context: Any, kind: Any, lanes: Any, src: Any, sources: Any, places: Any, dst: Any, rows: Any) -> Any:
+    """A vector from ``src`` plus each of ``rows`` integers at ``sources`` to ``dst`` plus that at ``places``, which lie behind those.
+
+    Those some rows further on are asked for: they lie far apart, where no prefetcher finds them.
+    """
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        src, sources, places, dst, rows = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        entry, at = emit.variable(sources), emit.variable(places)
+        with emit.loop(rows):
+            here, place = emit.get(entry), emit.get(at)
+            emit.prefetch(emit.offset(src, emit.load_integer(emit.offset(here, 8 * _ROWS_AHEAD))), 1)
+            emit.store(emit.offset(dst, emit.load_integer(place)), emit.load(emit.offset(src, emit.load_integer(here))))
+            emit.set(entry, emit.offset(here, 8))
+            emit.set(at, emit.offset(place, 8))
         return context.get_dummy_value()
 
     return types.void(kind, lanes, *[types.int64] * 5), codegen
@@ -297,6 +325,14 @@ def _filters_factory(kind: str, lanes: int) -> Any:
                 for first in range(0, e.rows, lanes):
                     j = min(first, e.rows - lanes)
                     _pack_square(kind, lanes, filters + j * size, e.wo, last, places + j * 8, to)
+            elif e.run != 0:
+                for j in range(0, e.rows, abs(e.run)):
+                    low = j if e.run > 0 else j - e.run - 1
+                    step = peek("i64", places + 8 * (j + 1)) - peek("i64", places + 8 * j)
+                    turn(kind, lanes, to + peek("i64", places + 8 * low), step if e.run > 0 else -step,
+                         filters + peek("i64", sources + 8 * low), e.wo, last + 1, abs(e.run))  # fmt: skip
+            elif e.wo == size and last == lanes - 1:
+                _pack_rows(kind, lanes, filters, sources, places, to, e.rows)
             elif e.wo == size:
                 for j in range(e.rows):
                     place = to + peek("i64", places + j * 8)
@@ -357,16 +393,27 @@ class FilterPacker:
         filters = filters.transpose(0, 1, 3, 2).reshape(p.g, self._blocks * self._width, -1)[:, : self._ocg]
         return filters.reshape(p.oc, self._icg, p.kh, p.kw)
 
-    def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
-        p, size, ocg, rows = self._p, filters.itemsize, self._ocg, self._icg * self._taps
-        wo, wc, wy, wx = wei.strides
+    def kernel(self) -> Kernel:
+        """The compiled kernel."""
+        return self._region.kernel()
+
+    def integers(self, wei: np.ndarray) -> np.ndarray:
+        """What the kernel receives for weights of these strides, ``(oc, ic/g, kh, kw)`` or ``(g, oc/g, ic/g, kh, kw)``."""
+        p, size, ocg, rows = self._p, KINDS[self._kind][2], self._ocg, self._icg * self._taps
+        wo, wc, wy, wx = wei.strides[-4:]
+        wg = wei.strides[0] if wei.ndim > 4 else ocg * wo
         channel, tap = np.divmod(np.arange(rows), self._taps)
         sources = channel * wc + tap // p.kw * wy + tap % p.kw * wx
         many = self._blocks * self._width // self._lanes
         square = bool((sources == np.arange(rows) * size).all())
         block_bytes = self._width * rows * size
-        integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=ocg * wo, wo=wo, group_bytes=self._blocks * block_bytes,
-                           block_bytes=block_bytes, square=int(square))  # fmt: skip
-        extents = np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
-        seconds = filters.nbytes / costs.BYTES_PER_SECOND
-        return self._region.launcher(extents, np.zeros(8, filters.dtype), 0, p.g * many, self._threads, seconds, wei, filters, filters)
+        dense = self._taps > 1 and abs(wx if p.kw > 1 else wy) == size and (min(p.kh, p.kw) == 1 or wy == p.kw * wx)
+        run = self._taps * (1 if (wx if p.kw > 1 else wy) > 0 else -1) if dense else 0
+        integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=wg, wo=wo, group_bytes=self._blocks * block_bytes,
+                           block_bytes=block_bytes, square=int(square), run=run)  # fmt: skip
+        return np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
+
+    def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
+        units, seconds = self._p.g * self._blocks * self._width // self._lanes, filters.nbytes / costs.BYTES_PER_SECOND
+        values = np.zeros(8, filters.dtype)
+        return self._region.launcher(self.integers(wei), values, 0, units, self._threads, seconds, wei, filters, filters)

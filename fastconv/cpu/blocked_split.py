@@ -62,12 +62,16 @@ def bytes_of_panel(s: Steps, tile: Tile, lanes: int, size: int, band_rows: int, 
     return rows_of_panel(s, tile, band_rows) * phase_columns(s, tile, lanes) * s.qx * blocks * DEPTH * size
 
 
-def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_place: bool = False) -> Split:
+def split_of(
+    p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_place: bool = False, given: bool = False, cache: int = 0
+) -> Split:
     """Panels that fit the cache with the least traffic, then the threads' shares.
 
     Every further band reads the weights once more, every further pass over the channels writes and reads all sums.  Pixels that are
-    read ``in_place`` are bounded alike, but cost nothing to be read by several units.
+    read ``in_place`` are bounded alike, but cost nothing to be read by several units.  Weights that are ``given`` are packed once more by
+    every further band, for about the time of one tile a block: pixels in place may then fill half of the second-level ``cache``.
     """
+    most = max(_PANEL_BYTES, cache // 2) if given and in_place else _PANEL_BYTES
     s, oc_blocks = steps_of(p), -(-(p.oc // p.g) // (tile.mr * lanes))
     weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
     block_row = p.ow * DEPTH * size  # of one row and block of channels
@@ -76,12 +80,12 @@ def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_pla
         return block_row * rows * blocks if in_place else bytes_of_panel(s, tile, lanes, size, rows, blocks)
 
     row_bytes = block_row * s.blocks if in_place else held(tile.ny, s.blocks) // rows_of_panel(s, tile, tile.ny) * s.q
-    fewest = min(max(1, -(-row_bytes * p.oh // _PANEL_BYTES)), p.oh)
+    fewest = min(max(1, -(-row_bytes * p.oh // most)), p.oh)
     found = []
     for bands in {1, 2, 3, 4, fewest} if fewest > 4 else range(1, fewest + 1):
         rows = band_rows(p, tile, bands)
-        blocks = min(max(_PANEL_BYTES // held(rows, 1), 1), s.blocks)
-        if sums // (2 * bands) > _PANEL_BYTES or bands == fewest:
+        blocks = min(max(most // held(rows, 1), 1), s.blocks)
+        if sums // (2 * bands) > most or bands == fewest or given:
             blocks = s.blocks
         passes = -(-s.blocks // blocks)
         too_long = blocks == s.blocks and bands < fewest
@@ -93,7 +97,7 @@ def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_pla
         if in_place:  # parts read an image again that the cache does not hold; a small one's few blocks and tiles may not come out even
             ways = [*ways, (threads, oc_blocks)] if bands == 1 else [*ways[:2], (2 * bands * threads, 1)]
         packed = 0 if in_place else row_bytes
-        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed))
+        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given))
     # a unit is not interrupted
     seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
     bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))
@@ -107,15 +111,15 @@ def band_rows(p: Problem, tile: Tile, bands: int) -> int:
     return ceil(rows / tile.ny) * tile.ny
 
 
-def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int) -> float:
-    """Work of the busiest thread: tiles of its units, the packing of a panel for each."""
+def _longest_share(p: Problem, tile: Tile, bands: int, parts: int, oc_blocks: int, threads: int, row_bytes: int, given: bool) -> float:
+    """Work of the busiest thread: tiles of its units, the packing of a panel for each, and of weights that are given."""
     rows_each = band_rows(p, tile, bands)
     part_blocks = -(-oc_blocks // parts)
     units = []
     for part in range(0, oc_blocks, part_blocks):
         for y in range(0, p.oh, rows_each):
             rows, blocks = min(rows_each, p.oh - y), min(part_blocks, oc_blocks - part)
-            tiles = -(-rows // tile.ny) * -(-p.ow // tile.nx) * blocks
+            tiles = (-(-rows // tile.ny) * -(-p.ow // tile.nx) + given) * blocks
             packing = (rows + p.kh) * row_bytes / costs.PACKED_BYTES
             units.append(tiles * tile.mr * tile.ny * tile.nx * p.taps + packing)
     units *= min(p.n * p.g, 2 * threads)

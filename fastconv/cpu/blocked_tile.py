@@ -57,7 +57,7 @@ class Form(NamedTuple):
 
 
 # What tiles of the same filters are given together: see `blocked_tile`.
-Filters = namedtuple("Filters", "shape offsets wei blocks last start_step finish after")
+FilterBlock = namedtuple("FilterBlock", "shape offsets wei blocks last start_step finish after")
 
 RAW = 3  # a way of storing: sums that further channels are added to
 
@@ -93,11 +93,11 @@ def blocked_tile(
 
 
 def _factory(*spec: Any) -> Any:
-    """The kernel of `blocked_tile` with this ``spec``: the address of :data:`Filters`, and the arguments that each tile has of its own."""
+    """The kernel of `blocked_tile` with this ``spec``: the address of :data:`FilterBlock`, and the arguments that each tile has of its own."""
 
     def tile(filters: Any, panel: Any, start: Any, dst: Any, ahead: Any, ahead_step: Any, way: Any, beside: Any) -> None:
         unrolled_by_hand()
-        f = integers(filters, Filters)
+        f = integers(filters, FilterBlock)
         blocked_tile(
             spec, f.shape, f.offsets, panel, f.wei, f.blocks, f.last, start, f.start_step, f.finish, f.after, beside, dst, way, ahead,
             ahead_step,

@@ -72,6 +72,24 @@ def copy_past(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, co
 
 
 @intrinsic(prefer_literal=True)
+def copy_apart(typing_context: Any, kind: Any, lanes: Any, dst: Any, dst_step: Any, src: Any, src_step: Any, count: Any) -> Any:
+    """``copy_apart(kind, lanes, dst, dst_step, src, src_step, count)``: ``count`` vectors, that many bytes between two of them."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, dst_step, src, src_step, count = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        to, place = emit.variable(dst), emit.variable(src)
+        with emit.loop(count):
+            emit.store(emit.get(to), emit.load(emit.get(place)))
+            emit.set(to, emit.offset(emit.get(to), dst_step))
+            emit.set(place, emit.offset(emit.get(place), src_step))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 5), codegen
+
+
+@intrinsic(prefer_literal=True)
 def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: Any, count: Any) -> Any:
     """``split(kind, lanes, even, odd, src, count)``: elements 0, 2, ... and 1, 3, ... of a row, ``count`` of each.
 

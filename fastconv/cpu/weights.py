@@ -35,6 +35,7 @@ CASES = (
     "n5_ic20ih7_oc34k3_p1_bwd-weight_f64",
     "ic5ih20_oc6k4_s3_p1_wrap_bwd-weight_f32",
     "n2_g5_ic5ih12_oc10k3_p1_bwd-weight_f32",
+    "n2_ic30ih9iw12_oc70k1_s2_bwd-weight_f32_nhwc_hwio",
 )
 
 
@@ -49,6 +50,7 @@ class Tile(NamedTuple):
 TILES = (
     Tile(32, mr=2, columns=13),  # 26 accumulators, 2 gradients, 1 pixel of 32 registers; 5, 10, 20 blocks of 64, 128, 256 channels
     Tile(32, mr=1, columns=26),  # one vector of output channels
+    Tile(32, mr=1, columns=16),  # of 16, 48, 96, 144 channels none is computed in vain
     Tile(16, mr=2, columns=6),
     Tile(16, mr=1, columns=12),
 )
@@ -64,7 +66,7 @@ Head = namedtuple(
     "Head",
     "n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks tap_parts tap_many band_images "
     "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume "
-    "sn sc sy sx gn gc gy gx go",
+    "one_tap sn sc sy sx gn gc gy gx go",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -74,6 +76,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
 
     Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
     ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
+    Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads.
     Workspace: sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads of one.
     What lies beyond the last column or channel is computed and never stored.
     """
@@ -99,6 +102,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
         lines = padded + (e.padded_columns + 3 * lanes) * size
         junk = lines + columns * line_bytes
         across = 1 if e.expanded == 0 else e.expanded
+        grads_lie, pixels_lie = e.gc == size, e.sc == size and e.one_tap != 0
         for u in range(u0, u1):
             rest, tap_part = u // e.tap_parts, u % e.tap_parts
             rest, column_part = rest // e.column_parts, rest % e.column_parts
@@ -128,6 +132,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                     for i in range(images):
                         for b in range(oc_blocks):
                             o = o0 + b * width
+                            if grads_lie and o + width <= o1:
+                                continue
                             to = grads + b * e.grads + i * rows * e.ow * width * size
                             plane = at.wei + (i0 + i) * e.gn + group * e.ocg * e.gc + y0 * e.gy
                             if e.gx == size:
@@ -154,6 +160,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                         for b in range(blocks):
                             j = j0 + b * columns
                             many = min(columns, j1 - j)
+                            if pixels_lie and many == columns:
+                                continue
                             start = panel + b * e.panel + i * ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
                             runs, positions = (1, used * e.positions) if e.flat else (used, e.positions)
                             for r in range(runs):
@@ -196,9 +204,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                             copied = e.sx == size
                                             if copied:
                                                 copy(kind, lanes, padded + e.left * size, line, e.inside)
-                                            for x in range(e.padded_columns):
-                                                if copied and e.left <= x < e.left + e.inside:
-                                                    continue
+                                            within = e.inside if copied else 0
+                                            for side in range(e.padded_columns - within):
+                                                x = side if side < e.left else side + within
                                                 source = peek("i64", columns_at + x * 8)
                                                 poke(kind, padded + x * size, fill if source < 0 else peek(kind, line + source * e.sx))
                                         own, source_at = lines + column * line_bytes, padded + kx * e.kx_step * size
@@ -212,15 +220,21 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                         turn(kind, lanes, to + m * lanes * size, pitch * size, lines + c * line_bytes, line_bytes,
                                              min(many - c, lanes), e.positions)  # fmt: skip
                     image_step = ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
-                    dense = e.q * e.row == e.ow * e.pixel_step
+                    image = at.src + i0 * e.sn + group * e.icg * e.sc + y0 * e.q * e.g * e.sy
+                    gradient = at.wei + i0 * e.gn + group * e.ocg * e.gc + y0 * e.gy
                     for b in range(blocks):
+                        lie = pixels_lie and j0 + (b + 1) * columns <= j1
+                        right, below, behind = (e.step * e.sx, e.q * e.g * e.sy, e.sn) if lie else (e.pixel_step, e.q * e.row, image_step)
                         for t in range(t0, t1):
-                            pixels = panel + b * e.panel + peek("i64", taps_at + t * 8)
+                            pixels = image + (j0 + b * columns) * size if lie else panel + b * e.panel + peek("i64", taps_at + t * 8)
                             place = sums + (b * columns * e.tap_many + t - t0) * width * size
                             for o in range(oc_blocks):
-                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grads + o * e.grads, pixels,
-                                             e.pixel_step, e.q * e.row, image_step, images, 1 if dense else rows,
-                                             rows * e.ow if dense else e.ow)  # fmt: skip
+                                here = grads_lie and o0 + (o + 1) * width <= o1
+                                grad = gradient + (o0 + o * width) * size if here else grads + o * e.grads
+                                gx, gy, gn = (e.gx, e.gy, e.gn) if here else (width * size, e.ow * width * size, rows * e.ow * width * size)
+                                dense = below == e.ow * right and gy == e.ow * gx
+                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grad, gx, gy, gn, pixels, right,
+                                             below, behind, images, 1 if dense else rows, rows * e.ow if dense else e.ow)  # fmt: skip
             places = (j1 - j0) * e.tap_many
             for b in range(oc_blocks):
                 many = min(width, o1 - o0 - b * width)
@@ -371,6 +385,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
         padded_rows=p.ih_padded, padded_columns=padded, row=row, positions=s.positions, before=before,
         after=max(s.positions - before - p.iw, 0), left=left, inside=min(padded - left, p.iw), step=s.gx,
         pixel_step=s.qx * pitch * size, panel=panel, grads=grads, flat=0, way=0, resume=0,
+        one_tap=int(p.kh * p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0),
         sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0,
     )  # fmt: skip
     down = np.arange(p.kh) * s.down * row

@@ -17,7 +17,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed
 from .border import row_map, too_large
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import copy, copy_apart, fill_row, integers, peek, poke, unrolled_by_hand
 from .panels import in_turn, steps_between
 from .simd import KINDS
 from .target import Target
@@ -77,6 +77,7 @@ def _factory(kind: str, lanes: int, taps: int, fma: int) -> Any:
         table = sums + e.icg * padded * vector
         panel = (table + 8 * lanes + 63) // 64 * 64
         grads = panel + e.icg * e.panel
+        beside = e.sc == size and e.icg == 1 and e.ocg == 1  # a vector of channels
         for u in range(u0, u1):
             first = u * lanes
             many = min(lanes, e.oc - first)
@@ -97,6 +98,9 @@ def _factory(kind: str, lanes: int, taps: int, fma: int) -> Any:
                         runs, each = (1, rows * e.ow) if e.gy == e.ow * size else (rows, e.ow)
                         for r in range(runs):
                             turn_lines(kind, lanes, grads + r * each * vector, vector, table, r * e.gy, each)
+                    elif e.gc == size and many == lanes:
+                        for r in range(rows):
+                            copy_apart(kind, lanes, grads + r * e.ow * vector, vector, peek("i64", table) + r * e.gy, e.gx, e.ow)
                     else:
                         for r in range(rows):
                             for x in range(e.ow):
@@ -117,17 +121,20 @@ def _factory(kind: str, lanes: int, taps: int, fma: int) -> Any:
                             if row < 0:
                                 fill_row(kind, lanes, to, e.positions * lanes, fill)
                                 high = e.positions
-                            elif e.sx == size and e.step == 1:
+                            elif e.step == 1 and (e.sx == size or (beside and many == lanes)):
                                 low, high = e.before, max(e.positions - e.after, e.before)
-                                inside = away + peek("i64", columns_at + low * 8) * size
-                                turn_lines(kind, lanes, to + low * vector, vector, table, inside, high - low)
+                                inside = away + peek("i64", columns_at + low * 8) * e.sx
+                                if e.sx == size:
+                                    turn_lines(kind, lanes, to + low * vector, vector, table, inside, high - low)
+                                else:
+                                    copy_apart(kind, lanes, to + low * vector, vector, peek("i64", table) + inside, e.sx, high - low)
                             for other in range(low + e.positions - high):
                                 position = other if other < low else other - low + high
                                 column = peek("i64", columns_at + position * e.step * 8)
                                 place = to + position * vector
                                 if column < 0:
                                     fill_row(kind, lanes, place, lanes, fill)
-                                elif e.sc == size and e.icg == 1 and e.ocg == 1:
+                                elif beside:
                                     copy(kind, lanes, place, peek("i64", table) + away + column * e.sx, many)
                                 else:
                                     for lane in range(lanes):

@@ -14,15 +14,16 @@ _FEWEST = 4  # elements of a row that are transposed in a square
 
 @intrinsic(prefer_literal=True)
 def weights_tile(
-    typing_context: Any, spec: Any, sums: Any, sums_step: Any, grad: Any, pixels: Any, pixel_step: Any, row_step: Any, image_step: Any,
-    images: Any, rows: Any, many: Any,
+    typing_context: Any, spec: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any, grad_image: Any, pixels: Any,
+    pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``columns`` columns, one tap.
 
-    ``sums[j][o] += sum_{n, y, x} grad[n][y][x][o] * pixels[n*image_step + y*row_step + x*pixel_step + j*itemsize]``
+    ``sums[j][o] += sum_{n, y, x} grad[n][y][x][o] * pixels[n][y][x][j]``
 
-    ``spec = (kind, lanes, mr, columns, fma)``.  ``sums`` is the address of vectors ``[mr*lanes]``, ``sums_step`` bytes apart; ``grad`` that
-    of a dense panel ``[images][rows][many][mr*lanes]``.  Order of accumulation: n, y, x.
+    ``spec = (kind, lanes, mr, columns, fma)``.  ``sums`` is the address of vectors ``[mr*lanes]``, ``sums_step`` bytes apart; ``grad`` and
+    ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by side, and ``columns`` pixels.
+    Order of accumulation: n, y, x.
     """
     chosen = literal(spec)
 
@@ -30,22 +31,22 @@ def weights_tile(
         _emit_weights(builder, chosen, *arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 10), codegen
+    return types.void(spec, *[types.int64] * 13), codegen
 
 
 def _emit_weights(
-    builder: Any, spec: tuple[Any, ...], sums: Any, sums_step: Any, grad: Any, pixels: Any, pixel_step: Any, row_step: Any,
-    image_step: Any, images: Any, rows: Any, many: Any,
+    builder: Any, spec: tuple[Any, ...], sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any, grad_image: Any,
+    pixels: Any, pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any,
 ) -> None:  # fmt: skip
     kind, lanes, mr, columns, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     places = [emit.offset(sums, emit.times(sums_step, j)) for j in range(columns)]
     acc = [[emit.variable(emit.load(emit.offset(place, m * emit.width))) for place in places] for m in range(mr)]
-    panel, image = emit.variable(grad), emit.variable(pixels)
+    grads, image = emit.variable(grad), emit.variable(pixels)
     with emit.loop(images):
-        row = emit.variable(emit.get(image))
+        row, line = emit.variable(emit.get(image)), emit.variable(emit.get(grads))
         with emit.loop(rows):
-            here = emit.variable(emit.get(row))
+            here, panel = emit.variable(emit.get(row)), emit.variable(emit.get(line))
             with emit.loop(many):
                 values = [[emit.get(place) for place in line] for line in acc]
                 at, weights = emit.get(here), emit.get(panel)
@@ -54,13 +55,15 @@ def _emit_weights(
                     pixel = emit.splat(emit.offset(at, j * emit.itemsize))
                     for m in range(mr):
                         values[m][j] = emit.multiply_add(vectors[m], pixel, values[m][j])
-                for line, found in zip(acc, values, strict=True):
-                    for place, value in zip(line, found, strict=True):
+                for places_of, found in zip(acc, values, strict=True):
+                    for place, value in zip(places_of, found, strict=True):
                         emit.set(place, value)
                 emit.set(here, emit.offset(at, pixel_step))
-                emit.set(panel, emit.offset(weights, mr * emit.width))
-            emit.set(row, emit.offset(emit.get(row), row_step))
-        emit.set(image, emit.offset(emit.get(image), image_step))
+                emit.set(panel, emit.offset(weights, grad_step))
+            emit.set(row, emit.offset(emit.get(row), pixel_row))
+            emit.set(line, emit.offset(emit.get(line), grad_row))
+        emit.set(image, emit.offset(emit.get(image), pixel_image))
+        emit.set(grads, emit.offset(emit.get(grads), grad_image))
     for m in range(mr):
         for j, place in enumerate(places):
             emit.store(emit.offset(place, m * emit.width), emit.get(acc[m][j]))

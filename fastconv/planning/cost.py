@@ -78,9 +78,13 @@ BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
 BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
+# Bands of all images that may each pack the weights of a call again, in about the time of a tile a block: 320 to 1280 channels at 7x7
+# take 0.52 ms instead of 0.72, 1024 to 512 at 14x14 1.97 and 2.29 (one core, Emerald Rapids, 2026-11).
+BLOCKED_GIVEN_BANDS = 3
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
+WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
 # Of groups of several channels, where tiles have half the accumulators that others have: groups of 16 at 28x28 take 510 us channels last,
@@ -331,9 +335,12 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     oc, ic = p.oc // p.g, p.ic // p.g
     each, taps = (ic * p.kw, p.kh) if expanded else (ic, p.kh * p.kw)
     vectors = _padded(oc, mr * lanes) / lanes * _padded(each, columns)
-    sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * BLOCKED_SHARE) + BLOCKED_STORE_SECONDS * taps)
+    share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
+    sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * share) + BLOCKED_STORE_SECONDS * taps)
     packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
-    return 2 * CALL_SECONDS + p.g * (sums + packed)
+    # channels last groups' pixels are put into lanes one by one instead, which takes longer still
+    lines = p.n * each * p.ih_padded * WEIGHTS_LINE_SECONDS if expanded and p.src_layout == "nchw" else 0.0
+    return 2 * CALL_SECONDS + p.g * (sums + packed + lines)
 
 
 def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:

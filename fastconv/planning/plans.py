@@ -103,6 +103,8 @@ class Plan:
     given : callable, optional
         Makes the plan of the same bits for weights that come with every image: it packs them block by block where they are used, or not
         at all, instead of all beforehand.
+    grouped : bool
+        Whether weights may come as ``(g, oc/g, ic/g, kh, kw)``, too: those of a gradient have one stride for all filters of a group only.
     """
 
     problem: Problem
@@ -116,6 +118,7 @@ class Plan:
     threads: int = 1
     children: tuple[Plan, ...] = ()
     given: Callable[[], Plan] | None = field(default=None, repr=False)
+    grouped: bool = False
 
     def pack(self, wei: np.ndarray) -> np.ndarray:
         """Weights in the kernel's layout and type: a new array, or a view where that layout is the caller's own."""
