@@ -146,7 +146,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         wei = bias_block + e.filters_at
                         put_integers(request + 64, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
                                                        at.extents + e.integers_at, 0))  # fmt: skip
-                        call_kernel(e.filters, request + 64, 0, block // lanes, block // lanes + mr)
+                        call_kernel(e.filters, request + 64, 0, block // lanes, (block + width) // lanes)
                         soon = at.wei + (group * e.ocg + o + width) * (size if e.soon_row else e.icg * s.taps * size)
                         soon_end = soon + panel_bytes
                         if e.soon_row:

@@ -93,7 +93,7 @@ def blocked_tile(
 
 
 def _factory(*spec: Any) -> Any:
-    """The kernel of `blocked_tile` with this ``spec``: the address of :data:`FilterBlock`, and the arguments that each tile has of its own."""
+    """The kernel of `blocked_tile` with this ``spec``, of the address of a :data:`FilterBlock` and of what each tile has of its own."""
 
     def tile(filters: Any, panel: Any, start: Any, dst: Any, ahead: Any, ahead_step: Any, way: Any, beside: Any) -> None:
         unrolled_by_hand()
