@@ -9,11 +9,11 @@ import numpy as np
 
 from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, dtype_name
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .driver import Launch, Memory, uploaded
 from .finish import SUMS
-from .simd import SIZES
 
 _THREADS = 256
 _MOST = 2**31 - 1  # elements of one launch

@@ -14,13 +14,13 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import copied, on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES
 from .target import LANES, Target
 
 CASES = (
@@ -157,7 +157,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real, one channel to a group and to a filter, channels last."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up"), bfloat=True, bfloat_weights=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if not p.g == p.ic == p.oc > 1:

@@ -19,6 +19,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
+from .arithmetic import SIZES
 from .byte_tile import ByteThread
 from .compile import Kernel
 from .copy import on_device
@@ -26,7 +27,7 @@ from .direct_tile import AT, EXTENTS, GROUP, LAST, WARPS, Spec, Thread, parts
 from .driver import MOST_GRID
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES, VECTOR
+from .simd import VECTOR
 from .target import LANES, Target
 
 CASES = (
@@ -117,7 +118,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real; taps of a channel fit shared memory; rows and columns of pixels are counted in 32 bits."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up"), bfloat=True, bfloat_weights=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if (

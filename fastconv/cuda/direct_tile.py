@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import border
+from .arithmetic import SIZES
 from .finish import SUMS
-from .simd import SIZES, VECTOR
+from .simd import VECTOR
 from .target import LANES
 
 GROUP, LAST = 8, 11  # columns of taps that a row of pixels in registers serves, and the last of them

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..planning.problem import DTYPES, Problem, parse_epilogue
-from .simd import SIZES, VECTOR
+from .arithmetic import FLOATS, SIZES
+from .simd import VECTOR
 
 VALUES = ("fill", "slope", "low", "high")
 FUSED = (None, "relu", "relu6", "leaky_relu")
@@ -24,8 +25,10 @@ def cannot_finish(p: Problem) -> str | None:
     for name in (p.src, p.wei, p.dst):
         if name not in SIZES:
             return f"does not load or store {name}"
-    if p.acc[0] != "f" and (p.src[0] == "f" or p.wei[0] == "f"):
+    if p.acc not in FLOATS and (p.src in FLOATS or p.wei in FLOATS):
         return f"does not make {p.src} and {p.wei} {p.acc}"
+    if "bf16" in (p.src, p.wei, p.dst) and p.acc != "f32":
+        return f"sums bfloat16 in f32, not {p.acc}"
     if p.dst == "b8":
         return "does not make bools of sums"
     _, activation, _, rounding = parse_epilogue(p.epilogue)
@@ -64,7 +67,7 @@ def finished(e: Any, acc: str, dst: str, rounding: str, activated: Any, v: Any, 
     sums = e.when(activated > 0, sums, activate)
     if rounding:
         return [e.rounded(rounding, acc, dst, x) for x in sums]
-    if acc[0] == "f" and dst[0] != "f":
+    if acc in FLOATS and dst not in FLOATS:
         return [e.cut(acc, dst, x) for x in sums]
     kind = SUMS[acc] if SIZES[acc] < 4 else acc
     return [e.convert(kind, dst, x) for x in sums]

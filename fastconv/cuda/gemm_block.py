@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, dtype_name, not_computed, parse_epilogue
 from . import border
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES, VECTOR
+from .simd import VECTOR
 
 DEPTH = 8  # words of input channels that are in shared memory at once, twice
 MOST_PIXELS = 2**30  # of one launch
@@ -46,7 +47,7 @@ class Tile(NamedTuple):
 
 class Spec(NamedTuple):
     """What a kernel is compiled for; ``last``: how channels lie in memory, `PLANES`, `DENSE` or `VECTORS`; ``factor``: the type that is
-    multiplied, where it is not that of sums: ``f16``, two channels to a word.
+    multiplied, where it is not that of sums: ``f16`` or ``bf16``, two channels to a word.
     """
 
     src: str
@@ -207,7 +208,7 @@ class Block:
     def words(self, address: Any, values: list[Any], left: Any) -> list[Any]:
         """What was fetched of a pixel, with the border's fill value, as words."""
         e, whole = self.e, self.s.last == VECTORS
-        fill = self.v.fill if self.each == 1 else e.half_bits(self.v.fill)
+        fill = self.v.fill if self.each == 1 else e.half_bits(self.s.factor, self.v.fill)
         if self.each > 1 and whole:
             fill = fill | fill << 16
         values = [e.pick(address > 0, value, fill) for value in values]
@@ -303,7 +304,7 @@ _PACK_THREADS = 256
 
 def channels_of_word(factor: str) -> int:
     """How many factors of a type a word holds."""
-    return 2 if factor == "f16" else 1
+    return 2 if factor in ("f16", "bf16") else 1
 
 
 def pack_body(e: Any, spec: tuple[str, str, int], at: Any, v: Any, x: Any) -> None:
@@ -374,7 +375,7 @@ def too_many(p: Problem, tile: Tile) -> str | None:
 
 def cannot_multiply(p: Problem, tiles: tuple[Tile, ...]) -> str | None:
     """Why a problem is none for these blocks, or None."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up"), bfloat=True, bfloat_weights=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if all(tile.size != SIZES[SUMS[p.acc]] for tile in tiles):

@@ -12,11 +12,11 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import OPS, ORDERS, Problem, not_computed, parse_epilogue
 from . import border
+from .arithmetic import SIZES
 from .compile import Kernel
 from .copy import on_device
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES
 from .target import Target
 
 CASES = (
@@ -208,7 +208,8 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Real, fewer than 2**31 results; no other border than the constant one in images' gradients."""
-    reason = not_computed(p, *OPS, orders=ORDERS, roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    roundings = (None, "saturate", "half_up")
+    reason = not_computed(p, *OPS, orders=ORDERS, roundings=roundings, bfloat=True, bfloat_weights=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if p.op == "bwd_data" and p.border != "constant" and p.pt + p.pb + p.pl + p.pr:

@@ -12,12 +12,12 @@ import numpy as np
 from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, Problem, dtype_name, parse_epilogue
 from .activations import FUNCTIONS
+from .arithmetic import FLOATS, SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import addend, copied, pieces
 from .driver import Launch
 from .finish import SUMS
-from .simd import SIZES
 
 _THREADS = 256
 AT = ("a", "b", "dst", "scale", "shift", *(f"{array}{axis}" for array in ("a", "b", "d") for axis in range(4)), "scale_step", "shift_step")
@@ -144,7 +144,7 @@ class Element(NamedTuple):
                 term = self.of_channel(word) if word == "shift" else self._rounded(self.load("b"))
                 x = self._rounded(e.plus(x, term) if self._floats else x + term)
         x = self._activated(x, s.words[-1])
-        if s.dst[0] == "f":
+        if s.dst in FLOATS:
             return e.convert("u64" if s.kind == "u64" else _registers(s.kind), s.dst, x)
         return self._saturated(x) if self._floats else self._clipped(x)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import border
+from .arithmetic import SIZES
 from .finish import finished, store_row
-from .simd import SIZES
 
 KIND, SIZE, VECTOR = "f32", 4, 4
 SQUARES = 32  # of a block

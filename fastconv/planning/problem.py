@@ -374,11 +374,12 @@ def not_computed(
     masked: bool = False,
     scalings: bool = False,
     bfloat: bool = False,
+    bfloat_weights: bool = False,
 ) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
-    ``scalings``: whether it computes what `parse_scaling` reads; ``bfloat``: whether it takes images and results of bfloat16.  Every
-    algorithm's ``reject`` begins with it.
+    ``scalings``: whether it computes what `parse_scaling` reads; ``bfloat``: whether it takes images and results of bfloat16, and
+    ``bfloat_weights`` weights.  Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -387,7 +388,8 @@ def not_computed(
     """
     if p.op not in ops:
         return f"computes op {' or '.join(ops)}, not {p.op}"
-    if "bf16" in (p.wei, p.acc, *(() if bfloat and p.op == "fwd" else (p.src, p.dst))):
+    images, weights = (() if taken and p.op == "fwd" else names for taken, names in ((bfloat, (p.src, p.dst)), (bfloat_weights, (p.wei,))))
+    if "bf16" in (p.acc, *images, *weights):
         return "reads and stores no bfloat16" if p.op == "fwd" else "no gradient is of bfloat16"
     if p.masked != masked:
         return "for masked problems" if masked else "does not compute masked problems"
