@@ -7,6 +7,7 @@ import numpy as np
 
 from fastconv.cpu.lowrank import rank_of
 from fastconv.cpu.sparse import taps_of
+from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem
 
@@ -65,7 +66,7 @@ def random_array(rng, shape, dtype, integers=False):
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     parts = [rng.integers(-8, 9, shape).astype(np.float64) if integers else rng.standard_normal(shape) for _ in "ri"]
-    return (parts[0] + 1j * parts[1]).astype(dtype) if dtype.kind == "c" else parts[0].astype(dtype)
+    return (parts[0] + 1j * parts[1]).astype(dtype) if dtype.kind == "c" else narrowed(parts[0], dtype)
 
 
 def structured(rng, p, integers=False):
@@ -161,7 +162,7 @@ def result_array(p):
     n, c, h, w = shapes(p)[3]
     shape = (n, h, w, c) if p.src_layout == "nhwc" and p.op != "bwd_weight" else (n, c, h, w)
     dst = np.empty(shape, DTYPES[p.dst])
-    dst.view(np.uint8).fill(0xFF if dst.dtype.kind in "fc" else 0xA5)  # all ones are NaN
+    dst.view(np.uint8).fill(0xA5 if dst.dtype.kind in "biu" else 0xFF)  # all ones are NaN
     return dst.transpose(0, 3, 1, 2) if shape != (n, c, h, w) else dst
 
 

@@ -16,6 +16,7 @@ from fastconv.cuda.arrays import DeviceArray
 from fastconv.cuda.finish import SUMS
 from fastconv.cuda.simd import SIMULATED
 from fastconv.cuda.target import detect
+from fastconv.planning.bfloat import narrowed, widened
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 from tests.oracles import assert_close, assert_within, of_card, stored, truth
@@ -57,7 +58,7 @@ def simulate(name, p, fill=0, integers=False, change=""):
     algorithm = CUDA[name]
     src, wei, bias = operands(p, integers)
     if change:
-        src, wei = CHANGED[change](p, src, wei)
+        src, wei = map(narrowed, CHANGED[change](p, widened(src), widened(wei)), (src.dtype, wei.dtype))
     exact = truth(p, src, wei, bias, fill)
     if p.order != "any":  # of weights that are not symmetric, its sums are others than the formula's
         exact = exact._replace(value=run(p, src, wei, bias, "reference", fill=fill))
@@ -93,7 +94,7 @@ def verdict(name, p, fill=0, change=""):
     exact_sums = exact_sums and exact_points(name, p)
     # Python's floats are float64: what float32 rounds otherwise is left to whole numbers
     exact_sums = exact_sums and not p.masked  # whose quotients are rounded
-    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" and not change else (False,):
+    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind in "fV" and not change else (False,):
         got, exact = simulate(name, p, fill, integers, change)
         if integers and exact_sums:
             assert_close(got, stored(p, exact), 0, name)

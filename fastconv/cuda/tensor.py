@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.bfloat import BITS, store, widened
+from ..planning.bfloat import narrowed, widened
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
 from .compile import Kernel
@@ -159,9 +159,7 @@ def _is_factor(name: str, fill: float) -> bool:
     if name == "f16":
         with np.errstate(over="ignore"):
             return bool(np.isfinite(np.float16(fill)))
-    held = np.empty((), BITS)
-    store(held, np.asarray(fill))
-    return bool(widened(held) == fill)
+    return bool(widened(narrowed(fill)) == fill)
 
 
 def _checked(prepare: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..planning.bfloat import BITS, store, widened
+from ..planning.bfloat import narrowed, widened
 from ..planning.problem import DTYPES
 from ..planning.reference import rounded
 from .arithmetic import FLOATS, SIZES
@@ -38,13 +38,9 @@ def _integers(value: Any) -> np.ndarray:
     return np.asarray((value + (1 << 63)) % (1 << 64) - (1 << 63) if isinstance(value, int) else value, np.int64)
 
 
-def _narrowed(kind: str, values: Any) -> np.ndarray:
-    """Numbers as elements of a type, which NumPy converts but for bfloat16."""
-    if kind != "bf16":
-        return np.asarray(values if kind in FLOATS else _integers(values)).astype(DTYPES[kind])
-    result = np.empty(np.shape(values), BITS)
-    store(result, values)
-    return result
+def _elements(kind: str, values: Any) -> np.ndarray:
+    """Numbers as elements of a type."""
+    return narrowed(values if kind in FLOATS else _integers(values), DTYPES[kind])
 
 
 class _Bytes:
@@ -227,7 +223,7 @@ class Twin:
         return _plain(np.where(np.isfinite(x), near, bits).view(np.float32))
 
     def half_bits(self, kind: str, x: Any) -> Any:
-        return _plain(_narrowed(kind, x).view(np.uint16))
+        return _plain(_elements(kind, x).view(np.uint16))
 
     def warp_products(self, factor: str, a: Any, b: Any, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Any]) -> list[Any]:
         lane = self.thread("x") % 32
@@ -275,7 +271,7 @@ class Twin:
         return _plain(np.sqrt(np.float64(x)))
 
     def held(self, kind: str, x: Any) -> Any:
-        return _plain(widened(_narrowed(kind, x)))
+        return _plain(widened(_elements(kind, x)))
 
     def power(self, x: Any) -> Any:
         return _plain(np.exp2(np.float64(x)))
@@ -377,7 +373,7 @@ class Twin:
 
     def _stored(self, dst: str, values: list[Any]) -> np.ndarray:
         """A row of elements for each thread that is not masked."""
-        data = [_narrowed(dst, value) for value in values]
+        data = [_elements(dst, value) for value in values]
         rows: np.ndarray = np.stack(np.broadcast_arrays(*data, self.threads)[:-1], -1)[self.index]
         return rows
 
