@@ -3,6 +3,7 @@
 Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated_calls``.
 """
 
+import functools
 import pickle
 import traceback
 
@@ -12,6 +13,7 @@ import pytest
 import fastconv
 from fastconv import ndimage, nn, opencv
 from fastconv.cuda import driver, exchange, transfer
+from fastconv.planning.bfloat import BITS, narrowed
 from tests.exporters import Capsule, Chip, Interface, Tensor, pretend
 
 RNG = np.random.default_rng(7)
@@ -177,6 +179,69 @@ def plans_with_epilogues(patch):
     np.testing.assert_array_equal(out, wanted)
 
 
+def bfloats(patch):
+    """Whole numbers whose sums are exact, so that results are the CPU's, rounded once."""
+    pretend(patch, {"torch": 5, "cupy": 6})
+    image, filters, bias = map(narrowed, (BATCH[:1], FILTERS, 9 * np.arange(4)))
+    how = {"padding": 1, "activation": "relu"}
+    on_cpu = functools.partial(nn.conv2d, algorithm="reference")  # which compiles nothing
+    wanted = on_cpu(image, filters, bias, **how).view("u2")
+    assert len(np.unique(wanted)) > 50
+    for kind in (Tensor, Chip):
+        got = nn.conv2d(kind(image), kind(filters), kind(bias), **how)
+        assert type(got) is kind
+        np.testing.assert_array_equal(got.array.view("u2"), wanted)
+    for kind in (Capsule, Interface):
+        got = nn.conv2d(kind(image), filters, bias, **how)
+        assert got.__cuda_array_interface__["typestr"] == "|V2"
+        np.testing.assert_array_equal(np.asarray(got).view("u2"), wanted)
+    np.testing.assert_array_equal(nn.conv2d(image, filters, bias, device="cuda", **how).view("u2"), wanted)
+    sums = on_cpu(image, FILTERS, 9 * np.arange(4), **how)
+    for weights, dtype in ((Tensor(FILTERS), None), (FILTERS, None), (Tensor(filters), "f4")):
+        got = nn.conv2d(Tensor(image), weights, Tensor(bias), dtype=dtype, **how)
+        np.testing.assert_array_equal(got.array, sums)
+    held = fastconv.plan(Tensor(image), Tensor(filters), Tensor(bias), **how)
+    assert held.problem.wei == "bf16"
+    for plan in (held, pickle.loads(pickle.dumps(held))):
+        out = Tensor(np.empty_like(got.array, BITS))
+        for result in (plan(Tensor(image)), plan(Tensor(image), out=out)):
+            np.testing.assert_array_equal(result.array.view("u2"), wanted)
+    held.set_weight(narrowed(2 * FILTERS), 18 * np.arange(4))
+    np.testing.assert_array_equal(held(Tensor(image)).array.view("u2"), narrowed(2 * sums).view("u2"))
+    given = fastconv.plan(image.shape, filters.shape, True, dtype=BITS, device="cuda", **how)
+    np.testing.assert_array_equal(np.asarray(given(Interface(image), Interface(filters), bias)).view("u2"), wanted)
+    assert "bf16:bf16:bf16:f32" in fastconv.explain(Tensor(image), Tensor(filters))
+    overlapping = Tensor(narrowed(BATCH[:1, :, :3, :3]))
+    expected = on_cpu(overlapping.array, narrowed(FILTERS[:3]), padding=1).view("u2")
+    nn.conv2d(overlapping, Tensor(narrowed(FILTERS[:3])), padding=1, out=overlapping)
+    np.testing.assert_array_equal(overlapping.array.view("u2"), expected)
+    wide = Tensor(np.repeat(image[:, :1], 16, 1)), Tensor(np.repeat(filters[:, :1, :1, :1], 16, 1))
+    for precision in ("fast", "default"):
+        got = nn.conv2d(*wide, precision=precision)
+        np.testing.assert_array_equal(got.array.view("u2"), on_cpu(*(one.array for one in wide)).view("u2"))
+
+
+def bfloats_that_cannot_run(patch):
+    pretend(patch, {"torch": 5, "cupy": 6})
+    image, weights = Tensor(narrowed(BATCH)), Tensor(narrowed(FILTERS))
+    plane = Interface(image.array[0, 0])
+    for error, words, call in (
+        (TypeError, "in1 must be an array of bools, .* got dtype bfloat16", lambda: fastconv.correlate2d(plane, TAPS)),
+        (TypeError, "in2 must be an array of bools, .* got dtype bfloat16", lambda: fastconv.correlate2d(Interface(IMAGE), plane)),
+        (TypeError, "input must be an array of bools, .* got dtype bfloat16", lambda: ndimage.sobel(plane)),
+        (TypeError, "input must be an array of bools, .* got dtype bfloat16", lambda: nn.conv_transpose2d(weights, weights)),
+        (TypeError, "input must be an array of bools, .* got dtype .*V3", lambda: nn.conv2d(Interface(np.zeros((5, 5), "V3")), TAPS)),
+        (TypeError, "input and weight must both be bfloat16 or float32", lambda: nn.conv2d(image, FILTERS.astype("f8"))),
+        (TypeError, "epilogue must be None for a result of bfloat16", lambda: nn.conv2d(image, weights, epilogue=nn.Epilogue(scale=2))),
+        (TypeError, "scale must be an array of bools, .* got dtype bfloat16",
+         lambda: nn.conv2d(image, weights, dtype="f4", epilogue=nn.Epilogue(scale=Tensor(narrowed(np.ones(4)))))),
+        (ValueError, "out must have dtype", lambda: nn.conv2d(image, weights, out=Tensor(np.zeros((2, 4, 5, 9), "f2")))),
+        (ValueError, "algorithm 'winograd' .* reads and stores no bfloat16", lambda: nn.conv2d(image, weights, algorithm="winograd")),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            call()
+
+
 def filters_stay_on_the_stream(patch):
     """Nothing is read by the host, nothing waits, and every kernel is queued where the image's work is."""
     patch.setattr(driver, "read", lambda *arguments: pytest.fail("device memory was read"))
@@ -285,7 +350,7 @@ def filters_that_cannot_run(patch):
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
-    filters_stay_on_the_stream, operands_of_other_streams,
+    filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_that_cannot_run,
     filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
 )}  # fmt: skip
 

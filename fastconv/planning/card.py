@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_array
 from .calls import View
-from .devices import Session, backend, on_card
+from .devices import Session, backend, on_card, received
 from .layout import checked_bias
 from .passes import ZeroTaps
 from .planner import plan_problem
 from .plans import Launch, Plan
-from .problem import dtype_name
+from .problem import Problem, dtype_name
+
+
+def for_card(p: Problem, weight: np.dtype[Any]) -> Problem:
+    """The problem of a network's call for a card, whose kernels read weights of bfloat16, too."""
+    return p.replace(wei=dtype_name(weight))
 
 
 @dataclass(slots=True)
@@ -120,7 +124,7 @@ class CardPlan(Plan):
         """
         if not on_card(input):
             raise TypeError(f"input must be on a CUDA device as planned, got {type(input).__name__}")
-        here = Session("input", input, False)
+        here = Session("input", input, False, True)
         src, packed = here.input, self._packed
         if (src.shape, src.dtype) != self._input:
             raise ValueError(f"input must have shape {self._input[0]} and dtype {self._input[1]} as planned, "
@@ -128,7 +132,7 @@ class CardPlan(Plan):
         if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
-            packed = self._prepared(here.take("weight", weight), here.take("bias", bias))
+            packed = self._prepared(here.take("weight", weight, True), here.take("bias", bias, True))
         shape, finish = self._parsed.shape, self._finish
         result, dst = here.destination(out, shape, self._parsed.dtype if finish is None else finish.dtype)
         if 0 not in shape:
@@ -154,10 +158,8 @@ class CardPlan(Plan):
 def _copied(name: str, value: Any) -> Any:
     if value is None:
         return None
-    if not on_card(value):
-        return as_array(name, value).copy()
-    array = backend("exchange").received(name, value)
-    return backend("copy").converted(array, array.dtype)
+    array = received(name, value, True)
+    return array.copy() if isinstance(array, np.ndarray) else backend("copy").converted(array, array.dtype)
 
 
 def _hosted(value: Any) -> Any:
