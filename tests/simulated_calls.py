@@ -221,6 +221,22 @@ def bfloats(patch):
         np.testing.assert_array_equal(got.array.view("u2"), on_cpu(*(one.array for one in wide)).view("u2"))
 
 
+def bfloats_of_ml_dtypes(patch):
+    """CuPy's arrays have its type, and so have NumPy's that are copied there and back."""
+    import ml_dtypes
+
+    pretend(patch, {"torch": 5, "cupy": 6})
+    kind = np.dtype(ml_dtypes.bfloat16)
+    image, filters, bias = (array.astype(kind) for array in (BATCH[:1], FILTERS, np.arange(4)))
+    wanted = nn.conv2d(image, filters, bias, algorithm="reference")
+    out = np.zeros_like(wanted)
+    for got in (nn.conv2d(Chip(image), Chip(filters), Chip(bias)).array, nn.conv2d(Chip(image), filters, bias).array,
+                nn.conv2d(Chip(image), filters, bias, out=Chip(out)).array, fastconv.plan(Chip(image), Chip(filters), bias)(Chip(image)).array,
+                nn.conv2d(image, filters, bias, device="cuda")):  # fmt: skip
+        assert got.dtype == wanted.dtype == kind
+        np.testing.assert_array_equal(got.view("u2"), wanted.view("u2"))
+
+
 def bfloats_that_cannot_run(patch):
     pretend(patch, {"torch": 5, "cupy": 6})
     image, weights = Tensor(narrowed(BATCH)), Tensor(narrowed(FILTERS))
@@ -350,7 +366,7 @@ def filters_that_cannot_run(patch):
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
-    filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_that_cannot_run,
+    filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
     filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
 )}  # fmt: skip
 

@@ -29,7 +29,8 @@ def verdicts():
 
 CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "weights_of_rank_1", "channels_last",
          "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans",
-         "filters_stay_on_the_stream", "operands_of_other_streams", "bfloats", "bfloats_that_cannot_run",
+         "filters_stay_on_the_stream", "operands_of_other_streams", "bfloats", "bfloats_of_ml_dtypes",
+         "bfloats_that_cannot_run",
          "filters_of_a_kind", "filters_of_host_arrays", "filters_in_place", "filters_that_cannot_run",
          "plans_with_epilogues")  # fmt: skip
 
@@ -37,6 +38,8 @@ CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weig
 @pytest.mark.parametrize("call", CALLS)
 def test_simulated_call(call):
     answer = verdicts()[call]
+    if "No module named 'ml_dtypes'" in answer:
+        pytest.skip("ml_dtypes is not installed: its arrays are not convolved")
     assert answer == "right", answer.replace("\\n", "\n")
 
 
