@@ -8,7 +8,6 @@ import numpy as np
 
 from fastconv.planning.bfloat import BITS
 
-
 ctypes.pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
 _DTYPE = 20  # bytes from the beginning of dlpack.h's DLTensor to its code, bits and lanes: behind address, device and dimensions
 

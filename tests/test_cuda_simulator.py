@@ -32,8 +32,17 @@ FEW_OWN = {
 }
 
 
-# of algorithms whose transforms would spread a NaN or lose what is tiny: (fast ones, the rest)
+# of algorithms whose transforms would spread a NaN or lose what is tiny, or that round to bfloat16: (fast ones, the rest)
 NOT_FINITE = {
+    "plain": (("ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32_bias spoiled",), ("ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32 tiny",)),
+    "tensor": (
+        ("n2_ic16ih5_oc20k1_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast spoiled",),
+        ("ic37ih6iw7_oc20k3_p1_bf16:bf16:f32:f32_bias+relu_fast spoiled", "ic20ih7iw9_oc33k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast fill=nan",
+         "ic20ih7iw9_oc33k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast fill=3"),
+    ),
+    "direct": (("ih4iw40_k3_p1_bf16:bf16:bf16:f32 spoiled",), ("ic2ih4iw40_oc3kh4kw9_p4_reflect_bf16:bf16:bf16:f32_relu spoiled",)),
+    "depthwise": ((), ("g9_ic9ih6iw8_oc9k3_p1_nhwc_hwio_bf16:bf16:bf16:f32 spoiled",)),
+    "implicit_gemm": ((), ("ic9ih6iw9_oc18k3_p1_bf16:bf16:bf16:f32_bias spoiled",)),
     "winograd": (
         ("n2_ic3ih4iw6_oc3k3_p1 spoiled",),
         ("n2_ic9ih7iw6_oc3k3_reflect_p1_nhwc_hwio_bias+relu6 spoiled", "ic3ih4iw6_oc3k3_p1_nhwc_hwio fill=nan",

@@ -18,7 +18,7 @@ from .pointwise import finished_as
 from .target import Target
 
 CASES = ("ih6iw20_k3_p1_f64_sigmoid", "ic2ih5iw20_oc3k3_p1_f32_bias+gelu", "n2_ic2ih5iw9_oc3k3_s2_p1_f32_nhwc_hwio_bias+silu",
-         "ic2ih5iw9_oc2k3_f16:f16:f16:f32_tanh")  # fmt: skip
+         "ic2ih5iw9_oc2k3_f16:f16:f16:f32_tanh", "ic2ih5iw9_oc2k3_bf16:bf16:bf16:f32_bias+gelu")  # fmt: skip
 
 
 def reject(p: Problem, t: Target) -> str | None:

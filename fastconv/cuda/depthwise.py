@@ -26,6 +26,7 @@ from .target import LANES, Target
 CASES = (
     "n2_g6_ic6ih6iw9_oc6k3_p1_nhwc_hwio_bias+relu", "g13_ic13ih7iw11_oc13k5_s2_p2_reflect_nhwc_hwio", "g8_ic8ih9iw6_oc8k7_p3_nhwc_hwio_f64",
     "g9_ic9ih9iw10_oc9kh2kw4_d2_p3_wrap_nhwc_hwio", "g8_ic8ih6iw9_oc8k3_s3_p1_nhwc_hwio_f16:f16:f16:f32",
+    "g9_ic9ih6iw8_oc9k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_bias+relu",
 )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ CASES = (
     "ic3ih20iw70_oc4k3_s2_p1", "ih30iw90_k3_sh2sw1_d2_p2_edge", "ih21iw77_k3_sh1sw3_dh3dw2", "ih40iw200_k3_p1_u8:u8:u8:u8",
     "ih30iw140_k5_p2_u8:f32:u8:f32_saturate", "ih24iw130_k3_u16:f32:f32:f32", "ih24iw130_k5_p2_f16:f16:f16:f32",
     "ih24iw130_k3_p1_f64", "ih40iw200_k7_p3_u8:i8:i32:i32", "ih20iw90_kh3kw13_p6_i8:i8:i32:i32", "ih20iw90_k3_s2_u8:i8:i32:i32",
+    "ic2ih24iw130_oc3k5_p2_bf16:bf16:bf16:f32_bias", "ih24iw131_k3_s2_p1_edge_bf16:bf16:bf16:f32", "ih9iw40_kh3kw13_p6_bf16:f32:f32:f32",
 )  # fmt: skip
 
 

@@ -289,4 +289,5 @@ def kernels(t: Any) -> tuple[Kernel, ...]:
         Spec("finish", "f32", "", "f32", "f32", ("gelu",)), Spec("finish", "f64", "", "f64", "f64", ("tanh",)),
         Spec("finish", "f32", "", "f32", "f16", ("silu",)), Spec("finish", "f64", "", "f64", "u64", ("scale", "")),
         Spec("root", "i64", "", "f64", "i64"), Spec("convert", "i64", "", "i64", "u32"), Spec("weight", "f32", "", "f32", "f32"),
+        Spec("finish", "f32", "", "f32", "bf16", ("gelu",)),
     )))  # fmt: skip
