@@ -23,6 +23,7 @@ from bench.machine import describe
 from fastconv.cuda import driver, target, transfer
 from fastconv.cuda.arrays import DeviceArray, dense_strides
 from fastconv.cuda.compile import Kernel
+from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem
 
@@ -189,7 +190,7 @@ def moved(p):
 
 def _filled(shape, name, layout, seed):
     n, c, h, w = shape
-    pattern = np.random.default_rng(seed).integers(0, 9, 8191).astype(DTYPES[name])
+    pattern = narrowed(np.random.default_rng(seed).integers(0, 9, 8191), DTYPES[name])
     array = transfer.to_device(np.resize(pattern, shape if layout == "nchw" else (n, h, w, c)))
     return array if layout == "nchw" else array.transpose(0, 3, 1, 2)
 
@@ -207,7 +208,7 @@ def ours(p):
     plan = plan_problem(p, target.detect())
     pairs = [(_filled((p.n, p.ic, p.ih, p.iw), p.src, p.src_layout, n), _result((p.n, p.oc, p.oh, p.ow), p.dst, p.src_layout))
              for n in range(buffers(p))]  # fmt: skip
-    packed = plan.pack(np.random.default_rng(0).integers(-4, 5, (p.oc, p.ic // p.g, p.kh, p.kw)).astype(DTYPES[p.wei]))
+    packed = plan.pack(narrowed(np.random.default_rng(0).integers(-4, 5, (p.oc, p.ic // p.g, p.kh, p.kw)), DTYPES[p.wei]))
     launch = plan.prepare(pairs[0][0], packed, pairs[0][1])
 
     def run(n):
@@ -227,7 +228,8 @@ def problems():
     for p in load(NETWORKS[0]):  # on tensor cores
         p = p.replace(n=BATCH, src_layout="nhwc", epilogue="", precision="fast")
         yield p
-        yield p.replace(src="f16", wei="f16", dst="f16", acc="f32")
+        for half in ("f16", "bf16"):
+            yield p.replace(src=half, wei=half, dst=half, acc="f32")
 
 
 def cell(p, ceilings):
