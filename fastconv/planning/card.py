@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .bfloat import is_bfloat
 from .calls import View
 from .devices import Session, backend, on_card, received
 from .layout import checked_bias
@@ -19,7 +20,7 @@ from .problem import Problem, dtype_name
 
 def for_card(p: Problem, weight: np.dtype[Any]) -> Problem:
     """The problem of a network's call for a card, whose kernels read weights of bfloat16, too."""
-    return p.replace(wei=dtype_name(weight))
+    return p.replace(wei="bf16") if is_bfloat(weight) else p
 
 
 @dataclass(slots=True)
