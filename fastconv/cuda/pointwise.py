@@ -60,7 +60,7 @@ class Element(NamedTuple):
     def convert(self) -> Any:
         """``a`` as C converts it on x86-64."""
         e, s = self.e, self.s
-        if s.kind[0] == "f" and s.dst[0] != "f":
+        if s.kind[0] == "f" and s.dst not in FLOATS:
             return e.cut(s.kind, s.dst, self.load("a"))
         return e.convert(_registers(s.kind), s.dst, self.load("a"))
 
@@ -101,7 +101,7 @@ class Element(NamedTuple):
         """The square root of ``a``, of whole numbers cut off."""
         e, s = self.e, self.s
         root = self._rounded(e.root(self.load("a")))
-        return e.cut(s.kind, s.dst, root) if s.dst[0] != "f" else self._stored(root)
+        return e.cut(s.kind, s.dst, root) if s.dst not in FLOATS else self._stored(root)
 
     def valid(self) -> Any:
         """``a`` where the mask ``b`` is true, or no mask is given and ``a`` is a number; else 0."""
