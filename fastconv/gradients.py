@@ -402,7 +402,10 @@ def run_on_card(
 ) -> Any:  # fmt: skip
     """The result of a problem on a card, delivered; ``finish`` is what follows its sums besides (`fastconv.epilogue.CardFinish`)."""
     result, to = here.destination(out, shape, DTYPES[p.dst] if finish is None else finish.dtype)
-    if 0 not in shape:
+    fused = None if finish is None else finish.fused(p, here.target, algorithm)
+    if 0 not in shape and fused is not None:
+        here.run(fused[0], src, wei, bias, view(to), 0, algorithm, fused[1])
+    elif 0 not in shape:
         sums = view(to if finish is None else here.memory(shape, DTYPES[p.dst]))
         here.run(p, src, wei, bias, sums, 0, algorithm)
         if finish is not None:

@@ -19,13 +19,14 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
 from .byte_tile import ByteThread
 from .compile import Kernel
 from .copy import on_device
 from .direct_tile import AT, EXTENTS, GROUP, LAST, WARPS, Spec, Thread, parts
 from .driver import MOST_GRID
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
+from .finish import SUMS, Results, addresses, addresses_of, cannot_finish, finish_values, tail_of, unknown, values_of
 from .simd import SIZES, VECTOR
 from .target import LANES, Target
 
@@ -95,18 +96,20 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     sums = e.loop(x.icg, sums, channel)
 
     def store(nothing: list[Any]) -> list[Any]:
+        results = Results(e, s, at, v, x)
+        scaling = results.scaling(o)
         for j in range(s.rows):
             oy = phase + (j0 + j) * x.phases
             row = sums[j * s.px : (j + 1) * s.px]
             line = at.dst + at.dn * n + at.dc * o + at.dy * oy
 
             def one(nothing: list[Any], row: list[Any] = row, line: Any = line) -> list[Any]:
-                results = finished(e, s.acc, s.dst, s.rounding, x.activated, v, row)
                 if s.h:
-                    store_row(e, s.dst, line + e.i64(ox * SIZES[s.dst]), results, x.ow - ox)
+                    size = SIZES[s.dst]
+                    results.store(row, [scaling] * s.px, lambda i: line + e.i64(ox * size) + i * size, x.ow - ox)
                     return nothing
-                for i, result in enumerate(results):
-                    store_row(e, s.dst, line + at.dx * (ox + i), [result], x.ow - ox - i)
+                for i, total in enumerate(row):
+                    results.store([total], [scaling], lambda _, i=i: line + at.dx * (ox + i), x.ow - ox - i)
                 return nothing
 
             e.when(oy < x.oh, [], one)
@@ -117,7 +120,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real; taps of a channel fit shared memory; rows and columns of pixels are counted in 32 bits."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up"), scalings=True, halves=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if (
@@ -160,7 +163,8 @@ def _spec(p: Problem, dense: bool, phase: int, fits: bool = True) -> Spec:
     rounding = parse_epilogue(p.epilogue).rounding or ""
     phase = phase if h and SIZES[p.src] >= 4 else -1
     dots = int(_are_bytes(p) and h == 1 and fits)
-    return Spec(p.src, _taps(p), p.acc, p.dst, rounding, tile.px, tile.rows, h, full, last if h else 1, tile.fixed, dots, phase)
+    return Spec(p.src, _taps(p), p.acc, p.dst, rounding, tile.px, tile.rows, h, full, last if h else 1, tile.fixed, dots, phase,
+                tail_of(p))  # fmt: skip
 
 
 def _last(kw: int) -> int:
@@ -185,8 +189,8 @@ def kernel_of(s: Spec) -> Kernel:
     how = f"k{s.fixed}" if s.fixed else f"h{s.h}" + (f"w{GROUP * s.full}_{s.last}" if s.h else "")
     how += f"_at{s.phase}" * (s.phase >= 0)
     how += "_dots" * s.dots
-    types = "_".join(filter(None, (s.src, s.wei if s.wei != SUMS[s.acc] else "", s.acc, s.dst, s.rounding)))
-    return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (LANES, WARPS, 1),
+    types = "_".join(filter(None, (s.src, s.wei if s.wei != SUMS[s.acc] else "", s.acc, s.dst, s.rounding, s.tail)))
+    return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, addresses_of(AT, s.tail), (SUMS[s.acc], values_of(s.tail)), EXTENTS, (LANES, WARPS, 1),
                   tile.registers, shared=not s.fixed, blocks=tile.blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
 
 
@@ -218,9 +222,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
                 if other is None:
                     other = _launch(p, known._replace(phase=-1), src, packed, dst, fill)
                 chosen = other
-            chosen(src.stream, src.address, packed.address, bias.address if bias is not None else 0, dst.address)
+            chosen(src.stream, src.address, packed.address, *addresses(bias, dst))
 
-        return run
+        return finishing(p, run)
 
     return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=packed_weights, prepare_launch=prepare)
 
@@ -251,7 +255,7 @@ def _launch(p: Problem, s: Spec, src: Any, packed: Any, dst: Any, fill: Any) -> 
     shared = 0 if s.fixed else p.kh * _pitch(p) * SIZES[SUMS[p.acc]]
     if s.dots:
         extents["pitch"], shared = parts(p.kw, 4), p.kh * parts(p.kw, 4) * 4
-    return DriverLaunch(kernel_of(s), (tiles * bands * phases, p.oc, p.n), (0, 0, 0, 0, *src.strides, *packed.strides, *dst.strides),
+    return DriverLaunch(kernel_of(s), (tiles * bands * phases, p.oc, p.n), (*unknown(s.tail), *src.strides, *packed.strides, *dst.strides),
                         finish_values(p, fill), (*extents.values(), *axes), shared, src.device)  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, dtype_name, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, cannot_finish, finish_values, finished, store_row
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, tail_of, unknown
 from .simd import SIZES, VECTOR
 
 DEPTH = 8  # words of input channels that are in shared memory at once, twice
@@ -56,6 +57,7 @@ class Spec(NamedTuple):
     tile: Tile
     last: int
     factor: str = ""
+    tail: str = ""  # see `finish.tail_of`
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")
@@ -253,8 +255,7 @@ class Block:
         """Finish and store the thread's sums."""
         e, s, at, x = self.e, self.s, self.at, self.x
         tile, vector = s.tile, self.adjacent[0 if s.last else 1]
-        sums = [value for i in range(tile.tm) for value in finished(e, s.acc, s.dst, s.rounding, x.activated, self.v,
-                                                                    sums[i * tile.tn : (i + 1) * tile.tn])]  # fmt: skip
+        results = Results(e, s, at, self.v, x)
         channels = [self.part * tile.bm + o for o in self.channels]
         pixels = [self.first + q for q in self.pixels]
         lines = []
@@ -262,38 +263,23 @@ class Block:
             q = e.least(q, x.pixels - 1)
             rest = q % x.plane
             lines.append(at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg))
-
-        def alone(i: int, j: int) -> None:
-            def one(nothing: list[Any]) -> list[Any]:
-                e.store(s.dst, lines[j] + at.dc * channels[i], [sums[i * tile.tn + j]])
-                return nothing
-
-            e.when((pixels[j] < x.pixels) & (channels[i] < x.ocg), [], one)
-
-        # results that are adjacent in memory, if they are dense and all exist: channels of a pixel or pixels of a line, which is a row,
-        # or a plane where rows follow one another
-        for i in range(0, tile.tm, vector if s.last else 1):
-            for j in range(0, tile.tn, 1 if s.last else vector):
+        # results that are adjacent in memory, if they are dense: channels of a pixel or pixels of a line, which is a row, or a plane where
+        # rows follow one another
+        down, across = (vector, 1) if s.last else (1, vector)
+        for i in range(0, tile.tm, down):
+            scalings = [results.scaling(self.group * x.ocg + e.least(channels[i + n], x.ocg - 1)) for n in range(down)]
+            for j in range(0, tile.tn, across):
+                places = [(i + n, j + m) for n in range(down) for m in range(across)]
                 if s.last:
-                    places, left = [(i + n, j) for n in range(vector)], x.ocg - channels[i]
-                    exist = (x.dense > 0) & (pixels[j] < x.pixels)
+                    left, adjacent = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0), x.dense > 0
                 else:
-                    places, left = [(i, j + n) for n in range(vector)], e.i32(vector)
-                    exist = (pixels[j] % x.line + vector <= x.line) & (pixels[j] + vector <= x.pixels)
-                    exist = (x.dense > 0) & exist & (channels[i] < x.ocg)
+                    left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
+                    adjacent = (x.dense > 0) & (pixels[j] % x.line + vector <= x.line)
 
-                def together(nothing: list[Any], places: Any = places, left: Any = left) -> list[Any]:
-                    i, j = places[0]
-                    values = [sums[i * tile.tn + j] for i, j in places]
-                    store_row(e, s.dst, lines[j] + at.dc * channels[i], values, left)
-                    return nothing
+                def place(n: int, places: Any = places) -> Any:
+                    return lines[places[n][1]] + at.dc * channels[places[n][0]]
 
-                def singly(nothing: list[Any], places: Any = places) -> list[Any]:
-                    for i, j in places:
-                        alone(i, j)
-                    return nothing
-
-                e.when(exist, [], together, singly)
+                results.store([sums[i * tile.tn + j] for i, j in places], scalings * across, place, left, adjacent)
 
 
 PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")
@@ -374,7 +360,7 @@ def too_many(p: Problem, tile: Tile) -> str | None:
 
 def cannot_multiply(p: Problem, tiles: tuple[Tile, ...]) -> str | None:
     """Why a problem is none for these blocks, or None."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up"), scalings=True, halves=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if all(tile.size != SIZES[SUMS[p.acc]] for tile in tiles):
@@ -387,7 +373,7 @@ def spec_of(p: Problem, tile: Tile, last: int | None = None, factor: str = "") -
     if last is None:
         whole = p.ic // p.g % (DEPTH * channels_of_word(factor)) == 0
         last = PLANES if p.src_layout == "nchw" or p.ic == 1 else VECTORS if whole else DENSE
-    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last, factor)
+    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last, factor, tail_of(p))
 
 
 def suffix(s: Spec) -> str:
@@ -422,18 +408,17 @@ def gemm_plan(
             extents = (pixels, plane, p.ow, p.ic // p.g, p.oc // p.g, blocks, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, depths,
                        int(dense), line, int(finish.bias), int(finish.activation is not None))  # fmt: skip
             made = [DriverLaunch(kernel_of(spec_of(p, tile, lie, factor)), (parts(pixels, tile.bn), p.g * blocks, 1),
-                                 (0, 0, 0, 0, *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes),
+                                 (*unknown(tail_of(p)), *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes),
                                  shared_bytes(tile, spare), src.device) for lie in ((last, VECTORS) if whole else (last,))]  # fmt: skip
-            launches.append((n * src.strides[0], n * dst.strides[0], made))
+            launches.append((n, made))
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            addend = bias.address if bias is not None else 0
             aligned = src.address % VECTOR == 0
-            for there, here, made in launches:
+            for n, made in launches:
                 launch = made[-1] if aligned else made[0]
-                launch(src.stream, src.address + there, packed.address, addend, dst.address + here)
+                launch(src.stream, src.address + n * src.strides[0], packed.address, *addresses(bias, dst, n))
 
-        return run
+        return finishing(p, run)
 
     def pack(p: Problem, wei: Any) -> Any:
         wei = on_device(wei, p.wei)
