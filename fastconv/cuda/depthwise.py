@@ -27,6 +27,8 @@ from .target import LANES, Target
 CASES = (
     "n2_g6_ic6ih6iw9_oc6k3_p1_nhwc_hwio_bias+relu", "g13_ic13ih7iw11_oc13k5_s2_p2_reflect_nhwc_hwio", "g8_ic8ih9iw6_oc8k7_p3_nhwc_hwio_f64",
     "g9_ic9ih9iw10_oc9kh2kw4_d2_p3_wrap_nhwc_hwio", "g8_ic8ih6iw9_oc8k3_s3_p1_nhwc_hwio_f16:f16:f16:f32",
+    "n2_g6_ic6ih6iw9_oc6k3_p1_nhwc_hwio_bias+scale+shift+residual+relu",
+    "g8_ic8ih6iw9_oc8k3_s2_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual+leaky-relu:0.1",
 )  # fmt: skip
 
 

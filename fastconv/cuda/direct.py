@@ -35,6 +35,8 @@ CASES = (
     "ic3ih20iw70_oc4k3_s2_p1", "ih30iw90_k3_sh2sw1_d2_p2_edge", "ih21iw77_k3_sh1sw3_dh3dw2", "ih40iw200_k3_p1_u8:u8:u8:u8",
     "ih30iw140_k5_p2_u8:f32:u8:f32_saturate", "ih24iw130_k3_u16:f32:f32:f32", "ih24iw130_k5_p2_f16:f16:f16:f32",
     "ih24iw130_k3_p1_f64", "ih40iw200_k7_p3_u8:i8:i32:i32", "ih20iw90_kh3kw13_p6_i8:i8:i32:i32", "ih20iw90_k3_s2_u8:i8:i32:i32",
+    "n2_ic2ih11iw37_oc3k3_p1_bias+scale+shift+residual+relu", "ih12iw40_k3_p1_u8:i8:i8:i32_bias+scale+shift+leaky-relu:0.1+saturate:5",
+    "ih9iw40_k5_p2_f16:f16:f16:f32_half+scale+residual", "ic2ih9iw20_oc3k3_s3_nhwc_hwio_f64_scale+residual+relu6",
 )  # fmt: skip
 
 

@@ -37,6 +37,8 @@ CASES = (
     "ic9ih6iw7_oc20k3_p1_bias+relu", "n2_ic16ih5_oc40k1_nhwc_hwio", "g2_ic20ih6iw9_oc40k3_s2_p1_nhwc_hwio_bias",
     "n3_ic8ih7iw6_oc70k2_d2_p2_reflect", "ic12ih6iw5_oc130k1_f64", "ic10ih7iw9_oc33k3_p1_nhwc_hwio_f16:f16:f16:f32",
     "ic9ih6iw9_oc18k3_wrap_p2_u8:i8:i32:i32", "ic16ih9iw11_oc140kh1kw3_pw1_edge_f32",
+    "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu6", "ic16ih5_oc128k1_nhwc_hwio_u8:i8:u8:i32_bias+scale+residual+saturate:128",
+    "ic8ih7iw6_oc64k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual+relu", "ic12ih6iw5_oc70k1_f64:f64:f32:f64_shift+residual",
 )  # fmt: skip
 
 

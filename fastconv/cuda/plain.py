@@ -26,6 +26,7 @@ CASES = (
     "ih30iw5_kh5kw1_pt2pb2pl0pr0_order=antisymmetric", "n2_g2_ic2ih7iw6_oc2k2_s2_d2_p2_wrap_f64_bwd-weight",
     "ic2ih9iw11_oc4k3_s2_d2_p3_bwd-data_i32", "ic3ih5iw20_oc2k3_p1_edge_i8_bias+relu",
     "ih5iw30_k3_p1_u8:f64:u8:f64_order=raster_half-up", "ih5iw30_kh1kw6_pt0pb0pl3pr2_wrap_i16:f64:u8:f64_order=last",
+    "ic2ih5iw7_oc3k3_p1_i16:i16:u8:i32_bias+scale+shift+relu+saturate:7",
 )  # fmt: skip
 THREADS = 128
 _MOST = 2**31 - 1  # results, and blocks

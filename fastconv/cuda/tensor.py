@@ -43,6 +43,8 @@ CASES = (
     "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "ic37ih6iw7_oc20k3_p1_f16:f16:f32:f32_bias+relu_fast", "n2_ic16ih5_oc40k1_nhwc_hwio_fast",
     "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast", "ic20ih7iw9_oc130k3_p1_nhwc_hwio_f16:f16:f16:f32_fast",
     "n2_ic32ih5_oc40k1_p1_nhwc_hwio_f16:f16:f16:f32_fast", "ic10ih7iw9_oc33k3_p1_f16:f32:f32:f32_fast",
+    "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu_fast",
+    "ic20ih7iw9_oc128k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual_fast",
 )  # fmt: skip
 # 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
 TILES = (

@@ -40,6 +40,7 @@ CASES = (
     "ic9ih18iw21_oc18k3_p1_bias+relu", "ic9ih6iw7_oc18k3_p1_bias+relu", "ic18ih5iw9_oc40k3_p1_reflect_nhwc_hwio_bias",
     "g2_ic20ih7iw6_oc6k3_pt2pb1pl0pr3_wrap", "n3_ic8ih9iw8_oc33k3_nhwc_hwio", "ic16ih6iw12_oc32k3_p2_edge_bias+relu6",
     "g2_ic18ih17iw22_oc40k3_pt1pb2pl2pr0_reflect_nhwc_hwio_bias", "n2_ic4ih22iw18_oc33k3_p1_wrap_leaky_relu:0.1",
+    "n2_ic9ih6iw7_oc18k3_p1_bias+scale+shift+residual+relu", "ic8ih5iw8_oc33k3_nhwc_hwio_f32:f32:i8:f32_scale+saturate:-3",
 )  # fmt: skip
 
 LEAST_CC = (8, 0)  # of m 4: the first whose copies pass by registers
@@ -205,10 +206,12 @@ def kernel_of(s: Spec) -> Kernel:
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
-    """All."""
+    """All of sums that are stored in float32 unscaled, and of others some."""
     tiles = [tile for tile in reversed(TILES) if tile.m == 2 or t.cc >= LEAST_CC]
     found = [kernel_of(Spec(tile, last, wide)) for wide in (0, 1) for last in (0, 1) for tile in tiles]
-    return (*found, *map(pack_kernel, tiles))
+    ways = (0, KIND, ""), (1, "i8", "saturate")
+    scaled = [kernel_of(Spec(tile, last, 0, dst, rounding, KIND)) for tile in tiles for last, dst, rounding in ways]
+    return (*found, *map(pack_kernel, tiles), *scaled)
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
