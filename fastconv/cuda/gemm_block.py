@@ -258,28 +258,34 @@ class Block:
         results = Results(e, s, at, self.v, x)
         channels = [self.part * tile.bm + o for o in self.channels]
         pixels = [self.first + q for q in self.pixels]
-        lines = []
-        for q in pixels:
-            q = e.least(q, x.pixels - 1)
+
+        def scaling(i: int) -> Any:
+            return results.scaling(self.group * x.ocg + e.least(channels[i], x.ocg - 1))
+
+        def line(j: int) -> Any:
+            q = e.least(pixels[j], x.pixels - 1)
             rest = q % x.plane
-            lines.append(at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg))
-        # results that are adjacent in memory, if they are dense: channels of a pixel or pixels of a line, which is a row, or a plane where
-        # rows follow one another
-        down, across = (vector, 1) if s.last else (1, vector)
-        for i in range(0, tile.tm, down):
-            scalings = [results.scaling(self.group * x.ocg + e.least(channels[i + n], x.ocg - 1)) for n in range(down)]
-            for j in range(0, tile.tn, across):
-                places = [(i + n, j + m) for n in range(down) for m in range(across)]
-                if s.last:
-                    left, adjacent = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0), x.dense > 0
-                else:
-                    left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
-                    adjacent = (x.dense > 0) & (pixels[j] % x.line + vector <= x.line)
+            return at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg)
 
-                def place(n: int, places: Any = places) -> Any:
-                    return lines[places[n][1]] + at.dc * channels[places[n][0]]
-
-                results.store([sums[i * tile.tn + j] for i, j in places], scalings * across, place, left, adjacent)
+        # results that are adjacent in memory, if they are dense: channels of a pixel, of which one's address is in registers at a time
+        if s.last:
+            scalings = [scaling(i) for i in range(tile.tm)]
+            for j in range(tile.tn):
+                first = line(j)
+                for i in range(0, tile.tm, vector):
+                    own = slice(i * tile.tn + j, (i + vector) * tile.tn, tile.tn)
+                    left = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0)
+                    results.store(sums[own], scalings[i : i + vector], lambda n, i=i, first=first: first + at.dc * channels[i + n], left,
+                                  x.dense > 0)  # fmt: skip
+            return
+        # or pixels of a line, which is a row, or a plane where rows follow one another
+        lines = [line(j) for j in range(tile.tn)]
+        for i in range(tile.tm):
+            factors = [scaling(i)] * vector
+            for j in range(0, tile.tn, vector):
+                left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
+                results.store(sums[i * tile.tn + j : i * tile.tn + j + vector], factors, lambda n, i=i, j=j: lines[j + n] + at.dc * channels[i],
+                              left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))  # fmt: skip
 
 
 PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")
