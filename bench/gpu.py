@@ -23,8 +23,9 @@ from bench.machine import describe
 from fastconv.cuda import driver, target, transfer
 from fastconv.cuda.arrays import DeviceArray, dense_strides
 from fastconv.cuda.compile import Kernel
+from fastconv.planning.addends import Addends
 from fastconv.planning.planner import algorithms, plan_problem, short_name
-from fastconv.planning.problem import DTYPES, Problem
+from fastconv.planning.problem import DTYPES, Problem, Scaling, parse_scaling
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 500  # of the whole run, and what one step may take longer: a step begins with `STEP_SECONDS` left
@@ -51,31 +52,41 @@ class Clock:
         return self.end - time.monotonic()
 
 
-def device_operands(p):
+def there(array):
+    """An array on the card that lies there as on the host."""
+    order = np.argsort([-stride for stride in array.strides], kind="stable")
+    dense = transfer.to_device(array.transpose(order))
+    return dense.transpose(*np.argsort(order))
+
+
+def device_operands(p, integers=False):
     """src, wei, bias of a problem on the card as kernels see them, the host's, and memory for the result."""
     from tests.problems import operands, result_array
 
-    src, wei, bias = operands(p)
-
-    def moved(array):
-        order = np.argsort([-stride for stride in array.strides], kind="stable")
-        there = transfer.to_device(array.transpose(order))
-        return there.transpose(*np.argsort(order))
-
-    return tuple(None if array is None else moved(array) for array in (src, wei, bias, result_array(p))), (src, wei, bias)
+    src, wei, bias = operands(p, integers)
+    return tuple(None if array is None else there(array) for array in (src, wei, bias, result_array(p))), (src, wei, bias)
 
 
 def check(name, p):
     """None, or how an algorithm's result differs from the truth by more than tests/oracles.py allows."""
     from fastconv.cuda.copy import addend, converted
-    from tests.oracles import assert_within, of_card, truth
+    from tests.oracles import assert_same_bits, assert_within, of_card, truth
+    from tests.problems import addends_of, run
 
-    (src, wei, bias, dst), host = device_operands(p)
+    scaled = parse_scaling(p.epilogue) != Scaling()
+    (src, wei, bias, dst), host = device_operands(p, integers=scaled)
     plan = plan_problem(p, target.detect(), algorithm=name)
-    plan.run(src, plan.pack(wei), None if bias is None else addend(p.acc, bias, src.device), dst)
+    addends = None if bias is None else addend(p.acc, bias, src.device)
+    if scaled:
+        given = addends_of(p, host[2])
+        addends = Addends(addends, *(None if array is None else there(array) for array in given[1:4]))
+    plan.run(src, plan.pack(wei), addends, dst)
     got = transfer.to_host(converted(dst, dst.dtype))
     try:
-        assert_within(got, p, truth(p, *host), of_card(name), name)
+        if scaled:  # whole numbers, which are exact
+            assert_same_bits(got, run(p, *host[:2], given, "reference"), name)
+        else:
+            assert_within(got, p, truth(p, *host), of_card(name), name)
     except AssertionError as error:
         return str(error)
     return None

@@ -31,7 +31,7 @@ CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weig
          "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans",
          "filters_stay_on_the_stream", "operands_of_other_streams",
          "filters_of_a_kind", "filters_of_host_arrays", "filters_in_place", "filters_that_cannot_run",
-         "plans_with_epilogues")  # fmt: skip
+         "plans_with_epilogues", "epilogues_in_one_launch")  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)
