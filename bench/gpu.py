@@ -26,6 +26,7 @@ from fastconv.cuda.compile import Kernel
 from fastconv.planning.addends import Addends
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem, Scaling, parse_scaling
+from fastconv.planning.reference import finish
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 500  # of the whole run, and what one step may take longer: a step begins with `STEP_SECONDS` left
@@ -71,22 +72,25 @@ def check(name, p):
     """None, or how an algorithm's result differs from the truth by more than tests/oracles.py allows."""
     from fastconv.cuda.copy import addend, converted
     from tests.oracles import assert_same_bits, assert_within, of_card, truth
-    from tests.problems import addends_of, run
+    from tests.problems import addends_of, result_array
 
     scaled = parse_scaling(p.epilogue) != Scaling()
     (src, wei, bias, dst), host = device_operands(p, integers=scaled)
-    plan = plan_problem(p, target.detect(), algorithm=name)
     addends = None if bias is None else addend(p.acc, bias, src.device)
-    if scaled:
-        given = addends_of(p, host[2])
-        addends = Addends(addends, *(None if array is None else there(array) for array in given[1:4]))
-    plan.run(src, plan.pack(wei), addends, dst)
-    got = transfer.to_host(converted(dst, dst.dtype))
+
+    def launched(p, addends, dst):
+        plan = plan_problem(p, target.detect(), algorithm=name)
+        plan.run(src, plan.pack(wei), addends, dst)
+        return transfer.to_host(converted(dst, dst.dtype))
+
     try:
-        if scaled:  # whole numbers, which are exact
-            assert_same_bits(got, run(p, *host[:2], given, "reference"), name)
+        if scaled:  # what the host makes of the algorithm's own sums
+            plain, given, expected = p.replace(dst=p.acc, epilogue="" if bias is None else "bias"), addends_of(p, host[2]), result_array(p)
+            finish(p, launched(plain, addends, there(result_array(plain))), given, expected)
+            arrays = (None if array is None else there(array) for array in given[1:4])
+            assert_same_bits(launched(p, Addends(addends, *arrays), dst), expected, name)
         else:
-            assert_within(got, p, truth(p, *host), of_card(name), name)
+            assert_within(launched(p, addends, dst), p, truth(p, *host), of_card(name), name)
     except AssertionError as error:
         return str(error)
     return None

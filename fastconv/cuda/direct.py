@@ -106,8 +106,8 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
             def one(nothing: list[Any], row: list[Any] = row, line: Any = line) -> list[Any]:
                 if s.h:
-                    size = SIZES[s.dst]
-                    results.store(row, [scaling] * s.px, lambda i: line + e.i64(ox * size) + i * size, x.ow - ox)
+                    first, size = line + e.i64(ox * SIZES[s.dst]), SIZES[s.dst]
+                    results.store(row, [scaling] * s.px, lambda i: first + i * size, x.ow - ox)
                     return nothing
                 for i, total in enumerate(row):
                     results.store([total], [scaling], lambda _, i=i: line + at.dx * (ox + i), x.ow - ox - i)

@@ -102,7 +102,7 @@ class Block:
         tile = s.tile
         pixels = range(0, tile.bn, self.columns)
         weights = self.at.wei + e.i64(e.block("y")) * self.step_bytes * (x.depths * x.kh * x.kw)
-        weights = weights + e.i64(self.t * (tile.bm * DEPTH // tile.threads * self.size))
+        weights = weights + e.i64(self.t * (self.own_weights * self.size))
         zero = e.i32(0)
         place = [zero, zero, zero, weights, *self.under(pixels, zero, zero)]
         held, steps = len(place), x.depths * x.kh * x.kw
@@ -119,6 +119,16 @@ class Block:
             return [*place, *sums]
 
         self.store(e.loop(steps, [*place, *self.started()], step)[held:])
+
+    @property
+    def own_weights(self) -> int:
+        """Of a step, words that a thread fetches: a vector, even where that leaves none to the last threads."""
+        return max(self.s.tile.bm * DEPTH // self.s.tile.threads, VECTOR // self.size)
+
+    @property
+    def fetching(self) -> int:
+        """Threads that fetch weights."""
+        return self.s.tile.bm * DEPTH // self.own_weights
 
     @property
     def step_bytes(self) -> int:
@@ -171,7 +181,10 @@ class Block:
         """The thread's weights and pixels of a step, on their way to registers: nothing here looks at them."""
         e, s, at = self.e, self.s, self.at
         done, _, _, weights, *addresses = place
-        found = e.load(self.word, self.word, weights, s.tile.bm * DEPTH // s.tile.threads)
+        if self.fetching < s.tile.threads:
+            found = e.load_where(self.t < self.fetching, self.word, weights)
+        else:
+            found = e.load(self.word, self.word, weights, self.own_weights)
         # two halves to a word are brought together when they are kept
         stored, made = (s.src, self.kind) if self.each == 1 else ("u16", "i32")
         left = self.x.icg - done - self.channel
@@ -194,10 +207,19 @@ class Block:
         e, tile = self.e, self.s.tile
         done, _, _, _, *addresses = place
         left = self.x.icg - done - self.channel
-        start = tile.bm * DEPTH // tile.threads
+        start = self.own_weights
         base = e.shared() + buffer
-        own = self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm
-        e.shared_store(self.word, base + own * self.size, [self.kept(value) for value in fetched[:start]])
+        weights = [self.kept(value) for value in fetched[:start]]
+        place = base + (self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm) * self.size
+
+        def keep_weights(nothing: list[Any]) -> list[Any]:
+            e.shared_store(self.word, place, weights)
+            return nothing
+
+        if self.fetching < tile.threads:
+            e.when(self.t < self.fetching, [], keep_weights)
+        else:
+            keep_weights([])
         base = base + DEPTH * self.pitch_m * self.size
         several = len(fetched[start:]) // len(addresses)
         for j, address in enumerate(addresses):

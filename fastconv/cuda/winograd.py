@@ -41,6 +41,7 @@ CASES = (
     "g2_ic20ih7iw6_oc6k3_pt2pb1pl0pr3_wrap", "n3_ic8ih9iw8_oc33k3_nhwc_hwio", "ic16ih6iw12_oc32k3_p2_edge_bias+relu6",
     "g2_ic18ih17iw22_oc40k3_pt1pb2pl2pr0_reflect_nhwc_hwio_bias", "n2_ic4ih22iw18_oc33k3_p1_wrap_leaky_relu:0.1",
     "n2_ic9ih6iw7_oc18k3_p1_bias+scale+shift+residual+relu", "ic8ih5iw8_oc33k3_nhwc_hwio_f32:f32:i8:f32_scale+saturate:-3",
+    "ic9ih18iw21_oc18k3_p1_bias+scale+residual+leaky_relu:0.1",
 )  # fmt: skip
 
 LEAST_CC = (8, 0)  # of m 4: the first whose copies pass by registers
