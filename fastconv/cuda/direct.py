@@ -49,18 +49,19 @@ class Tile(NamedTuple):
     rows: int
     registers: int
     blocks: int  # of 128 threads on a multiprocessor, at least
+    scaled: int = 0  # how many fewer where sums are scaled, which takes a few registers more
 
 
 # sums; a row of pixels; the taps of a row, or all that are fixed; addresses
 TILES = (
-    Tile(1, 3, px=8, rows=8, registers=168, blocks=3),  # 64 + 12 + 9
-    Tile(1, 5, px=8, rows=4, registers=128, blocks=4),  # 32 + 12 + 25
+    Tile(1, 3, px=8, rows=8, registers=168, blocks=3, scaled=1),  # 64 + 12 + 9
+    Tile(1, 5, px=8, rows=4, registers=128, blocks=4, scaled=1),  # 32 + 12 + 25
     Tile(1, 0, px=8, rows=4, registers=128, blocks=4),  # 32 + 20 + 12
     Tile(2, 3, px=8, rows=4, registers=128, blocks=4),
     Tile(2, 5, px=8, rows=4, registers=128, blocks=4),
     Tile(2, 0, px=8, rows=4, registers=128, blocks=4),
     Tile(4, 3, px=4, rows=8, registers=168, blocks=3),  # 32 + 8 + 9, and rows on their way: memory is the limit
-    Tile(4, 5, px=4, rows=8, registers=168, blocks=3),  # 32 + 8 + 25
+    Tile(4, 5, px=4, rows=8, registers=168, blocks=3, scaled=1),  # 32 + 8 + 25
     Tile(4, 0, px=8, rows=8, registers=168, blocks=3),  # 64 + 20 + 12: multiply-adds are the limit
     Tile(8, 0, px=2, rows=8, registers=128, blocks=4),
 )
@@ -197,9 +198,11 @@ def kernel_of(s: Spec) -> Kernel:
     how = f"k{s.fixed}" if s.fixed else f"h{s.h}" + (f"w{GROUP * s.full}_{s.last}" if s.h else "")
     how += f"_at{s.phase}" * (s.phase >= 0)
     how += "_dots" * s.dots
+    blocks = tile.blocks - tile.scaled * bool(s.tail)
+    registers = tile.registers if blocks == tile.blocks else min(65536 // (LANES * WARPS * blocks) // 8 * 8, 255)
     types = "_".join(filter(None, (s.src, s.wei if s.wei != SUMS[s.acc] else "", s.acc, s.dst, s.rounding, s.tail)))
     return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, addresses_of(AT, s.tail), (SUMS[s.acc], values_of(s.tail)), EXTENTS, (LANES, WARPS, 1),
-                  tile.registers, shared=not s.fixed, blocks=tile.blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
+                  registers, shared=not s.fixed, blocks=blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
