@@ -76,7 +76,11 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     """
     kind = SUMS[s.acc]
     lane, warp = e.thread("x"), e.thread("y")
-    place = o, n, ox, phase, j0 = _place(s, x, lane, warp, *map(e.block, "xyz"))
+    tile, rest = e.block("x") % x.tiles, e.block("x") // x.tiles
+    band, phase = rest % x.bands, rest // x.bands
+    o, n = e.block("y"), e.block("z")
+    ox = (tile * LANES + lane) * s.px
+    j0 = (band * WARPS + warp) * s.rows
     image = at.src + at.sn * n + at.sc * (o // x.ocg * x.icg)
     wei = at.wei + at.wo * o
     col0 = ox * x.sw - x.pl
@@ -95,9 +99,6 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     sums = e.loop(x.icg, sums, channel)
 
     def store(nothing: list[Any]) -> list[Any]:
-        # scaled ones find it again: through the sums registers for it are better used (sm_75: 8 bytes of spills without)
-        own = _place(s, x, *map(e.anew, (lane, warp, *map(e.block, "xyz")))) if s.tail else place
-        o, n, ox, phase, j0 = own
         results = Results(e, s, at, v, x)
         scaling = results.scaling(o)
         for j in range(s.rows):
@@ -118,13 +119,6 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
         return nothing
 
     e.when(present, [], store)
-
-
-def _place(s: Spec, x: Any, lane: Any, warp: Any, block: Any, o: Any, n: Any) -> tuple[Any, ...]:
-    """A thread's output channel, image, first column, phase and first row of its phase."""
-    tile, rest = block % x.tiles, block // x.tiles
-    band, phase = rest % x.bands, rest // x.bands
-    return o, n, (tile * LANES + lane) * s.px, phase, (band * WARPS + warp) * s.rows
 
 
 def reject(p: Problem, t: Target) -> str | None:

@@ -204,7 +204,12 @@ def session(device: str | None, name: str, value: Any, **others: Any) -> Session
         if cards and others.get(place) is not None and place not in cards:
             raise TypeError(f"{place} must be on a CUDA device as {name} is, got {type(others[place]).__name__}")
     try:
-        return Session(name, value, not cards)
+        if not cards:
+            backend("target").detect()
+        here = Session(name, value, not cards)
+        if cards:
+            backend("target").detect(here.input.device)
+        return here
     except (ImportError, RuntimeError) as error:
         if cards:
             raise RuntimeError(f"{name} is on a CUDA device, where nothing can run: {_words(error)}") from error
