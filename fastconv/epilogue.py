@@ -221,17 +221,14 @@ class CardFinish:
         These are left to a pass behind the sums: activations of many steps, for which kernels have no registers; steps in integers, or in
         float64 behind narrower sums; results of more than 32 bits that are rounded; residuals that would be rounded before they are added.
         """
-        half, kind = (p.acc, p.dst) == ("f32", "f16"), DTYPES[self.kind]
-        if half:
-            steps = ("f16", "f32")
-        else:
-            steps = ("f32",) if DTYPES[p.acc].kind in "iu" else (p.acc,)
+        half = (p.acc, p.dst) == ("f32", "f16")
+        steps = ("f16", "f32") if half else ("f32" if DTYPES[p.acc].kind in "iu" else p.acc,)
         if self.kind not in steps or (p.dst != p.acc and not half):
             return None
         addends = Addends(None, self.scale, self.shift, self.residual)
         words = {name for name in SCALINGS if getattr(addends, name, None) is not None}
         if half:
-            words.add("halves" if kind == np.float16 else "half")
+            words.add("halves" if self.kind == "f16" else "half")
         fused = _with_words(p, words, self.text, self.dtype, self.zero)
         if self.residual is not None and not np.can_cast(self.residual.dtype, residual_type(fused)):
             return None
@@ -261,6 +258,7 @@ def card_finisher(
     name, arrays, copy = dtype_name(kind), dict[str, Any](), backend("copy")
     for word in ("scale", "shift"):
         if word in values:
+            value: Any
             value, oc = values[word].reshape((values[word].size,)), _channels(shape, layout)
             kept = moved is not None or isinstance(value, np.ndarray)  # but a plan has copies of its own
             if isinstance(value, np.ndarray):

@@ -100,10 +100,12 @@ class Found:
         attributes = {"COMPUTE_CAPABILITY_MAJOR": cc[0], "COMPUTE_CAPABILITY_MINOR": cc[1]}
         kinds = {getattr(bindings.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}"): value for name, value in attributes.items()}
         replies = {
-            "cuInit": lambda flags: (bindings.CUresult(started),), "cuGetErrorName": lambda status: (0, bindings.CUresult(status).name.encode()),
+            "cuInit": lambda flags: (bindings.CUresult(started),),
+            "cuGetErrorName": lambda status: (0, bindings.CUresult(status).name.encode()),
             "cuDeviceGetCount": lambda: (0, 1), "cuDriverGetVersion": lambda: (0, version), "cuDeviceGet": lambda n: (0, n),
             "cuCtxGetCurrent": lambda: (0, 0), "cuCtxSetCurrent": lambda context: (0,), "cuDevicePrimaryCtxRetain": lambda handle: (0, 7),
-            "cuDeviceGetName": lambda size, handle: (0, b"Tesla X\0"), "cuDeviceGetAttribute": lambda kind, handle: (0, kinds.get(kind, 64)),
+            "cuDeviceGetName": lambda size, handle: (0, b"Tesla X\0"),
+            "cuDeviceGetAttribute": lambda kind, handle: (0, kinds.get(kind, 64)),
         }  # fmt: skip
         for name, reply in replies.items():
             patch.setattr(bindings, name, reply)
@@ -126,7 +128,7 @@ def no_toolkit():
     [
         ({"started": 100}, "no CUDA: the driver sees no device"),
         ({"started": 803}, r"no CUDA: the driver cannot start \(CUDA_ERROR_SYSTEM_DRIVER_MISMATCH\)"),
-        ({"version": 12080}, r"CUDA toolkit 13 is installed, but the driver is for CUDA 12\.8: install fastconv\[cuda12\], or a newer driver"),
+        ({"version": 12080}, r"CUDA toolkit 13 is installed, but the driver is for CUDA 12\.8: install fastconv\[cuda12\], or a newer d"),
         ({"version": 11040, "toolkit": 12}, r"CUDA toolkit 12 is installed, but the driver is for CUDA 11\.4: install a newer driver"),
         ({"toolkit": no_toolkit}, r"the driver is for CUDA 13\.0, but no CUDA toolkit was found \(libnvJit.*\): install fastconv\[cuda\]$"),
         ({"version": 12040, "toolkit": no_toolkit}, r"the driver is for CUDA 12\.4, .* install fastconv\[cuda12\]$"),

@@ -247,8 +247,7 @@ def toolkit() -> int:
 
 def capabilities() -> tuple[tuple[int, int], ...]:
     """Compute capabilities that it makes machine code for."""
-    from numba.cuda.cudadrv import nvrtc
-
+    nvrtc: Any = importlib.import_module("numba.cuda.cudadrv.nvrtc")
     return tuple(nvrtc.get_supported_ccs())
 
 

@@ -20,7 +20,7 @@ from .compile import Kernel
 from .copy import copied, on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, Results, addresses, addresses_of, cannot_finish, finish_values, tail_of, unknown, values_of
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .simd import SIZES
 from .target import LANES, Target
 
@@ -210,7 +210,7 @@ def kernel_of(s: Spec) -> Kernel:
     tile = next(tile for tile in TILES if tile.channels == s.channels)
     types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding, s.tail)))
     name = f"depthwise_{types}_{s.px}x{s.channels}" + (f"_w{s.kw}s{s.sw}" if s.kw else "")
-    return Kernel(name, body, s, addresses_of(AT, s.tail), (SUMS[s.acc], values_of(s.tail)), EXTENTS, (LANES, WARPS, 1), tile.registers, blocks=tile.blocks,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (LANES, WARPS, 1), tile.registers, blocks=tile.blocks,
                   fused=s.acc[0] == "f")  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from .copy import on_device
 from .direct_tile import AT, EXTENTS, GROUP, LAST, WARPS, Spec, Thread, parts
 from .driver import MOST_GRID
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, Results, addresses, addresses_of, cannot_finish, finish_values, tail_of, unknown, values_of
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .simd import SIZES, VECTOR
 from .target import LANES, Target
 
@@ -107,12 +107,12 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
             line = at.dst + at.dn * n + at.dc * o + at.dy * oy
 
             def one(nothing: list[Any], row: list[Any] = row, line: Any = line) -> list[Any]:
-                if s.h:
-                    first, size = line + e.i64(ox * SIZES[s.dst]), SIZES[s.dst]
-                    results.store(row, [scaling] * s.px, lambda i: first + i * size, x.ow - ox)
-                    return nothing
-                for i, total in enumerate(row):
-                    results.store([total], [scaling], lambda _, i=i: line + at.dx * (ox + i), x.ow - ox - i)
+                first = line + (e.i64(ox * SIZES[s.dst]) if s.h else at.dx * ox)
+
+                def place(i: int) -> Any:
+                    return first + (i * SIZES[s.dst] if s.h else at.dx * i)
+
+                results.store(row, [scaling] * s.px, place, x.ow - ox, None if s.h else False)
                 return nothing
 
             e.when(oy < x.oh, [], one)
@@ -195,7 +195,7 @@ def kernel_of(s: Spec) -> Kernel:
     blocks = tile.blocks - tile.scaled * bool(s.tail)
     registers = tile.registers if blocks == tile.blocks else min(65536 // (LANES * WARPS * blocks) // 8 * 8, 255)
     types = "_".join(filter(None, (s.src, s.wei if s.wei != SUMS[s.acc] else "", s.acc, s.dst, s.rounding, s.tail)))
-    return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, addresses_of(AT, s.tail), (SUMS[s.acc], values_of(s.tail)), EXTENTS, (LANES, WARPS, 1),
+    return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, *parameters(AT, s), EXTENTS, (LANES, WARPS, 1),
                   registers, shared=not s.fixed, blocks=blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
 
 

@@ -62,14 +62,10 @@ def tail_of(p: Problem) -> str:
     return "" if scaling == Scaling() else dtype_name(finish_type(p))
 
 
-def addresses_of(names: tuple[str, ...], tail: str) -> tuple[str, ...]:
-    """The addresses and strides that a kernel takes, of those that it takes without a tail."""
-    return (*names[:4], *ADDENDS, *names[4:]) if tail else names
-
-
-def values_of(tail: str) -> tuple[str, ...]:
-    """The numbers that a kernel takes."""
-    return (*VALUES, "zero") if tail else VALUES
+def parameters(names: tuple[str, ...], s: Any) -> tuple[tuple[str, ...], tuple[str, tuple[str, ...]]]:
+    """The addresses and strides that a kernel takes, of those that it takes without a tail, and the numbers, with their kind."""
+    at, values = ((*names[:4], *ADDENDS, *names[4:]), (*VALUES, "zero")) if s.tail else (names, VALUES)
+    return at, (SUMS[s.acc], values)
 
 
 def unknown(tail: str) -> tuple[int, ...]:
@@ -84,14 +80,15 @@ def addresses(addends: Any, dst: Any, image: int = 0) -> tuple[int, ...]:
         return 0, there
     if addends.__class__ is not Addends:
         return addends.address, there
-    bias, scale, shift = (0 if array is None else array.address for array in addends[:3])
-    residual = addends.residual
+    given: tuple[Any, ...] = addends
+    bias, scale, shift = (0 if array is None else array.address for array in given[:3])
+    residual = given[3]
     return bias, there, scale, shift, 0 if residual is None else residual.address + image * residual.strides[0]
 
 
 def finish_values(p: Problem, fill: Any) -> np.ndarray:
-    """`values_of`: what the constant border holds, and min(max(x < 0 ? slope x : x, low), high), of no activation 1, -inf, inf; with a
-    tail these are of the type of its steps, seen as numbers of the sums' kind, and the zero point is the last.
+    """The numbers of `parameters`: what the constant border holds, and min(max(x < 0 ? slope x : x, low), high), of no activation 1,
+    -inf, inf; with a tail these are of the type of its steps, seen as numbers of the sums' kind, and the zero point is the last.
     """
     tail, kind = tail_of(p), DTYPES[SUMS[p.acc]]
     _, name, slope, _ = parse_epilogue(p.epilogue)
@@ -143,7 +140,8 @@ class Results(NamedTuple):
     def store(self, sums: list[Any], scalings: list[Any], place: Callable[[int], Any], left: Any, adjacent: Any = None) -> None:
         """Finish and store sums at ``place(0), place(1), ...``, of which the first ``left`` exist; ``scalings`` are their channels'.
 
-        They are adjacent in memory where ``adjacent`` holds, or always: a whole vector where all exist and it is aligned.
+        They are adjacent in memory where ``adjacent`` holds, always, or never where it is False: a whole vector where all exist and it is
+        aligned.
         """
         e, dst, count = self.e, self.s.dst, len(sums)
         besides = self._besides(count, place, left, adjacent) if self.s.tail else []
@@ -163,7 +161,7 @@ class Results(NamedTuple):
                 e.when(left > n, [], one)
             return nothing
 
-        if count == 1:
+        if count == 1 or adjacent is False:
             singly([])
         else:
             e.when(self._together(dst, place(0), count, left, adjacent), [], whole, singly)
@@ -190,7 +188,7 @@ class Results(NamedTuple):
             together = self._together(stored, beside(0), count, left, adjacent)
             return e.when(together, values, lambda _: e.load(stored, kind, beside(0), count), singly)
 
-        return e.when(at.residual > 0, [nothing] * count, singly if count == 1 else read)
+        return e.when(at.residual > 0, [nothing] * count, singly if count == 1 or adjacent is False else read)
 
     def _number(self, name: str) -> Any:
         """A value in the type of the steps; kernels of integers take its bits."""

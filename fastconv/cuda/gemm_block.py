@@ -295,19 +295,26 @@ class Block:
             for j in range(tile.tn):
                 first = line(j)
                 for i in range(0, tile.tm, vector):
+
+                    def place(n: int, i: int = i, first: Any = first) -> Any:
+                        return first + at.dc * channels[i + n]
+
                     own = slice(i * tile.tn + j, (i + vector) * tile.tn, tile.tn)
                     left = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0)
-                    results.store(sums[own], scalings[i : i + vector], lambda n, i=i, first=first: first + at.dc * channels[i + n], left,
-                                  x.dense > 0)  # fmt: skip
+                    results.store(sums[own], scalings[i : i + vector], place, left, x.dense > 0)
             return
         # or pixels of a line, which is a row, or a plane where rows follow one another
         lines = [line(j) for j in range(tile.tn)]
         for i in range(tile.tm):
             factors = [scaling(i)] * vector
             for j in range(0, tile.tn, vector):
+
+                def beside(n: int, i: int = i, j: int = j) -> Any:
+                    return lines[j + n] + at.dc * channels[i]
+
+                own = slice(i * tile.tn + j, i * tile.tn + j + vector)
                 left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
-                results.store(sums[i * tile.tn + j : i * tile.tn + j + vector], factors, lambda n, i=i, j=j: lines[j + n] + at.dc * channels[i],
-                              left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))  # fmt: skip
+                results.store(sums[own], factors, beside, left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))
 
 
 PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")

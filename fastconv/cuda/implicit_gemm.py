@@ -14,7 +14,7 @@ from ..planning import cost as costs
 from ..planning.plans import Plan
 from ..planning.problem import Problem
 from .compile import Kernel
-from .finish import SUMS, addresses_of, values_of
+from .finish import SUMS, parameters
 from .gemm_block import (
     AT,
     DEPTH,
@@ -122,7 +122,7 @@ def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding, s.tail)))
     name = f"implicit_gemm_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s)
-    return Kernel(name, body, s, addresses_of(AT, s.tail), (SUMS[s.acc], values_of(s.tail)), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks, fused=s.acc[0] == "f")  # fmt: skip
 
 

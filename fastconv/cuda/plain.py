@@ -16,7 +16,7 @@ from .addends import finishing
 from .compile import Kernel
 from .copy import on_device
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, Results, addresses, addresses_of, cannot_finish, finish_values, tail_of, unknown, values_of
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .simd import SIZES
 from .target import Target
 
@@ -212,7 +212,8 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Real, fewer than 2**31 results; no other border than the constant one in images' gradients."""
-    reason = not_computed(p, *OPS, orders=ORDERS, roundings=(None, "saturate", "half_up"), scalings=p.op == "fwd", halves=True) or cannot_finish(p)
+    roundings = (None, "saturate", "half_up")
+    reason = not_computed(p, *OPS, orders=ORDERS, roundings=roundings, scalings=p.op == "fwd", halves=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if p.op == "bwd_data" and p.border != "constant" and p.pt + p.pb + p.pl + p.pr:
@@ -247,7 +248,7 @@ def most_kernels(t: Target) -> int:
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     name = "_".join(filter(None, ("plain", s.op, s.order if s.order != "any" else "", s.src, s.wei, s.acc, s.dst, s.rounding, s.tail)))
-    return Kernel(name, body, s, addresses_of(AT, s.tail), (SUMS[s.acc], values_of(s.tail)), EXTENTS, (THREADS, 1, 1), 96, shared=s.op == "bwd_weight", vectors=False,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (THREADS, 1, 1), 96, shared=s.op == "bwd_weight", vectors=False,
                   fused=s.acc[0] == "f" and s.order == "any")  # fmt: skip
 
 

@@ -291,10 +291,10 @@ class Emitter:
 
     def load_where(self, condition: Value, kind: str, address: Value) -> list[Value]:
         """Four words of 32 bits where a condition holds, else zeros: no branch, behind which the products would wait for them."""
-        words = "{$0, $1, $2, $3}"
-        text = f"{{.reg .pred p; setp.ne.u32 p, $5, 0; mov.b32 $0, 0; mov.b32 $1, 0; mov.b32 $2, 0; mov.b32 $3, 0; " \
-               f"@p ld.global.nc.v4.b32 {words}, [$4];}}"  # fmt: skip
-        made = self._asm(ir.LiteralStructType([ir.IntType(32)] * 4), text, "=r,=r,=r,=r,l,r", [address, self.pick(condition, self.i32(1), 0)])
+        zeros = " ".join(f"mov.b32 ${n}, 0;" for n in range(4))
+        text = f"{{.reg .pred p; setp.ne.u32 p, $5, 0; {zeros} @p ld.global.nc.v4.b32 {{$0, $1, $2, $3}}, [$4];}}"
+        some = self.pick(condition, self.i32(1), 0)
+        made = self._asm(ir.LiteralStructType([ir.IntType(32)] * 4), text, "=r,=r,=r,=r,l,r", [address, some])
         parts = [self.value(self.builder.extract_value(made.register, n)) for n in range(4)]
         return [self._bits(kind, part) for part in parts]
 

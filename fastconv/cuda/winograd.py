@@ -30,7 +30,7 @@ from .compile import Kernel
 from .copy import on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
-from .finish import addresses, addresses_of, cannot_finish, finish_values, tail_of, unknown, values_of
+from .finish import addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .gemm_block import MOST_PIXELS, parts
 from .target import Target
 from .winograd_block import AT, EXTENTS, KIND, SIZE, SQUARES, Block, Spec, Tile, transformed, weight_points
@@ -203,7 +203,7 @@ def kernel_of(s: Spec) -> Kernel:
     name = f"winograd_f32_{s.tile.m}x{s.tile.m}_{s.tile.bm}x{SQUARES}" + "_nhwc" * s.last + "_wide" * s.wide
     name = "_".join(filter(None, (name, s.dst if s.dst != KIND else "", s.rounding, s.tail)))
     registers, blocks = (255, 1) if s.wide and s.tile.m == 2 else (s.tile.registers, s.tile.blocks)
-    return Kernel(name, body, s, addresses_of(AT, s.tail), (KIND, values_of(s.tail)), EXTENTS, (s.tile.threads, 1, 1), registers, shared=True, blocks=blocks)
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), registers, shared=True, blocks=blocks)
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
@@ -243,9 +243,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             squares = min(most, p.n - n) * plane
             extents = (squares, plane, parts(p.ow, tile.m), p.oh, p.ow, icg, ocg, blocks // p.g, depths, p.pt, p.pl,
                        int(dst.strides[3] == dst.dtype.itemsize), int(finish.bias), int(finish.activation is not None))  # fmt: skip
-            launch = DriverLaunch(kernel, (parts(squares, SQUARES), blocks, 1), (*unknown(kernel.spec.tail), *src.strides, *dst.strides, untransformed),
-                                  finish_values(p, fill), (*extents, *axes), tile.shared, src.device)  # fmt: skip
-            launches.append((n, launch))
+            at = (*unknown(kernel.spec.tail), *src.strides, *dst.strides, untransformed)
+            grid, numbers = (parts(squares, SQUARES), blocks, 1), (*extents, *axes)
+            launches.append((n, DriverLaunch(kernel, grid, at, finish_values(p, fill), numbers, tile.shared, src.device)))
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
             for n, launch in launches:

@@ -378,8 +378,8 @@ def not_computed(
 ) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
-    ``scalings``: whether it computes what `parse_scaling` reads, ``halves`` in float16 too; ``bfloat``: whether it takes images and results of bfloat16.  Every
-    algorithm's ``reject`` begins with it.
+    ``scalings``: whether it computes what `parse_scaling` reads, ``halves`` in float16 too; ``bfloat``: whether it takes images and
+    results of bfloat16.  Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -418,12 +418,12 @@ class Finish(NamedTuple):
 class Scaling(NamedTuple):
     """What else follows a sum: whether it is rounded to float16, or each step; has a channel's factor, addend, its own; the zero point."""
 
-    half: bool = False
-    halves: bool = False
     scale: bool = False
     shift: bool = False
     residual: bool = False
     zero: int = 0
+    half: bool = False
+    halves: bool = False
 
 
 def parse_epilogue(epilogue: str) -> Finish:
@@ -443,7 +443,7 @@ def parse_scaling(epilogue: str) -> Scaling:
     Examples
     --------
     >>> parse_scaling("bias+scale+relu+saturate:128")
-    Scaling(half=False, halves=False, scale=True, shift=False, residual=False, zero=128)
+    Scaling(scale=True, shift=False, residual=False, zero=128, half=False, halves=False)
     """
     return _parsed(epilogue)[1]
 
