@@ -405,7 +405,10 @@ def run_on_card(
     ``dtype`` is the caller's name of the result's type, where it may have another than the problem's.
     """
     result, to = here.destination(out, shape, dtype or DTYPES[p.dst])
-    if 0 not in shape:
+    fused = None if finish is None else finish.fused(p, here.target, algorithm)
+    if 0 not in shape and fused is not None:
+        here.run(fused[0], src, wei, bias, view(to), 0, algorithm, fused[1])
+    elif 0 not in shape:
         sums = view(to if finish is None else here.memory(shape, DTYPES[p.dst]))
         here.run(p, src, wei, bias, sums, 0, algorithm)
         if finish is not None:

@@ -408,11 +408,14 @@ def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -
     epilogue, algorithm, _ = settings.pop("epilogue"), settings.pop("algorithm"), settings.pop("threads")
     image, weights = settings.pop("input"), settings.pop("weight")
     settings["result_dtype"] = sums_type(epilogue, image[1], weights[1], settings["result_dtype"])
-    parsed, finish = _parse(*image, *weights, **settings), None
+    parsed, finish, addends = _parse(*image, *weights, **settings), None, None
     parsed = parsed._replace(problem=for_card(parsed.problem, weights[1]))
     if epilogue is not None:
         finish = card_finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, parsed.image, received)
-    made = CardPlan(parsed, image, weights, target, algorithm, partial(_card_plan, arguments, target), finish)
+        fused = finish.fused(parsed.problem, target, algorithm)
+        if fused is not None:
+            parsed, addends, finish = parsed._replace(problem=fused[0], dtype=finish.dtype), fused[1], None
+    made = CardPlan(parsed, image, weights, target, algorithm, partial(_card_plan, arguments, target), finish, addends)
     if weight is not None:
         made.set_weight(weight, bias)
     return made

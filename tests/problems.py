@@ -7,9 +7,10 @@ import numpy as np
 
 from fastconv.cpu.lowrank import rank_of
 from fastconv.cpu.sparse import taps_of
+from fastconv.planning.addends import Addends, finish_type, residual_type
 from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
-from fastconv.planning.problem import DTYPES, Problem
+from fastconv.planning.problem import DTYPES, Problem, parse_scaling
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -155,6 +156,17 @@ def operands(p, integers=False, seed=0):
     if p.wei_layout == "hwio":
         wei = np.ascontiguousarray(wei.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
     return src, wei, bias
+
+
+def addends_of(p, bias):
+    """What an epilogue reads, whole numbers, so that float sums are exact whatever the order; and one NaN and inf."""
+    rng = np.random.default_rng(5)
+    tail, words = finish_type(p), parse_scaling(p.epilogue)
+    scale, shift = (rng.integers(-4, 5, p.oc).astype(tail) for _ in range(2))
+    shift[2 % p.oc], scale[7 % p.oc] = np.nan, np.inf
+    residual = np.empty_like(result_array(p), dtype=residual_type(p))
+    residual[...] = rng.integers(-9, 9, residual.shape)
+    return Addends(bias, scale if words.scale else None, shift if words.shift else None, residual if words.residual else None)
 
 
 def result_array(p):

@@ -258,6 +258,46 @@ def bfloats_that_cannot_run(patch):
             call()
 
 
+def epilogues_in_one_launch(patch):
+    """Of kernels that finish their sums; the others are followed by one that does."""
+    names = []
+    launch = driver.Launch.__call__
+    patch.setattr(driver.Launch, "__call__", lambda this, *rest: (names.append(this._kernel.name), launch(this, *rest))[1])
+    scale, image = np.arange(1, 5).astype("f4") / 3, BATCH[:1, :, :5]
+    for types, fields, launches in (
+        (("f4", "f4"), {"scale": scale, "shift": 0.5, "activation": "relu"}, 1),
+        (("f4", "f4"), {"activation": "relu6", "dtype": "u1"}, 1),
+        (("f4", "f4"), {"scale": scale, "dtype": "i1", "zero_point": -9}, 1),
+        (("f2", "f2"), {"scale": scale.astype("f2"), "shift": 0.3, "activation": ("leaky_relu", 0.1)}, 1),
+        (("f2", "f2"), {"scale": scale, "dtype": "f4"}, 1),
+        (("u1", "i1"), {"scale": scale, "dtype": "u1", "zero_point": 128}, 1),
+        (("f8", "f8"), {"shift": scale.astype("f8"), "dtype": "i2"}, 1),
+        (("f4", "f4"), {"scale": scale, "activation": "gelu"}, 2),
+        (("f4", "f4"), {"scale": scale.astype("f8")}, 2),
+        (("f4", "f4"), {"scale": scale, "dtype": "i8"}, 2),
+        (("i4", "i4"), {"activation": "relu", "dtype": "i1"}, 2),
+    ):
+        x, w, epilogue = np.abs(image).astype(types[0]), FILTERS.astype(types[1]), nn.Epilogue(**fields)
+        plan = fastconv.plan(Interface(x), Interface(w), epilogue=epilogue)
+        names.clear()
+        got = np.asarray(plan(Interface(x)))
+        assert len(names) == launches, names
+        if epilogue.activation != "gelu":  # which is not rounded alike
+            np.testing.assert_array_equal(got, nn.conv2d(x, w, epilogue=epilogue), str(fields))
+    # a residual that lies otherwise than the results, or is of a narrower type, is copied; kernels read weights in the type of sums
+    residual = RNG.integers(-8, 9, (1, 4, 3, 9)).astype("f4")
+    for dtype, beside, launches in (
+        ("f4", residual, ["direct"]), ("f2", residual.astype("f2"), ["copy", "direct"]),
+        ("f4", residual.transpose(3, 2, 1, 0).copy().T, ["copy", "direct"]), ("f4", residual.astype("f2"), ["copy", "direct"]),
+        ("f2", residual, ["copy", "direct", "pointwise"]),
+    ):  # fmt: skip
+        x, w = image.astype(dtype), FILTERS.astype(dtype)
+        names.clear()
+        got = nn.conv2d(Interface(x), Interface(w), epilogue=nn.Epilogue(residual=Interface(beside)), algorithm="direct")
+        np.testing.assert_array_equal(np.asarray(got), nn.conv2d(x, w, epilogue=nn.Epilogue(residual=beside)))
+        assert [name.partition("_")[0] for name in names] == launches
+
+
 def filters_stay_on_the_stream(patch):
     """Nothing is read by the host, nothing waits, and every kernel is queued where the image's work is."""
     patch.setattr(driver, "read", lambda *arguments: pytest.fail("device memory was read"))
@@ -367,7 +407,7 @@ CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
     filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
-    filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
+    filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues, epilogues_in_one_launch,
 )}  # fmt: skip
 
 

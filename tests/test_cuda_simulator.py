@@ -14,6 +14,7 @@ from tests.problems import CASES
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
 from fastconv.planning.planner import algorithms, short_name
+from fastconv.planning.problem import Problem, Scaling, parse_scaling
 
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if not isinstance(algorithm.CASES, str)}
 # of tests/cases.txt, with few planes: blocks run one after the other
@@ -52,8 +53,14 @@ NOT_FINITE = {
 }  # fmt: skip
 
 
+# of those with an epilogue that scales
+FEW_SCALED = {"direct": 2, "implicit_gemm": 1, "depthwise": 1, "winograd": 1, "tensor": 1}
+
+
 def cases(name):
-    own, number = ALGORITHMS[name].CASES, FEW_OWN.get(name, 3)
+    scaled = [case for case in ALGORITHMS[name].CASES if parse_scaling(Problem.parse(case).epilogue) != Scaling()]
+    own, number = [case for case in ALGORITHMS[name].CASES if case not in scaled], FEW_OWN.get(name, 3)
+    own, number = scaled[: FEW_SCALED.get(name, 0)] + own + scaled[FEW_SCALED.get(name, 0) :], number + FEW_SCALED.get(name, 0)
     chosen = () if name in FEW_OWN else FEW
     fast, slow = NOT_FINITE.get(name, ((), ()))
     few = [*own[:number], *(str(CASES[case]) for case in chosen), *fast]

@@ -12,22 +12,11 @@ from fastconv.planning.addends import Addends, finish_type
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem, Scaling, parse_epilogue, parse_scaling
 from tests.oracles import assert_same_bits
-from tests.problems import ALGORITHMS, operands, result_array
+from tests.problems import ALGORITHMS, addends_of, operands, result_array
 
 # channels beyond a tile's, whole tiles and overlapping ones, all three ways to store
 LAYERS = ("n2_ic5ih9_oc40k3_p1", "n2_ic5ih9_oc40k3_p1_nhwc_hwio")
 FLOATS = ("bias+scale+shift+relu", "residual+relu6", "bias+scale+residual+leaky_relu:0.25", "shift+tanh", "scale+saturate:3")
-
-
-def addends_of(p, bias):
-    """Whole numbers, so that float sums are exact whatever the order; and one NaN and inf."""
-    rng = np.random.default_rng(5)
-    tail, words = finish_type(p), parse_scaling(p.epilogue)
-    scale, shift = (rng.integers(-4, 5, p.oc).astype(tail) for _ in range(2))
-    shift[2], scale[7] = np.nan, np.inf
-    residual = np.empty_like(result_array(p), dtype=tail)
-    residual[...] = rng.integers(-9, 9, residual.shape)
-    return Addends(bias, scale if words.scale else None, shift if words.shift else None, residual if words.residual else None)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Spec(NamedTuple):
     fixed: int  # width and height of taps in registers, or 0
     dots: int  # whether four products are one instruction: pixels and taps are bytes
     phase: int  # bytes from a multiple of 16 to a thread's first pixel in every row, or -1: known when a row is loaded
+    tail: str = ""  # see `finish.tail_of`
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "wo", "wc", "wy", "wx", "dn", "dc", "dy", "dx")

@@ -172,6 +172,15 @@ class Emitter(Arithmetic):
             words += [self.value(part) for part in parts]
         return words
 
+    def load_where(self, condition: Value, kind: str, address: Value) -> list[Value]:
+        """Four words of 32 bits where a condition holds, else zeros: no branch, behind which the products would wait for them."""
+        zeros = " ".join(f"mov.b32 ${n}, 0;" for n in range(4))
+        text = f"{{.reg .pred p; setp.ne.u32 p, $5, 0; {zeros} @p ld.global.nc.v4.b32 {{$0, $1, $2, $3}}, [$4];}}"
+        some = self.pick(condition, self.i32(1), 0)
+        made = self._asm(ir.LiteralStructType([ir.IntType(32)] * 4), text, "=r,=r,=r,=r,l,r", [address, some])
+        parts = [self.value(self.builder.extract_value(made.register, n)) for n in range(4)]
+        return [self._bits(kind, part) for part in parts]
+
     def copy(self, shared: Value, address: Value, size: int) -> None:
         """Begin to copy 4 or 16 bytes of global into shared memory, past registers; both addresses are multiples of ``size`` (sm_80)."""
         way = "cg" if size == VECTOR else "ca"

@@ -22,7 +22,7 @@ from ..planning.bfloat import narrowed, widened
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
 from .compile import Kernel
-from .finish import SUMS, VALUES
+from .finish import SUMS, parameters
 from .gemm_block import (
     AT,
     DEPTH,
@@ -46,6 +46,8 @@ CASES = (
     "n2_ic32ih5_oc40k1_p1_nhwc_hwio_f16:f16:f16:f32_fast", "ic10ih7iw9_oc33k3_p1_f16:f32:f32:f32_fast",
     "n2_ic32ih5_oc40k1_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast", "ic37ih6iw7_oc20k3_p1_bf16:bf16:f32:f32_bias+relu_fast",
     "ic20ih7iw9_oc130k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast", "ic10ih7iw9_oc33k3_p1_bf16:f32:bf16:f32_fast",
+    "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu_fast",
+    "ic20ih7iw9_oc128k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual_fast",
 )  # fmt: skip
 # 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
 TILES = (
@@ -131,9 +133,9 @@ def most_kernels(t: Target) -> int:
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
+    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding, s.tail)))
     name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s) + f"_of_{s.factor}" * bool(s.factor)
-    return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks)  # fmt: skip
 
 

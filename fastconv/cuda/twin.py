@@ -334,6 +334,9 @@ class Twin:
     def load(self, stored: str, acc: str, address: Any, count: int) -> list[Any]:
         return [self._made(stored, acc, raw) for raw in self._read(stored, address, count)]
 
+    def load_where(self, condition: Any, kind: str, address: Any) -> list[Any]:
+        return self.when(condition, [self.number(kind, 0)] * 4, lambda _: self.load(kind, kind, address, 4))
+
     def load_own(self, stored: str, acc: str, address: Any) -> Any:
         return self.load(stored, acc, address, 1)[0]
 

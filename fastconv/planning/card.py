@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .addends import Addends
 from .bfloat import is_bfloat
 from .calls import View
 from .devices import Session, backend, on_card, received
@@ -77,19 +78,22 @@ class CardPlan(Plan):
     remake : callable
         ``remake(weight, bias)`` makes the plan again where it is loaded.
     finish : fastconv.epilogue.CardFinish, optional
-        What follows the sums besides.
+        What follows the sums besides, in a pass of its own.
+    addends : Addends, optional
+        What the problem's epilogue reads besides a bias.
     """
 
-    __slots__ = ("_finish", "_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
+    __slots__ = ("_addends", "_finish", "_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
 
     def __init__(
         self, parsed: Any, input: tuple[Any, Any], weight: tuple[Any, Any], target: Any, algorithm: str | None,
-        remake: Callable[..., CardPlan], finish: Any = None,
+        remake: Callable[..., CardPlan], finish: Any = None, addends: Addends | None = None,
     ) -> None:  # fmt: skip
         chosen = plan_problem(parsed.problem, target, algorithm=algorithm)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
-        self._parsed, self._input, self._weight, self._remake, self._finish = parsed, input, weight, remake, finish
+        self._parsed, self._input, self._weight, self._remake = parsed, input, weight, remake
+        self._finish, self._addends = finish, addends
         self._launches: dict[Any, Launch] = {}
         self._packed: tuple[Any, Any] | None = None  # weights and bias, one attribute so that a call sees both old or both new
         self._weights: tuple[Any, Any] | None = None  # copies of what they were made from
@@ -113,7 +117,7 @@ class CardPlan(Plan):
             raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
         checked_bias(bias, self.problem.oc, weight.ndim)
         addend = None if bias is None else backend("copy").addend(self.problem.acc, bias, None)
-        return self.pack(self._parsed.weights(weight)), addend
+        return self.pack(self._parsed.weights(weight)), addend if self._addends is None else self._addends._replace(bias=addend)
 
     def __call__(self, input: Any, weight: Any = None, bias: Any = None, *, out: Any = None) -> Any:
         """Convolve an image of the planned shape and type, on its device and stream.

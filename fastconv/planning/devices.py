@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .addends import Addends
 from .arguments import as_array, check_device, check_out
 from .calls import Bounded
 from .planner import MOST_PLANS, plan_problem
@@ -135,19 +136,23 @@ class Session:
         memory = backend("driver").Memory(size, self.input.device, self.input.stream)
         return backend("arrays").DeviceArray(memory.address, shape, None, dtype, self.input.stream, self.input.device, memory)
 
-    def run(self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None) -> None:
-        """Queue the problem on the input's stream; ``dst`` may share memory with ``src`` and ``wei``."""
+    def run(
+        self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None,
+        addends: Addends | None = None,
+    ) -> None:  # fmt: skip
+        """Queue the problem on the input's stream; ``dst`` may share memory with what it reads, ``addends`` among it."""
         target = self.target
-        if isinstance(wei, np.ndarray):
+        if isinstance(wei, np.ndarray) and addends is None:
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
         addend = None if bias is None else backend("copy").addend("b8" if p.masked else p.acc, bias, src.device)
-        self.queue(plan, src, plan.pack(wei), addend, dst, fill)
+        self.queue(plan, src, plan.pack(wei), addend if addends is None else addends._replace(bias=addend), dst, fill)
 
     def queue(self, plan: Plan, src: Any, packed: Any, addend: Any, dst: Any, fill: Any = 0) -> None:
-        """Queue a plan on packed weights and a bias in the type of the sums."""
+        """Queue a plan on packed weights and a bias in the type of the sums, or `Addends`."""
         overlap = backend("arrays").overlap
-        if overlap(dst, src) or overlap(dst, packed) or (addend is not None and overlap(dst, addend)):
+        given = addend if isinstance(addend, Addends) else (addend,)
+        if any(overlap(dst, array) for array in (src, packed, *given) if array is not None):
             aside = self.memory(dst.shape, dst.dtype)
             launched(plan, src, packed, aside, fill)(src, packed, addend, aside)
             backend("copy").copied(aside, dst)
@@ -202,7 +207,12 @@ def session(device: str | None, name: str, value: Any, bfloat: bool = False, **o
         if cards and others.get(place) is not None and place not in cards:
             raise TypeError(f"{place} must be on a CUDA device as {name} is, got {type(others[place]).__name__}")
     try:
-        return Session(name, value, not cards, bfloat)
+        if not cards:
+            backend("target").detect()
+        here = Session(name, value, not cards, bfloat)
+        if cards:
+            backend("target").detect(here.input.device)
+        return here
     except (ImportError, RuntimeError) as error:
         if cards:
             raise RuntimeError(f"{name} is on a CUDA device, where nothing can run: {_words(error)}") from error

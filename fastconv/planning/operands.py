@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .addends import Addends, finish_type
+from .addends import Addends, finish_type, residual_type
 from .bfloat import narrowed
 from .problem import DTYPES, Problem, Scaling, parse_scaling
 
@@ -35,7 +35,7 @@ def _bias(p: Problem) -> Any:
     if scaling == Scaling():
         return bias
     ones = np.ones(p.oc, finish_type(p))
-    return Addends(bias, ones, ones, np.zeros(_shapes(p)[2], finish_type(p)) if scaling.residual else None)
+    return Addends(bias, ones, ones, np.zeros(_shapes(p)[2], residual_type(p)) if scaling.residual else None)
 
 
 def described(p: Problem) -> Operands:
