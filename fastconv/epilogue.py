@@ -232,7 +232,7 @@ class CardFinish:
         fused = _with_words(p, words, self.text, self.dtype, self.zero)
         if self.residual is not None and not np.can_cast(self.residual.dtype, residual_type(fused)):
             return None
-        if not accepted(fused, target, algorithm):
+        if not any(accepted(fused.replace(structure=structure), target, algorithm) for structure in ("full", "rank1")):
             return None
         return fused, None if parse_scaling(fused.epilogue) == Scaling() else addends
 

@@ -50,7 +50,8 @@ def test_machine_code(kernel, target):
     assert resources.registers * kernel.threads * kernel.blocks <= 65536, "so many blocks do not fit a multiprocessor"
     if kernel.vectors:
         assert re.search(r"ld\.global\.nc\.(v4\.[bfu]32|v2\.[bf]64)|cp\.async\.cg\.", text), "no load of 16 bytes"
-    if getattr(getattr(kernel.spec, "tile", None), "bn", 0) and kernel.spec.tile.bm * gemm_block.DEPTH < 4 * kernel.threads:
+    tile = getattr(kernel.spec, "tile", None)
+    if isinstance(tile, gemm_block.Tile) and tile.bm * gemm_block.DEPTH * tile.size < 16 * kernel.threads:
         assert "@p ld.global.nc.v4.b32" in text, "half of the threads fetch all weights"
     if kernel.fused:
         assert re.search(r"fma\.rn\.f(32|64)|mma\.sync|mad\.lo|dp4a", text)

@@ -53,6 +53,15 @@ NOT_FINITE = {
 }  # fmt: skip
 
 
+# every border, type, stride and dilation together
+SWEEP = {
+    "direct": tuple(
+        f"n2_ic2ih13iw41_oc2kh3kw4_sh{sh}sw{sw}_dh{dh}dw{dw}_pt1pb2pl3pr1_{border}_{types}"
+        for border in ("constant", "edge", "reflect", "symmetric", "wrap")
+        for types in ("f32", "f64", "f16:f16:f16:f32", "u8:f32:u8:f32_saturate", "i16:f32:f32:f32", "u8:i8:i32:i32", "i64", "u16:u16:u16:u16")
+        for sh, sw, dh, dw in ((1, 1, 1, 1), (1, 1, 2, 2), (2, 2, 1, 1), (2, 2, 2, 1), (3, 1, 1, 2), (1, 3, 2, 1), (2, 1, 3, 1))
+    ),
+}  # fmt: skip
 # of those with an epilogue that scales
 FEW_SCALED = {"direct": 2, "implicit_gemm": 1, "depthwise": 1, "winograd": 1, "tensor": 1}
 
@@ -64,7 +73,7 @@ def cases(name):
     chosen = () if name in FEW_OWN else FEW
     fast, slow = NOT_FINITE.get(name, ((), ()))
     few = [*own[:number], *(str(CASES[case]) for case in chosen), *fast]
-    rest = [*own[number:], *(str(p) for case, p in CASES.items() if case not in chosen), *slow]
+    rest = [*own[number:], *SWEEP.get(name, ()), *(str(p) for case, p in CASES.items() if case not in chosen), *slow]
     return few, rest
 
 

@@ -119,6 +119,23 @@ def test_few_channels_are_finished_where_they_are_summed(text, epilogue, exercis
     exercised(name, str(p))
 
 
+@pytest.mark.parametrize("words", ["halves+scale+shift+residual+leaky_relu:0.3", "half+scale+residual+relu", "halves+scale+saturate:100"])
+def test_steps_in_float16(words):
+    """The problem's words for what a card does where it stores; on the CPU the reference alone takes them."""
+    p = Problem.parse("n2_ic2ih5iw7_oc9k3_p1_f16:f16:f16:f32").replace(epilogue=words, dst="u8" if "saturate" in words else "f16")
+    assert [name for name, algorithm in ALGORITHMS.items() if algorithm.reject(p, detect()) is None] == ["reference"]
+    src, wei, _ = operands(p, integers=True)
+    addends, scaling, finish = addends_of(p, None), parse_scaling(words), parse_epilogue(words)
+    addends = addends._replace(scale=addends.scale / addends.scale.dtype.type(7))
+    dst = result_array(p)
+    with np.errstate(all="ignore"):
+        plan_problem(p).run(src, wei, addends, dst)
+        activation = ("leaky_relu", finish.slope) if finish.slope else finish.activation
+        epilogue = Epilogue(addends.scale, addends.shift, addends.residual, activation, p.dst.replace("u8", "u1").replace("f16", "f2"),
+                            scaling.zero)  # fmt: skip
+        assert_same_bits(dst, fastconv.conv2d(src, wei, padding=1, epilogue=epilogue))
+
+
 def test_texts():
     assert parse_scaling("bias+scale+shift+residual+relu+saturate:-5") == Scaling(True, True, True, -5)
     for words in itertools.product(("", "bias"), ("", "scale"), ("", "residual"), ("", "relu", "leaky_relu:0.5")):

@@ -78,15 +78,16 @@ def unknown(tail: str) -> tuple[int, ...]:
 
 def addresses(addends: Any, dst: Any, image: int = 0) -> tuple[int, ...]:
     """Of a bias or of `Addends`, and of the results from an image on, in the order that kernels take them."""
-    there = dst.address + image * dst.strides[0]
+    there = dst.address + image * dst.strides[0] if image else dst.address
     if addends is None:
         return 0, there
     if addends.__class__ is not Addends:
         return addends.address, there
-    given: tuple[Any, ...] = addends
-    bias, scale, shift = (0 if array is None else array.address for array in given[:3])
-    residual = given[3]
-    return bias, there, scale, shift, 0 if residual is None else residual.address + image * residual.strides[0]
+    bias, scale, shift, residual, _ = addends
+    return (
+        0 if bias is None else bias.address, there, 0 if scale is None else scale.address, 0 if shift is None else shift.address,
+        0 if residual is None else residual.address + image * residual.strides[0],
+    )  # fmt: skip
 
 
 def finish_values(p: Problem, fill: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from typing import Any
@@ -20,6 +21,7 @@ _CARDS = (2, 13)  # DLPack's types of memory that a CUDA device reads
 _launches: Bounded[Launch] = Bounded(MOST_PLANS)
 
 
+@functools.cache
 def backend(name: str) -> Any:
     """A module of the CUDA backend, imported when it is first needed."""
     return importlib.import_module(f"fastconv.cuda.{name}")
@@ -142,7 +144,7 @@ class Session:
     ) -> None:  # fmt: skip
         """Queue the problem on the input's stream; ``dst`` may share memory with what it reads, ``addends`` among it."""
         target = self.target
-        if isinstance(wei, np.ndarray) and addends is None:
+        if isinstance(wei, np.ndarray):
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
         addend = None if bias is None else backend("copy").addend("b8" if p.masked else p.acc, bias, src.device)
