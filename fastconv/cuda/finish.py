@@ -83,7 +83,8 @@ def addresses(addends: Any, dst: Any, image: int = 0) -> tuple[int, ...]:
         return 0, there
     if addends.__class__ is not Addends:
         return addends.address, there
-    bias, scale, shift, residual, _ = addends
+    given: tuple[Any, ...] = addends
+    bias, scale, shift, residual, _ = given
     return (
         0 if bias is None else bias.address, there, 0 if scale is None else scale.address, 0 if shift is None else shift.address,
         0 if residual is None else residual.address + image * residual.strides[0],
