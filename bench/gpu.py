@@ -23,8 +23,11 @@ from bench.machine import describe
 from fastconv.cuda import driver, target, transfer
 from fastconv.cuda.arrays import DeviceArray, dense_strides
 from fastconv.cuda.compile import Kernel
+from fastconv.planning.addends import Addends
+from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
-from fastconv.planning.problem import DTYPES, Problem
+from fastconv.planning.problem import DTYPES, Problem, Scaling, parse_scaling
+from fastconv.planning.reference import finish
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 500  # of the whole run, and what one step may take longer: a step begins with `STEP_SECONDS` left
@@ -51,31 +54,44 @@ class Clock:
         return self.end - time.monotonic()
 
 
-def device_operands(p):
+def there(array):
+    """An array on the card that lies there as on the host."""
+    order = np.argsort([-stride for stride in array.strides], kind="stable")
+    dense = transfer.to_device(array.transpose(order))
+    return dense.transpose(*np.argsort(order))
+
+
+def device_operands(p, integers=False):
     """src, wei, bias of a problem on the card as kernels see them, the host's, and memory for the result."""
     from tests.problems import operands, result_array
 
-    src, wei, bias = operands(p)
-
-    def moved(array):
-        order = np.argsort([-stride for stride in array.strides], kind="stable")
-        there = transfer.to_device(array.transpose(order))
-        return there.transpose(*np.argsort(order))
-
-    return tuple(None if array is None else moved(array) for array in (src, wei, bias, result_array(p))), (src, wei, bias)
+    src, wei, bias = operands(p, integers)
+    return tuple(None if array is None else there(array) for array in (src, wei, bias, result_array(p))), (src, wei, bias)
 
 
 def check(name, p):
     """None, or how an algorithm's result differs from the truth by more than tests/oracles.py allows."""
     from fastconv.cuda.copy import addend, converted
-    from tests.oracles import assert_within, of_card, truth
+    from tests.oracles import assert_same_bits, assert_within, of_card, truth
+    from tests.problems import addends_of, result_array
 
-    (src, wei, bias, dst), host = device_operands(p)
-    plan = plan_problem(p, target.detect(), algorithm=name)
-    plan.run(src, plan.pack(wei), None if bias is None else addend(p.acc, bias, src.device), dst)
-    got = transfer.to_host(converted(dst, dst.dtype))
+    scaled = parse_scaling(p.epilogue) != Scaling()
+    (src, wei, bias, dst), host = device_operands(p, integers=scaled)
+    addends = None if bias is None else addend(p.acc, bias, src.device)
+
+    def launched(p, addends, dst):
+        plan = plan_problem(p, target.detect(), algorithm=name)
+        plan.run(src, plan.pack(wei), addends, dst)
+        return transfer.to_host(converted(dst, dst.dtype))
+
     try:
-        assert_within(got, p, truth(p, *host), of_card(name), name)
+        if scaled:  # what the host makes of the algorithm's own sums
+            plain, given, expected = p.replace(dst=p.acc, epilogue="" if bias is None else "bias"), addends_of(p, host[2]), result_array(p)
+            finish(p, launched(plain, addends, there(result_array(plain))), given, expected)
+            arrays = (None if array is None else there(array) for array in given[1:4])
+            assert_same_bits(launched(p, Addends(addends, *arrays), dst), expected, name)
+        else:
+            assert_within(launched(p, addends, dst), p, truth(p, *host), of_card(name), name)
     except AssertionError as error:
         return str(error)
     return None
@@ -189,7 +205,7 @@ def moved(p):
 
 def _filled(shape, name, layout, seed):
     n, c, h, w = shape
-    pattern = np.random.default_rng(seed).integers(0, 9, 8191).astype(DTYPES[name])
+    pattern = narrowed(np.random.default_rng(seed).integers(0, 9, 8191), DTYPES[name])
     array = transfer.to_device(np.resize(pattern, shape if layout == "nchw" else (n, h, w, c)))
     return array if layout == "nchw" else array.transpose(0, 3, 1, 2)
 
@@ -207,7 +223,7 @@ def ours(p):
     plan = plan_problem(p, target.detect())
     pairs = [(_filled((p.n, p.ic, p.ih, p.iw), p.src, p.src_layout, n), _result((p.n, p.oc, p.oh, p.ow), p.dst, p.src_layout))
              for n in range(buffers(p))]  # fmt: skip
-    packed = plan.pack(np.random.default_rng(0).integers(-4, 5, (p.oc, p.ic // p.g, p.kh, p.kw)).astype(DTYPES[p.wei]))
+    packed = plan.pack(narrowed(np.random.default_rng(0).integers(-4, 5, (p.oc, p.ic // p.g, p.kh, p.kw)), DTYPES[p.wei]))
     launch = plan.prepare(pairs[0][0], packed, pairs[0][1])
 
     def run(n):
@@ -227,7 +243,8 @@ def problems():
     for p in load(NETWORKS[0]):  # on tensor cores
         p = p.replace(n=BATCH, src_layout="nhwc", epilogue="", precision="fast")
         yield p
-        yield p.replace(src="f16", wei="f16", dst="f16", acc="f32")
+        for half in ("f16", "bf16"):
+            yield p.replace(src=half, wei=half, dst=half, acc="f32")
 
 
 def cell(p, ceilings):

@@ -18,7 +18,7 @@ def tensors(p, count, channels_last):
     import torch
 
     form = torch.channels_last if channels_last else torch.contiguous_format
-    dtype = getattr(torch, DTYPES[p.src].name)
+    dtype = torch.bfloat16 if p.src == "bf16" else getattr(torch, DTYPES[p.src].name)
     sources = [torch.rand((p.n, p.ic, p.ih, p.iw), device="cuda").to(dtype, memory_format=form) for _ in range(count)]
     return sources, torch.rand((p.oc, p.ic // p.g, p.kh, p.kw), device="cuda").to(dtype, memory_format=form)
 
@@ -42,7 +42,7 @@ def excluded(p, tf32):
 
 def cudnn_graph(cudnn, p, source, weight, result, handle):
     """(graph, its tensors) of a problem on torch's tensors; nothing is chosen yet."""
-    kind = {"f32": cudnn.data_type.FLOAT, "f16": cudnn.data_type.HALF}[p.src]
+    kind = getattr(cudnn.data_type, {"f32": "FLOAT", "f16": "HALF", "bf16": "BFLOAT16"}[p.src])
     single = cudnn.data_type.FLOAT
     graph = cudnn.pygraph(io_data_type=kind, intermediate_data_type=single, compute_data_type=single, handle=handle)
     src, wei = (graph.tensor(dim=list(t.shape), stride=list(t.stride()), data_type=kind, name=name)
@@ -102,7 +102,7 @@ def peers(p, seconds, count):
         Of images to go round.
     """
     found = {}
-    one_type = p.src == p.wei == p.dst and p.src in ("f32", "f16") and p.acc == "f32"
+    one_type = p.src == p.wei == p.dst and p.src in ("f32", "f16", "bf16") and p.acc == "f32"
     if one_type and (p.pt, p.pl) == (p.pb, p.pr):
         for tf32 in (False, True) if p.src == "f32" else (False,):
             for last in (False, True):

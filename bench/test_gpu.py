@@ -42,7 +42,7 @@ def test_a_whole_run_without_a_card(monkeypatch, capsys, tmp_path):
     problems = [*gpu.problems()]
     assert [row["problem"] for row in document["cells"]] == [str(p) for p in problems]
     assert all(row["peers"] == {"torch": 2e-3} for row in document["cells"])
-    assert {p.src for p in problems if p.precision == "fast"} == {"f32", "f16"}
+    assert {p.src for p in problems if p.precision == "fast"} == {"f32", "f16", "bf16"}
     printed = capsys.readouterr().out
     assert printed.count("torch 2.00x") == len(problems)
     assert "compute-sanitizer: no error" in printed
@@ -111,7 +111,9 @@ def test_peers_of_a_problem():
 
     assert names("n32_ic64ih56_oc64k3_p1") == ["torch", "cudnn direct", "torch channels_last", "torch tf32", "cudnn direct tf32",
                                                 "torch channels_last tf32"]  # fmt: skip
-    assert names("n32_ic64ih56_oc64k3_p1_nhwc_f16:f16:f16:f32_fast") == ["torch", "torch channels_last", "cudnn direct channels_last"]
+    for half in ("f16", "bf16"):
+        text = f"n32_ic64ih56_oc64k3_p1_nhwc_{half}:{half}:{half}:f32_fast"
+        assert names(text) == ["torch", "torch channels_last", "cudnn direct channels_last"]
     assert names("ih64_k3_p1_u8:u8:u8:u8") == ["cupy ndimage", "cupy signal"]
     assert names("ic4ih9_oc4k3_pt1pb0pl1pr1") == []
 

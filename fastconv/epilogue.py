@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .planning.addends import Addends
+from .planning.addends import Addends, residual_type
 from .planning.arguments import as_array, check_out
 from .planning.bfloat import is_bfloat
 from .planning.calls import delivered
 from .planning.devices import backend
-from .planning.problem import ACTIVATIONS, DTYPES, SCALINGS, Problem, dtype_name, parse_epilogue
+from .planning.planner import accepted
+from .planning.problem import ACTIVATIONS, DTYPES, SCALINGS, Problem, Scaling, dtype_name, parse_epilogue, parse_scaling
 from .planning.reference import activate, rounded
 
 
@@ -106,6 +107,11 @@ class _Checked(NamedTuple):
     dtype: np.dtype[Any]
 
 
+def _channels(shape: tuple[int, ...], layout: str) -> int:
+    """Of a result."""
+    return 1 if len(shape) == 2 else shape[-3 if layout == "nchw" else -1]
+
+
 def _checked(
     epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str, take: Callable[[str, Any], Any] = as_array
 ) -> _Checked:  # fmt: skip
@@ -124,7 +130,7 @@ def _checked(
             if value.shape != shape:
                 raise ValueError(f"residual must have the result's shape {shape}, got {value.shape}")
         elif value.ndim:
-            oc = 1 if len(shape) == 2 else shape[-3 if layout == "nchw" else -1]
+            oc = _channels(shape, layout)
             if value.shape != (oc,):
                 raise ValueError(f"{name} must be a scalar or of shape {(oc,)}, got {value.shape}")
         values[name] = value
@@ -170,17 +176,22 @@ def in_problem(
     wanted = np.dtype(np.float32) if sums.kind in "iu" else sums
     if not values or kind != wanted or kind.kind != "f" or DTYPES[p.acc] != sums:
         return None
-    integers = sums.kind in "iu"
-    bias, zero = "bias" if parse_epilogue(p.epilogue).bias else "", f":{epilogue.zero_point}" if epilogue.zero_point else ""
-    words = {name for name in SCALINGS if name in values} | ({"scale"} if integers else set())
-    rounding = f"saturate{zero}" if checked.dtype.kind in "iu" else ""
-    text = "+".join(filter(None, (bias, *(name for name in SCALINGS if name in words), checked.text, rounding)))
     with np.errstate(all="ignore"):
         addends = Addends(None, *(np.ascontiguousarray(np.broadcast_to(values[name].astype(kind), p.oc)) if name in values else None
                                   for name in ("scale", "shift")))  # fmt: skip
         if "residual" in values:
             addends = addends._replace(residual=image(values["residual"].astype(kind, copy=False)))
-    return p.replace(dst=dtype_name(checked.dtype), epilogue=text), addends
+    return _with_words(p, set(values), checked.text, checked.dtype, epilogue.zero_point), addends
+
+
+def _with_words(p: Problem, words: set[str], activation: str, dtype: np.dtype[Any], zero: int) -> Problem:
+    """A problem of plain sums that are also finished by some of `SCALINGS`, an activation, and for an integer type rounded."""
+    if DTYPES[p.acc].kind in "iu":
+        words = words | {"scale"}
+    rounding = (f"saturate:{zero}" if zero else "saturate") if dtype.kind in "iu" else ""
+    bias = "bias" if parse_epilogue(p.epilogue).bias else ""
+    text = "+".join(filter(None, (bias, *(name for name in SCALINGS if name in words), activation, rounding)))
+    return p.replace(dst=dtype_name(dtype), epilogue=text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +215,27 @@ class CardFinish:
             residual = backend("copy").converted(residual, residual.dtype)
         backend("pointwise").finished_as(sums, self.kind, self.text, dst, self.zero, self.scale, self.shift, residual)
 
+    def fused(self, p: Problem, target: Any, algorithm: str | None) -> tuple[Problem, Addends | None] | None:
+        """A problem of plain sums with all of this in it, and what it reads; None where no kernel finishes its sums so.
+
+        These are left to a pass behind the sums: activations of many steps, for which kernels have no registers; steps in integers, or in
+        float64 behind narrower sums; results of more than 32 bits that are rounded; residuals that would be rounded before they are added.
+        """
+        half = (p.acc, p.dst) == ("f32", "f16")
+        steps = ("f16", "f32") if half else ("f32" if DTYPES[p.acc].kind in "iu" else p.acc,)
+        if self.kind not in steps or (p.dst != p.acc and not half):
+            return None
+        addends = Addends(None, self.scale, self.shift, self.residual)
+        words = {name for name in SCALINGS if getattr(addends, name, None) is not None}
+        if half:
+            words.add("halves" if self.kind == "f16" else "half")
+        fused = _with_words(p, words, self.text, self.dtype, self.zero)
+        if self.residual is not None and not np.can_cast(self.residual.dtype, residual_type(fused)):
+            return None
+        if not any(accepted(fused.replace(structure=structure), target, algorithm) for structure in ("full", "rank1")):
+            return None
+        return fused, None if parse_scaling(fused.epilogue) == Scaling() else addends
+
 
 def card_finisher(
     epilogue: Any, shape: tuple[int, ...], sums: np.dtype[Any], layout: str, image: Callable[[Any], Any], take: Callable[[str, Any], Any],
@@ -223,16 +255,19 @@ def card_finisher(
         raise ValueError("epilogue must be None for complex sums on a CUDA device")
     if dtype_name(dtype) not in backend("finish").SUMS and dtype != np.float16:
         raise TypeError(f"dtype of the epilogue must be an integer or float type of at most 64 bits on a CUDA device, got {dtype}")
-    name, arrays = dtype_name(kind), dict[str, Any]()
+    name, arrays, copy = dtype_name(kind), dict[str, Any](), backend("copy")
     for word in ("scale", "shift"):
         if word in values:
-            value = values[word]
-            value = value.reshape((value.size,))
+            value: Any
+            value, oc = values[word].reshape((values[word].size,)), _channels(shape, layout)
+            kept = moved is not None or isinstance(value, np.ndarray)  # but a plan has copies of its own
             if isinstance(value, np.ndarray):
                 with np.errstate(all="ignore"):
-                    arrays[word] = backend("copy").on_device(value.astype(kind), name, device)
-            else:
-                arrays[word] = backend("copy").converted(value, kind) if moved is None else backend("copy").on_device(value, name)
+                    value = np.broadcast_to(value.astype(kind), (oc,))
+            elif value.size != oc:
+                value = value.strided((oc,), (0,))
+            array = copy.on_device(value, name, device) if kept else value
+            arrays[word] = array if kept and array.dense else copy.converted(array, kind)
     residual = values.get("residual")
     if residual is not None:
         if moved is None:

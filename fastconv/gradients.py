@@ -398,11 +398,17 @@ def _planned(
 
 def run_on_card(
     here: Session, p: Problem, src: Any, wei: Any, bias: Any, shape: tuple[int, ...], view: View, out: Any, algorithm: str | None,
-    finish: Any = None,
+    finish: Any = None, dtype: np.dtype[Any] | None = None,
 ) -> Any:  # fmt: skip
-    """The result of a problem on a card, delivered; ``finish`` is what follows its sums besides (`fastconv.epilogue.CardFinish`)."""
-    result, to = here.destination(out, shape, DTYPES[p.dst] if finish is None else finish.dtype)
-    if 0 not in shape:
+    """The result of a problem on a card, delivered; ``finish`` is what follows its sums besides (`fastconv.epilogue.CardFinish`).
+
+    ``dtype`` is the caller's name of the result's type, where it may have another than the problem's.
+    """
+    result, to = here.destination(out, shape, dtype or DTYPES[p.dst])
+    fused = None if finish is None else finish.fused(p, here.target, algorithm)
+    if 0 not in shape and fused is not None:
+        here.run(fused[0], src, wei, bias, view(to), 0, algorithm, fused[1])
+    elif 0 not in shape:
         sums = view(to if finish is None else here.memory(shape, DTYPES[p.dst]))
         here.run(p, src, wei, bias, sums, 0, algorithm)
         if finish is not None:

@@ -13,7 +13,7 @@ from .gradients import conv2d_input, conv2d_weight, conv_transpose2d, run_on_car
 from .planning.addends import Addends, bias_of, ready
 from .planning.arguments import as_array, check_choices, choice, exact, group_count, pair, result_type, spans
 from .planning.calls import Calls, GivenWeights, View, delivered, destination, prepared
-from .planning.card import CardPlan
+from .planning.card import CardPlan, for_card
 from .planning.devices import planned_for, received, session
 from .planning.layout import PADDING_MODES, arranged, bias_array, check_channels, checked_bias, paddings, views_of, weights_name
 from .planning.passes import bound, with_addends
@@ -125,9 +125,9 @@ def conv2d(
             if result is not None:
                 return result
     check_choices(precision)
-    here = session(device, "input", input, weight=weight, bias=bias, out=out)
+    here = session(device, "input", input, True, weight=weight, bias=bias, out=out)
     if here is not None:
-        input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
+        input, weight, bias = here.input, here.take("weight", weight, True), here.take("bias", bias, True)
     else:
         input, weight = as_array("input", input, True), as_array("weight", weight, True)
     if epilogue is not None and activation is not None:
@@ -138,8 +138,8 @@ def conv2d(
     if here is not None:
         addend, kind = checked_bias(bias, parsed.problem.oc, weight.ndim), (parsed.shape, parsed.dtype, parsed.problem.src_layout)
         last = None if epilogue is None else card_finisher(epilogue, *kind, parsed.image, here.take, input.device, here.moved)
-        return run_on_card(here, parsed.problem, parsed.image(input), parsed.weights(weight), addend, parsed.shape, parsed.image, out,
-                       algorithm, last)  # fmt: skip
+        return run_on_card(here, for_card(parsed.problem, weight.dtype), parsed.image(input), parsed.weights(weight), addend, parsed.shape,
+                           parsed.image, out, algorithm, last, parsed.dtype if last is None else last.dtype)  # fmt: skip
     if epilogue is not None:
         fused = in_problem(epilogue, parsed.problem, parsed.shape, parsed.dtype, parsed.image)
         if fused is not None:
@@ -408,10 +408,14 @@ def _card_plan(arguments: dict[str, Any], target: Any, weight: Any, bias: Any) -
     epilogue, algorithm, _ = settings.pop("epilogue"), settings.pop("algorithm"), settings.pop("threads")
     image, weights = settings.pop("input"), settings.pop("weight")
     settings["result_dtype"] = sums_type(epilogue, image[1], weights[1], settings["result_dtype"])
-    parsed, finish = _parse(*image, *weights, **settings), None
+    parsed, finish, addends = _parse(*image, *weights, **settings), None, None
+    parsed = parsed._replace(problem=for_card(parsed.problem, weights[1]))
     if epilogue is not None:
         finish = card_finisher(epilogue, parsed.shape, parsed.dtype, parsed.problem.src_layout, parsed.image, received)
-    made = CardPlan(parsed, image, weights, target, algorithm, partial(_card_plan, arguments, target), finish)
+        fused = finish.fused(parsed.problem, target, algorithm)
+        if fused is not None:
+            parsed, addends, finish = parsed._replace(problem=fused[0], dtype=finish.dtype), fused[1], None
+    made = CardPlan(parsed, image, weights, target, algorithm, partial(_card_plan, arguments, target), finish, addends)
     if weight is not None:
         made.set_weight(weight, bias)
     return made
@@ -456,7 +460,7 @@ def explain(
     parsed, _ = _parse_with(shape, input_type, weight_shape, weight_type, arguments)
     target = planned_for(device, input=input, weight=weight, bias=bias)
     if target is not None:
-        return explain_problem(parsed.problem, target, algorithm=algorithm)
+        return explain_problem(for_card(parsed.problem, weight_type), target, algorithm=algorithm)
     p = structured(parsed.problem, None if weights is None else parsed.weights(weights), algorithm)
     return explain_problem(p, threads=count, algorithm=algorithm)
 

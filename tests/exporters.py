@@ -1,9 +1,15 @@
 """Stand-ins for arrays of other libraries on a card: their memory is the host's, which is what Numba's simulator calls a device."""
 
+import ctypes
 import sys
 import types
 
 import numpy as np
+
+from fastconv.planning.bfloat import BITS
+
+ctypes.pythonapi.PyCapsule_GetPointer.restype = ctypes.c_void_p
+_DTYPE = 20  # bytes from the beginning of dlpack.h's DLTensor to its code, bits and lanes: behind address, device and dimensions
 
 
 class Interface:
@@ -33,7 +39,13 @@ class Capsule:
 
     def __dlpack__(self, stream=None):
         self.streams.append(stream)
-        return self.array.__dlpack__()
+        if self.array.dtype != BITS:
+            return self.array.__dlpack__()
+        capsule = self.array.view(np.int16).__dlpack__()
+        tensor = ctypes.pythonapi.PyCapsule_GetPointer(ctypes.py_object(capsule), ctypes.c_char_p(b"dltensor"))
+        assert (ctypes.c_uint8 * 2).from_address(tensor + _DTYPE)[:] == [0, 16]
+        ctypes.c_uint8.from_address(tensor + _DTYPE).value = 4  # kDLBfloat of dlpack.h
+        return capsule
 
 
 class _Place:
@@ -54,7 +66,7 @@ class Tensor:
         self.array = array
 
     shape = property(lambda self: self.array.shape)
-    dtype = property(lambda self: f"torch.{self.array.dtype.name}")
+    dtype = property(lambda self: "torch.bfloat16" if self.array.dtype == BITS else f"torch.{self.array.dtype.name}")
 
     def stride(self):
         return tuple(s // self.array.itemsize for s in self.array.strides)
@@ -101,6 +113,7 @@ def pretend(patch, streams):
     torch.empty = lambda shape, dtype, device: Tensor(np.empty(shape, dtype))
     for name in ("float32", "float64", "uint8", "int32"):
         setattr(torch, name, np.dtype(name))
+    torch.bfloat16 = BITS
     cupy = types.ModuleType("cupy")
     cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=streams["cupy"]), Device=_Nothing)
     cupy.empty = lambda shape, dtype: Chip(np.empty(shape, dtype))

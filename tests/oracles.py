@@ -16,6 +16,7 @@ import scipy.signal
 from scipy import special
 
 from fastconv.cpu import fft_repair, lowrank, winograd
+from fastconv.planning.bfloat import BITS, widened
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
 
@@ -54,7 +55,12 @@ class Truth(NamedTuple):
 def unit(dtype):
     """Half the epsilon of a floating type (the largest relative error of one rounding); 0 for integers."""
     dtype = np.dtype(dtype)
-    return np.finfo(dtype).eps / 2 if dtype.kind in "fc" else 0
+    return 2.0**-8 if dtype == BITS else np.finfo(dtype).eps / 2 if dtype.kind in "fc" else 0
+
+
+def smallest(dtype):
+    """The least positive number of a floating type."""
+    return 2.0**-133 if dtype == BITS else float(np.finfo(dtype).smallest_subnormal)
 
 
 def wide(dtype):
@@ -183,6 +189,7 @@ def truth(p, src, wei, bias=None, fill=0):
     kind = wide(DTYPES[p.acc])
     sums = _SUMS[p.op]
     with np.errstate(all="ignore"):
+        src, wei = widened(src), widened(wei)
         value = sums(p, src.astype(kind), wei.astype(kind), fill)
         if kind.kind == "i":
             magnitude, scale = np.zeros(value.shape), np.zeros(1)
@@ -224,7 +231,7 @@ def bound(p, exact, algorithm=None):
     if algorithm in REDUCED:
         # the hardware's sums are not rounded to nearest either
         allowed = 2 * allowed + 2 * REDUCED[algorithm] * (1 + REDUCED[algorithm]) * exact.magnitude
-    allowed = allowed + terms(p) * float(np.finfo(acc).smallest_subnormal)
+    allowed = allowed + terms(p) * smallest(acc)
     _, name, slope, _ = parse_epilogue(p.epilogue)
     if name is not None:
         value = activation(p.epilogue, exact.value).astype(np.float64)
@@ -236,8 +243,8 @@ def bound(p, exact, algorithm=None):
         with np.errstate(invalid="ignore"):
             near = np.abs(value + 0.5 - np.rint(value + 0.5)) <= allowed
         return np.where((allowed > 0) & np.isfinite(allowed), np.floor(allowed) + near, 0)
-    if dst != acc and dst.kind in "fc":
-        allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + float(np.finfo(dst).smallest_subnormal)
+    if dst != acc and unit(dst):
+        allowed = allowed * (1 + unit(dst)) + unit(dst) * np.abs(stored(p, exact)) + smallest(dst)
     return allowed
 
 
@@ -259,7 +266,7 @@ def stored(p, exact):
 
 def assert_within(result, p, exact, algorithm=None, what=""):
     """Every output is finite where the truth is, and within its own bound."""
-    assert_close(result, stored(p, exact), bound(p, exact, algorithm), f"{what or algorithm or ''} {p}")
+    assert_close(widened(result), stored(p, exact), bound(p, exact, algorithm), f"{what or algorithm or ''} {p}")
 
 
 def assert_close(result, expected, allowed, what=""):

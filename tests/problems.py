@@ -7,8 +7,10 @@ import numpy as np
 
 from fastconv.cpu.lowrank import rank_of
 from fastconv.cpu.sparse import taps_of
+from fastconv.planning.addends import Addends, finish_type, residual_type
+from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
-from fastconv.planning.problem import DTYPES, Problem
+from fastconv.planning.problem import DTYPES, Problem, parse_scaling
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -65,7 +67,7 @@ def random_array(rng, shape, dtype, integers=False):
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     parts = [rng.integers(-8, 9, shape).astype(np.float64) if integers else rng.standard_normal(shape) for _ in "ri"]
-    return (parts[0] + 1j * parts[1]).astype(dtype) if dtype.kind == "c" else parts[0].astype(dtype)
+    return (parts[0] + 1j * parts[1]).astype(dtype) if dtype.kind == "c" else narrowed(parts[0], dtype)
 
 
 def structured(rng, p, integers=False):
@@ -156,12 +158,23 @@ def operands(p, integers=False, seed=0):
     return src, wei, bias
 
 
+def addends_of(p, bias):
+    """What an epilogue reads, whole numbers, so that float sums are exact whatever the order; and one NaN and inf."""
+    rng = np.random.default_rng(5)
+    tail, words = finish_type(p), parse_scaling(p.epilogue)
+    scale, shift = (rng.integers(-4, 5, p.oc).astype(tail) for _ in range(2))
+    shift[2 % p.oc], scale[7 % p.oc] = np.nan, np.inf
+    residual = np.empty_like(result_array(p), dtype=residual_type(p))
+    residual[...] = rng.integers(-9, 9, residual.shape)
+    return Addends(bias, scale if words.scale else None, shift if words.shift else None, residual if words.residual else None)
+
+
 def result_array(p):
     """A poisoned array for the result, laid out as the problem says."""
     n, c, h, w = shapes(p)[3]
     shape = (n, h, w, c) if p.src_layout == "nhwc" and p.op != "bwd_weight" else (n, c, h, w)
     dst = np.empty(shape, DTYPES[p.dst])
-    dst.view(np.uint8).fill(0xFF if dst.dtype.kind in "fc" else 0xA5)  # all ones are NaN
+    dst.view(np.uint8).fill(0xA5 if dst.dtype.kind in "biu" else 0xFF)  # all ones are NaN
     return dst.transpose(0, 3, 1, 2) if shape != (n, c, h, w) else dst
 
 

@@ -16,10 +16,13 @@ from fastconv.cuda.arrays import DeviceArray
 from fastconv.cuda.finish import SUMS
 from fastconv.cuda.simd import SIMULATED
 from fastconv.cuda.target import detect
+from fastconv.planning.addends import Addends
+from fastconv.planning.bfloat import narrowed, widened
 from fastconv.planning.planner import algorithms, plan_problem, short_name
-from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
-from tests.oracles import assert_close, assert_within, of_card, stored, truth
-from tests.problems import operands, result_array, run
+from fastconv.planning.problem import DTYPES, Problem, Scaling, parse_epilogue, parse_scaling
+from fastconv.planning.reference import finish
+from tests.oracles import assert_close, assert_same_bits, assert_within, of_card, stored, truth
+from tests.problems import addends_of, operands, result_array, run
 
 CUDA = {short_name(algorithm): algorithm for algorithm in algorithms("cuda")}
 GUARD = 64  # bytes of poison around each operand
@@ -57,21 +60,41 @@ def simulate(name, p, fill=0, integers=False, change=""):
     algorithm = CUDA[name]
     src, wei, bias = operands(p, integers)
     if change:
-        src, wei = CHANGED[change](p, src, wei)
+        src, wei = map(narrowed, CHANGED[change](p, widened(src), widened(wei)), (src.dtype, wei.dtype))
     exact = truth(p, src, wei, bias, fill)
     if p.order != "any":  # of weights that are not symmetric, its sums are others than the formula's
         exact = exact._replace(value=run(p, src, wei, bias, "reference", fill=fill))
-    plan = algorithm.build(p, detect(), plan_problem)
+    return launched(algorithm.build(p, detect(), plan_problem), src, wei, bias, fill), exact
+
+
+def launched(plan, src, wei, addends, fill=0):
+    """What a plan makes of operands, a bias or `Addends` among them."""
+    p = plan.problem
+    bias = addends.bias if isinstance(addends, Addends) else addends
     parts = [on_device(array) for array in (src, wei, result_array(p))]
-    addend = None if bias is None else on_device(bias.astype(DTYPES[SUMS.get(p.acc, p.acc)]))
+    given = [None if bias is None else on_device(bias.astype(DTYPES[SUMS.get(p.acc, p.acc)]))]
+    if isinstance(addends, Addends):
+        given += [None if array is None else on_device(array) for array in addends[1:4]]
     driver.allow()
     packed = plan.pack(parts[1][0] if p.structure == "full" else wei)  # what is known of weights was seen on the host
     if packed is not parts[1][0]:
         parts[1] = packed, None, np.frombuffer((np.ctypeslib.ctypes.c_char * packed.nbytes).from_address(packed.address), np.uint8)
-    driver.allow(*(part[2] for part in (*parts, *([addend] if addend else []))), *workspaces(plan))
-    plan.run(parts[0][0], packed, addend and addend[0], parts[2][0], fill)
+    driver.allow(*(part[2] for part in (*parts, *given) if part is not None), *workspaces(plan))
+    arrays = [part and part[0] for part in given]
+    plan.run(parts[0][0], packed, Addends(*arrays) if isinstance(addends, Addends) else arrays[0], parts[2][0], fill)
     driver.allow()
-    return parts[2][1], exact
+    return parts[2][1]
+
+
+def assert_scaled(name, p):
+    """Sums of whole numbers that are scaled where they are stored, bit for bit what the reference makes of the algorithm's own sums."""
+    src, wei, bias = operands(p, integers=True)
+    addends, plain = addends_of(p, bias), p.replace(dst=p.acc, epilogue="" if bias is None else "bias")
+    sums = launched(CUDA[name].build(plain, detect(), plan_problem), src, wei, bias)
+    expected = result_array(p)
+    with np.errstate(all="ignore"):
+        finish(p, sums, addends, expected)
+    assert_same_bits(launched(CUDA[name].build(p, detect(), plan_problem), src, wei, addends), expected, name)
 
 
 def workspaces(plan):
@@ -89,11 +112,14 @@ def verdict(name, p, fill=0, change=""):
     reason = CUDA[name].reject(p, detect())
     if reason is not None:
         return f"refused: {reason}"
+    if parse_scaling(p.epilogue) != Scaling():
+        assert_scaled(name, p)
+        return "right"
     exact_sums = p.order != "any" or (DTYPES[p.dst] == DTYPES[p.acc] and parse_epilogue(p.epilogue).activation in (None, "relu", "relu6"))
     exact_sums = exact_sums and exact_points(name, p)
     # Python's floats are float64: what float32 rounds otherwise is left to whole numbers
     exact_sums = exact_sums and not p.masked  # whose quotients are rounded
-    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind == "f" and not change else (False,):
+    for integers in (True, False)[: 1 + (p.order == "any")] if DTYPES[p.src].kind in "fV" and not change else (False,):
         got, exact = simulate(name, p, fill, integers, change)
         if integers and exact_sums:
             assert_close(got, stored(p, exact), 0, name)

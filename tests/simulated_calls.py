@@ -3,6 +3,7 @@
 Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated_calls``.
 """
 
+import functools
 import pickle
 import traceback
 
@@ -12,6 +13,7 @@ import pytest
 import fastconv
 from fastconv import ndimage, nn, opencv
 from fastconv.cuda import driver, exchange, transfer
+from fastconv.planning.bfloat import BITS, narrowed
 from tests.exporters import Capsule, Chip, Interface, Tensor, pretend
 
 RNG = np.random.default_rng(7)
@@ -177,6 +179,125 @@ def plans_with_epilogues(patch):
     np.testing.assert_array_equal(out, wanted)
 
 
+def bfloats(patch):
+    """Whole numbers whose sums are exact, so that results are the CPU's, rounded once."""
+    pretend(patch, {"torch": 5, "cupy": 6})
+    image, filters, bias = map(narrowed, (BATCH[:1], FILTERS, 9 * np.arange(4)))
+    how = {"padding": 1, "activation": "relu"}
+    on_cpu = functools.partial(nn.conv2d, algorithm="reference")  # which compiles nothing
+    wanted = on_cpu(image, filters, bias, **how).view("u2")
+    assert len(np.unique(wanted)) > 50
+    for kind in (Tensor, Chip):
+        got = nn.conv2d(kind(image), kind(filters), kind(bias), **how)
+        assert type(got) is kind
+        np.testing.assert_array_equal(got.array.view("u2"), wanted)
+    for kind in (Capsule, Interface):
+        got = nn.conv2d(kind(image), filters, bias, **how)
+        assert got.__cuda_array_interface__["typestr"] == "|V2"
+        np.testing.assert_array_equal(np.asarray(got).view("u2"), wanted)
+    np.testing.assert_array_equal(nn.conv2d(image, filters, bias, device="cuda", **how).view("u2"), wanted)
+    sums = on_cpu(image, FILTERS, 9 * np.arange(4), **how)
+    for weights, dtype in ((Tensor(FILTERS), None), (FILTERS, None), (Tensor(filters), "f4")):
+        got = nn.conv2d(Tensor(image), weights, Tensor(bias), dtype=dtype, **how)
+        np.testing.assert_array_equal(got.array, sums)
+    held = fastconv.plan(Tensor(image), Tensor(filters), Tensor(bias), **how)
+    assert held.problem.wei == "bf16"
+    for plan in (held, pickle.loads(pickle.dumps(held))):
+        out = Tensor(np.empty_like(got.array, BITS))
+        for result in (plan(Tensor(image)), plan(Tensor(image), out=out)):
+            np.testing.assert_array_equal(result.array.view("u2"), wanted)
+    held.set_weight(narrowed(2 * FILTERS), 18 * np.arange(4))
+    np.testing.assert_array_equal(held(Tensor(image)).array.view("u2"), narrowed(2 * sums).view("u2"))
+    given = fastconv.plan(image.shape, filters.shape, True, dtype=BITS, device="cuda", **how)
+    np.testing.assert_array_equal(np.asarray(given(Interface(image), Interface(filters), bias)).view("u2"), wanted)
+    assert "bf16:bf16:bf16:f32" in fastconv.explain(Tensor(image), Tensor(filters))
+    overlapping = Tensor(narrowed(BATCH[:1, :, :3, :3]))
+    expected = on_cpu(overlapping.array, narrowed(FILTERS[:3]), padding=1).view("u2")
+    nn.conv2d(overlapping, Tensor(narrowed(FILTERS[:3])), padding=1, out=overlapping)
+    np.testing.assert_array_equal(overlapping.array.view("u2"), expected)
+    wide = Tensor(np.repeat(image[:, :1], 16, 1)), Tensor(np.repeat(filters[:, :1, :1, :1], 16, 1))
+    for precision in ("fast", "default"):
+        got = nn.conv2d(*wide, precision=precision)
+        np.testing.assert_array_equal(got.array.view("u2"), on_cpu(*(one.array for one in wide)).view("u2"))
+
+
+def bfloats_of_ml_dtypes(patch):
+    """CuPy's arrays have its type, and so have NumPy's that are copied there and back."""
+    import ml_dtypes
+
+    pretend(patch, {"torch": 5, "cupy": 6})
+    kind = np.dtype(ml_dtypes.bfloat16)
+    image, filters, bias = (array.astype(kind) for array in (BATCH[:1], FILTERS, np.arange(4)))
+    wanted = nn.conv2d(image, filters, bias, algorithm="reference")
+    out = np.zeros_like(wanted)
+    plan = fastconv.plan(Chip(image), Chip(filters), bias)
+    for got in (nn.conv2d(Chip(image), Chip(filters), Chip(bias)).array, nn.conv2d(Chip(image), filters, bias, out=Chip(out)).array,
+                plan(Chip(image)).array, nn.conv2d(image, filters, bias, device="cuda")):  # fmt: skip
+        assert got.dtype == wanted.dtype == kind
+        np.testing.assert_array_equal(got.view("u2"), wanted.view("u2"))
+
+
+def bfloats_that_cannot_run(patch):
+    pretend(patch, {"torch": 5, "cupy": 6})
+    image, weights = Tensor(narrowed(BATCH)), Tensor(narrowed(FILTERS))
+    plane = Interface(image.array[0, 0])
+    for error, words, call in (
+        (TypeError, "in1 must be an array of bools, .* got dtype bfloat16", lambda: fastconv.correlate2d(plane, TAPS)),
+        (TypeError, "in2 must be an array of bools, .* got dtype bfloat16", lambda: fastconv.correlate2d(Interface(IMAGE), plane)),
+        (TypeError, "input must be an array of bools, .* got dtype bfloat16", lambda: ndimage.sobel(plane)),
+        (TypeError, "input must be an array of bools, .* got dtype bfloat16", lambda: nn.conv_transpose2d(weights, weights)),
+        (TypeError, "input must be an array of bools, .* got dtype .*V3", lambda: nn.conv2d(Interface(np.zeros((5, 5), "V3")), TAPS)),
+        (TypeError, "input and weight must both be bfloat16 or float32", lambda: nn.conv2d(image, FILTERS.astype("f8"))),
+        (TypeError, "epilogue must be None for a result of bfloat16", lambda: nn.conv2d(image, weights, epilogue=nn.Epilogue(scale=2))),
+        (TypeError, "scale must be an array of bools, .* got dtype bfloat16",
+         lambda: nn.conv2d(image, weights, dtype="f4", epilogue=nn.Epilogue(scale=Tensor(narrowed(np.ones(4)))))),
+        (ValueError, "out must have dtype", lambda: nn.conv2d(image, weights, out=Tensor(np.zeros((2, 4, 5, 9), "f2")))),
+        (ValueError, "algorithm 'winograd' .* reads and stores no bfloat16", lambda: nn.conv2d(image, weights, algorithm="winograd")),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            call()
+
+
+def epilogues_in_one_launch(patch):
+    """Of kernels that finish their sums; the others are followed by one that does."""
+    names = []
+    launch = driver.Launch.__call__
+    patch.setattr(driver.Launch, "__call__", lambda this, *rest: (names.append(this._kernel.name), launch(this, *rest))[1])
+    scale, image = np.arange(1, 5).astype("f4") / 3, BATCH[:1, :, :5]
+    for types, fields, launches in (
+        (("f4", "f4"), {"scale": scale, "shift": 0.5, "activation": "relu"}, 1),
+        (("f4", "f4"), {"activation": "relu6", "dtype": "u1"}, 1),
+        (("f4", "f4"), {"scale": scale, "dtype": "i1", "zero_point": -9}, 1),
+        (("f2", "f2"), {"scale": scale.astype("f2"), "shift": 0.3, "activation": ("leaky_relu", 0.1)}, 1),
+        (("f2", "f2"), {"scale": scale, "dtype": "f4"}, 1),
+        (("u1", "i1"), {"scale": scale, "dtype": "u1", "zero_point": 128}, 1),
+        (("f8", "f8"), {"shift": scale.astype("f8"), "dtype": "i2"}, 1),
+        (("f4", "f4"), {"scale": scale, "activation": "gelu"}, 2),
+        (("f4", "f4"), {"scale": scale.astype("f8")}, 2),
+        (("f4", "f4"), {"scale": scale, "dtype": "i8"}, 2),
+        (("i4", "i4"), {"activation": "relu", "dtype": "i1"}, 2),
+    ):
+        x, w, epilogue = np.abs(image).astype(types[0]), FILTERS.astype(types[1]), nn.Epilogue(**fields)
+        plan = fastconv.plan(Interface(x), Interface(w), epilogue=epilogue)
+        names.clear()
+        got = np.asarray(plan(Interface(x)))
+        assert len(names) == launches, names
+        if epilogue.activation != "gelu":  # which is not rounded alike
+            np.testing.assert_array_equal(got, nn.conv2d(x, w, epilogue=epilogue), str(fields))
+    # a residual that lies otherwise than the results, or is of a narrower type, is copied; kernels read weights in the type of sums
+    residual = RNG.integers(-8, 9, (1, 4, 3, 9)).astype("f4")
+    for dtype, beside, launches in (
+        ("f4", residual, ["direct"]), ("f2", residual.astype("f2"), ["copy", "direct"]),
+        ("f4", residual.transpose(3, 2, 1, 0).copy().T, ["copy", "direct"]), ("f4", residual.astype("f2"), ["copy", "direct"]),
+        ("f2", residual, ["copy", "direct", "pointwise"]),
+    ):  # fmt: skip
+        x, w = image.astype(dtype), FILTERS.astype(dtype)
+        names.clear()
+        got = nn.conv2d(Interface(x), Interface(w), epilogue=nn.Epilogue(residual=Interface(beside)), algorithm="direct")
+        np.testing.assert_array_equal(np.asarray(got), nn.conv2d(x, w, epilogue=nn.Epilogue(residual=beside)))
+        assert [name.partition("_")[0] for name in names] == launches
+
+
 def filters_stay_on_the_stream(patch):
     """Nothing is read by the host, nothing waits, and every kernel is queued where the image's work is."""
     patch.setattr(driver, "read", lambda *arguments: pytest.fail("device memory was read"))
@@ -285,8 +406,8 @@ def filters_that_cannot_run(patch):
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
-    filters_stay_on_the_stream, operands_of_other_streams,
-    filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues,
+    filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
+    filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues, epilogues_in_one_launch,
 )}  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import fastconv
 from fastconv import nn
 from fastconv.cpu.target import detect
 from fastconv.nn import Epilogue
-from fastconv.planning.bfloat import BITS, store, widened
+from fastconv.planning.bfloat import BITS, narrowed, widened
 from fastconv.planning.operands import random
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
@@ -19,18 +19,12 @@ from tests.problems import ALGORITHMS
 U = 2.0**-8  # half a unit in the last place, of bfloat16
 
 
-def narrow(values):
-    dst = np.empty(np.shape(values), BITS)
-    store(dst, np.asarray(values, "f4"))
-    return dst
-
-
 def test_rounding_is_to_nearest_even_and_nan_stays_nan():
     words = np.random.default_rng(0).integers(0, 1 << 32, 1 << 16, np.uint64).astype("u4")
     words[:12] = (0x7F800001, 0xFF800001, 0x7FFFFFFF, 0x7F7FFFFF, 0x3F808000, 0x3F818000, 0x3F808001, 0x00008000, 0x80000000, 0x7F800000,
                   0x00018000, 0xFF7F8000)  # fmt: skip
     values = words.view("f4")
-    got = narrow(values).view("u2")
+    got = narrowed(values).view("u2")
     with np.errstate(all="ignore"):
         exact = widened(got.view(BITS)).astype("f8")
         low, high = ((words >> 16 << 16).view("f4").astype("f8"), ((words >> 16) + 1 << 16).view("f4").astype("f8"))
@@ -65,7 +59,7 @@ def test_every_algorithm_that_takes_it(name, text, types, exercised):
     back = np.argsort(order)
     x = rng.integers(-9, 10, [(p.n, p.ic, p.ih, p.iw)[axis] for axis in order]).astype("f4")
     x.flat[5], x.flat[-2] = np.nan, np.inf
-    x = narrow(x).transpose(back)
+    x = narrowed(x).transpose(back)
     w = rng.integers(-9, 10, (p.oc, p.ic // p.g, p.kh, p.kw)).astype("f4")
     bias = rng.integers(-9, 10, p.oc).astype("f4") if "bias" in p.epilogue else None
     results = []
@@ -78,7 +72,7 @@ def test_every_algorithm_that_takes_it(name, text, types, exercised):
     sums = np.empty((p.n, p.oc, p.oh, p.ow), "f4")
     plan = plan_problem(wide, algorithm="reference")
     plan.run(widened(x), plan.pack(w), bias, sums)
-    expected = widened(narrow(sums)) if p.dst == "bf16" else sums
+    expected = widened(narrowed(sums)) if p.dst == "bf16" else sums
     np.testing.assert_array_equal(results[0], expected)
     if "tanh" in p.epilogue:
         np.testing.assert_allclose(results[1], expected, rtol=2 * U)

@@ -11,7 +11,7 @@ from fastconv.cpu.border import Span, stage_row
 from fastconv.cpu.compile import kernel
 from fastconv.cpu.convert import INTEGERS, LOADED, STORED, store_row
 from fastconv.cpu.memory import address, call_kernel, integers, peek
-from fastconv.planning.bfloat import BITS, store, widened
+from fastconv.planning.bfloat import BITS, narrowed, widened
 from fastconv.planning.problem import DTYPES
 from fastconv.planning.reference import rounded
 from tests.oracles import assert_same_bits
@@ -47,15 +47,6 @@ def run(factory, spec, *, dst, src, span=None, maps=None, fill=None, count=0):
     at = [0 if x is None else x.ctypes.data for x in (dst, src, span)] + [0 if maps is None else maps[0].ctypes.data + 8 * maps[1]]
     call(compiled.address, np.array([*at, 0 if fill is None else fill.ctypes.data, count], np.int64))
     return compiled
-
-
-def narrowed(values, dtype):
-    """As NumPy converts; bfloat16, which it does not know, as `fastconv.planning.bfloat` does."""
-    if dtype != BITS:
-        return values.astype(dtype)
-    found = np.empty(values.shape, BITS)
-    store(found, values)
-    return found
 
 
 def shown(array):

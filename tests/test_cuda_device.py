@@ -70,6 +70,21 @@ def test_torch_in_a_graph():
     np.testing.assert_array_equal(got.cpu().numpy(), fastconv.conv2d(2 * IMAGE[None, None], TAPS[None, None], padding=1))
 
 
+@pytest.mark.parametrize("precision", ["default", "fast"])
+def test_bfloat16_of_torch(precision):
+    """Whole numbers, whose sums are exact whatever adds them up, so that results are those of the CPU."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(4)
+    x, w, b = (torch.as_tensor(rng.integers(-8, 9, shape)).bfloat16() for shape in ((2, 37, 20, 33), (70, 37, 3, 3), (70,)))
+    expected = fastconv.conv2d(x, w, b, padding=1, activation="relu")
+    for form in (torch.contiguous_format, torch.channels_last):
+        image = x.to("cuda", memory_format=form)
+        got = fastconv.conv2d(image, w.cuda(), b.cuda(), padding=1, activation="relu", precision=precision)
+        assert got.is_cuda
+        assert torch.equal(got.cpu(), expected)
+        assert torch.equal(fastconv.plan(image, w, b, padding=1, activation="relu", precision=precision)(image).cpu(), expected)
+
+
 def test_a_numba_device_array():
     from numba import cuda
 

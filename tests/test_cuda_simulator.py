@@ -14,6 +14,7 @@ from tests.problems import CASES
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
 from fastconv.planning.planner import algorithms, short_name
+from fastconv.planning.problem import Problem, Scaling, parse_scaling
 
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms("cuda") if not isinstance(algorithm.CASES, str)}
 # of tests/cases.txt, with few planes: blocks run one after the other
@@ -32,8 +33,17 @@ FEW_OWN = {
 }
 
 
-# of algorithms whose transforms would spread a NaN or lose what is tiny: (fast ones, the rest)
+# of algorithms whose transforms would spread a NaN or lose what is tiny, or that round to bfloat16: (fast ones, the rest)
 NOT_FINITE = {
+    "plain": (("ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32_bias spoiled",), ("ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32 tiny",)),
+    "tensor": (
+        ("n2_ic16ih5_oc20k1_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast spoiled",),
+        ("ic37ih6iw7_oc20k3_p1_bf16:bf16:f32:f32_bias+relu_fast spoiled", "ic20ih7iw9_oc33k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast fill=nan",
+         "ic20ih7iw9_oc33k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast fill=3"),
+    ),
+    "direct": (("ih4iw40_k3_p1_bf16:bf16:bf16:f32 spoiled",), ("ic2ih4iw40_oc3kh4kw9_p4_reflect_bf16:bf16:bf16:f32_relu spoiled",)),
+    "depthwise": ((), ("g9_ic9ih6iw8_oc9k3_p1_nhwc_hwio_bf16:bf16:bf16:f32 spoiled",)),
+    "implicit_gemm": ((), ("ic9ih6iw9_oc18k3_p1_bf16:bf16:bf16:f32_bias spoiled",)),
     "winograd": (
         ("n2_ic3ih4iw6_oc3k3_p1 spoiled",),
         ("n2_ic9ih7iw6_oc3k3_reflect_p1_nhwc_hwio_bias+relu6 spoiled", "ic3ih4iw6_oc3k3_p1_nhwc_hwio fill=nan",
@@ -43,12 +53,27 @@ NOT_FINITE = {
 }  # fmt: skip
 
 
+# every border, type, stride and dilation together
+SWEEP = {
+    "direct": tuple(
+        f"n2_ic2ih13iw41_oc2kh3kw4_sh{sh}sw{sw}_dh{dh}dw{dw}_pt1pb2pl3pr1_{border}_{types}"
+        for border in ("constant", "edge", "reflect", "symmetric", "wrap")
+        for types in ("f32", "f64", "f16:f16:f16:f32", "u8:f32:u8:f32_saturate", "i16:f32:f32:f32", "u8:i8:i32:i32", "i64", "u16")
+        for sh, sw, dh, dw in ((1, 1, 1, 1), (1, 1, 2, 2), (2, 2, 1, 1), (2, 2, 2, 1), (3, 1, 1, 2), (1, 3, 2, 1), (2, 1, 3, 1))
+    ),
+}  # fmt: skip
+# of those with an epilogue that scales
+FEW_SCALED = {"direct": 2, "implicit_gemm": 1, "depthwise": 1, "winograd": 1, "tensor": 1}
+
+
 def cases(name):
-    own, number = ALGORITHMS[name].CASES, FEW_OWN.get(name, 3)
+    scaled = [case for case in ALGORITHMS[name].CASES if parse_scaling(Problem.parse(case).epilogue) != Scaling()]
+    own, number = [case for case in ALGORITHMS[name].CASES if case not in scaled], FEW_OWN.get(name, 3)
+    own, number = scaled[: FEW_SCALED.get(name, 0)] + own + scaled[FEW_SCALED.get(name, 0) :], number + FEW_SCALED.get(name, 0)
     chosen = () if name in FEW_OWN else FEW
     fast, slow = NOT_FINITE.get(name, ((), ()))
     few = [*own[:number], *(str(CASES[case]) for case in chosen), *fast]
-    rest = [*own[number:], *(str(p) for case, p in CASES.items() if case not in chosen), *slow]
+    rest = [*own[number:], *SWEEP.get(name, ()), *(str(p) for case, p in CASES.items() if case not in chosen), *slow]
     return few, rest
 
 

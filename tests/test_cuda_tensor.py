@@ -15,10 +15,11 @@ from fastconv.planning.problem import Problem
 
 LAYER = "ic64ih56_oc64k3_p1"
 HALVES = f"{LAYER}_nhwc_f16:f16:f16:f32"
+BFLOATS = f"{LAYER}_nhwc_bf16:bf16:bf16:f32"
 
 
 def test_only_fast_and_only_cards_that_have_them():
-    for text in (LAYER, HALVES):
+    for text in (LAYER, HALVES, BFLOATS):
         p = Problem.parse(text)
         assert "only precision fast" in tensor.reject(p, SM90)
         assert short_name(cheapest(p, SM90)[1]) != "tensor"
@@ -26,22 +27,37 @@ def test_only_fast_and_only_cards_that_have_them():
         assert tensor.reject(p, SM75) == "needs compute capability 8.0"
         assert tensor.reject(p, SM80) is None
         assert short_name(cheapest(p, SM80)[1]) == "tensor"
+        assert short_name(cheapest(p, SM75)[1]) in ("implicit_gemm", "winograd")
 
 
-TF32, F16 = "m16n8k8.row.col.f32.tf32.tf32", "m16n8k16.row.col.f32.f16.f16"
+TF32, F16, BF16 = "m16n8k8.row.col.f32.tf32.tf32", "m16n8k16.row.col.f32.f16.f16", "m16n8k16.row.col.f32.bf16.bf16"
+MULTIPLIED = [(f"{LAYER}_fast", TF32, SM90), (f"{HALVES}_fast", F16, SM90), (f"{LAYER}_f16:f32:f32:f32_fast", TF32, SM90),
+              (f"{BFLOATS}_fast", BF16, SM80), (f"{LAYER}_bf16:f32:bf16:f32_fast", TF32, SM80)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "shape"), [(f"{LAYER}_fast", TF32), (f"{HALVES}_fast", F16), (f"{LAYER}_f16:f32:f32:f32_fast", TF32)])
-def test_what_is_multiplied(text, shape):
+@pytest.mark.parametrize(("text", "shape", "target"), MULTIPLIED)
+def test_what_is_multiplied(text, shape, target):
     p = Problem.parse(text)
-    kernel = next(kernel for kernel in _kernels(p) if kernel.name == plan_problem(p, SM90, algorithm="tensor").kernel)
-    found = set(re.findall(r"mma\.sync\.aligned\.(\S+)\.f32 ", compiler.code(kernel, SM90.cc).ptx))
-    assert found == {shape}
+    kernel = next(kernel for kernel in _kernels(p) if kernel.name == plan_problem(p, target, algorithm="tensor").kernel)
+    code = compiler.code(kernel, target.cc)
+    assert set(re.findall(r"mma\.sync\.aligned\.(\S+)\.f32 ", code.ptx)) == {shape}
+    assert ".local" not in code.ptx
+    assert code.resources.stack == code.resources.spills == 0
+    assert code.resources.registers <= kernel.registers
 
 
 def _kernels(p):
     tile = tensor.best_tile(p, tensor.TILES)
     return [tensor.kernel_of(tensor.spec_of(p, tile, last, tensor.factor(p))) for last in range(3)]
+
+
+def test_a_fill_value_that_bfloat16_has_not_is_refused():
+    plan = plan_problem(Problem.parse(f"{BFLOATS}_fast"), SM90, algorithm="tensor")
+    with pytest.raises(ValueError, match=r"a fill value of 0\.1 is none of bfloat16"):
+        plan.prepare(None, None, None, 0.1)
+    for fill in (0, 69632, -np.inf, np.nan):
+        with pytest.raises(AttributeError):
+            plan.prepare(None, None, None, fill)
 
 
 def test_a_fill_value_beyond_float16_is_refused():

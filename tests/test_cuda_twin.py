@@ -110,4 +110,6 @@ def test_numbers_are_those_of_the_machine(block):
     assert block.permute(0x44332211, 0x88776655, 0x7410) == 0x88552211
     assert block.dot(0xFF01, 0x02FF, 1, "us") == 1 + 0x01 * -1 + 0xFF * 2
     assert block.tf32(1 + 2.0**-11) == 1 + 2.0**-10
-    assert block.half_bits(1.0) == 0x3C00
+    assert [block.half_bits(kind, 1.0) for kind in ("f16", "bf16")] == [0x3C00, 0x3F80]
+    assert block.convert("f32", "bf16", np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8])).tolist() == [1, 1 + 2.0**-6]
+    assert block.convert("bf16", "f64", 1.5) == block.convert("f16", "bf16", 1.5) == block.number("bf16", 1.5)

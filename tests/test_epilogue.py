@@ -12,22 +12,11 @@ from fastconv.planning.addends import Addends, finish_type
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem, Scaling, parse_epilogue, parse_scaling
 from tests.oracles import assert_same_bits
-from tests.problems import ALGORITHMS, operands, result_array
+from tests.problems import ALGORITHMS, addends_of, operands, result_array
 
 # channels beyond a tile's, whole tiles and overlapping ones, all three ways to store
 LAYERS = ("n2_ic5ih9_oc40k3_p1", "n2_ic5ih9_oc40k3_p1_nhwc_hwio")
 FLOATS = ("bias+scale+shift+relu", "residual+relu6", "bias+scale+residual+leaky_relu:0.25", "shift+tanh", "scale+saturate:3")
-
-
-def addends_of(p, bias):
-    """Whole numbers, so that float sums are exact whatever the order; and one NaN and inf."""
-    rng = np.random.default_rng(5)
-    tail, words = finish_type(p), parse_scaling(p.epilogue)
-    scale, shift = (rng.integers(-4, 5, p.oc).astype(tail) for _ in range(2))
-    shift[2], scale[7] = np.nan, np.inf
-    residual = np.empty_like(result_array(p), dtype=tail)
-    residual[...] = rng.integers(-9, 9, residual.shape)
-    return Addends(bias, scale if words.scale else None, shift if words.shift else None, residual if words.residual else None)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +117,23 @@ def test_few_channels_are_finished_where_they_are_summed(text, epilogue, exercis
         plan.run(image, plan.pack(wei), addends, to)
         assert_same_bits(to.copy(), expected)
     exercised(name, str(p))
+
+
+@pytest.mark.parametrize("words", ["halves+scale+shift+residual+leaky_relu:0.3", "half+scale+residual+relu", "halves+scale+saturate:100"])
+def test_steps_in_float16(words):
+    """The problem's words for what a card does where it stores; on the CPU the reference alone takes them."""
+    p = Problem.parse("n2_ic2ih5iw7_oc9k3_p1_f16:f16:f16:f32").replace(epilogue=words, dst="u8" if "saturate" in words else "f16")
+    assert [name for name, algorithm in ALGORITHMS.items() if algorithm.reject(p, detect()) is None] == ["reference"]
+    src, wei, _ = operands(p, integers=True)
+    addends, scaling, finish = addends_of(p, None), parse_scaling(words), parse_epilogue(words)
+    addends = addends._replace(scale=addends.scale / addends.scale.dtype.type(7))
+    dst = result_array(p)
+    with np.errstate(all="ignore"):
+        plan_problem(p).run(src, wei, addends, dst)
+        activation = ("leaky_relu", finish.slope) if finish.slope else finish.activation
+        epilogue = Epilogue(addends.scale, addends.shift, addends.residual, activation, p.dst.replace("u8", "u1").replace("f16", "f2"),
+                            scaling.zero)  # fmt: skip
+        assert_same_bits(dst, fastconv.conv2d(src, wei, padding=1, epilogue=epilogue))
 
 
 def test_texts():

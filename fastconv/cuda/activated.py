@@ -10,25 +10,25 @@ from typing import Any
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import direct, plain
+from .arithmetic import FLOATS
 from .arrays import DeviceArray
 from .copy import new
 from .finish import FUSED
 from .pointwise import finished_as
-from .simd import SIZES
 from .target import Target
 
 CASES = ("ih6iw20_k3_p1_f64_sigmoid", "ic2ih5iw20_oc3k3_p1_f32_bias+gelu", "n2_ic2ih5iw9_oc3k3_s2_p1_f32_nhwc_hwio_bias+silu",
-         "ic2ih5iw9_oc2k3_f16:f16:f16:f32_tanh")  # fmt: skip
+         "ic2ih5iw9_oc2k3_f16:f16:f16:f32_tanh", "ic2ih5iw9_oc2k3_bf16:bf16:bf16:f32_bias+gelu")  # fmt: skip
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, of float sums, an activation that is not fused."""
-    reason = not_computed(p, "fwd", "bwd_data")
+    reason = not_computed(p, "fwd", "bwd_data", bfloat=True, bfloat_weights=True)
     if reason is not None:
         return reason
     if parse_epilogue(p.epilogue).activation in FUSED:
         return "the activation is one that kernels fuse, or none"
-    if p.acc not in ("f32", "f64") or p.dst not in SIZES or p.dst[0] != "f":
+    if p.acc not in ("f32", "f64") or p.dst not in FLOATS:
         return f"activates floats, not {p.acc} for {p.dst}"
     return None
 

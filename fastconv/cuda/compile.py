@@ -245,6 +245,12 @@ def toolkit() -> int:
     return int(nvjitlink.version()[0])
 
 
+def capabilities() -> tuple[tuple[int, int], ...]:
+    """Compute capabilities that it makes machine code for."""
+    nvrtc: Any = importlib.import_module("numba.cuda.cudadrv.nvrtc")
+    return tuple(nvrtc.get_supported_ccs())
+
+
 def packed(kernel: Kernel, at: tuple[int, ...], values: np.ndarray, extents: tuple[int, ...]) -> bytes:
     """The kernel's parameters as one block of bytes, each at a multiple of its size, without gaps.
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..planning.bfloat import is_bfloat, narrowed, widened
 from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, dtype_name
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .driver import Launch, Memory, uploaded
 from .finish import SUMS
-from .simd import SIZES
 
 _THREADS = 256
 _MOST = 2**31 - 1  # elements of one launch
@@ -139,6 +140,8 @@ def on_device(array: Any, kind: str, device: int | None = None) -> DeviceArray:
     """An array as device memory of this type: itself where it is, else a copy."""
     dtype = DTYPES[kind]
     if not isinstance(array, DeviceArray):
+        if is_bfloat(array.dtype) or is_bfloat(dtype):
+            array = narrowed(widened(array), dtype)
         with np.errstate(all="ignore"):
             array = np.ascontiguousarray(array, dtype)
         memory = uploaded(array, device)
@@ -152,7 +155,7 @@ def addend(acc: str, bias: Any, device: int | None) -> DeviceArray:
     """A bias as kernels read it: dense, in the type of a thread's sums, rounded or wrapped as ``acc`` does first."""
     if not isinstance(bias, DeviceArray):
         with np.errstate(all="ignore"):
-            bias = np.asarray(bias).astype(DTYPES[acc])
+            bias = widened(np.asarray(bias)).astype(DTYPES[acc])
     kind = SUMS.get(acc, acc)
     array = on_device(bias, kind, device)
     return array if array.dense else converted(array, DTYPES[kind])

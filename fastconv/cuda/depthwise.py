@@ -14,18 +14,22 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import copied, on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .target import LANES, Target
 
 CASES = (
     "n2_g6_ic6ih6iw9_oc6k3_p1_nhwc_hwio_bias+relu", "g13_ic13ih7iw11_oc13k5_s2_p2_reflect_nhwc_hwio", "g8_ic8ih9iw6_oc8k7_p3_nhwc_hwio_f64",
     "g9_ic9ih9iw10_oc9kh2kw4_d2_p3_wrap_nhwc_hwio", "g8_ic8ih6iw9_oc8k3_s3_p1_nhwc_hwio_f16:f16:f16:f32",
+    "g9_ic9ih6iw8_oc9k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_bias+relu",
+    "n2_g6_ic6ih6iw9_oc6k3_p1_nhwc_hwio_bias+scale+shift+residual+relu",
+    "g8_ic8ih6iw9_oc8k3_s2_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual+leaky-relu:0.1",
 )  # fmt: skip
 
 
@@ -56,6 +60,7 @@ class Spec(NamedTuple):
     px: int
     kw: int
     sw: int
+    tail: str = ""  # see `finish.tail_of`
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")
@@ -136,20 +141,16 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
         addends = [at.bias + e.i64(e.least(c + i, x.channels - 1)) * size for i in range(s.channels)]
         first = e.when(x.biased > 0, zero, lambda _: [e.load(kind, kind, addend, 1)[0] for addend in addends])
         sums = e.loop(x.kh, first * s.px, row)
+        results = Results(e, s, at, v, x)
+        scalings = [results.scaling(e.least(c + i, x.channels - 1)) for i in range(s.channels)]
         for i in range(s.px):
-            results = finished(e, s.acc, s.dst, s.rounding, x.activated, v, sums[i * s.channels : (i + 1) * s.channels])
             place = at.dst + at.dn * n + at.dy * oy + at.dx * (ox + i) + at.dc * c
 
-            def together(nothing: list[Any], results: list[Any] = results, place: Any = place) -> list[Any]:
-                store_row(e, s.dst, place, results, left)
+            def store(nothing: list[Any], own: slice = slice(i * s.channels, (i + 1) * s.channels), place: Any = place) -> list[Any]:
+                results.store(sums[own], scalings, lambda number: place + at.dc * number, left, x.dense_dst > 0)
                 return nothing
 
-            def apart(nothing: list[Any], results: list[Any] = results, place: Any = place) -> list[Any]:
-                for number, result in enumerate(results):
-                    store_row(e, s.dst, place + at.dc * number, [result], left - number)
-                return nothing
-
-            e.when(ox + i < x.ow, [], lambda _, a=together, b=apart: e.when(x.dense_dst > 0, [], a, b))
+            e.when(ox + i < x.ow, [], store)
         return nothing
 
     e.when((ox < x.ow) & (left > 0), [], compute)
@@ -157,7 +158,9 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real, one channel to a group and to a filter, channels last."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    roundings = (None, "saturate", "half_up")
+    reason = not_computed(p, "fwd", roundings=roundings, scalings=True, halves=True, bfloat=True, bfloat_weights=True)
+    reason = reason or cannot_finish(p)
     if reason is not None:
         return reason
     if not p.g == p.ic == p.oc > 1:
@@ -201,15 +204,16 @@ def _spec(p: Problem) -> Spec:
     tile = _tile(p)
     sw = p.sw if p.ow > 1 else 1
     known = p.kw in WIDTHS and sw in (1, 2) and p.dw == 1
-    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile.channels, tile.px, p.kw * known, sw * known)
+    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile.channels, tile.px, p.kw * known, sw * known,
+                tail_of(p))  # fmt: skip
 
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     tile = next(tile for tile in TILES if tile.channels == s.channels)
-    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
+    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding, s.tail)))
     name = f"depthwise_{types}_{s.px}x{s.channels}" + (f"_w{s.kw}s{s.sw}" if s.kw else "")
-    return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (LANES, WARPS, 1), tile.registers, blocks=tile.blocks,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (LANES, WARPS, 1), tile.registers, blocks=tile.blocks,
                   fused=s.acc[0] == "f")  # fmt: skip
 
 
@@ -239,12 +243,12 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
         grid = (_blocks(p), -(-p.oc // (LANES * kernel.spec.channels)), 1)
         launch = DriverLaunch(
-            kernel, grid, (0, 0, 0, 0, *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes), device=src.device
+            kernel, grid, (*unknown(tail_of(p)), *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes), device=src.device
         )
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            launch(src.stream, src.address, packed.address, bias.address if bias is not None else 0, dst.address)
+            launch(src.stream, src.address, packed.address, *addresses(bias, dst))
 
-        return run
+        return finishing(p, run)
 
     return Plan(problem=p, algorithm="depthwise", kernel=kernel.name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare)

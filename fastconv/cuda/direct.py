@@ -19,14 +19,16 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
+from .arithmetic import SIZES
 from .byte_tile import ByteThread
 from .compile import Kernel
 from .copy import on_device
 from .direct_tile import AT, EXTENTS, GROUP, LAST, WARPS, Spec, Thread, parts
 from .driver import MOST_GRID
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES, VECTOR
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
+from .simd import VECTOR
 from .target import LANES, Target
 
 CASES = (
@@ -34,6 +36,9 @@ CASES = (
     "ic3ih20iw70_oc4k3_s2_p1", "ih30iw90_k3_sh2sw1_d2_p2_edge", "ih21iw77_k3_sh1sw3_dh3dw2", "ih40iw200_k3_p1_u8:u8:u8:u8",
     "ih30iw140_k5_p2_u8:f32:u8:f32_saturate", "ih24iw130_k3_u16:f32:f32:f32", "ih24iw130_k5_p2_f16:f16:f16:f32",
     "ih24iw130_k3_p1_f64", "ih40iw200_k7_p3_u8:i8:i32:i32", "ih20iw90_kh3kw13_p6_i8:i8:i32:i32", "ih20iw90_k3_s2_u8:i8:i32:i32",
+    "ic2ih24iw130_oc3k5_p2_bf16:bf16:bf16:f32_bias", "ih24iw131_k3_s2_p1_edge_bf16:bf16:bf16:f32", "ih9iw40_kh3kw13_p6_bf16:f32:f32:f32",
+    "n2_ic2ih11iw37_oc3k3_p1_bias+scale+shift+residual+relu", "ih12iw40_k3_p1_u8:i8:i8:i32_bias+scale+shift+leaky-relu:0.1+saturate:5",
+    "ih9iw40_k5_p2_f16:f16:f16:f32_half+scale+residual", "ic2ih9iw20_oc3k3_s3_nhwc_hwio_f64_scale+residual+relu6",
 )  # fmt: skip
 
 
@@ -46,18 +51,19 @@ class Tile(NamedTuple):
     rows: int
     registers: int
     blocks: int  # of 128 threads on a multiprocessor, at least
+    scaled: int = 0  # how many fewer where sums are scaled, which takes a few registers more
 
 
 # sums; a row of pixels; the taps of a row, or all that are fixed; addresses
 TILES = (
-    Tile(1, 3, px=8, rows=8, registers=168, blocks=3),  # 64 + 12 + 9
-    Tile(1, 5, px=8, rows=4, registers=128, blocks=4),  # 32 + 12 + 25
+    Tile(1, 3, px=8, rows=8, registers=168, blocks=3, scaled=1),  # 64 + 12 + 9
+    Tile(1, 5, px=8, rows=4, registers=128, blocks=4, scaled=1),  # 32 + 12 + 25
     Tile(1, 0, px=8, rows=4, registers=128, blocks=4),  # 32 + 20 + 12
     Tile(2, 3, px=8, rows=4, registers=128, blocks=4),
     Tile(2, 5, px=8, rows=4, registers=128, blocks=4),
     Tile(2, 0, px=8, rows=4, registers=128, blocks=4),
     Tile(4, 3, px=4, rows=8, registers=168, blocks=3),  # 32 + 8 + 9, and rows on their way: memory is the limit
-    Tile(4, 5, px=4, rows=8, registers=168, blocks=3),  # 32 + 8 + 25
+    Tile(4, 5, px=4, rows=8, registers=168, blocks=3, scaled=1),  # 32 + 8 + 25
     Tile(4, 0, px=8, rows=8, registers=168, blocks=3),  # 64 + 20 + 12: multiply-adds are the limit
     Tile(8, 0, px=2, rows=8, registers=128, blocks=4),
 )
@@ -95,18 +101,20 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     sums = e.loop(x.icg, sums, channel)
 
     def store(nothing: list[Any]) -> list[Any]:
+        results = Results(e, s, at, v, x)
+        scaling = results.scaling(o)
         for j in range(s.rows):
             oy = phase + (j0 + j) * x.phases
             row = sums[j * s.px : (j + 1) * s.px]
             line = at.dst + at.dn * n + at.dc * o + at.dy * oy
 
             def one(nothing: list[Any], row: list[Any] = row, line: Any = line) -> list[Any]:
-                results = finished(e, s.acc, s.dst, s.rounding, x.activated, v, row)
-                if s.h:
-                    store_row(e, s.dst, line + e.i64(ox * SIZES[s.dst]), results, x.ow - ox)
-                    return nothing
-                for i, result in enumerate(results):
-                    store_row(e, s.dst, line + at.dx * (ox + i), [result], x.ow - ox - i)
+                first = line + (e.i64(ox * SIZES[s.dst]) if s.h else at.dx * ox)
+
+                def place(i: int) -> Any:
+                    return first + (i * SIZES[s.dst] if s.h else at.dx * i)
+
+                results.store(row, [scaling] * s.px, place, x.ow - ox, None if s.h else False)
                 return nothing
 
             e.when(oy < x.oh, [], one)
@@ -117,7 +125,9 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, real; taps of a channel fit shared memory; rows and columns of pixels are counted in 32 bits."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    roundings = (None, "saturate", "half_up")
+    reason = not_computed(p, "fwd", roundings=roundings, scalings=True, halves=True, bfloat=True, bfloat_weights=True)
+    reason = reason or cannot_finish(p)
     if reason is not None:
         return reason
     if (
@@ -160,7 +170,8 @@ def _spec(p: Problem, dense: bool, phase: int, fits: bool = True) -> Spec:
     rounding = parse_epilogue(p.epilogue).rounding or ""
     phase = phase if h and SIZES[p.src] >= 4 else -1
     dots = int(_are_bytes(p) and h == 1 and fits)
-    return Spec(p.src, _taps(p), p.acc, p.dst, rounding, tile.px, tile.rows, h, full, last if h else 1, tile.fixed, dots, phase)
+    return Spec(p.src, _taps(p), p.acc, p.dst, rounding, tile.px, tile.rows, h, full, last if h else 1, tile.fixed, dots, phase,
+                tail_of(p))  # fmt: skip
 
 
 def _last(kw: int) -> int:
@@ -185,9 +196,11 @@ def kernel_of(s: Spec) -> Kernel:
     how = f"k{s.fixed}" if s.fixed else f"h{s.h}" + (f"w{GROUP * s.full}_{s.last}" if s.h else "")
     how += f"_at{s.phase}" * (s.phase >= 0)
     how += "_dots" * s.dots
-    types = "_".join(filter(None, (s.src, s.wei if s.wei != SUMS[s.acc] else "", s.acc, s.dst, s.rounding)))
-    return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (LANES, WARPS, 1),
-                  tile.registers, shared=not s.fixed, blocks=tile.blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
+    blocks = tile.blocks - tile.scaled * bool(s.tail)
+    registers = tile.registers if blocks == tile.blocks else min(65536 // (LANES * WARPS * blocks) // 8 * 8, 255)
+    types = "_".join(filter(None, (s.src, s.wei if s.wei != SUMS[s.acc] else "", s.acc, s.dst, s.rounding, s.tail)))
+    return Kernel(f"direct_{types}_{s.rows}x{s.px}_{how}", body, s, *parameters(AT, s), EXTENTS, (LANES, WARPS, 1),
+                  registers, shared=not s.fixed, blocks=blocks, vectors=s.h > 0, fused=s.acc[0] == "f")  # fmt: skip
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
@@ -218,9 +231,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
                 if other is None:
                     other = _launch(p, known._replace(phase=-1), src, packed, dst, fill)
                 chosen = other
-            chosen(src.stream, src.address, packed.address, bias.address if bias is not None else 0, dst.address)
+            chosen(src.stream, src.address, packed.address, *addresses(bias, dst))
 
-        return run
+        return finishing(p, run)
 
     return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=packed_weights, prepare_launch=prepare)
 
@@ -251,7 +264,7 @@ def _launch(p: Problem, s: Spec, src: Any, packed: Any, dst: Any, fill: Any) -> 
     shared = 0 if s.fixed else p.kh * _pitch(p) * SIZES[SUMS[p.acc]]
     if s.dots:
         extents["pitch"], shared = parts(p.kw, 4), p.kh * parts(p.kw, 4) * 4
-    return DriverLaunch(kernel_of(s), (tiles * bands * phases, p.oc, p.n), (0, 0, 0, 0, *src.strides, *packed.strides, *dst.strides),
+    return DriverLaunch(kernel_of(s), (tiles * bands * phases, p.oc, p.n), (*unknown(s.tail), *src.strides, *packed.strides, *dst.strides),
                         finish_values(p, fill), (*extents.values(), *axes), shared, src.device)  # fmt: skip
 
 

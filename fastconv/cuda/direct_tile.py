@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import border
+from .arithmetic import SIZES
 from .finish import SUMS
-from .simd import SIZES, VECTOR
+from .simd import VECTOR
 from .target import LANES
 
 GROUP, LAST = 8, 11  # columns of taps that a row of pixels in registers serves, and the last of them
@@ -29,6 +30,7 @@ class Spec(NamedTuple):
     fixed: int  # width and height of taps in registers, or 0
     dots: int  # whether four products are one instruction: pixels and taps are bytes
     phase: int  # bytes from a multiple of 16 to a thread's first pixel in every row, or -1: known when a row is loaded
+    tail: str = ""  # see `finish.tail_of`
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "wo", "wc", "wy", "wx", "dn", "dc", "dy", "dx")

@@ -43,6 +43,8 @@ def api() -> Any:
         (status,) = driver.cuInit(0)
     except (RuntimeError, OSError) as error:  # cuda.pathfinder's DynamicLibNotFoundError is a RuntimeError
         raise DriverError(f"no CUDA: the driver library was not found ({error})") from error
+    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
+        raise DriverError("no CUDA: the driver sees no device")
     if status != driver.CUresult.CUDA_SUCCESS:
         raise DriverError(f"no CUDA: the driver cannot start ({_name(driver, status)})")
     return driver
@@ -93,6 +95,9 @@ def current(device: int | None = None) -> int:
     return device
 
 
+_EXTRAS = {12: "fastconv[cuda12]", 13: "fastconv[cuda]"}  # the toolkit's version -> what installs it
+
+
 class Properties(NamedTuple):
     """What the driver says of a device; clocks in Hz, the bus in bytes."""
 
@@ -113,23 +118,34 @@ def properties(device: int) -> Properties:
     Raises
     ------
     DriverError
-        No device, or a driver older than the toolkit that compiles for it.
+        No device, no toolkit, a driver older than it, or a card that it does not compile for: with what was found, and what to install.
     """
     driver = api()
     if count() == 0:
         raise DriverError("no CUDA: the driver sees no device")
-    version, toolkit = int(checked(driver.cuDriverGetVersion(), "tell its version")), compiler.toolkit()
+    version = int(checked(driver.cuDriverGetVersion(), "tell its version"))
+    found, fitting = f"the driver is for CUDA {version // 1000}.{version % 1000 // 10}", _EXTRAS.get(version // 1000)
+    try:
+        toolkit = compiler.toolkit()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DriverError(f"{found}, but no CUDA toolkit was found ({error}): install {fitting or 'fastconv[cuda]'}") from error
     if version // 1000 < toolkit:
-        raise DriverError(f"CUDA toolkit {toolkit} is installed, but the driver is for CUDA {version // 1000}.{version % 1000 // 10}: "
-                          f"install fastconv[cuda12], or a newer driver")  # fmt: skip
+        install = f"{fitting}, or a newer driver" if fitting else "a newer driver"
+        raise DriverError(f"CUDA toolkit {toolkit} is installed, but {found}: install {install}")
     handle = checked(driver.cuDeviceGet(current(device)), f"find device {device}")
     kinds = driver.CUdevice_attribute
 
     def read(name: str) -> int:
         return int(checked(driver.cuDeviceGetAttribute(getattr(kinds, f"CU_DEVICE_ATTRIBUTE_{name}"), handle), f"tell {name}"))
 
-    name = checked(driver.cuDeviceGetName(128, handle), "tell the device's name")
-    return Properties(name.split(b"\0")[0].decode(), (read("COMPUTE_CAPABILITY_MAJOR"), read("COMPUTE_CAPABILITY_MINOR")),
+    name = checked(driver.cuDeviceGetName(128, handle), "tell the device's name").split(b"\0")[0].decode()
+    cc, able = (read("COMPUTE_CAPABILITY_MAJOR"), read("COMPUTE_CAPABILITY_MINOR")), compiler.capabilities()
+    if cc not in able:
+        own, first, last = (f"{one[0]}.{one[1]}" for one in (cc, min(able), max(able)))
+        install = "a newer toolkit with fastconv[cuda]" if cc > min(able) else _EXTRAS.get(toolkit - 1, "a newer card")
+        raise DriverError(f"device {device}, {name}, is of compute capability {own}, but CUDA toolkit {toolkit} compiles for {first} to "
+                          f"{last}: install {install}")  # fmt: skip
+    return Properties(name, cc,
                       read("MULTIPROCESSOR_COUNT"), read("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"), read("L2_CACHE_SIZE"),
                       1e3 * read("CLOCK_RATE"), 1e3 * read("MEMORY_CLOCK_RATE"), read("GLOBAL_MEMORY_BUS_WIDTH") // 8)  # fmt: skip
 

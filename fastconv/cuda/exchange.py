@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..planning.bfloat import BITS, is_bfloat
 from . import driver
 from .arrays import DeviceArray, dense_strides
 from .driver import Memory
@@ -48,14 +49,22 @@ def _library(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
 
 
-def received(name: str, value: Any) -> DeviceArray:
-    """A device array of any library.
+def received(name: str, value: Any, bfloat: bool = False) -> DeviceArray:
+    """A device array of any library; of bfloat16 only if that is allowed.
 
     Raises
     ------
     TypeError
         Its type is none that NumPy has, or it is no array of a CUDA device.
     """
+    array = _seen(name, value)
+    if array.dtype.kind == "V" and not (bfloat and is_bfloat(array.dtype)):
+        words = "bfloat16" if is_bfloat(array.dtype) else array.dtype
+        raise TypeError(f"{name} must be an array of bools, integers, floats or complex numbers, got dtype {words}")
+    return array
+
+
+def _seen(name: str, value: Any) -> DeviceArray:
     library = _library(value)
     if isinstance(value, DeviceArray):
         return value
@@ -81,13 +90,14 @@ def _from_torch(name: str, tensor: Any) -> DeviceArray:
     words = str(tensor.dtype).removeprefix("torch.")
     if words not in _TORCH:
         raise TypeError(f"{name} must be of a type that NumPy has, got {tensor.dtype}")
-    dtype, size, index = np.dtype(words), tensor.element_size(), tensor.device.index
+    size, index = tensor.element_size(), tensor.device.index
+    dtype = BITS if words == "bfloat16" else np.dtype(words)
     stream = torch.cuda.current_stream(index).cuda_stream
     return DeviceArray(tensor.data_ptr(), tuple(tensor.shape), [s * size for s in tensor.stride()], dtype, stream, index, tensor)
 
 
-_TORCH = frozenset(("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
-                    "complex64", "complex128"))  # fmt: skip
+_TORCH = frozenset(("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
+                    "float64", "complex64", "complex128"))  # fmt: skip
 
 
 def _from_interface(name: str, value: Any, described: dict[str, Any]) -> DeviceArray:
@@ -128,7 +138,7 @@ class _Versioned(ctypes.Structure):
                 ("tensor", _Tensor))  # fmt: skip
 
 
-_CODES = {0: "i", 1: "u", 2: "f", 5: "c", 6: "b"}
+_CODES = {0: "i", 1: "u", 2: "f", 4: "V", 5: "c", 6: "b"}  # 4 is bfloat16
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 _is_valid = ctypes.pythonapi.PyCapsule_IsValid
@@ -157,7 +167,7 @@ def created(like: Any, array: DeviceArray, shape: tuple[int, ...], dtype: np.dty
     library = _library(like)
     if library == "torch":
         torch = sys.modules["torch"]
-        made = torch.empty(shape, dtype=getattr(torch, dtype.name), device=like.device)
+        made = torch.empty(shape, dtype=getattr(torch, "bfloat16" if is_bfloat(dtype) else dtype.name), device=like.device)
         place = made.data_ptr()
     elif library == "cupy":
         cupy = sys.modules["cupy"]

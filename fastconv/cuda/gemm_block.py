@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, dtype_name, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES, VECTOR
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, tail_of, unknown
+from .simd import VECTOR
 
 DEPTH = 8  # words of input channels that are in shared memory at once, twice
 MOST_PIXELS = 2**30  # of one launch
@@ -46,7 +48,7 @@ class Tile(NamedTuple):
 
 class Spec(NamedTuple):
     """What a kernel is compiled for; ``last``: how channels lie in memory, `PLANES`, `DENSE` or `VECTORS`; ``factor``: the type that is
-    multiplied, where it is not that of sums: ``f16``, two channels to a word.
+    multiplied, where it is not that of sums: ``f16`` or ``bf16``, two channels to a word.
     """
 
     src: str
@@ -56,6 +58,7 @@ class Spec(NamedTuple):
     tile: Tile
     last: int
     factor: str = ""
+    tail: str = ""  # see `finish.tail_of`
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx")
@@ -100,7 +103,7 @@ class Block:
         tile = s.tile
         pixels = range(0, tile.bn, self.columns)
         weights = self.at.wei + e.i64(e.block("y")) * self.step_bytes * (x.depths * x.kh * x.kw)
-        weights = weights + e.i64(self.t * (tile.bm * DEPTH // tile.threads * self.size))
+        weights = weights + e.i64(self.t * (self.own_weights * self.size))
         zero = e.i32(0)
         place = [zero, zero, zero, weights, *self.under(pixels, zero, zero)]
         held, steps = len(place), x.depths * x.kh * x.kw
@@ -117,6 +120,16 @@ class Block:
             return [*place, *sums]
 
         self.store(e.loop(steps, [*place, *self.started()], step)[held:])
+
+    @property
+    def own_weights(self) -> int:
+        """Of a step, words that a thread fetches: a vector, even where that leaves none to the last threads."""
+        return max(self.s.tile.bm * DEPTH // self.s.tile.threads, VECTOR // self.size)
+
+    @property
+    def fetching(self) -> int:
+        """Threads that fetch weights."""
+        return self.s.tile.bm * DEPTH // self.own_weights
 
     @property
     def step_bytes(self) -> int:
@@ -169,7 +182,10 @@ class Block:
         """The thread's weights and pixels of a step, on their way to registers: nothing here looks at them."""
         e, s, at = self.e, self.s, self.at
         done, _, _, weights, *addresses = place
-        found = e.load(self.word, self.word, weights, s.tile.bm * DEPTH // s.tile.threads)
+        if self.fetching < s.tile.threads:
+            found = e.load_where(self.t < self.fetching, self.word, weights)
+        else:
+            found = e.load(self.word, self.word, weights, self.own_weights)
         # two halves to a word are brought together when they are kept
         stored, made = (s.src, self.kind) if self.each == 1 else ("u16", "i32")
         left = self.x.icg - done - self.channel
@@ -192,10 +208,19 @@ class Block:
         e, tile = self.e, self.s.tile
         done, _, _, _, *addresses = place
         left = self.x.icg - done - self.channel
-        start = tile.bm * DEPTH // tile.threads
+        start = self.own_weights
         base = e.shared() + buffer
-        own = self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm
-        e.shared_store(self.word, base + own * self.size, [self.kept(value) for value in fetched[:start]])
+        weights = [self.kept(value) for value in fetched[:start]]
+        place = base + (self.t * start // tile.bm * self.pitch_m + self.t * start % tile.bm) * self.size
+
+        def keep_weights(nothing: list[Any]) -> list[Any]:
+            e.shared_store(self.word, place, weights)
+            return nothing
+
+        if self.fetching < tile.threads:
+            e.when(self.t < self.fetching, [], keep_weights)
+        else:
+            keep_weights([])
         base = base + DEPTH * self.pitch_m * self.size
         several = len(fetched[start:]) // len(addresses)
         for j, address in enumerate(addresses):
@@ -207,7 +232,7 @@ class Block:
     def words(self, address: Any, values: list[Any], left: Any) -> list[Any]:
         """What was fetched of a pixel, with the border's fill value, as words."""
         e, whole = self.e, self.s.last == VECTORS
-        fill = self.v.fill if self.each == 1 else e.half_bits(self.v.fill)
+        fill = self.v.fill if self.each == 1 else e.half_bits(self.s.factor, self.v.fill)
         if self.each > 1 and whole:
             fill = fill | fill << 16
         values = [e.pick(address > 0, value, fill) for value in values]
@@ -253,47 +278,44 @@ class Block:
         """Finish and store the thread's sums."""
         e, s, at, x = self.e, self.s, self.at, self.x
         tile, vector = s.tile, self.adjacent[0 if s.last else 1]
-        sums = [value for i in range(tile.tm) for value in finished(e, s.acc, s.dst, s.rounding, x.activated, self.v,
-                                                                    sums[i * tile.tn : (i + 1) * tile.tn])]  # fmt: skip
+        results = Results(e, s, at, self.v, x)
         channels = [self.part * tile.bm + o for o in self.channels]
         pixels = [self.first + q for q in self.pixels]
-        lines = []
-        for q in pixels:
-            q = e.least(q, x.pixels - 1)
+
+        def scaling(i: int) -> Any:
+            return results.scaling(self.group * x.ocg + e.least(channels[i], x.ocg - 1))
+
+        def line(j: int) -> Any:
+            q = e.least(pixels[j], x.pixels - 1)
             rest = q % x.plane
-            lines.append(at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg))
+            return at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg)
 
-        def alone(i: int, j: int) -> None:
-            def one(nothing: list[Any]) -> list[Any]:
-                e.store(s.dst, lines[j] + at.dc * channels[i], [sums[i * tile.tn + j]])
-                return nothing
+        # results that are adjacent in memory, if they are dense: channels of a pixel, of which one's address is in registers at a time
+        if s.last:
+            scalings = [scaling(i) for i in range(tile.tm)]
+            for j in range(tile.tn):
+                first = line(j)
+                for i in range(0, tile.tm, vector):
 
-            e.when((pixels[j] < x.pixels) & (channels[i] < x.ocg), [], one)
+                    def place(n: int, i: int = i, first: Any = first) -> Any:
+                        return first + at.dc * channels[i + n]
 
-        # results that are adjacent in memory, if they are dense and all exist: channels of a pixel or pixels of a line, which is a row,
-        # or a plane where rows follow one another
-        for i in range(0, tile.tm, vector if s.last else 1):
-            for j in range(0, tile.tn, 1 if s.last else vector):
-                if s.last:
-                    places, left = [(i + n, j) for n in range(vector)], x.ocg - channels[i]
-                    exist = (x.dense > 0) & (pixels[j] < x.pixels)
-                else:
-                    places, left = [(i, j + n) for n in range(vector)], e.i32(vector)
-                    exist = (pixels[j] % x.line + vector <= x.line) & (pixels[j] + vector <= x.pixels)
-                    exist = (x.dense > 0) & exist & (channels[i] < x.ocg)
+                    own = slice(i * tile.tn + j, (i + vector) * tile.tn, tile.tn)
+                    left = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0)
+                    results.store(sums[own], scalings[i : i + vector], place, left, x.dense > 0)
+            return
+        # or pixels of a line, which is a row, or a plane where rows follow one another
+        lines = [line(j) for j in range(tile.tn)]
+        for i in range(tile.tm):
+            factors = [scaling(i)] * vector
+            for j in range(0, tile.tn, vector):
 
-                def together(nothing: list[Any], places: Any = places, left: Any = left) -> list[Any]:
-                    i, j = places[0]
-                    values = [sums[i * tile.tn + j] for i, j in places]
-                    store_row(e, s.dst, lines[j] + at.dc * channels[i], values, left)
-                    return nothing
+                def beside(n: int, i: int = i, j: int = j) -> Any:
+                    return lines[j + n] + at.dc * channels[i]
 
-                def singly(nothing: list[Any], places: Any = places) -> list[Any]:
-                    for i, j in places:
-                        alone(i, j)
-                    return nothing
-
-                e.when(exist, [], together, singly)
+                own = slice(i * tile.tn + j, i * tile.tn + j + vector)
+                left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
+                results.store(sums[own], factors, beside, left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))
 
 
 PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")
@@ -303,7 +325,7 @@ _PACK_THREADS = 256
 
 def channels_of_word(factor: str) -> int:
     """How many factors of a type a word holds."""
-    return 2 if factor == "f16" else 1
+    return 2 if factor in ("f16", "bf16") else 1
 
 
 def pack_body(e: Any, spec: tuple[str, str, int], at: Any, v: Any, x: Any) -> None:
@@ -374,7 +396,9 @@ def too_many(p: Problem, tile: Tile) -> str | None:
 
 def cannot_multiply(p: Problem, tiles: tuple[Tile, ...]) -> str | None:
     """Why a problem is none for these blocks, or None."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    roundings = (None, "saturate", "half_up")
+    reason = not_computed(p, "fwd", roundings=roundings, scalings=True, halves=True, bfloat=True, bfloat_weights=True)
+    reason = reason or cannot_finish(p)
     if reason is not None:
         return reason
     if all(tile.size != SIZES[SUMS[p.acc]] for tile in tiles):
@@ -387,7 +411,7 @@ def spec_of(p: Problem, tile: Tile, last: int | None = None, factor: str = "") -
     if last is None:
         whole = p.ic // p.g % (DEPTH * channels_of_word(factor)) == 0
         last = PLANES if p.src_layout == "nchw" or p.ic == 1 else VECTORS if whole else DENSE
-    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last, factor)
+    return Spec(p.src, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tile, last, factor, tail_of(p))
 
 
 def suffix(s: Spec) -> str:
@@ -422,18 +446,17 @@ def gemm_plan(
             extents = (pixels, plane, p.ow, p.ic // p.g, p.oc // p.g, blocks, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, depths,
                        int(dense), line, int(finish.bias), int(finish.activation is not None))  # fmt: skip
             made = [DriverLaunch(kernel_of(spec_of(p, tile, lie, factor)), (parts(pixels, tile.bn), p.g * blocks, 1),
-                                 (0, 0, 0, 0, *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes),
+                                 (*unknown(tail_of(p)), *src.strides, *dst.strides), finish_values(p, fill), (*extents, *axes),
                                  shared_bytes(tile, spare), src.device) for lie in ((last, VECTORS) if whole else (last,))]  # fmt: skip
-            launches.append((n * src.strides[0], n * dst.strides[0], made))
+            launches.append((n, made))
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            addend = bias.address if bias is not None else 0
             aligned = src.address % VECTOR == 0
-            for there, here, made in launches:
+            for n, made in launches:
                 launch = made[-1] if aligned else made[0]
-                launch(src.stream, src.address + there, packed.address, addend, dst.address + here)
+                launch(src.stream, src.address + n * src.strides[0], packed.address, *addresses(bias, dst, n))
 
-        return run
+        return finishing(p, run)
 
     def pack(p: Problem, wei: Any) -> Any:
         wei = on_device(wei, p.wei)

@@ -14,7 +14,7 @@ from ..planning import cost as costs
 from ..planning.plans import Plan
 from ..planning.problem import Problem
 from .compile import Kernel
-from .finish import SUMS, VALUES
+from .finish import SUMS, parameters
 from .gemm_block import (
     AT,
     DEPTH,
@@ -37,6 +37,9 @@ CASES = (
     "ic9ih6iw7_oc20k3_p1_bias+relu", "n2_ic16ih5_oc40k1_nhwc_hwio", "g2_ic20ih6iw9_oc40k3_s2_p1_nhwc_hwio_bias",
     "n3_ic8ih7iw6_oc70k2_d2_p2_reflect", "ic12ih6iw5_oc130k1_f64", "ic10ih7iw9_oc33k3_p1_nhwc_hwio_f16:f16:f16:f32",
     "ic9ih6iw9_oc18k3_wrap_p2_u8:i8:i32:i32", "ic16ih9iw11_oc140kh1kw3_pw1_edge_f32",
+    "ic24ih7iw9_oc33k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_bias+relu6", "ic9ih6iw9_oc18k3_p1_bf16:f32:f32:f32",
+    "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu6", "ic16ih5_oc128k1_nhwc_hwio_u8:i8:u8:i32_bias+scale+residual+saturate:128",
+    "ic8ih7iw6_oc64k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual+relu", "ic12ih6iw5_oc70k1_f64:f64:f32:f64_shift+residual",
 )  # fmt: skip
 
 
@@ -118,9 +121,9 @@ def most_kernels(t: Target) -> int:
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
+    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding, s.tail)))
     name = f"implicit_gemm_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s)
-    return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks, fused=s.acc[0] == "f")  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import OPS, ORDERS, Problem, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
+from .arithmetic import SIZES
 from .compile import Kernel
 from .copy import on_device
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, VALUES, cannot_finish, finish_values, finished, store_row
-from .simd import SIZES
+from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .target import Target
 
 CASES = (
@@ -25,6 +26,8 @@ CASES = (
     "ih30iw5_kh5kw1_pt2pb2pl0pr0_order=antisymmetric", "n2_g2_ic2ih7iw6_oc2k2_s2_d2_p2_wrap_f64_bwd-weight",
     "ic2ih9iw11_oc4k3_s2_d2_p3_bwd-data_i32", "ic3ih5iw20_oc2k3_p1_edge_i8_bias+relu",
     "ih5iw30_k3_p1_u8:f64:u8:f64_order=raster_half-up", "ih5iw30_kh1kw6_pt0pb0pl3pr2_wrap_i16:f64:u8:f64_order=last",
+    "ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32_bias",
+    "ic2ih5iw7_oc3k3_p1_i16:i16:u8:i32_bias+scale+shift+relu+saturate:7",
 )  # fmt: skip
 THREADS = 128
 _MOST = 2**31 - 1  # results, and blocks
@@ -40,6 +43,7 @@ class Spec(NamedTuple):
     acc: str
     dst: str
     rounding: str
+    tail: str = ""  # see `finish.tail_of`
 
 
 AT = ("src", "wei", "bias", "dst", *(f"{array}{axis}" for array in "swd" for axis in "nchw"))
@@ -169,7 +173,8 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
     def finish(total: Any) -> None:
         address = at.dst + at.dn * place[0] + at.dc * place[1] + at.dh * place[2] + at.dw * place[3]
-        store_row(e, s.dst, address, finished(e, s.acc, s.dst, s.rounding, x.activated, v, [total]), e.i32(1))
+        results = Results(e, s, at, v, x)
+        results.store([total], [results.scaling(place[1])], lambda _: address, e.i32(1))
 
     if s.op == "bwd_weight":
         mine = e.shared() + thread * size
@@ -208,7 +213,10 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Real, fewer than 2**31 results; no other border than the constant one in images' gradients."""
-    reason = not_computed(p, *OPS, orders=ORDERS, roundings=(None, "saturate", "half_up")) or cannot_finish(p)
+    roundings = (None, "saturate", "half_up")
+    roundings, scalings = (None, "saturate", "half_up"), p.op == "fwd"
+    reason = not_computed(p, *OPS, orders=ORDERS, roundings=roundings, scalings=scalings, halves=True, bfloat=True, bfloat_weights=True)
+    reason = reason or cannot_finish(p)
     if reason is not None:
         return reason
     if p.op == "bwd_data" and p.border != "constant" and p.pt + p.pb + p.pl + p.pr:
@@ -242,13 +250,13 @@ def most_kernels(t: Target) -> int:
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    name = "_".join(filter(None, ("plain", s.op, s.order if s.order != "any" else "", s.src, s.wei, s.acc, s.dst, s.rounding)))
-    return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (THREADS, 1, 1), 96, shared=s.op == "bwd_weight", vectors=False,
+    name = "_".join(filter(None, ("plain", s.op, s.order if s.order != "any" else "", s.src, s.wei, s.acc, s.dst, s.rounding, s.tail)))
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (THREADS, 1, 1), 96, shared=s.op == "bwd_weight", vectors=False,
                   fused=s.acc[0] == "f" and s.order == "any")  # fmt: skip
 
 
 def _spec(p: Problem) -> Spec:
-    return Spec(p.op, p.order, p.src, p.wei, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "")
+    return Spec(p.op, p.order, p.src, p.wei, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tail_of(p))
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
@@ -269,13 +277,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         )  # fmt: skip
         blocks = count if p.op == "bwd_weight" else -(-count // THREADS)
         shared = THREADS * SIZES[SUMS[p.acc]] if p.op == "bwd_weight" else 0
-        at = (0, 0, 0, 0, *src.strides, *packed.strides, *dst.strides)
+        at = (*unknown(tail_of(p)), *src.strides, *packed.strides, *dst.strides)
         launch = DriverLaunch(kernel, (blocks, 1, 1), at, finish_values(p, fill), numbers, shared, src.device)
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            launch(src.stream, src.address, packed.address, bias.address if bias is not None else 0, dst.address)
+            launch(src.stream, src.address, packed.address, *addresses(bias, dst))
 
-        return run
+        return finishing(p, run)
 
     return Plan(problem=p, algorithm="plain", kernel=kernel.name, cost=cost(p, t), prepare_launch=prepare,
                 pack_weights=packed_weights)  # fmt: skip

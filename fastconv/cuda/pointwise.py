@@ -12,12 +12,12 @@ import numpy as np
 from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, Problem, dtype_name, parse_epilogue
 from .activations import FUNCTIONS
+from .arithmetic import FLOATS, SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import addend, copied, pieces
 from .driver import Launch
 from .finish import SUMS
-from .simd import SIZES
 
 _THREADS = 256
 AT = ("a", "b", "dst", "scale", "shift", *(f"{array}{axis}" for array in ("a", "b", "d") for axis in range(4)), "scale_step", "shift_step")
@@ -60,7 +60,7 @@ class Element(NamedTuple):
     def convert(self) -> Any:
         """``a`` as C converts it on x86-64."""
         e, s = self.e, self.s
-        if s.kind[0] == "f" and s.dst[0] != "f":
+        if s.kind[0] == "f" and s.dst not in FLOATS:
             return e.cut(s.kind, s.dst, self.load("a"))
         return e.convert(_registers(s.kind), s.dst, self.load("a"))
 
@@ -101,7 +101,7 @@ class Element(NamedTuple):
         """The square root of ``a``, of whole numbers cut off."""
         e, s = self.e, self.s
         root = self._rounded(e.root(self.load("a")))
-        return e.cut(s.kind, s.dst, root) if s.dst[0] != "f" else self._stored(root)
+        return e.cut(s.kind, s.dst, root) if s.dst not in FLOATS else self._stored(root)
 
     def valid(self) -> Any:
         """``a`` where the mask ``b`` is true, or no mask is given and ``a`` is a number; else 0."""
@@ -144,7 +144,7 @@ class Element(NamedTuple):
                 term = self.of_channel(word) if word == "shift" else self._rounded(self.load("b"))
                 x = self._rounded(e.plus(x, term) if self._floats else x + term)
         x = self._activated(x, s.words[-1])
-        if s.dst[0] == "f":
+        if s.dst in FLOATS:
             return e.convert("u64" if s.kind == "u64" else _registers(s.kind), s.dst, x)
         return self._saturated(x) if self._floats else self._clipped(x)
 
@@ -289,4 +289,5 @@ def kernels(t: Any) -> tuple[Kernel, ...]:
         Spec("finish", "f32", "", "f32", "f32", ("gelu",)), Spec("finish", "f64", "", "f64", "f64", ("tanh",)),
         Spec("finish", "f32", "", "f32", "f16", ("silu",)), Spec("finish", "f64", "", "f64", "u64", ("scale", "")),
         Spec("root", "i64", "", "f64", "i64"), Spec("convert", "i64", "", "i64", "u32"), Spec("weight", "f32", "", "f32", "f32"),
+        Spec("finish", "f32", "", "f32", "bf16", ("gelu",)),
     )))  # fmt: skip

@@ -12,10 +12,10 @@ import numpy as np
 from ..planning.calls import Bounded
 from ..planning.problem import DTYPES, Problem
 from . import border
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .driver import Launch
-from .simd import SIZES
 
 _THREADS = 128
 AT = ("src", "wei", "dst", *(f"{array}{axis}" for array in "sd" for axis in "nchw"))

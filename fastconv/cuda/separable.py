@@ -22,12 +22,13 @@ CASES = (
     "ih20iw70_k5_p2_f32_structure=rank1", "n2_g2_ic2ih15iw60_oc2kh4kw7_s2_p3_wrap_f64_structure=rank1",
     "ih20iw70_k9_p4_reflect_f32_bias+relu_structure=rank1", "ih20iw70_k5_p2_u8:f32:u8:f32_saturate_structure=box",
     "g3_ic3ih9iw40_oc3kh4kw5_p2_edge_f32_nhwc_structure=rank1_shared",
+    "ih12iw40_k5_p2_f32:f32:u8:f32_scale+shift+residual+saturate_structure=rank1",
 )  # fmt: skip
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward float sums of one channel, whose weights are known to be of rank 1."""
-    reason = not_computed(p, "fwd", roundings=(None, *ROUNDINGS)) or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, *ROUNDINGS), scalings=True, halves=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if p.structure not in ("rank1", "box"):

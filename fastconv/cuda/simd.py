@@ -4,7 +4,8 @@ A kernel's body is one Python function ``body(e, spec, at, extents, values)``.  
 LLVM instructions into the function that Numba is building, and every number is a :class:`Value` with Python's operators.  In Numba's
 simulator (``NUMBA_ENABLE_CUDASIM=1``) ``e`` is a :class:`fastconv.cuda.twin.Twin`, whose methods do the same in NumPy, for all threads of
 a block at once.  So the simulator runs the very loops, indices, borders and tails that are compiled; only what stands in the two classes
-differs, method by method.  This is the one file with instructions; beside it only value.py, a number's operators, imports llvmlite.
+differs, method by method.  This is the file with instructions; beside it only value.py, a number's operators, and arithmetic.py, what is
+done with numbers in registers, import llvmlite.
 
 Integers are 32 bits wide except addresses and what is made so by `i64`; an operation on both widths gives 64.  Ints that stand for a
 run-time division are not negative.  Tiles are lists of numbers, which the compiler keeps in registers, since no index is a run-time one.
@@ -19,131 +20,28 @@ from typing import Any
 
 from llvmlite import ir
 
+from .arithmetic import SIZES, Arithmetic, type_of
 from .value import Value
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
-SIZES = {"b8": 1, "i8": 1, "u8": 1, "i16": 2, "u16": 2, "f16": 2, "i32": 4, "u32": 4, "f32": 4, "i64": 8, "u64": 8, "f64": 8}
 VECTOR = 16  # bytes of the widest load and store of a thread
 
 Step = Callable[[list[Any]], list[Any]]
 _MAGIC = 0x4B000000  # the bits of 2.0**23: a number below 2**16 in its low bits is that number added
 
 
-def _type(kind: str) -> Any:
-    """LLVM's type of a kind; integers of either sign are the same."""
-    if kind[0] == "f":
-        return {"f16": ir.HalfType, "f32": ir.FloatType, "f64": ir.DoubleType}[kind]()
-    return ir.IntType(8 * SIZES[kind])
-
-
-class Emitter:
-    """Instructions of one thread, as LLVM IR.
-
-    Parameters
-    ----------
-    builder : llvmlite.ir.IRBuilder
-    """
+class Emitter(Arithmetic):
+    """Instructions of one thread, as LLVM IR."""
 
     simulated = False
 
-    def __init__(self, builder: Any) -> None:
-        self.builder = builder
-
-    # numbers
-
-    def value(self, register: Any) -> Value:
-        """An LLVM value as a number."""
-        return Value(self.builder, register)
-
-    def number(self, kind: str, value: float) -> Value:
-        """A constant."""
-        return self.value(ir.Constant(_type(kind), float(value) if kind[0] == "f" else int(value)))
-
-    def i64(self, x: Any) -> Value:
-        """A number made 64 bits wide, with its sign."""
-        if not isinstance(x, Value):
-            return self.number("i64", x)
-        return x if x.register.type.width == 64 else self.value(self.builder.sext(x.register, ir.IntType(64)))
-
-    def i32(self, x: Any) -> Value:
-        """The low 32 bits of a number that fits."""
-        if not isinstance(x, Value):
-            return self.number("i32", x)
-        return x if x.register.type.width == 32 else self.value(self.builder.trunc(x.register, ir.IntType(32)))
-
-    def below(self, address: Value, size: int) -> Value:
-        """An address modulo a power of two, in 32 bits."""
-        return self.value(self.builder.trunc(address.register, ir.IntType(32))) & size - 1
-
-    def anew(self, x: Any) -> Value:
-        """The same 32-bit number, as one that the compiler cannot know: what is made of it is made here, not kept in registers."""
-        return self._asm(ir.IntType(32), "mov.b32 $0, $1;", "=r,r", [self.i32(x)], True)
-
-    def pick(self, condition: Any, a: Any, b: Any) -> Value:
-        """``a`` where the condition holds, else ``b``; neither is a branch."""
-        a, b = self._alike(a, b)
-        return self.value(self.builder.select(condition.register, a.register, b.register))
-
-    def _alike(self, a: Any, b: Any) -> tuple[Value, Value]:
-        if not isinstance(a, Value):
-            b, a = self._alike(b, a)
-            return a, b
-        first, second = a._pair(b)
-        return self.value(first), self.value(second)
-
-    def least(self, a: Any, b: Any) -> Value:
-        """The smaller of two."""
-        a, b = self._alike(a, b)
-        return self.pick(a < b, a, b)
-
-    def most(self, a: Any, b: Any) -> Value:
-        """The larger of two."""
-        a, b = self._alike(a, b)
-        return self.pick(a > b, a, b)
-
-    def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """``a b + c``; of floats rounded once."""
-        if not a.floating:
-            return a * b + c
-        kind = a.register.type
-        name = "llvm.fma.f32" if isinstance(kind, ir.FloatType) else "llvm.fma.f64"
-        return self.value(self._call(name, kind, [a, b, c]))
-
-    def times(self, a: Value, b: Value) -> Value:
-        """``a b``, which no later addition is fused with."""
-        return self._exactly("mul", a, b)
-
-    def plus(self, a: Value, b: Value) -> Value:
-        """``a + b``, which no product is fused with."""
-        return self._exactly("add", a, b)
-
-    def _exactly(self, name: str, a: Value, b: Value) -> Value:
-        kind = a.register.type
-        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
-        return self._asm(kind, f"{name}.rn.{width} $0, $1, $2;", f"={letter},{letter},{letter}", [a, b])
-
-    def dot(self, a: Value, b: Value, c: Value, signs: str) -> Value:
-        """``c`` plus the products of the four bytes in each of two words, read as ``signs`` says: ``"us"`` is unsigned by signed."""
-        names = {"u": "u32", "s": "s32"}
-        text = f"dp4a.{names[signs[0]]}.{names[signs[1]]} $0, $1, $2, $3;"
-        return self._asm(ir.IntType(32), text, "=r,r,r,r", [a, b, c])
-
-    def tf32(self, x: Value) -> Value:
-        """A float32 rounded to the 11 significant bits that tensor cores multiply."""
-        kind = ir.FloatType()
-        bits = self._asm(ir.IntType(32), "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x])
-        return self.value(self.builder.bitcast(bits.register, kind))
-
-    def half_bits(self, x: Value) -> Value:
-        """The bits of a float32 rounded to float16."""
-        half = self.builder.bitcast(self.builder.fptrunc(x.register, ir.HalfType()), ir.IntType(16))
-        return self.value(self.builder.zext(half, ir.IntType(32)))
+    # tensor cores
 
     def warp_products(
         self, factor: str, a: Value, b: Value, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Value]
     ) -> list[Value]:
         """Add ``sum_k a[k][i] b[k][j]`` to the warp's sums, on tensor cores; ``a`` and ``b`` are 8 rows of words in shared memory,
-        ``pitches`` apart: of ``tf32`` a number of `tf32` each, of ``f16`` two, one behind the other in k.
+        ``pitches`` apart: of ``tf32`` a number of `tf32` each, of ``f16`` and ``bf16`` two, one behind the other in k.
 
         Of each 16 x 8 sums a thread has rows ``lane / 4`` and 8 more, columns ``lane % 4 * 2`` and the next.
         """
@@ -160,7 +58,7 @@ class Emitter:
 
         tiles = [operands(left, m, (16 * i, 16 * i + 8)) for i in range(rows)]
         pixels = [operands(right, n, (8 * j,)) for j in range(columns)]
-        shape = {"tf32": "m16n8k8", "f16": "m16n8k16"}[factor]
+        shape = "m16n8k8" if factor == "tf32" else "m16n8k16"
         text = (
             f"mma.sync.aligned.{shape}.row.col.f32.{factor}.{factor}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
         )
@@ -175,21 +73,6 @@ class Emitter:
                 for part, place in enumerate(places):
                     sums[place] = self.value(self.builder.extract_value(made.register, part))
         return sums
-
-    def permute(self, a: Any, b: Any, selector: int) -> Value:
-        """Four of the eight bytes of ``b:a``, named by the digits of ``selector``, the lowest first."""
-        return self._asm(ir.IntType(32), f"prmt.b32 $0, $1, $2, {selector:#x};", "=r,r,r", [self.i32(a), self.i32(b)])
-
-    def _asm(self, result: Any, text: str, constraints: str, arguments: list[Value], effect: bool = False) -> Value:
-        registers = [argument.register for argument in arguments]
-        kind = ir.FunctionType(result, [register.type for register in registers])
-        return self.value(self.builder.asm(kind, text, constraints, registers, effect))
-
-    def _call(self, name: str, result: Any, arguments: list[Value]) -> Any:
-        registers = [argument.register for argument in arguments]
-        kind, module = ir.FunctionType(result, [register.type for register in registers]), self.builder.module
-        function = module.globals.get(name) or ir.Function(module, kind, name)
-        return self.builder.call(function, registers)
 
     # threads
 
@@ -277,7 +160,7 @@ class Emitter:
     def _words(self, stored: str, address: Value, count: int, space: int) -> list[Value]:
         """Elements of 4 and 8 bytes; smaller ones as words of 32 bits that hold several, or alone, extended."""
         size = SIZES[stored]
-        element = _type(stored) if size >= 4 else ir.IntType(32 if size * count >= 4 else 8 * size * count)
+        element = type_of(stored) if size >= 4 else ir.IntType(32 if size * count >= 4 else 8 * size * count)
         width = max(size, min(4, size * count))
         words, step = [], min(VECTOR, size * count) // width
         for first in range(0, size * count // width, step):
@@ -288,6 +171,15 @@ class Emitter:
             parts = [read] if step == 1 else [self.builder.extract_element(read, ir.Constant(ir.IntType(32), n)) for n in range(step)]
             words += [self.value(part) for part in parts]
         return words
+
+    def load_where(self, condition: Value, kind: str, address: Value) -> list[Value]:
+        """Four words of 32 bits where a condition holds, else zeros: no branch, behind which the products would wait for them."""
+        zeros = " ".join(f"mov.b32 ${n}, 0;" for n in range(4))
+        text = f"{{.reg .pred p; setp.ne.u32 p, $5, 0; {zeros} @p ld.global.nc.v4.b32 {{$0, $1, $2, $3}}, [$4];}}"
+        some = self.pick(condition, self.i32(1), 0)
+        made = self._asm(ir.LiteralStructType([ir.IntType(32)] * 4), text, "=r,=r,=r,=r,l,r", [address, some])
+        parts = [self.value(self.builder.extract_value(made.register, n)) for n in range(4)]
+        return [self._bits(kind, part) for part in parts]
 
     def copy(self, shared: Value, address: Value, size: int) -> None:
         """Begin to copy 4 or 16 bytes of global into shared memory, past registers; both addresses are multiples of ``size`` (sm_80)."""
@@ -325,10 +217,6 @@ class Emitter:
     def _both(self, low: Value, high: Value) -> Value:
         return self._asm(ir.IntType(64), "mov.b64 $0, {$1, $2};", "=l,r,r", [low, high])
 
-    def _bits(self, stored: str, value: Value) -> Value:
-        kind = _type(stored)
-        return value if kind == value.register.type else self.value(self.builder.bitcast(value.register, kind))
-
     def _converted(self, stored: str, acc: str, words: list[Value]) -> list[Value]:
         size = SIZES[stored]
         if size >= 4:
@@ -343,6 +231,8 @@ class Emitter:
         """Element ``n`` of a word, converted; small integers to float32 without a conversion, which few units can do."""
         size = SIZES[stored]
         small = ir.IntType(8 * size)
+        if (stored, acc) == ("bf16", "f32") and word.register.type.width == 32:
+            return self._bits(acc, word & -0x10000) if n else self._widened(word)
         if acc == "f32" and stored != "f16" and word.register.type.width == 32:
             low = -(1 << (8 * size - 1)) if stored[0] == "i" else 0
             if low:
@@ -356,86 +246,6 @@ class Emitter:
         if part.type.width > 8 * size:
             part = self.builder.trunc(self.builder.lshr(part, ir.Constant(part.type, 8 * size * n)), small)
         return self.convert(stored, acc, self.value(self.builder.bitcast(part, ir.HalfType()) if stored == "f16" else part))
-
-    def convert(self, stored: str, acc: str, value: Value) -> Value:
-        """A number of type ``stored`` in type ``acc``, as C converts it."""
-        a, b, build = _type(stored), _type(acc), self.builder
-        register = value.register
-        if stored[0] == acc[0] == "f":
-            if SIZES[stored] == SIZES[acc]:
-                return value
-            return self.value((build.fpext if SIZES[stored] < SIZES[acc] else build.fptrunc)(register, b))
-        if stored[0] == "f":
-            wide = ir.IntType(max(32, 8 * SIZES[acc]))
-            register = build.fptosi(register, wide)
-            return self.value(register if wide == b else build.trunc(register, b))
-        if acc[0] == "f":
-            return self.value((build.sitofp if stored[0] == "i" else build.uitofp)(register, b))
-        if a.width == b.width:
-            return value
-        return self.value((build.trunc if a.width > b.width else build.sext if stored[0] == "i" else build.zext)(register, b))
-
-    def wrapped(self, acc: str, value: Value) -> Value:
-        """An integer sum as its type of 8 or 16 bits holds it, in 32 bits."""
-        return self.convert(acc, "i32", self.convert("i32", acc, value))
-
-    def rounded(self, rounding: str, acc: str, dst: str, value: Value) -> Value:
-        """A float as an integer of at most 32 bits: ``saturate`` half to even, ``half_up`` floor(x + 1/2); clipped, NaN made 0."""
-        if rounding == "half_up":
-            value = self.plus(value, self.number(acc, 0.5))
-        names = {"i": "s", "u": "u"}
-        mode, to = "rni" if rounding == "saturate" else "rmi", f"{names[dst[0]]}{8 * SIZES[dst]}"
-        bits = self._asm(ir.IntType(32), f"cvt.{mode}.sat.{to}.{acc} $0, $1;", f"=r,{'f' if acc == 'f32' else 'd'}", [value])
-        return self.convert("i32", dst, bits)
-
-    def cut(self, acc: str, dst: str, value: Value) -> Value:
-        """A float as an integer, as C converts it on x86-64: the whole part; of what does not fit 32 bits (64 bits of ``u32`` and types of
-        64), and of NaN, the least of these, whose low bits are kept; of ``u64`` from 2**63 on the part above that.
-        """
-        bits = 64 if SIZES[dst] == 8 or dst == "u32" else 32
-        half = 2.0 ** (bits - 1)
-        low = self._whole(value, bits)
-        if dst == "u64":
-            low = self.pick(value >= half, self._whole(value - half, bits) ^ -(1 << 63), low)
-        return self.convert(f"i{bits}", dst, low)
-
-    def _whole(self, value: Value, bits: int) -> Value:
-        """The whole part in so many bits, the least number where it does not fit."""
-        half = 2.0 ** (bits - 1)
-        inside = (value < half) & (value > -half - 1)
-        whole = self.builder.fptosi(self.pick(inside, value, 0).register, ir.IntType(bits))
-        return self.pick(inside, self.value(whole), -(1 << (bits - 1)))
-
-    def is_number(self, x: Value) -> Value:
-        """Whether a float is not NaN."""
-        return self.value(self.builder.fcmp_ordered("ord", x.register, x.register))
-
-    def quotient(self, a: Value, b: Value) -> Value:
-        """``a / b``, rounded to nearest."""
-        kind = a.register.type
-        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
-        return self._asm(kind, f"div.rn.{width} $0, $1, $2;", f"={letter},{letter},{letter}", [a, b])
-
-    def root(self, x: Value) -> Value:
-        """The square root, rounded to nearest."""
-        kind = x.register.type
-        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
-        return self._asm(kind, f"sqrt.rn.{width} $0, $1;", f"={letter},{letter}", [x])
-
-    def held(self, kind: str, x: Value) -> Value:
-        """A float as its type holds it: registers hold no more."""
-        return x
-
-    def power(self, x: Value) -> Value:
-        """``2**x`` of a whole float64 in -1022 .. 1023."""
-        bits = self._whole(x, 64) + 1023 << 52
-        return self.value(self.builder.bitcast(bits.register, ir.DoubleType()))
-
-    def nearest(self, x: Value) -> Value:
-        """The whole number next to a float, of two the even one."""
-        kind = x.register.type
-        width, letter = ("f32", "f") if isinstance(kind, ir.FloatType) else ("f64", "d")
-        return self._asm(kind, f"cvt.rni.{width}.{width} $0, $1;", f"={letter},{letter}", [x])
 
     def store(self, dst: str, address: Value, values: list[Value]) -> None:
         """Elements of type ``dst``, in stores of 16 bytes where they fill some; ``address`` is a multiple of these."""

@@ -1,13 +1,13 @@
-"""tensor: many channels on tensor cores, under ``precision="fast"``: float32 rounded to 11 significant bits, float16 as it is, summed in
-float32.
+"""tensor: many channels on tensor cores, under ``precision="fast"``: float32 rounded to 11 significant bits, float16 and bfloat16 as they
+are, summed in float32.
 
 A warp's result is 64 or 32 output channels at 32 pixels.  See gemm_block.py for what a block does; here rows of its shared memory lie 8
-words further apart, so that the 32 that a warp reads at once are in 32 banks.  Images and weights of float16 stay so: a word holds two
-channels, and a step multiplies 16.
+words further apart, so that the 32 that a warp reads at once are in 32 banks.  Images and weights that are both float16, or bfloat16, stay
+so: a word holds two channels, and a step multiplies 16.
 
-Order of accumulation per output: from the bias; ``ky``; ``kx``; eight channels at a time, of float16 16, in the order of the hardware.
-Products of float16 are exact, but the hardware's sums of them are not rounded to nearest: precision "default" adds up float16 as all
-other types, by fused multiply-adds of float32.
+Order of accumulation per output: from the bias; ``ky``; ``kx``; eight channels at a time, of types of 16 bits 16, in the order of the
+hardware.  Products of these are exact, but the hardware's sums of them are not rounded to nearest: precision "default" adds them up as
+all other types, by fused multiply-adds of float32.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any, cast
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning.bfloat import narrowed, widened
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
 from .compile import Kernel
-from .finish import SUMS, VALUES
+from .finish import SUMS, parameters
 from .gemm_block import (
     AT,
     DEPTH,
@@ -43,6 +44,10 @@ CASES = (
     "ic9ih6iw7_oc20k3_p1_bias+relu_fast", "ic37ih6iw7_oc20k3_p1_f16:f16:f32:f32_bias+relu_fast", "n2_ic16ih5_oc40k1_nhwc_hwio_fast",
     "g2_ic20ih6iw9_oc70k3_s2_p1_reflect_fast", "ic20ih7iw9_oc130k3_p1_nhwc_hwio_f16:f16:f16:f32_fast",
     "n2_ic32ih5_oc40k1_p1_nhwc_hwio_f16:f16:f16:f32_fast", "ic10ih7iw9_oc33k3_p1_f16:f32:f32:f32_fast",
+    "n2_ic32ih5_oc40k1_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast", "ic37ih6iw7_oc20k3_p1_bf16:bf16:f32:f32_bias+relu_fast",
+    "ic20ih7iw9_oc130k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast", "ic10ih7iw9_oc33k3_p1_bf16:f32:bf16:f32_fast",
+    "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu_fast",
+    "ic20ih7iw9_oc128k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual_fast",
 )  # fmt: skip
 # 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
 TILES = (
@@ -51,7 +56,7 @@ TILES = (
     Tile(4, bm=32, bn=128, tm=4, tn=8, registers=128, blocks=4),
 )
 SPARE = 8
-LEAST_CC = (8, 0)  # the first with float32 tensor cores
+LEAST_CC = (8, 0)  # the first whose tensor cores take float32 and bfloat16
 WARP_PIXELS = 32
 
 
@@ -74,7 +79,7 @@ class Warps(Block):
 
     def kept(self, value: Any) -> Any:
         """Rounded once, as it is brought to shared memory."""
-        return value if self.s.factor == "f16" else self.e.tf32(value)
+        return value if self.s.factor else self.e.tf32(value)
 
     def multiply(self, buffer: Any, sums: list[Any]) -> list[Any]:
         """Add the products of the channels in a buffer."""
@@ -102,7 +107,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """``precision="fast"``, sums in float32, tensor cores that multiply float32, and 16 channels of float16 at once."""
+    """``precision="fast"``, sums in float32, tensor cores that multiply float32, bfloat16, and 16 channels of float16 at once."""
     if p.precision != "fast":
         return "rounds pixels and weights to 11 bits, and sums not to nearest, which only precision fast allows"
     if t.cc < LEAST_CC:
@@ -112,7 +117,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def factor(p: Problem) -> str:
     """The type that is multiplied, where it is not that of sums, rounded."""
-    return "f16" if p.src == p.wei == "f16" and p.acc == "f32" else ""
+    return p.src if p.src == p.wei in ("f16", "bf16") and p.acc == "f32" else ""
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -128,9 +133,9 @@ def most_kernels(t: Target) -> int:
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding)))
+    types = "_".join(filter(None, (s.src, s.acc, s.dst, s.rounding, s.tail)))
     name = f"tensor_{types}_{s.tile.bm}x{s.tile.bn}" + suffix(s) + f"_of_{s.factor}" * bool(s.factor)
-    return Kernel(name, body, s, AT, (SUMS[s.acc], VALUES), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), s.tile.registers, shared=True,
                   blocks=s.tile.blocks)  # fmt: skip
 
 
@@ -147,19 +152,28 @@ def kernels(t: Target) -> tuple[Kernel, ...]:
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose weights are packed for one tile.
 
-    Its preparation raises ValueError where the border's fill value is beyond float16, which is to be multiplied.
+    Its preparation raises ValueError where the border's fill value is to be multiplied, but beyond float16, or none of bfloat16.
     """
     plan = gemm_plan(p, "tensor", best_tile(p, TILES), kernel_of, cost(p, t), SPARE, factor(p))
     return replace(plan, prepare_launch=_checked(plan.prepare_launch)) if factor(p) and p.border == "constant" else plan
+
+
+def _is_factor(name: str, fill: float) -> bool:
+    """Whether a finite number rounded to a type of 16 bits is as near as all factors are: to 11 bits."""
+    if name == "f16":
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(np.float16(fill)))
+    return bool(widened(narrowed(fill)) == fill)
 
 
 def _checked(prepare: Any) -> Any:
     """A plan's preparation, behind a look at the fill value."""
 
     def checked(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
-        with np.errstate(over="ignore"):
-            if np.isfinite(fill) and not np.isfinite(np.float16(fill)):
-                raise ValueError(f"a fill value of {fill} is none of float16, which tensor cores multiply: use precision 'default'")
+        kind = factor(own.problem)
+        if np.isfinite(fill) and not _is_factor(kind, fill):
+            name = {"f16": "float16", "bf16": "bfloat16"}[kind]
+            raise ValueError(f"a fill value of {fill} is none of {name}, which tensor cores multiply: use precision 'default'")
         return cast("Launch", prepare(own, src, packed, dst, fill))
 
     return checked

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..planning.bfloat import narrowed, widened
 from ..planning.problem import DTYPES
 from ..planning.reference import rounded
-from .simd import SIZES, VECTOR, Emitter
+from .arithmetic import FLOATS, SIZES
+from .simd import VECTOR, Emitter
 
 _NOBODY, _SEVERAL = -1, -2
 _WORD = 4
@@ -34,6 +36,11 @@ def _plain(value: Any) -> Any:
 def _integers(value: Any) -> np.ndarray:
     """Whole numbers, or their low 64 bits."""
     return np.asarray((value + (1 << 63)) % (1 << 64) - (1 << 63) if isinstance(value, int) else value, np.int64)
+
+
+def _elements(kind: str, values: Any) -> np.ndarray:
+    """Numbers as elements of a type."""
+    return narrowed(values if kind in FLOATS else _integers(values), DTYPES[kind])
 
 
 class _Bytes:
@@ -165,7 +172,7 @@ class Twin:
     # numbers
 
     def number(self, kind: str, value: float) -> Any:
-        return float(value) if kind[0] == "f" else int(value)
+        return float(value) if kind in FLOATS else int(value)
 
     def _fits(self, x: Any, bits: int) -> Any:
         active = x[self.index] if np.ndim(x) else np.asarray([x])
@@ -215,14 +222,14 @@ class Twin:
         near = bits + np.uint32(1 << 12) & np.uint32(0xFFFFFFFF - (1 << 13) + 1)
         return _plain(np.where(np.isfinite(x), near, bits).view(np.float32))
 
-    def half_bits(self, x: Any) -> Any:
-        return _plain(np.asarray(x, np.float16).view(np.uint16))
+    def half_bits(self, kind: str, x: Any) -> Any:
+        return _plain(_elements(kind, x).view(np.uint16))
 
     def warp_products(self, factor: str, a: Any, b: Any, pitches: tuple[int, int], extents: tuple[int, int], sums: list[Any]) -> list[Any]:
         lane = self.thread("x") % 32
         rows = [16 * i + lane // 4 + half for i in range(extents[0] // 16) for half in (0, 8)]
         columns = [8 * j + lane % 4 * 2 + k for j in range(extents[1] // 8) for k in (0, 1)]
-        kind, count = ("f32", 1) if factor == "tf32" else ("f16", 2)
+        kind, count = ("f32", 1) if factor == "tf32" else (factor, 2)
         total = np.array(np.broadcast_arrays(*sums, lane)[:-1], np.float64).reshape(len(rows), len(columns), -1)
         for k in range(8):
             left = np.array([self.shared_load(kind, a + _WORD * (k * pitches[0] + row), count) for row in rows])
@@ -236,10 +243,11 @@ class Twin:
         return sum(words[selector >> 4 * n & 7] << 8 * n for n in range(4))
 
     def convert(self, stored: str, acc: str, value: Any) -> Any:
-        if stored[0] != "f":
-            return _plain(_integers(value).astype(DTYPES[stored]).astype(DTYPES[acc]))
-        if acc[0] == "f":
-            return value if SIZES[stored] <= SIZES[acc] else self.held(acc, value)
+        if stored not in FLOATS:
+            whole = _integers(value).astype(DTYPES[stored])
+            return self.held(acc, whole) if acc == "bf16" else _plain(whole.astype(DTYPES[acc]))
+        if acc in FLOATS:
+            return value if stored == acc or SIZES[stored] < SIZES[acc] else self.held(acc, value)
         bits = max(32, 8 * SIZES[acc])
         return _plain(np.asarray(self._whole(value, bits)).astype(DTYPES[acc]))
 
@@ -263,7 +271,7 @@ class Twin:
         return _plain(np.sqrt(np.float64(x)))
 
     def held(self, kind: str, x: Any) -> Any:
-        return _plain(np.asarray(x, np.float64).astype(DTYPES[kind]).astype(np.float64))
+        return _plain(widened(_elements(kind, x)))
 
     def power(self, x: Any) -> Any:
         return _plain(np.exp2(np.float64(x)))
@@ -313,9 +321,10 @@ class Twin:
 
     def _made(self, stored: str, acc: str, raw: Any) -> Any:
         """Stored numbers as sums take them."""
-        if stored[0] == "f" and acc[0] != "f":
-            return self.convert(stored, acc, _plain(raw))
-        return _plain(np.asarray(raw).astype(DTYPES[acc]))
+        values = widened(np.asarray(raw))
+        if acc == "bf16" or (stored in FLOATS and acc not in FLOATS):
+            return self.convert(stored, acc, _plain(values))
+        return _plain(values.astype(DTYPES[acc]))
 
     def _read(self, stored: str, address: Any, count: int) -> list[Any]:
         places = self._global(address, SIZES[stored] * count)
@@ -324,6 +333,9 @@ class Twin:
 
     def load(self, stored: str, acc: str, address: Any, count: int) -> list[Any]:
         return [self._made(stored, acc, raw) for raw in self._read(stored, address, count)]
+
+    def load_where(self, condition: Any, kind: str, address: Any) -> list[Any]:
+        return self.when(condition, [self.number(kind, 0)] * 4, lambda _: self.load(kind, kind, address, 4))
 
     def load_own(self, stored: str, acc: str, address: Any) -> Any:
         return self.load(stored, acc, address, 1)[0]
@@ -364,7 +376,7 @@ class Twin:
 
     def _stored(self, dst: str, values: list[Any]) -> np.ndarray:
         """A row of elements for each thread that is not masked."""
-        data = [np.asarray(value if dst[0] == "f" else _integers(value)).astype(DTYPES[dst]) for value in values]
+        data = [_elements(dst, value) for value in values]
         rows: np.ndarray = np.stack(np.broadcast_arrays(*data, self.threads)[:-1], -1)[self.index]
         return rows
 

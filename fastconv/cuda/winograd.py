@@ -24,12 +24,13 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
+from .addends import finishing
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
 from .driver import MOST_GRID, Memory
 from .driver import Launch as DriverLaunch
-from .finish import VALUES, cannot_finish, finish_values
+from .finish import addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .gemm_block import MOST_PIXELS, parts
 from .target import Target
 from .winograd_block import AT, EXTENTS, KIND, SIZE, SQUARES, Block, Spec, Tile, transformed, weight_points
@@ -39,6 +40,8 @@ CASES = (
     "ic9ih18iw21_oc18k3_p1_bias+relu", "ic9ih6iw7_oc18k3_p1_bias+relu", "ic18ih5iw9_oc40k3_p1_reflect_nhwc_hwio_bias",
     "g2_ic20ih7iw6_oc6k3_pt2pb1pl0pr3_wrap", "n3_ic8ih9iw8_oc33k3_nhwc_hwio", "ic16ih6iw12_oc32k3_p2_edge_bias+relu6",
     "g2_ic18ih17iw22_oc40k3_pt1pb2pl2pr0_reflect_nhwc_hwio_bias", "n2_ic4ih22iw18_oc33k3_p1_wrap_leaky_relu:0.1",
+    "n2_ic9ih6iw7_oc18k3_p1_bias+scale+shift+residual+relu", "ic8ih5iw8_oc33k3_nhwc_hwio_f32:f32:i8:f32_scale+saturate:-3",
+    "ic9ih18iw21_oc18k3_p1_bias+scale+residual+leaky_relu:0.1",
 )  # fmt: skip
 
 LEAST_CC = (8, 0)  # of m 4: the first whose copies pass by registers
@@ -96,12 +99,13 @@ def pack_kernel(tile: Tile) -> Kernel:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel, float32; what is counted fits 32 bits."""
-    reason = not_computed(p, "fwd") or cannot_finish(p)
+    reason = not_computed(p, "fwd", roundings=(None, "saturate"), scalings=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if p.precision == "strict":
         return "a transform is not a direct sum, which precision strict asks for"
-    if not p.src == p.wei == p.dst == p.acc == KIND:
+    finished = tail_of(p) or parse_epilogue(p.epilogue).rounding
+    if not p.src == p.wei == p.acc == KIND or (p.dst != KIND and not finished):
         return f"images, weights and sums of f32, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):
         return f"3x3 windows at every pixel, not {p.kh}x{p.kw}, strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
@@ -190,18 +194,25 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     (Block if s.tile.m == 2 else Large)(e, s, at, v, x).run()
 
 
+def _spec(p: Problem, tile: Tile, last: int, wide: int) -> Spec:
+    return Spec(tile, last, wide, p.dst, parse_epilogue(p.epilogue).rounding or "", tail_of(p))
+
+
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
     name = f"winograd_f32_{s.tile.m}x{s.tile.m}_{s.tile.bm}x{SQUARES}" + "_nhwc" * s.last + "_wide" * s.wide
+    name = "_".join(filter(None, (name, s.dst if s.dst != KIND else "", s.rounding, s.tail)))
     registers, blocks = (255, 1) if s.wide and s.tile.m == 2 else (s.tile.registers, s.tile.blocks)
-    return Kernel(name, body, s, AT, (KIND, VALUES), EXTENTS, (s.tile.threads, 1, 1), registers, shared=True, blocks=blocks)
+    return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), registers, shared=True, blocks=blocks)
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
-    """All."""
+    """All of sums that are stored in float32 unscaled, and of others some."""
     tiles = [tile for tile in reversed(TILES) if tile.m == 2 or t.cc >= LEAST_CC]
     found = [kernel_of(Spec(tile, last, wide)) for wide in (0, 1) for last in (0, 1) for tile in tiles]
-    return (*found, *map(pack_kernel, tiles))
+    ways = (0, KIND, ""), (1, "i8", "saturate")
+    scaled = [kernel_of(Spec(tile, last, 0, dst, rounding, KIND)) for tile in tiles for last, dst, rounding in ways]
+    return (*found, *map(pack_kernel, tiles), *scaled)
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -223,7 +234,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
         last = src.strides[1] == SIZE and p.ic > 1
         wide = p.ih * abs(src.strides[2]) + p.iw * abs(src.strides[3]) >= MOST_PLACE
-        kernel = kernel_of(Spec(tile, int(last), int(wide)))
+        kernel = kernel_of(_spec(p, tile, int(last), int(wide)))
         finish = parse_epilogue(p.epilogue)
         axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))
         launches = []
@@ -231,17 +242,16 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         for n in range(0, p.n, most):
             squares = min(most, p.n - n) * plane
             extents = (squares, plane, parts(p.ow, tile.m), p.oh, p.ow, icg, ocg, blocks // p.g, depths, p.pt, p.pl,
-                       int(dst.strides[3] == SIZE), int(finish.bias), int(finish.activation is not None))  # fmt: skip
-            launch = DriverLaunch(kernel, (parts(squares, SQUARES), blocks, 1), (0, 0, 0, 0, *src.strides, *dst.strides, untransformed),
-                                  finish_values(p, fill), (*extents, *axes), tile.shared, src.device)  # fmt: skip
-            launches.append((n * src.strides[0], n * dst.strides[0], launch))
+                       int(dst.strides[3] == dst.dtype.itemsize), int(finish.bias), int(finish.activation is not None))  # fmt: skip
+            at = (*unknown(kernel.spec.tail), *src.strides, *dst.strides, untransformed)
+            grid, numbers = (parts(squares, SQUARES), blocks, 1), (*extents, *axes)
+            launches.append((n, DriverLaunch(kernel, grid, at, finish_values(p, fill), numbers, tile.shared, src.device)))
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
-            addend = bias.address if bias is not None else 0
-            for there, here, launch in launches:
-                launch(src.stream, src.address + there, packed.address, addend, dst.address + here)
+            for n, launch in launches:
+                launch(src.stream, src.address + n * src.strides[0], packed.address, *addresses(bias, dst, n))
 
-        return run
+        return finishing(p, run)
 
-    name = kernel_of(Spec(tile, int(p.src_layout == "nhwc" and p.ic > 1), 0)).name
+    name = kernel_of(_spec(p, tile, int(p.src_layout == "nhwc" and p.ic > 1), 0)).name
     return Plan(problem=p, algorithm="winograd", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare)

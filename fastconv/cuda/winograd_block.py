@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from . import border
-from .finish import finished, store_row
-from .simd import SIZES
+from .arithmetic import SIZES
+from .finish import Results
 
 KIND, SIZE, VECTOR = "f32", 4, 4
 SQUARES = 32  # of a block
@@ -80,6 +80,14 @@ class Spec(NamedTuple):
     tile: Tile
     last: int
     wide: int
+    dst: str = KIND
+    rounding: str = ""
+    tail: str = ""  # see `finish.tail_of`
+
+    @property
+    def acc(self) -> str:
+        """Of sums."""
+        return KIND
 
 
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "dn", "dc", "dy", "dx", "untransformed")
@@ -284,7 +292,7 @@ class Block:
 
     def results(self, first: int, line: Any, lane: Any) -> None:
         """Transform, finish and store the 2x2 results of a square and an output channel of the 32 from ``first`` on."""
-        e, at, v, x = self.e, self.at, self.v, self.x
+        e, at, x = self.e, self.at, self.x
         square, o = (line, lane) if self.s.last else (lane, line)
         base = e.shared() + (line * PITCH + lane) * SIZE
         points = [e.shared_load(KIND, base + point * (32 * PITCH * SIZE), 1)[0] for point in range(16)]
@@ -296,29 +304,29 @@ class Block:
         channel = self.part * self.s.tile.bm + first + o
         place = e.i64(self.group * x.ocg + e.least(channel, x.ocg - 1))
         (bias,) = e.when(x.biased > 0, [zero], lambda _: e.load(KIND, KIND, at.bias + place * SIZE, 1))
-        found = finished(e, KIND, KIND, "", x.activated, v, [e.plus(value, bias) for value in found])
+        found = [e.plus(value, bias) for value in found]
 
         def store(nothing: list[Any]) -> list[Any]:
             q = self.first + square
             rest = q % x.plane
             oy, ox = rest // x.columns * 2, rest % x.columns * 2
-            result = at.dst + at.dn * (q // x.plane) + at.dy * oy + at.dx * ox + at.dc * place
-            for row in range(2):
-                pair, line = found[2 * row : 2 * row + 2], result + at.dy * row
-
-                def together(nothing: list[Any], pair: list[Any] = pair, line: Any = line) -> list[Any]:
-                    store_row(e, KIND, line, pair, x.ow - ox)
-                    return nothing
-
-                def apart(nothing: list[Any], pair: list[Any] = pair, line: Any = line) -> list[Any]:
-                    store_row(e, KIND, line, pair[:1], x.ow - ox)
-                    store_row(e, KIND, line + at.dx, pair[1:], x.ow - ox - 1)
-                    return nothing
-
-                e.when(oy + row < x.oh, [], lambda _, a=together, b=apart: e.when(x.dense > 0, [], a, b))
+            self.store_rows(at.dst + at.dn * (q // x.plane) + at.dy * oy + at.dx * ox + at.dc * place, oy, ox, place, found)
             return nothing
 
         e.when((self.first + square < x.squares) & (channel < x.ocg), [], store)
+
+    def store_rows(self, result: Any, oy: Any, ox: Any, channel: Any, sums: list[Any]) -> None:
+        """Finish and store a square's results, the first of them at an address, a row and a column, those that exist."""
+        e, at, x, m = self.e, self.at, self.x, self.s.tile.m
+        results = Results(e, self.s, at, self.v, x)
+        scaling = results.scaling(channel)
+        for row in range(m):
+
+            def one(nothing: list[Any], own: list[Any] = sums[m * row : m * row + m], line: Any = result + at.dy * row) -> list[Any]:
+                results.store(own, [scaling] * m, lambda n: line + at.dx * n, x.ow - ox, x.dense > 0)
+                return nothing
+
+            e.when(oy + row < x.oh, [], one)
 
     def direct(self, square: Any, o: Any) -> list[Any]:
         """The 2x2 sums of a square and an output channel, by the formula: channel; ``ky``; ``kx``."""

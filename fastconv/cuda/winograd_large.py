@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..planning.winograd_points import Transform
-from .finish import finished, store_row
+from .finish import Results
 from .winograd_block import KIND, PITCH, SIZE, SQUARES, VECTOR, Block, transformed
 
 TURNS = 3  # points of a warp
@@ -214,7 +214,8 @@ class Large(Block):
 
         def store(nothings: list[Any]) -> list[Any]:
             where = self.result(square, channel)
-            return e.when(nothing <= 0, nothings, lambda _: self.stored(where, found), lambda _: self.repaired(where, square, first + o))
+            return e.when(nothing <= 0, nothings, lambda _: self.stored(where, found, channel),
+                          lambda _: self.repaired(where, square, first + o, channel))  # fmt: skip
 
         e.when((self.first + square < x.squares) & (channel < x.ocg), [], store)
 
@@ -227,38 +228,25 @@ class Large(Block):
         (bias,) = e.when(x.biased > 0, [e.number(KIND, 0)], lambda _: e.load(KIND, KIND, at.bias + place * SIZE, 1))
         return at.dst + at.dn * (q // x.plane) + at.dc * place + at.dy * oy + at.dx * ox, oy, ox, bias
 
-    def stored(self, where: tuple[Any, Any, Any, Any], found: list[Any]) -> list[Any]:
+    def stored(self, where: tuple[Any, Any, Any, Any], found: list[Any], channel: Any) -> list[Any]:
         """Finish and store a square's results."""
-        e, at, x, m = self.e, self.at, self.x, self.s.tile.m
         address, oy, ox, bias = where
-        found = finished(e, KIND, KIND, "", x.activated, self.v, [e.plus(value, bias) for value in found])
-        for row in range(m):
-            values, line = found[m * row : m * row + m], address + at.dy * row
-
-            def together(nothing: list[Any], values: list[Any] = values, line: Any = line) -> list[Any]:
-                store_row(e, KIND, line, values, x.ow - ox)
-                return nothing
-
-            def apart(nothing: list[Any], values: list[Any] = values, line: Any = line) -> list[Any]:
-                for n, value in enumerate(values):
-                    store_row(e, KIND, line + at.dx * n, [value], x.ow - ox - n)
-                return nothing
-
-            e.when(oy + row < x.oh, [], lambda _, a=together, b=apart: e.when(x.dense > 0, [], a, b))
+        self.store_rows(address, oy, ox, self.group * self.x.ocg + channel, [self.e.plus(value, bias) for value in found])
         return []
 
-    def repaired(self, where: tuple[Any, Any, Any, Any], square: Any, o: Any) -> list[Any]:
+    def repaired(self, where: tuple[Any, Any, Any, Any], square: Any, o: Any, channel: Any) -> list[Any]:
         """Compute a square's results by the formula, one after the other: channel; ``ky``; ``kx``."""
         e, at, x, m = self.e, self.at, self.x, self.s.tile.m
         address, oy, ox, bias = where
+        results = Results(e, self.s, at, self.v, x)
+        scaling = results.scaling(self.group * x.ocg + channel)
 
         def result(n: Any, nothing: list[Any]) -> list[Any]:
             down, across = n // m, n % m
 
             def one(nothing: list[Any]) -> list[Any]:
                 total = e.plus(self.direct_sum(square, o, down, across), bias)
-                (value,) = finished(e, KIND, KIND, "", x.activated, self.v, [total])
-                e.store(KIND, address + at.dy * down + at.dx * across, [value])
+                results.store([total], [scaling], lambda _: address + at.dy * down + at.dx * across, e.i32(1))
                 return nothing
 
             return e.when((oy + down < x.oh) & (ox + across < x.ow), nothing, one)

@@ -13,7 +13,8 @@ class Addends(NamedTuple):
     """What a launch takes in the place of a bias, where the problem's epilogue has scales, shifts or a residual.
 
     ``bias (oc,)`` has the type of the sums, ``scale`` and ``shift (oc,)`` that they are finished in, `finish_type`; ``residual
-    (n, oc, oh, ow)`` has any strides.  ``ready`` is what `gathered` made of those that will not change, where there is no residual.
+    (n, oc, oh, ow)`` has `residual_type` and any strides.  ``ready`` is what `gathered` made of those that will not change, where there is
+    no residual.
     """
 
     bias: np.ndarray | None = None
@@ -24,15 +25,22 @@ class Addends(NamedTuple):
 
 
 def finish_type(p: Problem) -> np.dtype[Any]:
-    """What sums are finished in: their own type, but float32 for integers that are scaled or shifted."""
+    """What sums are finished in: their own type, but float32 for integers that are scaled or shifted; float16 where each step is."""
     scaling = parse_scaling(p.epilogue)
-    acc = DTYPES[p.acc]
+    acc = DTYPES["f16" if scaling.halves else p.acc]
     return np.dtype(np.float32) if acc.kind in "iu" and (scaling.scale or scaling.shift) else acc
+
+
+def residual_type(p: Problem) -> np.dtype[Any]:
+    """What is added to sums: of the type that they are finished in, or rounded to."""
+    return DTYPES["f16"] if parse_scaling(p.epilogue).half else finish_type(p)
 
 
 def scaled(p: Problem, sums: np.ndarray, addends: Any) -> np.ndarray:
     """Sums ``(n, oc, oh, ow)``, bias added, scaled and shifted, residual added: each step rounded."""
     scaling = parse_scaling(p.epilogue)
+    if scaling.half or scaling.halves:
+        sums = sums.astype(DTYPES["f16"]).astype(finish_type(p), copy=False)
     if not isinstance(addends, Addends):
         return sums
     x = sums.astype(finish_type(p), copy=False)

@@ -44,6 +44,20 @@ def widened(array: np.ndarray) -> np.ndarray:
     return wide.view(np.float32)
 
 
+def narrowed(values: Any, dtype: Any = BITS) -> np.ndarray:
+    """Numbers as an array of any type, as `store` converts, laid out in memory as they are.
+
+    Examples
+    --------
+    >>> narrowed([1.0, -2.0]).view("u2")
+    array([16256, 49152], dtype=uint16)
+    """
+    given = np.asarray(values)
+    result = np.empty_like(given, dtype)
+    store(result, given)
+    return result
+
+
 def store(dst: np.ndarray, values: np.ndarray) -> None:
     """Write numbers into an array of any type: into bfloat16 rounded to nearest even, NaN as NaN.
 

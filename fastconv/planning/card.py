@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import as_array
+from .addends import Addends
+from .bfloat import is_bfloat
 from .calls import View
-from .devices import Session, backend, on_card
+from .devices import Session, backend, on_card, received
 from .layout import checked_bias
 from .passes import ZeroTaps
 from .planner import plan_problem
 from .plans import Launch, Plan
-from .problem import dtype_name
+from .problem import Problem, dtype_name
+
+
+def for_card(p: Problem, weight: np.dtype[Any]) -> Problem:
+    """The problem of a network's call for a card, whose kernels read weights of bfloat16, too."""
+    return p.replace(wei="bf16") if is_bfloat(weight) else p
 
 
 @dataclass(slots=True)
@@ -72,19 +78,22 @@ class CardPlan(Plan):
     remake : callable
         ``remake(weight, bias)`` makes the plan again where it is loaded.
     finish : fastconv.epilogue.CardFinish, optional
-        What follows the sums besides.
+        What follows the sums besides, in a pass of its own.
+    addends : Addends, optional
+        What the problem's epilogue reads besides a bias.
     """
 
-    __slots__ = ("_finish", "_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
+    __slots__ = ("_addends", "_finish", "_input", "_launches", "_packed", "_parsed", "_remake", "_weight", "_weights")
 
     def __init__(
         self, parsed: Any, input: tuple[Any, Any], weight: tuple[Any, Any], target: Any, algorithm: str | None,
-        remake: Callable[..., CardPlan], finish: Any = None,
+        remake: Callable[..., CardPlan], finish: Any = None, addends: Addends | None = None,
     ) -> None:  # fmt: skip
         chosen = plan_problem(parsed.problem, target, algorithm=algorithm)
         for name in Plan.__slots__:
             setattr(self, name, getattr(chosen, name))
-        self._parsed, self._input, self._weight, self._remake, self._finish = parsed, input, weight, remake, finish
+        self._parsed, self._input, self._weight, self._remake = parsed, input, weight, remake
+        self._finish, self._addends = finish, addends
         self._launches: dict[Any, Launch] = {}
         self._packed: tuple[Any, Any] | None = None  # weights and bias, one attribute so that a call sees both old or both new
         self._weights: tuple[Any, Any] | None = None  # copies of what they were made from
@@ -108,7 +117,7 @@ class CardPlan(Plan):
             raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
         checked_bias(bias, self.problem.oc, weight.ndim)
         addend = None if bias is None else backend("copy").addend(self.problem.acc, bias, None)
-        return self.pack(self._parsed.weights(weight)), addend
+        return self.pack(self._parsed.weights(weight)), addend if self._addends is None else self._addends._replace(bias=addend)
 
     def __call__(self, input: Any, weight: Any = None, bias: Any = None, *, out: Any = None) -> Any:
         """Convolve an image of the planned shape and type, on its device and stream.
@@ -120,7 +129,7 @@ class CardPlan(Plan):
         """
         if not on_card(input):
             raise TypeError(f"input must be on a CUDA device as planned, got {type(input).__name__}")
-        here = Session("input", input, False)
+        here = Session("input", input, False, True)
         src, packed = here.input, self._packed
         if (src.shape, src.dtype) != self._input:
             raise ValueError(f"input must have shape {self._input[0]} and dtype {self._input[1]} as planned, "
@@ -128,7 +137,7 @@ class CardPlan(Plan):
         if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
-            packed = self._prepared(here.take("weight", weight), here.take("bias", bias))
+            packed = self._prepared(here.take("weight", weight, True), here.take("bias", bias, True))
         shape, finish = self._parsed.shape, self._finish
         result, dst = here.destination(out, shape, self._parsed.dtype if finish is None else finish.dtype)
         if 0 not in shape:
@@ -154,10 +163,8 @@ class CardPlan(Plan):
 def _copied(name: str, value: Any) -> Any:
     if value is None:
         return None
-    if not on_card(value):
-        return as_array(name, value).copy()
-    array = backend("exchange").received(name, value)
-    return backend("copy").converted(array, array.dtype)
+    array = received(name, value, True)
+    return array.copy() if isinstance(array, np.ndarray) else backend("copy").converted(array, array.dtype)
 
 
 def _hosted(value: Any) -> Any:

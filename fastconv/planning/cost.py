@@ -154,9 +154,9 @@ CUDA_GEMM_SHARE = 0.7
 CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
 CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
 # On tensor cores, of the float32 multiply-adds outside them.  Data sheets say 8 times as many of tf32 (A100; H200 7.4) and twice that of
-# float16; but 16 products of a warp, 1024 multiply-adds each of tf32, read 24 words of each lane, and a block keeps 8: 4 and 8 at most,
-# less what waits for pixels.
-CUDA_TENSOR_RATES = {"tf32": 2.0, "f16": 3.0}
+# float16 and bfloat16; but 16 products of a warp, 1024 multiply-adds each of tf32, read 24 words of each lane, and a block keeps 8: 4 and
+# 8 at most, less what waits for pixels.
+CUDA_TENSOR_RATES = {"tf32": 2.0, "f16": 3.0, "bf16": 3.0}
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5

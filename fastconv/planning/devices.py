@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from typing import Any
 
 import numpy as np
 
+from .addends import Addends
 from .arguments import as_array, check_device, check_out
 from .calls import Bounded
 from .planner import MOST_PLANS, plan_problem
@@ -19,6 +21,7 @@ _CARDS = (2, 13)  # DLPack's types of memory that a CUDA device reads
 _launches: Bounded[Launch] = Bounded(MOST_PLANS)
 
 
+@functools.cache
 def backend(name: str) -> Any:
     """A module of the CUDA backend, imported when it is first needed."""
     return importlib.import_module(f"fastconv.cuda.{name}")
@@ -46,7 +49,7 @@ def on_card(value: Any) -> bool:
 
 def received(name: str, value: Any, bfloat: bool = False) -> Any:
     """An array where it is: of a card, with ``shape`` and ``dtype`` as NumPy has them, or of the host, as `as_array` takes it."""
-    return backend("exchange").received(name, value) if on_card(value) else as_array(name, value, bfloat)
+    return backend("exchange").received(name, value, bfloat) if on_card(value) else as_array(name, value, bfloat)
 
 
 class Session:
@@ -60,6 +63,8 @@ class Session:
     value : array
     hosted : bool
         Whether it is of the host.
+    bfloat : bool
+        Whether it may be of bfloat16.
 
     Raises
     ------
@@ -67,20 +72,19 @@ class Session:
         There is no card to run on, with what was found.
     """
 
-    def __init__(self, name: str, value: Any, hosted: bool) -> None:
+    def __init__(self, name: str, value: Any, hosted: bool, bfloat: bool = False) -> None:
         self.like = value
         self.hosted = hosted
-        if self.hosted:
-            host = as_array(name, value)
-            self.input = backend("transfer").to_device(host)
-        else:
-            self.input = backend("exchange").received(name, value)
+        array = received(name, value, bfloat)
+        self.input = backend("transfer").to_device(array) if hosted else array
 
-    def take(self, name: str, value: Any) -> Any:
+    def take(self, name: str, value: Any, bfloat: bool = False) -> Any:
         """Another operand: device memory of the same device, whose work is queued as the input's is, or an array of the host."""
-        if value is None or not on_card(value):
-            return None if value is None else as_array(name, value)
-        array = backend("exchange").received(name, value)
+        if value is None:
+            return None
+        array = received(name, value, bfloat)
+        if isinstance(array, np.ndarray):
+            return array
         if array.device != self.input.device:
             raise ValueError(f"{name} must be on the input's device {self.input.device}, got device {array.device}")
         if array.stream != self.input.stream:
@@ -114,7 +118,7 @@ class Session:
             return out, self.memory(shape, dtype)
         if out is None:
             return backend("exchange").created(self.like, self.input, shape, dtype)
-        array = self.take(name, out)
+        array = self.take(name, out, True)
         if array.shape != tuple(shape):
             raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
         if array.dtype != dtype:
@@ -134,19 +138,23 @@ class Session:
         memory = backend("driver").Memory(size, self.input.device, self.input.stream)
         return backend("arrays").DeviceArray(memory.address, shape, None, dtype, self.input.stream, self.input.device, memory)
 
-    def run(self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None) -> None:
-        """Queue the problem on the input's stream; ``dst`` may share memory with ``src`` and ``wei``."""
+    def run(
+        self, p: Problem, src: Any, wei: Any, bias: Any, dst: Any, fill: Any = 0, algorithm: str | None = None,
+        addends: Addends | None = None,
+    ) -> None:  # fmt: skip
+        """Queue the problem on the input's stream; ``dst`` may share memory with what it reads, ``addends`` among it."""
         target = self.target
         if isinstance(wei, np.ndarray):
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
         addend = None if bias is None else backend("copy").addend("b8" if p.masked else p.acc, bias, src.device)
-        self.queue(plan, src, plan.pack(wei), addend, dst, fill)
+        self.queue(plan, src, plan.pack(wei), addend if addends is None else addends._replace(bias=addend), dst, fill)
 
     def queue(self, plan: Plan, src: Any, packed: Any, addend: Any, dst: Any, fill: Any = 0) -> None:
-        """Queue a plan on packed weights and a bias in the type of the sums."""
+        """Queue a plan on packed weights and a bias in the type of the sums, or `Addends`."""
         overlap = backend("arrays").overlap
-        if overlap(dst, src) or overlap(dst, packed) or (addend is not None and overlap(dst, addend)):
+        given = addend if isinstance(addend, Addends) else (addend,)
+        if any(overlap(dst, array) for array in (src, packed, *given) if array is not None):
             aside = self.memory(dst.shape, dst.dtype)
             launched(plan, src, packed, aside, fill)(src, packed, addend, aside)
             backend("copy").copied(aside, dst)
@@ -165,7 +173,7 @@ def launched(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
     return launch if launch is not None else _launches.keep(key, plan.prepare(src, packed, dst, fill))
 
 
-def session(device: str | None, name: str, value: Any, **others: Any) -> Session | None:
+def session(device: str | None, name: str, value: Any, bfloat: bool = False, **others: Any) -> Session | None:
     """What runs a call on a card, or None where the call runs on the CPU.
 
     Parameters
@@ -173,6 +181,8 @@ def session(device: str | None, name: str, value: Any, **others: Any) -> Session
     device : None, "cpu" or "cuda"
     name : str
         Of the argument ``value``, which decides; ``others`` are the further arrays by name.
+    bfloat : bool
+        Whether ``value`` may be of bfloat16.
 
     Returns
     -------
@@ -199,7 +209,12 @@ def session(device: str | None, name: str, value: Any, **others: Any) -> Session
         if cards and others.get(place) is not None and place not in cards:
             raise TypeError(f"{place} must be on a CUDA device as {name} is, got {type(others[place]).__name__}")
     try:
-        return Session(name, value, not cards)
+        if not cards:
+            backend("target").detect()
+        here = Session(name, value, not cards, bfloat)
+        if cards:
+            backend("target").detect(here.input.device)
+        return here
     except (ImportError, RuntimeError) as error:
         if cards:
             raise RuntimeError(f"{name} is on a CUDA device, where nothing can run: {_words(error)}") from error
@@ -216,7 +231,7 @@ def planned_for(device: str | None, **arrays: Any) -> Any:
     if cards and device == "cpu":
         raise ValueError(f"device must be None or 'cuda' for arrays of a CUDA device, got 'cpu' and {next(iter(cards))} of one")
     try:
-        numbers = {backend("exchange").received(name, value).device for name, value in cards.items()}
+        numbers = {received(name, value, True).device for name, value in cards.items()}
         return backend("target").detect(min(numbers, default=None))
     except (ImportError, RuntimeError) as error:
         if cards:

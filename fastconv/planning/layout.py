@@ -93,14 +93,18 @@ def arranged(data_format: Any, shape: tuple[int, ...], weight_shape: tuple[int, 
 
 
 def views_of(layout: Layout, *dtypes: np.dtype[Any]) -> tuple[View, View]:
-    """The views of images and of weights of a call whose arrays have these types: bfloat16's bits, and weights as float32."""
+    """The views of images and of weights of a call whose arrays have these types: bfloat16's bits, and weights of the host as float32."""
     if not any(map(is_bfloat, dtypes)):
         return layout.image, layout.weights
-    return lambda x: bits(layout.image(x)), lambda w: widened(layout.weights(w))
+
+    def weights(w: Any) -> Any:
+        return widened(layout.weights(w)) if isinstance(w, np.ndarray) else bits(layout.weights(w))
+
+    return lambda x: bits(layout.image(x)), weights
 
 
 def weights_name(dtype: np.dtype[Any]) -> str:
-    """The short name of the type of weights as `views_of` sees them."""
+    """The short name of the type of weights as kernels of the CPU see them, by `views_of`."""
     return "f32" if is_bfloat(dtype) else dtype_name(dtype)
 
 

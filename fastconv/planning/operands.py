@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .addends import Addends, finish_type
-from .bfloat import store
+from .addends import Addends, finish_type, residual_type
+from .bfloat import narrowed
 from .problem import DTYPES, Problem, Scaling, parse_scaling
 
 MOST_BYTES = 1 << 31  # of all arrays that are made for one problem
@@ -35,7 +35,7 @@ def _bias(p: Problem) -> Any:
     if scaling == Scaling():
         return bias
     ones = np.ones(p.oc, finish_type(p))
-    return Addends(bias, ones, ones, np.zeros(_shapes(p)[2], finish_type(p)) if scaling.residual else None)
+    return Addends(bias, ones, ones, np.zeros(_shapes(p)[2], residual_type(p)) if scaling.residual else None)
 
 
 def described(p: Problem) -> Operands:
@@ -81,8 +81,7 @@ def random(p: Problem) -> Operands:
 
     def array(shape: tuple[int, int, int, int], name: str, layout: str) -> np.ndarray:
         # a pattern repeated, since random numbers of the whole size would be drawn in another type
-        pattern = np.empty(8191, DTYPES[name])
-        store(pattern, rng.integers(0, 9, 8191))
+        pattern = narrowed(rng.integers(0, 9, 8191), DTYPES[name])
         n, c, h, w = shape
         return np.resize(pattern, shape) if layout == "nchw" else np.resize(pattern, (n, h, w, c)).transpose(0, 3, 1, 2)
 

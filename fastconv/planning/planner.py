@@ -80,6 +80,11 @@ def refused(p: Problem, algorithm: str) -> bool:
     return any(short_name(a) == algorithm and a.reject(p, detect()) is not None for a in algorithms())
 
 
+def accepted(p: Problem, target: Any, algorithm: str | None = None) -> bool:
+    """Whether the algorithm of this name, or any, can run the problem on a target."""
+    return any(algorithm in (None, short_name(a)) and a.reject(p, target) is None for a in _of(target))
+
+
 def _build(p: Problem, target: Any, threads: int, algorithm: str | None, effort: str) -> Plan:
     if effort not in ("estimate", "measure"):
         raise ValueError(f"effort must be 'estimate' or 'measure', got {effort!r}")

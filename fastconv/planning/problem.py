@@ -25,7 +25,7 @@ STRUCTURES = ("full", "rank1", "box", "identity", "zero")  # and lowrank(r), of 
 _COUNTED = re.compile(r"lowrank\([1-9]\d*\)|sparse\(\d+\)")
 ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "leaky_relu")
 ROUNDINGS = ("saturate", "half_up")  # of float sums in an integer result; without one they are converted as C converts
-SCALINGS = ("scale", "shift", "residual")  # of a sum: a factor and an addend of its channel, an addend of its own
+SCALINGS = ("half", "halves", "scale", "shift", "residual")  # of a sum: `Scaling`
 ORDERS = ("any", "raster", "last", "symmetric", "antisymmetric")
 
 # Problem's short names, in NumPy's kind order; longdouble's width differs by platform, its name does not.
@@ -373,12 +373,14 @@ def not_computed(
     roundings: tuple[str | None, ...] = (None,),
     masked: bool = False,
     scalings: bool = False,
+    halves: bool = False,
     bfloat: bool = False,
+    bfloat_weights: bool = False,
 ) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
-    ``scalings``: whether it computes what `parse_scaling` reads; ``bfloat``: whether it takes images and results of bfloat16.  Every
-    algorithm's ``reject`` begins with it.
+    ``scalings``: whether it computes what `parse_scaling` reads, ``halves`` in float16, too; ``bfloat``: whether it takes images and
+    results of bfloat16, and ``bfloat_weights`` weights.  Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -387,7 +389,8 @@ def not_computed(
     """
     if p.op not in ops:
         return f"computes op {' or '.join(ops)}, not {p.op}"
-    if "bf16" in (p.wei, p.acc, *(() if bfloat and p.op == "fwd" else (p.src, p.dst))):
+    images, weights = (() if taken and p.op == "fwd" else names for taken, names in ((bfloat, (p.src, p.dst)), (bfloat_weights, (p.wei,))))
+    if "bf16" in (p.acc, *images, *weights):
         return "reads and stores no bfloat16" if p.op == "fwd" else "no gradient is of bfloat16"
     if p.masked != masked:
         return "for masked problems" if masked else "does not compute masked problems"
@@ -396,7 +399,8 @@ def not_computed(
     rounding = parse_epilogue(p.epilogue).rounding
     if rounding not in roundings:
         return f"does not round as {rounding}"
-    if not scalings and parse_scaling(p.epilogue) != Scaling():
+    scaling = parse_scaling(p.epilogue)
+    if (scaling != Scaling() and not scalings) or ((scaling.half or scaling.halves) and not halves):
         return f"does not fuse {p.epilogue}"
     for name in _UNREAD:
         if getattr(p, name) != _DEFAULTS[name]:
@@ -414,12 +418,14 @@ class Finish(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """What else follows a sum: whether its channel has a factor and an addend, whether it has an addend of its own; the zero point."""
+    """What else follows a sum: whether it is rounded to float16, or each step; has a channel's factor, addend, its own; the zero point."""
 
     scale: bool = False
     shift: bool = False
     residual: bool = False
     zero: int = 0
+    half: bool = False
+    halves: bool = False
 
 
 def parse_epilogue(epilogue: str) -> Finish:
@@ -439,7 +445,7 @@ def parse_scaling(epilogue: str) -> Scaling:
     Examples
     --------
     >>> parse_scaling("bias+scale+relu+saturate:128")
-    Scaling(scale=True, shift=False, residual=False, zero=128)
+    Scaling(scale=True, shift=False, residual=False, zero=128, half=False, halves=False)
     """
     return _parsed(epilogue)[1]
 

@@ -22,7 +22,7 @@ CASES = "every problem"
 
 def reject(p: Problem, t: Any) -> str | None:
     """None: nothing is refused except what no algorithm knows."""
-    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS), scalings=p.op == "fwd", bfloat=True)
+    return not_computed(p, *OPS, orders=ORDERS, roundings=(None, *ROUNDINGS), scalings=p.op == "fwd", halves=True, bfloat=True)
 
 
 def cost(p: Problem, t: Any) -> float:
