@@ -7,6 +7,7 @@ import pytest
 
 import fastconv
 from fastconv.cpu import transposed, weights, weights_grouped
+from fastconv.cpu.target import detect
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
 from fastconv.planning.problem import DTYPES, Problem
@@ -267,6 +268,7 @@ def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypat
     p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")
     src, wei, _ = operands(p)
     plan = plan_problem(p).given()
+    plan.run(src, plan.pack(wei), None, result_array(p))  # numba is loaded: it looks at all of NumPy's functions
     looked, isfinite = [], np.isfinite
     monkeypatch.setattr(transposed.np, "isfinite", lambda array: looked.append(array.shape) or isfinite(array))
     plan.run(src, plan.pack(wei), None, result_array(p))
@@ -287,6 +289,16 @@ def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same
         assert any(np.shares_memory(part, strided) for part in packed[:-1] if part.dtype == wei.dtype)
         given.run(src, packed, None, result)
         assert_same_bits(result, expected)
+
+
+def test_given_weights_are_alike_for_all_images_where_few_are_computed_at_a_time(monkeypatch):
+    """Of four images, for which weights are rather packed at once, and of the last one, for which they are not."""
+    p = Problem.parse("n5_g2_ic34ih9iw13_oc40k3_s2_p1").replace(op="bwd_data")
+    monkeypatch.setattr(transposed.costs, "MOST_BUFFER", 4 * transposed._buffer_bytes(p, 1))
+    src, wei, _ = operands(p)
+    given, result = transposed.build(p, detect(), plan_problem).given(), result_array(p)
+    given.run(src, given.pack(wei), None, result)
+    assert_within(result, p, truth(p, src, wei))
 
 
 @pytest.mark.parametrize("change", [{"kh": 9, "pt": 0, "pb": 0}, {"dst": "i32"}, {"epilogue": "relu"}])

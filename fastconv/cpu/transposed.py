@@ -138,11 +138,13 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     buffered = _buffered(p)
     most = max(min(costs.MOST_BUFFER // _buffer_bytes(p, 1), p.n) if buffered else p.n, 1)
 
-    def of_images(images: int) -> list[Plan]:
-        found = [plan(_child(p, *place, images), t, threads) for place in reached]
-        return [child.given() if given and child.given is not None else child for child in found]
-
-    children = {images: of_images(images) for images in {min(most, p.n), p.n % most} - {0}}
+    found = {images: [plan(_child(p, *place, images), t, threads) for place in reached] for images in {min(most, p.n), p.n % most} - {0}}
+    # by all of a phase's children or by none, since they share its weights: of few images they may be packed where they are used alone
+    as_given = [given and all(child.given is not None for child in own) for own in zip(*found.values(), strict=True)]
+    children = {
+        images: [child.given() if whether and child.given is not None else child for child, whether in zip(own, as_given, strict=True)]
+        for images, own in found.items()
+    }
     some = next(iter(children.values()), [])
     flipped_once = len(places) == len(reached) == 1 and not buffered and p.n > 0
     exact = reference.build(p, t, plan, threads)
