@@ -247,7 +247,8 @@ def flipped(form: Form) -> int:
     return -128 if (form.how, form.src) == ("bytes", "i8") else 0
 
 
-# What the kernel that packs weights receives; behind them, for each channel and tap, the offsets in the caller's weights and in a block.
+# What the kernel that packs weights receives; behind them, for each channel and tap, the offsets in the caller's weights and in a block,
+# and what `_pack_rows` reads beyond these.
 # ``run`` taps of a channel lie side by side, forwards or, where it is negative, backwards; else it is 0.
 Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square run")
 _FILTERS_BYTES = 8 * len(Filters._fields)
@@ -279,7 +280,7 @@ def _pack_square(typing_context: Any, kind: Any, lanes: Any, src: Any, step: Any
 def _pack_rows(typing_context: Any, kind: Any, lanes: Any, src: Any, sources: Any, places: Any, dst: Any, rows: Any) -> Any:
     """A vector from ``src`` plus each of ``rows`` integers at ``sources`` to ``dst`` plus that at ``places``, which lie behind those.
 
-    Those some rows further on are asked for: they lie far apart, where no prefetcher finds them.
+    Those some rows further on are asked for: they lie far apart, where no prefetcher finds them.  So as many integers more are read.
     """
     name, width = literal(kind), literal(lanes)
 
@@ -411,7 +412,8 @@ class FilterPacker:
         run = self._taps * (1 if (wx if p.kw > 1 else wy) > 0 else -1) if dense else 0
         integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=wg, wo=wo, group_bytes=self._blocks * block_bytes,
                            block_bytes=block_bytes, square=int(square), run=run)  # fmt: skip
-        return np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size])
+        ahead = np.zeros(_ROWS_AHEAD, np.int64)
+        return np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size, ahead])
 
     def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
         units, seconds = self._p.g * self._blocks * self._width // self._lanes, filters.nbytes / costs.BYTES_PER_SECOND
