@@ -11,7 +11,7 @@ import numpy as np
 
 from .planning.addends import Addends, residual_type
 from .planning.arguments import as_array, check_out
-from .planning.bfloat import is_bfloat
+from .planning.bfloat import is_bfloat, narrowed
 from .planning.calls import delivered
 from .planning.devices import backend
 from .planning.planner import accepted
@@ -253,7 +253,7 @@ def card_finisher(
     values, kind, text, dtype = _checked(epilogue, shape, sums, layout, take)
     if kind.kind == "c":
         raise ValueError("epilogue must be None for complex sums on a CUDA device")
-    if dtype_name(dtype) not in backend("finish").SUMS and dtype != np.float16:
+    if dtype_name(dtype) not in (*backend("finish").SUMS, "f16", "bf16"):
         raise TypeError(f"dtype of the epilogue must be an integer or float type of at most 64 bits on a CUDA device, got {dtype}")
     name, arrays, copy = dtype_name(kind), dict[str, Any](), backend("copy")
     for word in ("scale", "shift"):
@@ -300,7 +300,7 @@ def finisher(
                 y = y * value if name == "scale" else y + value
             y = activate(text, y)
             if dtype.kind not in "iu":
-                y = y.astype(dtype, copy=False)
+                y = narrowed(y, dtype) if is_bfloat(dtype) else y.astype(dtype, copy=False)
             else:
                 y = rounded("saturate", y, dtype, epilogue.zero_point) if y.dtype.kind == "f" else saturate(y, dtype)
         return delivered(np.ascontiguousarray(y) if out is None else y, out)

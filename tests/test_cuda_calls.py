@@ -28,6 +28,7 @@ def verdicts():
 
 
 CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "weights_of_rank_1", "channels_last",
+         "arrays_that_no_kernel_reads", "plans_of_one_device",
          "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans",
          "filters_stay_on_the_stream", "operands_of_other_streams", "bfloats", "bfloats_of_ml_dtypes",
          "bfloats_that_cannot_run",

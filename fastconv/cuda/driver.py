@@ -1,8 +1,8 @@
 """driver: what fastconv asks of the CUDA driver, through cuda.bindings: devices, memory, loaded kernels, launches.
 
 A launch is prepared once: its parameters lie in a block of bytes in which a call replaces the addresses of the arrays, and the driver
-copies that block.  Work goes to the stream that the caller's arrays name; nothing here waits for it, but for `Event.wait`.  In Numba's
-simulator memory is NumPy's and a launch runs the kernel's Python.
+copies that block.  Work goes to the stream that the caller's arrays name; nothing here waits for it, but for `Event.wait` and
+`settle`.  In Numba's simulator memory is NumPy's and a launch runs the kernel's Python.
 """
 
 from __future__ import annotations
@@ -183,8 +183,14 @@ class Memory:
                 api().cuMemFreeAsync(self.address, self._stream)
 
 
+def settle(stream: int = 0) -> None:
+    """Wait for a stream's work: other streams need not wait for the default one's, nor for copies from pageable memory."""
+    if not SIMULATED:
+        checked(api().cuStreamSynchronize(stream), "wait for a stream")
+
+
 def write(address: int, host: int, size: int, stream: int) -> None:
-    """Queue a copy from the host; done on return unless the host's memory is pinned."""
+    """Queue a copy from the host, which may be changed on return unless it is pinned memory."""
     if SIMULATED:
         ctypes.memmove(address, host, size)
     elif size:
@@ -238,6 +244,7 @@ def uploaded(array: np.ndarray, device: int | None = None) -> Memory:
     array = np.ascontiguousarray(array)
     memory = Memory(array.nbytes, device)
     write(memory.address, array.ctypes.data, array.nbytes, 0)
+    settle()
     return memory
 
 
