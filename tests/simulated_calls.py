@@ -76,13 +76,37 @@ def weights_of_the_host(patch):
     wanted, done = nn.conv2d(BATCH, FILTERS, np.arange(4), stride=2), []
     image, launch = Interface(BATCH, 77), driver.Launch.__call__
     patch.setattr(driver.Launch, "__call__", lambda this, stream, *rest: (done.append(stream), launch(this, stream, *rest))[1])
-    patch.setattr(driver, "settle", lambda: done.append("there"))
+    patch.setattr(driver, "settle", lambda stream=0: done.append("there"))
     got = nn.conv2d(image, FILTERS, np.arange(4), stride=2, algorithm="implicit_gemm")
     np.testing.assert_array_equal(np.asarray(got), wanted)
     assert done == ["there", "there", 0, "there", 77], "bias, weights, these packed"
     done.clear()
     fastconv.plan(image, FILTERS, stride=2, algorithm="implicit_gemm")
-    assert done == ["there", 0, "there"]
+    assert done == ["there", 0, "there", "there"], "and what the plan keeps"
+
+
+def memory_of_calls_and_plans(patch):
+    """A call's is given back in the order of the stream, so that nothing waits; a plan's is not, since any stream may use it."""
+    pretend(patch, {"torch": 5})
+    taken, made, settled = [], driver.Memory.__init__, []
+    patch.setattr(driver.Memory, "__init__", lambda this, *rest: (made(this, *rest), taken.append(this.stream))[0])
+    patch.setattr(driver, "settle", lambda stream=0: settled.append(stream))
+    wide, planes = Tensor(FILTERS.astype("f8")), Tensor(BATCH[:1, :, :3, :3].transpose(0, 2, 3, 1).copy())
+    for call, weights in (
+        (functools.partial(nn.conv2d, algorithm="implicit_gemm"), wide), (functools.partial(nn.conv2d, algorithm="winograd"), Tensor(FILTERS)),
+        (functools.partial(nn.conv2d, algorithm="direct", dtype="f8"), Tensor(FILTERS)),
+        (functools.partial(nn.conv2d, data_format="NHWC", groups=3, algorithm="depthwise"), Tensor(np.ones((2, 2, 1, 3), "f4"))),
+    ):  # fmt: skip
+        taken.clear()
+        image = planes if weights.shape[0] == 2 else Tensor(BATCH[:1, :, :3, :3].astype("f8" if weights is wide else "f4"))
+        call(image, weights)
+        assert taken, call
+        assert set(taken) == {5}
+        assert not settled
+    taken.clear()
+    fastconv.plan(Tensor(BATCH), Tensor(FILTERS), algorithm="implicit_gemm")
+    assert set(taken) == {None}
+    assert settled == [5]
 
 
 def weights_of_rank_1(patch):
@@ -448,7 +472,7 @@ def filters_that_cannot_run(patch):
 
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
-    mixed_places, arrays_that_no_kernel_reads, plans_of_one_device, host_arrays_there_and_back, transposed_and_gradients, plans,
+    mixed_places, arrays_that_no_kernel_reads, memory_of_calls_and_plans, plans_of_one_device, host_arrays_there_and_back, transposed_and_gradients, plans,
     filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
     filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues, epilogues_in_one_launch,
 )}  # fmt: skip

@@ -7,9 +7,12 @@ copies that block.  Work goes to the stream that the caller's arrays name; nothi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,18 +153,31 @@ def properties(device: int) -> Properties:
                       1e3 * read("CLOCK_RATE"), 1e3 * read("MEMORY_CLOCK_RATE"), read("GLOBAL_MEMORY_BUS_WIDTH") // 8)  # fmt: skip
 
 
+_local = threading.local()
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """What this thread takes of memory meanwhile is kept, for work of any stream."""
+    before, _local.lasting = getattr(_local, "lasting", False), True
+    try:
+        yield
+    finally:
+        _local.lasting = before
+
+
 class Memory:
     """Bytes of a device, freed with this object; ``address`` is the first one's.
 
-    With a ``stream`` they are taken and given back in that stream's order, for what only its work uses; without one, giving them back
-    waits for all work of the device.
+    With a ``stream`` they are taken and given back in that stream's order, for what only its work uses; without one, and of `lasting`
+    memory, giving them back waits for all work of the device.
     """
 
     def __init__(self, size: int, device: int | None = None, stream: int | None = None) -> None:
         self.address = 0
         self.size = size
         self._host: Any = None
-        self._stream = stream
+        self.stream = stream = None if getattr(_local, "lasting", False) else stream
         self.device = current(device)
         if SIMULATED:
             self._host = np.empty(-(-size // 16) + 1, np.complex128)
@@ -177,10 +193,10 @@ class Memory:
             Twin.memories.pop(self.address, None)
         elif self.address:
             current(self.device)
-            if self._stream is None:
+            if self.stream is None:
                 api().cuMemFree(self.address)
             else:
-                api().cuMemFreeAsync(self.address, self._stream)
+                api().cuMemFreeAsync(self.address, self.stream)
 
 
 def settle(stream: int = 0) -> None:

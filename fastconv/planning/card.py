@@ -106,9 +106,12 @@ class CardPlan(Plan):
         TypeError, ValueError
             Another shape or type, or a bias where the plan has none (or none where it has one).
         """
-        weight, bias = (_copied(name, value) for name, value in (("weight", weight), ("bias", bias)))
-        device = None if self._packed is None else self._packed[0].device  # for weights of the host
-        self._weights, self._packed = (weight, bias), self._prepared(weight, bias, device)
+        device, driver = None if self._packed is None else self._packed[0].device, backend("driver")
+        with driver.lasting():
+            weight, bias = (_copied(name, value) for name, value in (("weight", weight), ("bias", bias)))
+            packed = self._prepared(weight, bias, device)
+        driver.settle(packed[0].stream)  # calls may be on others
+        self._weights, self._packed = (weight, bias), packed
 
     def _prepared(self, weight: Any, bias: Any, device: int | None) -> tuple[Any, Any]:
         if (weight.shape, weight.dtype) != self._weight:

@@ -168,13 +168,19 @@ class Session:
 
 
 def packed_on_card(plan: Plan, wei: Any, device: int | None = None) -> Any:
-    """A plan's weights on a device, the current one by default; those of the host are there on return, whatever stream reads them."""
+    """A plan's weights as kernels on the device of the source take them.
+
+    Those of a card are packed in the order of their stream, on which the source's work is queued, too; those of the host, on the default
+    stream, are there on return, whatever stream reads them.
+    """
+    if not isinstance(wei, np.ndarray):
+        return plan.pack(wei)
     driver = backend("driver")
     driver.current(device)
-    result: Any = plan.pack(wei)
-    if isinstance(wei, np.ndarray):
-        driver.settle()  # kernels that packed them are on the default stream
-    return result
+    with driver.lasting():
+        packed: Any = plan.pack(wei)
+    driver.settle()
+    return packed
 
 
 def launched(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
