@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -256,18 +257,22 @@ def card_finisher(
     if dtype_name(dtype) not in (*backend("finish").SUMS, "f16", "bf16"):
         raise TypeError(f"dtype of the epilogue must be an integer or float type of at most 64 bits on a CUDA device, got {dtype}")
     name, arrays, copy = dtype_name(kind), dict[str, Any](), backend("copy")
-    for word in ("scale", "shift"):
-        if word in values:
-            value: Any
-            value, oc = values[word].reshape((values[word].size,)), _channels(shape, layout)
-            kept = moved is not None or isinstance(value, np.ndarray)  # but a plan has copies of its own
-            if isinstance(value, np.ndarray):
-                with np.errstate(all="ignore"):
-                    value = np.broadcast_to(value.astype(kind), (oc,))
-            elif value.size != oc:
-                value = value.strided((oc,), (0,))
-            array = copy.on_device(value, name, device) if kept else value
-            arrays[word] = array if kept and array.dense else copy.converted(array, kind)
+    driver = backend("driver")
+    with driver.lasting() if moved is None else contextlib.nullcontext():
+        for word in ("scale", "shift"):
+            if word in values:
+                value: Any
+                value, oc = values[word].reshape((values[word].size,)), _channels(shape, layout)
+                kept = moved is not None or isinstance(value, np.ndarray)  # but a plan has copies of its own
+                if isinstance(value, np.ndarray):
+                    with np.errstate(all="ignore"):
+                        value = np.broadcast_to(value.astype(kind), (oc,))
+                elif value.size != oc:
+                    value = value.strided((oc,), (0,))
+                array = copy.on_device(value, name, device) if kept else value
+                arrays[word] = array if kept and array.dense else copy.converted(array, kind)
+                if moved is None:
+                    driver.settle(arrays[word].stream)  # calls may be on others
     residual = values.get("residual")
     if residual is not None:
         if moved is None:

@@ -107,6 +107,10 @@ def memory_of_calls_and_plans(patch):
     fastconv.plan(Tensor(BATCH), Tensor(FILTERS), algorithm="implicit_gemm")
     assert set(taken) == {None}
     assert settled == [5]
+    taken.clear()
+    fastconv.plan(Tensor(BATCH), Tensor(FILTERS), epilogue=nn.Epilogue(scale=Tensor(np.ones(4, "f4"))), algorithm="implicit_gemm")
+    assert set(taken) == {None}
+    assert settled == [5, 5, 5]
 
 
 def weights_of_rank_1(patch):

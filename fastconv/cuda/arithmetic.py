@@ -223,7 +223,7 @@ class Arithmetic:
         return self._asm(kind, f"sqrt.rn.{width} $0, $1;", f"={letter},{letter}", [x])
 
     def held(self, kind: str, x: Value) -> Value:
-        """A float as its type holds it: registers hold no more."""
+        """A number as its type holds it: registers hold no more."""
         return x
 
     def power(self, x: Value) -> Value:

@@ -218,8 +218,7 @@ class Results(NamedTuple):
     def _finished(self, sums: list[Any], scalings: list[Any], besides: list[Any]) -> list[Any]:
         """Sums as results of type ``dst``."""
         e, (acc, dst, rounding, tail) = self.e, (self.s.acc, self.s.dst, self.s.rounding, self.s.tail)
-        if SIZES[acc] < 4:
-            sums = [e.wrapped(acc, x) for x in sums]
+        sums = [e.wrapped(acc, x) if SIZES[acc] < 4 else e.held(acc, x) for x in sums]
         if tail:
             sums = self._scaled(sums, scalings, besides)
             acc = self._steps
