@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from .planning.addends import Addends, residual_type
 from .planning.arguments import as_array, check_out
-from .planning.bfloat import is_bfloat
+from .planning.bfloat import is_bfloat, narrowed
 from .planning.calls import delivered
 from .planning.devices import backend
 from .planning.planner import accepted
@@ -253,21 +254,25 @@ def card_finisher(
     values, kind, text, dtype = _checked(epilogue, shape, sums, layout, take)
     if kind.kind == "c":
         raise ValueError("epilogue must be None for complex sums on a CUDA device")
-    if dtype_name(dtype) not in backend("finish").SUMS and dtype != np.float16:
+    if dtype_name(dtype) not in (*backend("finish").SUMS, "f16", "bf16"):
         raise TypeError(f"dtype of the epilogue must be an integer or float type of at most 64 bits on a CUDA device, got {dtype}")
     name, arrays, copy = dtype_name(kind), dict[str, Any](), backend("copy")
-    for word in ("scale", "shift"):
-        if word in values:
-            value: Any
-            value, oc = values[word].reshape((values[word].size,)), _channels(shape, layout)
-            kept = moved is not None or isinstance(value, np.ndarray)  # but a plan has copies of its own
-            if isinstance(value, np.ndarray):
-                with np.errstate(all="ignore"):
-                    value = np.broadcast_to(value.astype(kind), (oc,))
-            elif value.size != oc:
-                value = value.strided((oc,), (0,))
-            array = copy.on_device(value, name, device) if kept else value
-            arrays[word] = array if kept and array.dense else copy.converted(array, kind)
+    driver = backend("driver")
+    with driver.lasting() if moved is None else contextlib.nullcontext():
+        for word in ("scale", "shift"):
+            if word in values:
+                value: Any
+                value, oc = values[word].reshape((values[word].size,)), _channels(shape, layout)
+                kept = moved is not None or isinstance(value, np.ndarray)  # but a plan has copies of its own
+                if isinstance(value, np.ndarray):
+                    with np.errstate(all="ignore"):
+                        value = np.broadcast_to(value.astype(kind), (oc,))
+                elif value.size != oc:
+                    value = value.strided((oc,), (0,))
+                array = copy.on_device(value, name, device) if kept else value
+                arrays[word] = array if kept and array.dense else copy.converted(array, kind)
+                if moved is None:
+                    driver.settle(arrays[word].stream)  # calls may be on others
     residual = values.get("residual")
     if residual is not None:
         if moved is None:
@@ -300,7 +305,7 @@ def finisher(
                 y = y * value if name == "scale" else y + value
             y = activate(text, y)
             if dtype.kind not in "iu":
-                y = y.astype(dtype, copy=False)
+                y = narrowed(y, dtype) if is_bfloat(dtype) else y.astype(dtype, copy=False)
             else:
                 y = rounded("saturate", y, dtype, epilogue.zero_point) if y.dtype.kind == "f" else saturate(y, dtype)
         return delivered(np.ascontiguousarray(y) if out is None else y, out)

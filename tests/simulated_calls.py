@@ -72,8 +72,45 @@ def torch_and_cupy(patch):
 
 
 def weights_of_the_host(patch):
-    got = nn.conv2d(Interface(BATCH), FILTERS, np.arange(4), stride=2)
-    np.testing.assert_array_equal(np.asarray(got), nn.conv2d(BATCH, FILTERS, np.arange(4), stride=2))
+    """They are on the device before another stream's kernel is launched."""
+    wanted, done = nn.conv2d(BATCH, FILTERS, np.arange(4), stride=2), []
+    image, launch = Interface(BATCH, 77), driver.Launch.__call__
+    patch.setattr(driver.Launch, "__call__", lambda this, stream, *rest: (done.append(stream), launch(this, stream, *rest))[1])
+    patch.setattr(driver, "settle", lambda stream=0: done.append("there"))
+    got = nn.conv2d(image, FILTERS, np.arange(4), stride=2, algorithm="implicit_gemm")
+    np.testing.assert_array_equal(np.asarray(got), wanted)
+    assert done == ["there", "there", 0, "there", 77], "bias, weights, these packed"
+    done.clear()
+    fastconv.plan(image, FILTERS, stride=2, algorithm="implicit_gemm")
+    assert done == ["there", 0, "there", "there"], "and what the plan keeps"
+
+
+def memory_of_calls_and_plans(patch):
+    """A call's is given back in the order of the stream, so that nothing waits; a plan's is not, since any stream may use it."""
+    pretend(patch, {"torch": 5})
+    taken, made, settled = [], driver.Memory.__init__, []
+    patch.setattr(driver.Memory, "__init__", lambda this, *rest: (made(this, *rest), taken.append(this.stream))[0])
+    patch.setattr(driver, "settle", lambda stream=0: settled.append(stream))
+    wide, planes = Tensor(FILTERS.astype("f8")), Tensor(BATCH[:1, :, :3, :3].transpose(0, 2, 3, 1).copy())
+    for call, weights in (
+        (functools.partial(nn.conv2d, algorithm="implicit_gemm"), wide), (functools.partial(nn.conv2d, algorithm="winograd"), Tensor(FILTERS)),
+        (functools.partial(nn.conv2d, algorithm="direct", dtype="f8"), Tensor(FILTERS)),
+        (functools.partial(nn.conv2d, data_format="NHWC", groups=3, algorithm="depthwise"), Tensor(np.ones((2, 2, 1, 3), "f4"))),
+    ):  # fmt: skip
+        taken.clear()
+        image = planes if weights.shape[0] == 2 else Tensor(BATCH[:1, :, :3, :3].astype("f8" if weights is wide else "f4"))
+        call(image, weights)
+        assert taken, call
+        assert set(taken) == {5}
+        assert not settled
+    taken.clear()
+    fastconv.plan(Tensor(BATCH), Tensor(FILTERS), algorithm="implicit_gemm")
+    assert set(taken) == {None}
+    assert settled == [5]
+    taken.clear()
+    fastconv.plan(Tensor(BATCH), Tensor(FILTERS), epilogue=nn.Epilogue(scale=Tensor(np.ones(4, "f4"))), algorithm="implicit_gemm")
+    assert set(taken) == {None}
+    assert settled == [5, 5, 5]
 
 
 def weights_of_rank_1(patch):
@@ -116,6 +153,34 @@ def mixed_places(patch):
         fastconv.correlate2d(Interface(IMAGE), TAPS, device="cpu")
     with pytest.raises(ValueError, match="algorithm must be None or one of"):
         fastconv.correlate2d(Interface(IMAGE), TAPS, algorithm="fft")
+
+
+def arrays_that_no_kernel_reads(patch):
+    records = np.zeros((9, 21), [("a", "f4"), ("b", "u2")])
+    moved = np.ndarray((9, 21), "f4", np.zeros(800, np.uint8).data, 2)
+    swapped, apart = Interface(IMAGE.astype(">f4")), Interface(records["a"])
+    for words, call in (
+        ("in1 must be in native byte order on a CUDA device, got dtype >f4", lambda: fastconv.correlate2d(swapped, TAPS)),
+        (r"in1 must have elements at multiples of 4 bytes .* strides \(126, 6\)", lambda: fastconv.correlate2d(apart, TAPS)),
+        ("in1 must have elements at multiples of 4 bytes", lambda: fastconv.correlate2d(Interface(moved), TAPS)),
+        ("in2 must have elements at multiples", lambda: fastconv.correlate2d(Interface(IMAGE), Interface(moved[:3, :3]))),
+        ("out must have elements at multiples", lambda: fastconv.correlate2d(Interface(IMAGE), TAPS, "same", out=apart)),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert not records["a"].any()
+
+
+def plans_of_one_device(patch):
+    pretend(patch, {"torch": 5})
+    here, there = Tensor(IMAGE), Tensor(IMAGE)
+    there.device = type(here.device)()
+    there.device.index = 1
+    plan = fastconv.plan(here, TAPS)
+    with pytest.raises(ValueError, match="input must be on device 0 as planned, got device 1"):
+        plan(there)
+    with pytest.raises(ValueError, match="weight must be on the device of input, 1, got device 0"):
+        fastconv.plan(there, Tensor(TAPS))
 
 
 def host_arrays_there_and_back(patch):
@@ -284,6 +349,12 @@ def epilogues_in_one_launch(patch):
         assert len(names) == launches, names
         if epilogue.activation != "gelu":  # which is not rounded alike
             np.testing.assert_array_equal(got, nn.conv2d(x, w, epilogue=epilogue), str(fields))
+    for fields, launches in (({"scale": scale}, 1), ({"activation": "tanh"}, 2)):
+        names.clear()
+        got = nn.conv2d(Interface(image), Interface(FILTERS), epilogue=nn.Epilogue(**fields, dtype=BITS), algorithm="direct")
+        wanted = narrowed(nn.conv2d(image, FILTERS, epilogue=nn.Epilogue(**fields), algorithm="reference"))
+        np.testing.assert_array_equal(np.asarray(got).view("u2"), wanted.view("u2"))
+        assert len(names) == launches, names
     # a residual that lies otherwise than the results, or is of a narrower type, is copied; kernels read weights in the type of sums
     residual = RNG.integers(-8, 9, (1, 4, 3, 9)).astype("f4")
     for dtype, beside, launches in (
@@ -405,7 +476,7 @@ def filters_that_cannot_run(patch):
 
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
-    mixed_places, host_arrays_there_and_back, transposed_and_gradients, plans,
+    mixed_places, arrays_that_no_kernel_reads, memory_of_calls_and_plans, plans_of_one_device, host_arrays_there_and_back, transposed_and_gradients, plans,
     filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
     filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues, epilogues_in_one_launch,
 )}  # fmt: skip

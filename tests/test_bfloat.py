@@ -90,6 +90,15 @@ def test_what_does_not_take_it_says_so():
     assert "bf16:f32:bf16:f32" in fastconv.explain(np.zeros((1, 64, 30, 30), BITS), np.zeros((64, 64, 3, 3), BITS))
 
 
+@pytest.mark.parametrize("fields", [{"scale": 1 / 3}, {"activation": "tanh"}, {"scale": np.float64(1 / 3)}], ids=str)
+def test_an_epilogue_makes_it_of_float32(fields):
+    x, w = np.linspace(-1, 1, 30, dtype="f4").reshape(5, 6), np.ones((3, 3), "f4")
+    got = nn.conv2d(x, w, epilogue=nn.Epilogue(**fields, dtype=BITS), algorithm="reference")
+    expected = nn.conv2d(x, w, epilogue=nn.Epilogue(**fields), algorithm="reference")
+    assert got.dtype == BITS
+    assert_same_bits(got.view("u2"), narrowed(expected).view("u2"))
+
+
 def test_random_operands_are_numbers():
     src, *_ = random(Problem.parse("ih9_k3_bf16:f32:bf16:f32"))
     assert set(np.unique(widened(src))) <= set(range(9))

@@ -28,6 +28,7 @@ def verdicts():
 
 
 CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weights_of_the_host", "weights_of_rank_1", "channels_last",
+         "arrays_that_no_kernel_reads", "memory_of_calls_and_plans", "plans_of_one_device",
          "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans",
          "filters_stay_on_the_stream", "operands_of_other_streams", "bfloats", "bfloats_of_ml_dtypes",
          "bfloats_that_cannot_run",
@@ -264,6 +265,7 @@ def test_the_host_part_of_a_planned_call_takes_less_than_10_microseconds(epilogu
     pretend(monkeypatch, {"torch": 0, "cupy": 0})
     monkeypatch.setattr(driver, "uploaded", lambda array, device=None: types.SimpleNamespace(address=16, device=0))
     monkeypatch.setattr("fastconv.cuda.copy.uploaded", driver.uploaded)
+    monkeypatch.setattr(driver, "settle", lambda stream: None)
     monkeypatch.setattr("fastconv.cuda.target.detect", lambda device=None: SM90)
     image = Chip(np.ones((1, 1, 512, 512), "f4"))
     plan = fastconv.plan((1, 1, 512, 512), (1, 1, 3, 3), device="cuda", padding=1, epilogue=epilogue)
@@ -296,7 +298,7 @@ def test_the_driver_is_called_with_arguments_it_has(no_card):
         "cuEventCreate": (2,), "cuEventRecord": (event, 5), "cuEventSynchronize": (event,), "cuEventElapsedTime": (event, event),
         "cuEventDestroy": (event,), "cuStreamWaitEvent": (5, event, 0), "cuCtxGetCurrent": (), "cuCtxSetCurrent": (d.CUcontext(0),),
         "cuCtxGetDevice": (), "cuDeviceGet": (0,), "cuDeviceGetCount": (), "cuDriverGetVersion": (), "cuDeviceGetName": (128, device),
-        "cuDevicePrimaryCtxRetain": (device,),
+        "cuDevicePrimaryCtxRetain": (device,), "cuStreamSynchronize": (5,),
         "cuDeviceGetAttribute": (d.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, device),
         "cuPointerGetAttribute": (d.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 4096),
         "cuGetErrorName": (d.CUresult.CUDA_ERROR_INVALID_VALUE,),

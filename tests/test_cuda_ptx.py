@@ -71,6 +71,17 @@ def test_parameters_lie_where_the_launch_puts_them(kernel, target):
     assert len(block) == sum(size[kind] for kind in kinds)
 
 
+@pytest.mark.parametrize("rounding", ["saturate", "half_up"])
+def test_a_nan_of_float64_is_replaced_before_it_is_rounded(rounding):
+    """PTX's ``cvt`` makes 0 of a NaN of float32, but the least integer of one of float64."""
+
+    def body(e, s, at, v, x):
+        e.store("i32", at.dst, [e.rounded(rounding, "f64", "i32", v.number)])
+
+    kernel = compiler.Kernel(f"rounded_{rounding}", body, (), ("dst",), ("f64", ("number",)), ("count",), (32, 1, 1), 32)
+    assert re.search(r"setp\.(num|nan)\.f64.*selp\.f64.*cvt\.r[nm]i\.sat\.s32\.f64", compiler.code(kernel, SM90.cc).ptx, re.DOTALL)
+
+
 def test_algorithms_say_how_many_kernels_they_compile():
     for algorithm in ALGORITHMS.values():
         assert algorithm.kernels(SM90)

@@ -30,6 +30,14 @@ def test_only_fast_and_only_cards_that_have_them():
         assert short_name(cheapest(p, SM75)[1]) in ("implicit_gemm", "winograd")
 
 
+@pytest.mark.parametrize("types", ["u8:i8:i32:i32", "i8", "f64", "i16:i16:i16:i32"])
+def test_other_sums_than_float32_are_refused(types):
+    """Also under "fast", which asks for no other sums."""
+    p = Problem.parse(f"{LAYER}_{types}_fast")
+    assert tensor.reject(p, SM90) == f"sums in f32, not {p.acc}"
+    assert short_name(cheapest(p, SM90)[1]) == "implicit_gemm"
+
+
 TF32, F16, BF16 = "m16n8k8.row.col.f32.tf32.tf32", "m16n8k16.row.col.f32.f16.f16", "m16n8k16.row.col.f32.bf16.bf16"
 MULTIPLIED = [(f"{LAYER}_fast", TF32, SM90), (f"{HALVES}_fast", F16, SM90), (f"{LAYER}_f16:f32:f32:f32_fast", TF32, SM90),
               (f"{BFLOATS}_fast", BF16, SM80), (f"{LAYER}_bf16:f32:bf16:f32_fast", TF32, SM80)]  # fmt: skip

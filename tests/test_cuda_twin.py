@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
+from fastconv.cuda.finish import Results
 from fastconv.cuda.twin import Twin
 
 
@@ -29,6 +30,14 @@ def test_threads_take_their_own_branches(block):
     (got,) = block.when(x < 2, [x * 10], inner, lambda values: [-values[0]])
     assert got.tolist() == [0, 10, -20, -30, 1, 11, -20, -30]
     assert block.when(x < 9, [x], lambda values: [7]) == [7]
+
+
+def test_sums_are_held_before_they_are_activated(block):
+    """NumPy's and Python's numbers are wider: int32 wraps, float32 is rounded."""
+    for acc, dst, total, result in (("i32", "i16", 2**31 + 5, 0), ("f32", "f32", 1 + 2.0**-30, 1)):
+        spec, x = SimpleNamespace(acc=acc, dst=dst, rounding="", tail=""), SimpleNamespace(activated=1)
+        values = SimpleNamespace(slope=1, low=0, high=2**31 - 1)
+        assert Results(block, spec, None, values, x)._finished([total], [], []) == [result]
 
 
 def test_threads_go_round_as_often_as_each_says(block):

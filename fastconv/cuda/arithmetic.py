@@ -181,6 +181,8 @@ class Arithmetic:
         """A float as an integer of at most 32 bits: ``saturate`` half to even, ``half_up`` floor(x + 1/2); clipped, NaN made 0."""
         if rounding == "half_up":
             value = self.plus(value, self.number(acc, 0.5))
+        if acc == "f64":  # of whose NaN the instruction makes the least integer, of float32's 0
+            value = self.pick(self.is_number(value), value, self.number(acc, 0))
         names = {"i": "s", "u": "u"}
         mode, to = "rni" if rounding == "saturate" else "rmi", f"{names[dst[0]]}{8 * SIZES[dst]}"
         bits = self._asm(ir.IntType(32), f"cvt.{mode}.sat.{to}.{acc} $0, $1;", f"=r,{'f' if acc == 'f32' else 'd'}", [value])
@@ -221,7 +223,7 @@ class Arithmetic:
         return self._asm(kind, f"sqrt.rn.{width} $0, $1;", f"={letter},{letter}", [x])
 
     def held(self, kind: str, x: Value) -> Value:
-        """A float as its type holds it: registers hold no more."""
+        """A number as its type holds it: registers hold no more."""
         return x
 
     def power(self, x: Value) -> Value:

@@ -230,7 +230,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def pack(p: Problem, wei: Any) -> Any:
         wei = on_device(wei, p.wei)
         size = SIZES[kind]
-        memory = Memory(p.kh * p.kw * pitch * size, wei.device)
+        memory = Memory(p.kh * p.kw * pitch * size, wei.device, wei.stream)
         shape, strides = (1, p.kh, p.kw, p.oc), (0, p.kw * pitch * size, pitch * size, size)
         copied(wei.transpose(1, 2, 3, 0), DeviceArray(memory.address, shape, strides, DTYPES[kind], wei.stream, wei.device, memory))
         return DeviceArray(memory.address, (1, 1, 1, p.kh * p.kw * pitch), None, DTYPES[kind], wei.stream, wei.device, memory)

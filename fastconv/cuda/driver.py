@@ -1,15 +1,18 @@
 """driver: what fastconv asks of the CUDA driver, through cuda.bindings: devices, memory, loaded kernels, launches.
 
 A launch is prepared once: its parameters lie in a block of bytes in which a call replaces the addresses of the arrays, and the driver
-copies that block.  Work goes to the stream that the caller's arrays name; nothing here waits for it, but for `Event.wait`.  In Numba's
-simulator memory is NumPy's and a launch runs the kernel's Python.
+copies that block.  Work goes to the stream that the caller's arrays name; nothing here waits for it, but for `Event.wait` and
+`settle`.  In Numba's simulator memory is NumPy's and a launch runs the kernel's Python.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,18 +153,31 @@ def properties(device: int) -> Properties:
                       1e3 * read("CLOCK_RATE"), 1e3 * read("MEMORY_CLOCK_RATE"), read("GLOBAL_MEMORY_BUS_WIDTH") // 8)  # fmt: skip
 
 
+_local = threading.local()
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """What this thread takes of memory meanwhile is kept, for work of any stream."""
+    before, _local.lasting = getattr(_local, "lasting", False), True
+    try:
+        yield
+    finally:
+        _local.lasting = before
+
+
 class Memory:
     """Bytes of a device, freed with this object; ``address`` is the first one's.
 
-    With a ``stream`` they are taken and given back in that stream's order, for what only its work uses; without one, giving them back
-    waits for all work of the device.
+    With a ``stream`` they are taken and given back in that stream's order, for what only its work uses; without one, and of `lasting`
+    memory, giving them back waits for all work of the device.
     """
 
     def __init__(self, size: int, device: int | None = None, stream: int | None = None) -> None:
         self.address = 0
         self.size = size
         self._host: Any = None
-        self._stream = stream
+        self.stream = stream = None if getattr(_local, "lasting", False) else stream
         self.device = current(device)
         if SIMULATED:
             self._host = np.empty(-(-size // 16) + 1, np.complex128)
@@ -177,14 +193,20 @@ class Memory:
             Twin.memories.pop(self.address, None)
         elif self.address:
             current(self.device)
-            if self._stream is None:
+            if self.stream is None:
                 api().cuMemFree(self.address)
             else:
-                api().cuMemFreeAsync(self.address, self._stream)
+                api().cuMemFreeAsync(self.address, self.stream)
+
+
+def settle(stream: int = 0) -> None:
+    """Wait for a stream's work: other streams need not wait for the default one's, nor for copies from pageable memory."""
+    if not SIMULATED:
+        checked(api().cuStreamSynchronize(stream), "wait for a stream")
 
 
 def write(address: int, host: int, size: int, stream: int) -> None:
-    """Queue a copy from the host; done on return unless the host's memory is pinned."""
+    """Queue a copy from the host, which may be changed on return unless it is pinned memory."""
     if SIMULATED:
         ctypes.memmove(address, host, size)
     elif size:
@@ -238,6 +260,7 @@ def uploaded(array: np.ndarray, device: int | None = None) -> Memory:
     array = np.ascontiguousarray(array)
     memory = Memory(array.nbytes, device)
     write(memory.address, array.ctypes.data, array.nbytes, 0)
+    settle()
     return memory
 
 

@@ -22,7 +22,6 @@ FUSED = (None, "relu", "relu6", "leaky_relu")
 
 # accumulator -> the kind of number that a thread adds up in; integers wrap alike whatever their sign
 SUMS = {"f32": "f32", "f64": "f64", **{f"{sign}{bits}": "i64" if bits == 64 else "i32" for sign in "iu" for bits in (8, 16, 32, 64)}}
-STORED = tuple(SIZES)  # what can be loaded; everything but b8 can be stored
 
 
 def cannot_finish(p: Problem) -> str | None:
@@ -219,8 +218,7 @@ class Results(NamedTuple):
     def _finished(self, sums: list[Any], scalings: list[Any], besides: list[Any]) -> list[Any]:
         """Sums as results of type ``dst``."""
         e, (acc, dst, rounding, tail) = self.e, (self.s.acc, self.s.dst, self.s.rounding, self.s.tail)
-        if SIZES[acc] < 4:
-            sums = [e.wrapped(acc, x) for x in sums]
+        sums = [e.wrapped(acc, x) if SIZES[acc] < 4 else e.held(acc, x) for x in sums]
         if tail:
             sums = self._scaled(sums, scalings, besides)
             acc = self._steps

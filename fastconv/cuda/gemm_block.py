@@ -461,7 +461,7 @@ def gemm_plan(
     def pack(p: Problem, wei: Any) -> Any:
         wei = on_device(wei, p.wei)
         kind, count = factor or SUMS[p.acc], packed_elements(p, tile, factor)
-        memory = Memory(count * SIZES[kind], wei.device)
+        memory = Memory(count * SIZES[kind], wei.device, wei.stream)
         launch = DriverLaunch(pack_kernel(dtype_name(wei.dtype), kind, tile.bm), (parts(count, _PACK_THREADS), 1, 1), (0, 0, *wei.strides),
                               (0,), (count, p.ic // p.g, p.oc // p.g, p.kh, p.kw, blocks, depths), device=wei.device)  # fmt: skip
         launch(wei.stream, wei.address, memory.address)

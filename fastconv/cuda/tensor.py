@@ -112,6 +112,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return "rounds pixels and weights to 11 bits, and sums not to nearest, which only precision fast allows"
     if t.cc < LEAST_CC:
         return f"needs compute capability {LEAST_CC[0]}.{LEAST_CC[1]}"
+    if p.acc != "f32":
+        return f"sums in f32, not {p.acc}"
     return cannot_multiply(p, TILES)
 
 

@@ -225,7 +225,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     def pack(p: Problem, wei: Any) -> Any:
         wei = on_device(wei, p.wei)
         count = filters * (tile.points + 9)
-        memory = Memory(count * SIZE, wei.device)
+        memory = Memory(count * SIZE, wei.device, wei.stream)
         launch = DriverLaunch(pack_kernel(tile), (parts(filters, _PACK_THREADS), 1, 1), (0, 0, untransformed, *wei.strides), (0,),
                               (filters, icg, ocg, blocks // p.g, depths), device=wei.device)  # fmt: skip
         launch(wei.stream, wei.address, memory.address)

@@ -11,7 +11,7 @@ import numpy as np
 from .addends import Addends
 from .bfloat import is_bfloat
 from .calls import View
-from .devices import Session, backend, on_card, received
+from .devices import Session, backend, on_card, packed_on_card, received
 from .layout import checked_bias
 from .passes import ZeroTaps
 from .planner import plan_problem
@@ -60,7 +60,7 @@ def card_pass(
     copy, p = backend("copy"), plan.problem
     taps = None if zero_taps is None else copy.on_device(zero_taps.weights, dtype_name(zero_taps.weights.dtype), device)
     addend = None if bias is None else copy.addend(p.acc, bias, device)
-    return CardPass(plan, plan.pack(weights), addend, src_view, dst_view, fill, dtype, zero_taps, taps)
+    return CardPass(plan, packed_on_card(plan, weights, device), addend, src_view, dst_view, fill, dtype, zero_taps, taps)
 
 
 class CardPlan(Plan):
@@ -106,18 +106,23 @@ class CardPlan(Plan):
         TypeError, ValueError
             Another shape or type, or a bias where the plan has none (or none where it has one).
         """
-        weight, bias = (_copied(name, value) for name, value in (("weight", weight), ("bias", bias)))
-        self._weights, self._packed = (weight, bias), self._prepared(weight, bias)
+        device, driver = None if self._packed is None else self._packed[0].device, backend("driver")
+        with driver.lasting():
+            weight, bias = (_copied(name, value) for name, value in (("weight", weight), ("bias", bias)))
+            packed = self._prepared(weight, bias, device)
+        driver.settle(packed[0].stream)  # calls may be on others
+        self._weights, self._packed = (weight, bias), packed
 
-    def _prepared(self, weight: Any, bias: Any) -> tuple[Any, Any]:
+    def _prepared(self, weight: Any, bias: Any, device: int | None) -> tuple[Any, Any]:
         if (weight.shape, weight.dtype) != self._weight:
             raise ValueError(f"weight must have shape {self._weight[0]} and dtype {self._weight[1]} as planned, "
                              f"got {weight.shape} and {weight.dtype}")  # fmt: skip
         if (bias is not None) != self.problem.epilogue.startswith("bias"):
             raise ValueError(f"bias must be given exactly where the plan has one, got {'none' if bias is None else 'one'}")
         checked_bias(bias, self.problem.oc, weight.ndim)
-        addend = None if bias is None else backend("copy").addend(self.problem.acc, bias, None)
-        return self.pack(self._parsed.weights(weight)), addend if self._addends is None else self._addends._replace(bias=addend)
+        packed = packed_on_card(self, self._parsed.weights(weight), device)
+        addend = None if bias is None else backend("copy").addend(self.problem.acc, bias, packed.device)
+        return packed, addend if self._addends is None else self._addends._replace(bias=addend)
 
     def __call__(self, input: Any, weight: Any = None, bias: Any = None, *, out: Any = None) -> Any:
         """Convolve an image of the planned shape and type, on its device and stream.
@@ -137,7 +142,9 @@ class CardPlan(Plan):
         if (weight is None) != (packed is not None) or (packed is not None and bias is not None):
             raise ValueError("weight and bias must be given exactly where the plan was made from a weight's shape")
         if packed is None:
-            packed = self._prepared(here.take("weight", weight, True), here.take("bias", bias, True))
+            packed = self._prepared(here.take("weight", weight, True), here.take("bias", bias, True), src.device)
+        elif packed[0].device != src.device:
+            raise ValueError(f"input must be on device {packed[0].device} as planned, got device {src.device}")
         shape, finish = self._parsed.shape, self._finish
         result, dst = here.destination(out, shape, self._parsed.dtype if finish is None else finish.dtype)
         if 0 not in shape:
@@ -146,7 +153,7 @@ class CardPlan(Plan):
                 sums = self._parsed.image(here.memory(shape, self._parsed.dtype))
                 here.queue(self, src, packed[0], packed[1], sums)
                 finish(sums, to)
-            elif out is not None and backend("arrays").overlap(dst, here.input):
+            elif out is not None and (weight is not None or backend("arrays").overlap(dst, here.input)):
                 here.queue(self, src, packed[0], packed[1], to)
             else:
                 key = src.strides, to.strides, packed[0].strides, src.device

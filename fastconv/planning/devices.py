@@ -148,7 +148,8 @@ class Session:
             p = looked_at(p, wei, target, algorithm)
         plan = plan_problem(p, target, algorithm=algorithm)
         addend = None if bias is None else backend("copy").addend("b8" if p.masked else p.acc, bias, src.device)
-        self.queue(plan, src, plan.pack(wei), addend if addends is None else addends._replace(bias=addend), dst, fill)
+        given = addend if addends is None else addends._replace(bias=addend)
+        self.queue(plan, src, packed_on_card(plan, wei, src.device), given, dst, fill)
 
     def queue(self, plan: Plan, src: Any, packed: Any, addend: Any, dst: Any, fill: Any = 0) -> None:
         """Queue a plan on packed weights and a bias in the type of the sums, or `Addends`."""
@@ -164,6 +165,22 @@ class Session:
     def deliver(self, result: Any, dst: Any) -> Any:
         """The caller's result: an array of the host where the input was one."""
         return backend("transfer").to_host(dst, result) if self.hosted else result
+
+
+def packed_on_card(plan: Plan, wei: Any, device: int | None = None) -> Any:
+    """A plan's weights as kernels on the device of the source take them.
+
+    Those of a card are packed in the order of their stream, on which the source's work is queued, too; those of the host, on the default
+    stream, are there on return, whatever stream reads them.
+    """
+    if not isinstance(wei, np.ndarray):
+        return plan.pack(wei)
+    driver = backend("driver")
+    driver.current(device)
+    with driver.lasting():
+        packed: Any = plan.pack(wei)
+    driver.settle()
+    return packed
 
 
 def launched(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
@@ -231,8 +248,12 @@ def planned_for(device: str | None, **arrays: Any) -> Any:
     if cards and device == "cpu":
         raise ValueError(f"device must be None or 'cuda' for arrays of a CUDA device, got 'cpu' and {next(iter(cards))} of one")
     try:
-        numbers = {received(name, value, True).device for name, value in cards.items()}
-        return backend("target").detect(min(numbers, default=None))
+        places = {name: received(name, value, True).device for name, value in cards.items()}
+        first = next(iter(places), "")
+        for name, place in places.items():
+            if place != places[first]:
+                raise ValueError(f"{name} must be on the device of {first}, {places[first]}, got device {place}")
+        return backend("target").detect(places.get(first))
     except (ImportError, RuntimeError) as error:
         if cards:
             raise RuntimeError(f"{next(iter(cards))} is on a CUDA device, where nothing can run: {_words(error)}") from error
