@@ -1,4 +1,4 @@
-"""Run an algorithm on arrays that touch unreadable pages: ``python -m tests.guarded ALGORITHM``.
+"""Run algorithms on arrays that touch unreadable pages: ``python -m tests.guarded ALGORITHM ...``.
 
 Each array lies directly before or directly behind a page that no access survives, so a read or write outside kills this process;
 the case then last printed is the guilty one.  ``rows``: every row of image and result has its own unreadable neighbours.
@@ -135,21 +135,22 @@ def problems(name):
             yield p
 
 
-def main(name):
+def run(name):
     count = 0
-    guard_workspaces()
-    guard_tables()
     for p in problems(name):
         for number, (word, sides) in enumerate(SIDES.items()):
             widest = max(p.iw, p.ow) * p.ic if p.src_layout == "nhwc" else max(p.iw, p.ow)
             for rows in (False, True):
                 if rows and (p.op != "fwd" or widest * DTYPES[p.acc].itemsize > PAGE or p.n * p.ic * p.ih > 400):
                     continue
-                print(f"{p} {word}{' rows' if rows else ''}", flush=True)
+                print(f"{name}: {p} {word}{' rows' if rows else ''}", flush=True)
                 check(name, p, sides, rows, 1 + number % 2)
                 count += 1
-    print(f"done {count}", flush=True)
+    print(f"done {name} {count}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    guard_workspaces()
+    guard_tables()
+    for algorithm in sys.argv[1:]:
+        run(algorithm)
