@@ -150,3 +150,7 @@ def test_results_of_one_column_in_memory_of_any_strides(layout):
         np.zeros((1, 8, 5, 2), "f4")[..., ::2] if layout == "nchw" else np.zeros((1, 5, 2, 16), "f4")[:, :, ::2, ::2].transpose(0, 3, 1, 2)
     )
     assert_same_bits(run(p, np.repeat(src, 2, axis=1)[:, ::2], wei, bias, "depthwise", dst=apart), expected)
+    turned, result = (np.zeros((1, 8, 5, 5), "f4").swapaxes(2, 3)[..., :1] for _ in "sd")  # rows are side by side, columns would not be
+    turned[...] = src
+    assert_same_bits(run(p, turned, wei, bias, "depthwise"), expected)
+    assert_same_bits(run(p, src, wei, bias, "depthwise", dst=result), expected)

@@ -264,6 +264,18 @@ def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
                 assert_same_bits(result, run(p, *arrays))
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_weights_that_only_their_sums_type_does_not_hold_stay_where_the_formula_puts_them():
+    p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data_f32:f64:f32:f32")
+    src, wei, _ = operands(p)
+    wei[1, 2, 0, 0] = 1e300
+    expected, result, given = run(p, src, wei, algorithm="reference"), result_array(p), plan_problem(p).given()
+    given.run(src, given.pack(wei), None, result)
+    for found in (result, run(p, src, wei)):
+        np.testing.assert_array_equal(np.isinf(found), np.isinf(expected))
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+
+
 def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypatch):
     p = Problem.parse("ic3ih9iw11_oc5k3_p1_bwd-data")
     src, wei, _ = operands(p)

@@ -173,6 +173,13 @@ def test_blocks_that_are_not_finite_are_computed_again_and_no_others(monkeypatch
     assert_same_bits(run(p, src, wei, bias, "winograd", 1), result, "repaired")
 
 
+def test_blocks_of_an_image_of_one_column_are_computed_again():
+    p = Problem.parse("ic20ih30iw1_oc40k3_p1_bias+relu")
+    src, wei, bias = operands(p)
+    src[0, 3, 13, 0] = np.nan
+    assert_within(run(p, src, wei, bias, "winograd"), p, truth(p, src, wei, bias), "winograd")
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_magnitudes_that_transforms_do_not_stand(dtype, monkeypatch):
     p = typed(Problem.parse("n2_ic4ih9iw12_oc6k3_p1_bias"), dtype)

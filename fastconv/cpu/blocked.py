@@ -226,9 +226,9 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """How many kernels of one type can ever be compiled: tiles x layouts, and what packs the weights."""
+    """How many kernels of one type can ever be compiled: tiles x layouts, their bands, what packs panels and weights."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return sum(tile.registers == most for tile in TILES) * 2 + 1
+    return sum(tile.registers == most for tile in TILES) * 2 + 3
 
 
 def tile_of(p: Problem, t: Target) -> Tile:

@@ -293,6 +293,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
     def launch(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
+        if p.src_layout == "nchw":  # columns are side by side, or there is one: rows that are, too, are gone through as one
+            sx, dx = src.itemsize, dst.itemsize
         shape, head, (rows, columns, ranges), scratch = layouts[_copied(p, t, sy, sx)]
         units = p.n * head.blocks * head.bands
         numbers = *shape, *head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)

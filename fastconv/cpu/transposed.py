@@ -151,7 +151,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     telling = _telling(p) if given else None
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        if telling is None and DTYPES[p.wei].kind in "fc" and not np.isfinite(wei).all():
+        if telling is None and DTYPES[p.wei].kind in "fc" and not _finite(p, wei):
             return exact.pack(wei)
         flipped = wei.reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw).swapaxes(1, 2)
         packed = np.empty(len(reached) + 1, object)
@@ -171,7 +171,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
             run_phases(src, packed, bias, dst)
             if telling is not None and len(dst) and not np.isfinite(dst[0][:, *telling]).all():
                 wei = packed[-1]
-                if not np.isfinite(wei).all():
+                if not _finite(p, wei):
                     exact.run(src, exact.pack(wei), bias, dst, fill)
 
         def run_phases(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
@@ -209,6 +209,12 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
                 prepare_launch=prepare, workspace=_buffer_bytes(p, most) if buffered else 0, threads=threads,
                 children=tuple({child.problem: child for child in some}.values()),
                 given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+
+
+def _finite(p: Problem, wei: np.ndarray) -> bool:
+    """Whether all weights are finite, in the type of floating sums, too."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(wei.astype(DTYPES[p.acc], copy=False) if wei.dtype.kind == DTYPES[p.acc].kind else wei).all())
 
 
 def _under(images: np.ndarray, y: Phase, x: Phase) -> np.ndarray:

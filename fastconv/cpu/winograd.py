@@ -440,7 +440,7 @@ def _repair(
         chunk = wrong[first : first + _PATCHES]
         for patch, (n, ty, tx) in zip(patches, chunk, strict=False):
             down, across = rows[ty * m : ty * m + m + 2], columns[tx * m : tx * m + m + 2]
-            patch[...] = src[n][:, down[:, None], across]
+            patch[...] = src[n][:, np.maximum(down, 0)[:, None], np.maximum(across, 0)]
             for places, axis in ((down, 1), (across, 2)):
                 outside = np.moveaxis(patch, axis, 0)
                 outside[places == _OUTSIDE] = fill
