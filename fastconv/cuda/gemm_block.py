@@ -282,8 +282,8 @@ class Block:
         channels = [self.part * tile.bm + o for o in self.channels]
         pixels = [self.first + q for q in self.pixels]
 
-        def scaling(i: int) -> Any:
-            return results.scaling(self.group * x.ocg + e.least(channels[i], x.ocg - 1))
+        def scaling(channel: Any) -> Any:
+            return results.scaling(self.group * x.ocg + e.least(channel, x.ocg - 1))
 
         def line(j: int) -> Any:
             q = e.least(pixels[j], x.pixels - 1)
@@ -292,22 +292,26 @@ class Block:
 
         # results that are adjacent in memory, if they are dense: channels of a pixel, of which one's address is in registers at a time
         if s.last:
-            scalings = [scaling(i) for i in range(tile.tm)]
             for j in range(tile.tn):
+                # of sums that are scaled, a pixel's operands are read behind the one's before, and channels' addresses made again, or
+                # the compiler reads ahead until registers are spilled (tensor on sm_80: 96 bytes, now 0 to 16)
+                if s.tail:
+                    e.barrier()
                 first = line(j)
                 for i in range(0, tile.tm, vector):
+                    o = [e.anew(channel) if s.tail else channel for channel in channels[i : i + vector]]
 
-                    def place(n: int, i: int = i, first: Any = first) -> Any:
-                        return first + at.dc * channels[i + n]
+                    def place(n: int, o: Any = o, first: Any = first) -> Any:
+                        return first + at.dc * o[n]
 
                     own = slice(i * tile.tn + j, (i + vector) * tile.tn, tile.tn)
-                    left = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0)
-                    results.store(sums[own], scalings[i : i + vector], place, left, x.dense > 0)
+                    left = e.pick(pixels[j] < x.pixels, x.ocg - o[0], 0)
+                    results.store(sums[own], [scaling(channel) for channel in o], place, left, x.dense > 0)
             return
         # or pixels of a line, which is a row, or a plane where rows follow one another
         lines = [line(j) for j in range(tile.tn)]
         for i in range(tile.tm):
-            factors = [scaling(i)] * vector
+            factors = [scaling(channels[i])] * vector
             for j in range(0, tile.tn, vector):
 
                 def beside(n: int, i: int = i, j: int = j) -> Any:
