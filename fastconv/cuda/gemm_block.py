@@ -18,7 +18,7 @@ from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
-from .driver import MOST_GRID, Memory
+from .driver import MOST_GRID, Memory, parts
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, Results, addresses, cannot_finish, finish_values, tail_of, unknown
 from .simd import VECTOR
@@ -66,7 +66,6 @@ EXTENTS = (
     "pixels", "plane", "ow", "icg", "ocg", "blocks", "kh", "kw", "sh", "sw", "dh", "dw", "pt", "pl", "depths", "dense", "line", "biased",
     "activated", *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
-_AXES = {name: tuple(f"{name}_{field}" for field in border.FIELDS) for name in "yx"}
 
 
 class Block:
@@ -153,8 +152,8 @@ class Block:
         found = []
         for first in pixels:
             image, y, column = self.pixel(self.e.anew(self.t % self.columns + first))
-            row = border.mapped(e, tuple(getattr(x, name) for name in _AXES["y"]), y + ky * x.dh)
-            column = border.mapped(e, tuple(getattr(x, name) for name in _AXES["x"]), column + kx * x.dw)
+            row = border.mapped(e, x, "y", y + ky * x.dh)
+            column = border.mapped(e, x, "x", column + kx * x.dw)
             place = image + at.sy * e.most(row, 0) + at.sx * e.most(column, 0)
             found.append(e.pick((row < 0) | (column < 0), e.i64(0), place))
         return found
@@ -364,11 +363,6 @@ def pack_kernel(stored: str, kind: str, bm: int) -> Kernel:
     """The kernel that packs weights for blocks of ``bm`` output channels."""
     return Kernel(f"gemm_pack_{stored}_{kind}_{bm}", pack_body, (stored, kind, bm), PACK_AT, ("i32", ("unused",)), PACK_EXTENTS,
                   (_PACK_THREADS, 1, 1), 48, vectors=False, fused=False)  # fmt: skip
-
-
-def parts(extent: int, size: int) -> int:
-    """Blocks of a size that cover an extent."""
-    return -(-extent // size)
 
 
 def padded_products(p: Problem, tile: Tile, factor: str = "") -> int:
