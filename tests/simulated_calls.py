@@ -92,15 +92,15 @@ def memory_of_calls_and_plans(patch):
     patch.setattr(driver.Memory, "__init__", lambda this, *rest: (made(this, *rest), taken.append(this.stream))[0])
     patch.setattr(driver, "settle", lambda stream=0: settled.append(stream))
     wide, planes = Tensor(FILTERS.astype("f8")), Tensor(BATCH[:1, :, :3, :3].transpose(0, 2, 3, 1).copy())
-    for call, weights in (
-        (functools.partial(nn.conv2d, algorithm="implicit_gemm"), wide), (functools.partial(nn.conv2d, algorithm="winograd"), Tensor(FILTERS)),
-        (functools.partial(nn.conv2d, algorithm="direct", dtype="f8"), Tensor(FILTERS)),
-        (functools.partial(nn.conv2d, data_format="NHWC", groups=3, algorithm="depthwise"), Tensor(np.ones((2, 2, 1, 3), "f4"))),
+    for weights, how in (
+        (wide, {"algorithm": "implicit_gemm"}), (Tensor(FILTERS), {"algorithm": "winograd"}),
+        (Tensor(FILTERS), {"algorithm": "direct", "dtype": "f8"}),
+        (Tensor(np.ones((2, 2, 1, 3), "f4")), {"data_format": "NHWC", "groups": 3, "algorithm": "depthwise"}),
     ):  # fmt: skip
         taken.clear()
         image = planes if weights.shape[0] == 2 else Tensor(BATCH[:1, :, :3, :3].astype("f8" if weights is wide else "f4"))
-        call(image, weights)
-        assert taken, call
+        nn.conv2d(image, weights, **how)
+        assert taken, how
         assert set(taken) == {5}
         assert not settled
     taken.clear()
@@ -476,7 +476,8 @@ def filters_that_cannot_run(patch):
 
 CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
-    mixed_places, arrays_that_no_kernel_reads, memory_of_calls_and_plans, plans_of_one_device, host_arrays_there_and_back, transposed_and_gradients, plans,
+    arrays_that_no_kernel_reads, memory_of_calls_and_plans, plans_of_one_device, mixed_places,
+    host_arrays_there_and_back, transposed_and_gradients, plans,
     filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
     filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues, epilogues_in_one_launch,
 )}  # fmt: skip

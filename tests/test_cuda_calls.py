@@ -265,7 +265,7 @@ def test_the_host_part_of_a_planned_call_takes_less_than_10_microseconds(epilogu
     pretend(monkeypatch, {"torch": 0, "cupy": 0})
     monkeypatch.setattr(driver, "uploaded", lambda array, device=None: types.SimpleNamespace(address=16, device=0))
     monkeypatch.setattr("fastconv.cuda.copy.uploaded", driver.uploaded)
-    monkeypatch.setattr(driver, "settle", lambda stream: None)
+    monkeypatch.setattr(driver, "settle", lambda stream=0: None)
     monkeypatch.setattr("fastconv.cuda.target.detect", lambda device=None: SM90)
     image = Chip(np.ones((1, 1, 512, 512), "f4"))
     plan = fastconv.plan((1, 1, 512, 512), (1, 1, 3, 3), device="cuda", padding=1, epilogue=epilogue)

@@ -28,9 +28,9 @@ def border_fields(border: str, extent: int, least: int) -> tuple[int, ...]:
     return extent, int(border == "constant"), low, high, shift, period, fold
 
 
-def mapped(e: Any, axis: tuple[Any, ...], index: Any) -> Any:
-    """The pixel behind an index of an axis, given its ``FIELDS``; -1 where the constant border supplies the fill value."""
-    inside, constant, low, high, shift, period, fold = axis
+def mapped(e: Any, x: Any, axis: str, index: Any) -> Any:
+    """The pixel behind an index of the axis ``y`` or ``x``; -1 where the constant border supplies the fill value."""
+    inside, constant, low, high, shift, period, fold = (getattr(x, f"{axis}_{field}") for field in FIELDS)
     place = (e.most(e.least(index, high), low) + shift) % period
     place = e.least(place, fold - place)
     outside = (index < 0) | (index >= inside)

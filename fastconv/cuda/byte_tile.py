@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .direct_tile import WARPS, Thread, parts
+from .direct_tile import WARPS, Thread
+from .driver import parts
 from .simd import VECTOR
 from .target import LANES
 

@@ -69,7 +69,6 @@ EXTENTS = (
     "activated",
     *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
-_AXES = {name: tuple(f"{name}_{field}" for field in border.FIELDS) for name in "yx"}
 
 
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
@@ -88,7 +87,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     wide = min(SIZES[s.src] * s.channels, 16)
 
     def pixel(line: Any, exists: Any, column: Any) -> list[Any]:
-        place = border.mapped(e, tuple(getattr(x, name) for name in _AXES["x"]), column)
+        place = border.mapped(e, x, "x", column)
         address = line + at.sx * e.most(place, 0)
 
         def whole(_: list[Any]) -> list[Any]:
@@ -110,7 +109,7 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
         return [e.fma(pixel, weight, total) for pixel, weight, total in zip(pixels, tap, sums, strict=True)]
 
     def row(ky: Any, sums: list[Any]) -> list[Any]:
-        y = border.mapped(e, tuple(getattr(x, name) for name in _AXES["y"]), oy * x.sh + ky * x.dh - x.pt)
+        y = border.mapped(e, x, "y", oy * x.sh + ky * x.dh - x.pt)
         line = at.src + at.sn * n + at.sy * e.most(y, 0) + at.sc * c
         exists = y >= 0
         first = ox * sw - x.pl

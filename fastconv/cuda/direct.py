@@ -24,8 +24,8 @@ from .arithmetic import SIZES
 from .byte_tile import ByteThread
 from .compile import Kernel
 from .copy import on_device
-from .direct_tile import AT, EXTENTS, GROUP, LAST, WARPS, Spec, Thread, parts
-from .driver import MOST_GRID
+from .direct_tile import AT, EXTENTS, GROUP, LAST, WARPS, Spec, Thread
+from .driver import MOST_GRID, parts
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, Results, addresses, cannot_finish, finish_values, parameters, tail_of, unknown
 from .simd import VECTOR

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from . import border
 from .arithmetic import SIZES
+from .driver import parts
 from .finish import SUMS
 from .simd import VECTOR
 from .target import LANES
@@ -39,16 +40,6 @@ EXTENTS = (
     "held", "phases", "padded", "pitch", "last", "biased", "activated",
     *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
-
-
-def parts(extent: int, size: int) -> int:
-    """How many parts of a size hold an extent."""
-    return -(-extent // size)
-
-
-def axis(x: Any, name: str) -> tuple[Any, ...]:
-    """What `border.mapped` needs to know of the rows or columns."""
-    return tuple(getattr(x, f"{name}_{field}") for field in border.FIELDS)
 
 
 class Thread(NamedTuple):
@@ -114,7 +105,7 @@ class Thread(NamedTuple):
         e, x = self.e, self.x
         y = e.least(row, x.padded - 1) - x.pt
         outside = (y < 0) | (y >= x.y_inside)
-        (y,) = e.when(outside, [e.i32(y)], lambda _: [border.mapped(e, axis(x, "y"), y)])
+        (y,) = e.when(outside, [e.i32(y)], lambda _: [border.mapped(e, x, "y", y)])
         return plane + self.at.sy * e.most(y, 0), y >= 0
 
     def pixels(self, plane: Any, row: Any, columns: Any, count: int, inside: bool) -> list[Any]:
@@ -146,7 +137,7 @@ class Thread(NamedTuple):
         """What `pixels` needs to know of ``count`` columns of taps from column ``first`` on."""
         if inside:
             return self.col0 + first
-        return [border.mapped(self.e, axis(self.x, "x"), self.col0 + first + i) for i in range(count)]
+        return [border.mapped(self.e, self.x, "x", self.col0 + first + i) for i in range(count)]
 
     def reach(self, width: int) -> int:
         """Pixels of a row that ``width`` columns of taps need."""
@@ -239,7 +230,7 @@ class Thread(NamedTuple):
 
                 def column(n: Any, sums: list[Any]) -> list[Any]:
                     kx, sums = first + n, list(sums)
-                    columns = [border.mapped(e, axis(x, "x"), self.col0 + x.sw * i + kx * x.dw) for i in range(s.px)]
+                    columns = [border.mapped(e, x, "x", self.col0 + x.sw * i + kx * x.dw) for i in range(s.px)]
                     pixels = self.pixels(plane, row, columns, s.px, False)
                     for j in range(s.rows):
                         ky = m - x.held * j

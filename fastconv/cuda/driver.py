@@ -25,6 +25,11 @@ _ENDED, _POINTER, _SIZE = 0, 1, 2  # CU_LAUNCH_PARAM_*
 MOST_GRID = (2**31 - 1, 65535, 65535)
 
 
+def parts(extent: int, size: int) -> int:
+    """How many parts of a size hold an extent."""
+    return -(-extent // size)
+
+
 class DriverError(RuntimeError):
     """The driver is missing, does not fit, or refused something."""
 

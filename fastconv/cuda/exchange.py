@@ -60,15 +60,26 @@ def received(name: str, value: Any, bfloat: bool = False) -> DeviceArray:
         Elements that do not lie at multiples of their size, or whose bytes are swapped: kernels read neither.
     """
     array = _seen(name, value)
-    if array.dtype.kind == "V" and not (bfloat and is_bfloat(array.dtype)):
-        words = "bfloat16" if is_bfloat(array.dtype) else array.dtype
+    dtype = array.dtype
+    if dtype.kind == "V" and not (bfloat and is_bfloat(dtype)):
+        words = "bfloat16" if is_bfloat(dtype) else dtype
         raise TypeError(f"{name} must be an array of bools, integers, floats or complex numbers, got dtype {words}")
-    size = array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
-    if array.address % size or any(stride % size and extent > 1 for stride, extent in zip(array.strides, array.shape, strict=True)):
-        raise ValueError(f"{name} must have elements at multiples of {size} bytes on a CUDA device, got strides {array.strides}")
-    if not array.dtype.isnative:
-        raise ValueError(f"{name} must be in native byte order on a CUDA device, got dtype {array.dtype}")
+    places = array.address
+    for stride in array.strides:
+        places |= stride
+    if places & dtype.itemsize - 1 or not dtype.isnative:
+        _check_elements(name, array)
     return array
+
+
+def _check_elements(name: str, array: DeviceArray) -> None:
+    dtype = array.dtype
+    size = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+    for place, extent in zip((array.address, *array.strides), (2, *array.shape), strict=True):
+        if place % size and extent > 1:
+            raise ValueError(f"{name} must have elements at multiples of {size} bytes on a CUDA device, got strides {array.strides}")
+    if not dtype.isnative:
+        raise ValueError(f"{name} must be in native byte order on a CUDA device, got dtype {dtype}")
 
 
 def _seen(name: str, value: Any) -> DeviceArray:

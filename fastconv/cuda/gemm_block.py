@@ -18,7 +18,7 @@ from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
-from .driver import MOST_GRID, Memory
+from .driver import MOST_GRID, Memory, parts
 from .driver import Launch as DriverLaunch
 from .finish import SUMS, Results, addresses, cannot_finish, finish_values, tail_of, unknown
 from .simd import VECTOR
@@ -66,7 +66,6 @@ EXTENTS = (
     "pixels", "plane", "ow", "icg", "ocg", "blocks", "kh", "kw", "sh", "sw", "dh", "dw", "pt", "pl", "depths", "dense", "line", "biased",
     "activated", *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
-_AXES = {name: tuple(f"{name}_{field}" for field in border.FIELDS) for name in "yx"}
 
 
 class Block:
@@ -153,8 +152,8 @@ class Block:
         found = []
         for first in pixels:
             image, y, column = self.pixel(self.e.anew(self.t % self.columns + first))
-            row = border.mapped(e, tuple(getattr(x, name) for name in _AXES["y"]), y + ky * x.dh)
-            column = border.mapped(e, tuple(getattr(x, name) for name in _AXES["x"]), column + kx * x.dw)
+            row = border.mapped(e, x, "y", y + ky * x.dh)
+            column = border.mapped(e, x, "x", column + kx * x.dw)
             place = image + at.sy * e.most(row, 0) + at.sx * e.most(column, 0)
             found.append(e.pick((row < 0) | (column < 0), e.i64(0), place))
         return found
@@ -282,8 +281,8 @@ class Block:
         channels = [self.part * tile.bm + o for o in self.channels]
         pixels = [self.first + q for q in self.pixels]
 
-        def scaling(i: int) -> Any:
-            return results.scaling(self.group * x.ocg + e.least(channels[i], x.ocg - 1))
+        def scaling(channel: Any) -> Any:
+            return results.scaling(self.group * x.ocg + e.least(channel, x.ocg - 1))
 
         def line(j: int) -> Any:
             q = e.least(pixels[j], x.pixels - 1)
@@ -292,22 +291,26 @@ class Block:
 
         # results that are adjacent in memory, if they are dense: channels of a pixel, of which one's address is in registers at a time
         if s.last:
-            scalings = [scaling(i) for i in range(tile.tm)]
             for j in range(tile.tn):
+                # of sums that are scaled, a pixel's operands are read behind the one's before, and channels' addresses made again, or
+                # the compiler reads ahead until registers are spilled (tensor on sm_80: 96 bytes, now 0 to 16)
+                if s.tail:
+                    e.barrier()
                 first = line(j)
                 for i in range(0, tile.tm, vector):
+                    o = [e.anew(channel) if s.tail else channel for channel in channels[i : i + vector]]
 
-                    def place(n: int, i: int = i, first: Any = first) -> Any:
-                        return first + at.dc * channels[i + n]
+                    def place(n: int, o: Any = o, first: Any = first) -> Any:
+                        return first + at.dc * o[n]
 
                     own = slice(i * tile.tn + j, (i + vector) * tile.tn, tile.tn)
-                    left = e.pick(pixels[j] < x.pixels, x.ocg - channels[i], 0)
-                    results.store(sums[own], scalings[i : i + vector], place, left, x.dense > 0)
+                    left = e.pick(pixels[j] < x.pixels, x.ocg - o[0], 0)
+                    results.store(sums[own], [scaling(channel) for channel in o], place, left, x.dense > 0)
             return
         # or pixels of a line, which is a row, or a plane where rows follow one another
         lines = [line(j) for j in range(tile.tn)]
         for i in range(tile.tm):
-            factors = [scaling(i)] * vector
+            factors = [scaling(channels[i])] * vector
             for j in range(0, tile.tn, vector):
 
                 def beside(n: int, i: int = i, j: int = j) -> Any:
@@ -360,11 +363,6 @@ def pack_kernel(stored: str, kind: str, bm: int) -> Kernel:
     """The kernel that packs weights for blocks of ``bm`` output channels."""
     return Kernel(f"gemm_pack_{stored}_{kind}_{bm}", pack_body, (stored, kind, bm), PACK_AT, ("i32", ("unused",)), PACK_EXTENTS,
                   (_PACK_THREADS, 1, 1), 48, vectors=False, fused=False)  # fmt: skip
-
-
-def parts(extent: int, size: int) -> int:
-    """Blocks of a size that cover an extent."""
-    return -(-extent // size)
 
 
 def padded_products(p: Problem, tile: Tile, factor: str = "") -> int:

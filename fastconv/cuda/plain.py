@@ -66,7 +66,7 @@ class Sum(NamedTuple):
     def pixel(self, image: Any, y: Any, column: Any) -> Any:
         """The pixel behind a row and a column of an image's channel."""
         e, x = self.e, self.x
-        y, column = border.mapped(e, _axis(x, "y"), y), border.mapped(e, _axis(x, "x"), column)
+        y, column = border.mapped(e, x, "y", y), border.mapped(e, x, "x", column)
         (pixel,) = e.load(self.s.src, SUMS[self.s.acc], image + self.at.sh * e.most(y, 0) + self.at.sw * e.most(column, 0), 1)
         return e.pick((y < 0) | (column < 0), self.v.fill, pixel)
 
@@ -155,10 +155,6 @@ class Sum(NamedTuple):
         turns = (pixels + (THREADS - 1)) // THREADS
         start = [e.number(SUMS[self.s.acc], 0)]
         return e.loop(x.n, start, lambda n, totals: e.loop(turns, totals, lambda i, totals: one(n, i, totals)))[0]
-
-
-def _axis(x: Any, name: str) -> tuple[Any, ...]:
-    return tuple(getattr(x, f"{name}_{field}") for field in border.FIELDS)
 
 
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:

@@ -33,10 +33,6 @@ class Spec(NamedTuple):
     dst: str
 
 
-def _axis(x: Any, name: str) -> tuple[Any, ...]:
-    return tuple(getattr(x, f"{name}_{field}") for field in border.FIELDS)
-
-
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     """A thread looks at one result of ``dst (n, c, oh, ow)``, of any strides; weights ``(kh, kw)`` are dense."""
     place = e.block("x") * _THREADS + e.thread("x")
@@ -51,8 +47,8 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
             (weight,) = e.load(s.acc, s.acc, at.wei + e.i64(ky * x.kw + kx) * SIZES[s.acc], 1)
 
             def add(sums: list[Any]) -> list[Any]:
-                row = border.mapped(e, _axis(x, "y"), oy + ky - x.pt)
-                column = border.mapped(e, _axis(x, "x"), ox + kx - x.pl)
+                row = border.mapped(e, x, "y", oy + ky - x.pt)
+                column = border.mapped(e, x, "x", ox + kx - x.pl)
                 (pixel,) = e.load(s.src, s.acc, image + at.sh * e.most(row, 0) + at.sw * e.most(column, 0), 1)
                 pixel = e.pick((row < 0) | (column < 0), v.fill, pixel)
                 return [e.plus(sums[0], e.times(weight, pixel))]

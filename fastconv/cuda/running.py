@@ -17,14 +17,13 @@ from .driver import Launch
 
 _THREADS = 64
 AT = ("src", "dst", *(f"{array}{axis}" for array in "sd" for axis in "nchw"))
-EXTENTS = ("count", "c", "h", "w", "size", "before", *border.FIELDS)
+EXTENTS = ("count", "c", "h", "w", "size", "before", *(f"x_{name}" for name in border.FIELDS))
 
 
 def body(e: Any, s: tuple[str, str], at: Any, v: Any, x: Any) -> None:
     """``dst[n, c, y, x] = (sum_j src[n, c, y, x + j - before]) / size``, the whole part in an integer type; any strides."""
     stored, to = s
     place = e.block("x") * _THREADS + e.thread("x")
-    axis = tuple(getattr(x, field) for field in border.FIELDS)
 
     def row(nothing: list[Any]) -> list[Any]:
         rest, y = place // x.h, place % x.h
@@ -32,7 +31,7 @@ def body(e: Any, s: tuple[str, str], at: Any, v: Any, x: Any) -> None:
         line, result = at.src + at.sn * n + at.sc * c + at.sh * y, at.dst + at.dn * n + at.dc * c + at.dh * y
 
         def pixel(index: Any) -> Any:
-            column = border.mapped(e, axis, index - x.before)
+            column = border.mapped(e, x, "x", index - x.before)
             (value,) = e.load(stored, "f64", line + at.sw * e.most(column, 0), 1)
             return e.pick(column < 0, v.fill, value)
 

@@ -48,6 +48,8 @@ CASES = (
     "ic20ih7iw9_oc130k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_fast", "ic10ih7iw9_oc33k3_p1_bf16:f32:bf16:f32_fast",
     "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu_fast",
     "ic20ih7iw9_oc128k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual_fast",
+    "ic9ih6iw7_oc20k3_p1_nhwc_bias+scale+shift+residual+relu6+saturate_f32:f32:u8:f32_fast",
+    "ic20ih5iw7_oc128k1_nhwc_bf16:bf16:u8:f32_scale+shift+residual+relu+saturate:5_fast",
 )  # fmt: skip
 # 64 or 32 sums, 16 + 8 operands, the vectors on their way, addresses
 TILES = (

@@ -91,7 +91,3 @@ class Value:
 
     def __ge__(self, other: Any) -> Value:
         return self._compare(">=", other)
-
-    def equals(self, other: Any) -> Value:
-        """Whether two numbers are equal; ``==`` stays Python's."""
-        return self._compare("==", other)

@@ -51,8 +51,8 @@ class Sum(NamedTuple):
         """The pixel under a tap."""
         e, at, x = self.e, self.at, self.x
         n, c, oy, ox = self.place
-        y = border.mapped(e, _axis(x, "y"), oy + number // x.kw - x.pt)
-        column = border.mapped(e, _axis(x, "x"), ox + number % x.kw - x.pl)
+        y = border.mapped(e, x, "y", oy + number // x.kw - x.pt)
+        column = border.mapped(e, x, "x", ox + number % x.kw - x.pl)
         address = at.src + at.sn * n + at.sc * c + at.sh * e.most(y, 0) + at.sw * e.most(column, 0)
         (pixel,) = e.load(self.s.src, "f64", address, 1)
         return e.pick((y < 0) | (column < 0), self.v.fill, pixel)
@@ -106,10 +106,6 @@ class Sum(NamedTuple):
             return e.loop(last, first, lambda k, sums: [e.plus(sums[0], e.times(self.pixel(k), self.tap(k)))])
 
         return e.when(symmetric | antisymmetric, [self.number(0)], paired, others)[0]
-
-
-def _axis(x: Any, name: str) -> tuple[Any, ...]:
-    return tuple(getattr(x, f"{name}_{field}") for field in border.FIELDS)
 
 
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:

@@ -28,10 +28,10 @@ from .addends import finishing
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
-from .driver import MOST_GRID, Memory
+from .driver import MOST_GRID, Memory, parts
 from .driver import Launch as DriverLaunch
 from .finish import addresses, cannot_finish, finish_values, parameters, tail_of, unknown
-from .gemm_block import MOST_PIXELS, parts
+from .gemm_block import MOST_PIXELS
 from .target import Target
 from .winograd_block import AT, EXTENTS, KIND, SIZE, SQUARES, Block, Spec, Tile, transformed, weight_points
 from .winograd_large import Large, scaled_weight_points

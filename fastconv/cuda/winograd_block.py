@@ -95,7 +95,6 @@ EXTENTS = (
     "squares", "plane", "columns", "oh", "ow", "icg", "ocg", "blocks", "depths", "pt", "pl", "dense", "biased", "activated",
     *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
-_AXES = {name: tuple(f"{name}_{field}" for field in border.FIELDS) for name in "yx"}
 
 
 def pixel_points(e: Any, d: list[Any]) -> list[Any]:
@@ -213,7 +212,7 @@ class Block:
 
     def mapped(self, axis: str, index: Any) -> Any:
         """The row or column behind an index; -1 in the constant border."""
-        return border.mapped(self.e, tuple(getattr(self.x, name) for name in _AXES[axis]), index)
+        return border.mapped(self.e, self.x, axis, index)
 
     def under(self, row: Any, column: Any) -> list[Any]:
         """[a bit for each row and column that is outside, places of the rows and of the columns] of a square's pixels."""
