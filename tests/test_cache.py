@@ -77,7 +77,7 @@ def test_another_working_directory_and_thread_count_compile_nothing(filled, tmp_
 
 
 @pytest.mark.parametrize(
-    "damage", ["bit", "truncated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("empty", "garbage", "directory"))]
+    "damage", ["bit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("truncated", "empty", "garbage", "directory"))]
 )
 def test_a_damaged_file_is_compiled_anew(filled, tmp_path, damage):
     directory = copy(filled, tmp_path)
@@ -114,7 +114,7 @@ def test_a_directory_that_others_can_write_to_is_not_used(filled, tmp_path):
             assert done.stdout.startswith("none")
 
 
-@pytest.mark.parametrize("place", ["below a file", "nowhere"])
+@pytest.mark.parametrize("place", ["below a file", pytest.param("nowhere", marks=pytest.mark.slow)])
 def test_a_directory_that_cannot_be_is_done_without(tmp_path, place):
     file = tmp_path / "file"
     file.write_text("")
