@@ -23,7 +23,7 @@ COUNTS = (1, 2, 3, 7, 8, 15, 16, 17, 40, 77)
 
 @numba.njit
 def call(function, job):
-    call_kernel(function, address(job), 0, 0, 0)
+    call_kernel(function, (address(job), 0, 0, 0))
 
 
 def staging(kind, lanes, name, tag):

@@ -24,7 +24,7 @@ from .blocked_tile import DEPTH, RAW, FilterBlock, Form, Shape, blocked_tile_ker
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
 from .finish import gathering
-from .memory import call_kernel, call_tile, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -89,7 +89,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
         bias_block = at.workspace + index * at.scratch
         scales_block = bias_block + width * size
         request = bias_block + 3 * width * size
-        filters_at = request + 64
+        filter_block = request + 64  # the job of the kernel that packs given weights lies there, too, until it has
         panel = request + 128
         # planes read in place are no panel, and lie any number of bytes apart
         tile_at = (panel + (0 if e.in_place else e.pass_blocks * s.block) + 63) // 64 * 64
@@ -115,7 +115,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                 channels = min(many * q, e.channels - first * q)
                 if not e.in_place:
                     put_integers(request, Request(plane, panel, lines_at, many, channels))
-                    call_kernel(e.packer, job, request, y0 * e.q, (y1 - 1) * e.q + e.kh_rows)
+                    call_kernel(e.packer, (job, request, y0 * e.q, (y1 - 1) * e.q + e.kh_rows))
                 pixels = plane + y0 * s.step_y if e.in_place else panel
                 partial = partial_at
                 first_filter = part * e.part_blocks * width
@@ -144,15 +144,15 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                     soon_end, soon_jump = soon + many * s.taps * width * size, many * s.taps * soon_step
                     if q == 1 and e.filters != 0:
                         wei = bias_block + e.filters_at
-                        put_integers(request + 64, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
+                        put_integers(filter_block, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
                                                        at.extents + e.integers_at, 0))  # fmt: skip
-                        call_kernel(e.filters, request + 64, 0, block // lanes, (block + width) // lanes)
+                        call_kernel(e.filters, (filter_block, 0, block // lanes, (block + width) // lanes))
                         soon = at.wei + (group * e.ocg + o + width) * (size if e.soon_row else e.icg * s.taps * size)
                         soon_end = soon + panel_bytes
                         if e.soon_row:
                             soon_end, soon_jump, soon_step = soon + width * size, 64, e.soon_row
                     start_step = width * size if turn else 0
-                    put_integers(filters_at, FilterBlock(at.extents, offsets, wei, blocks, last, start_step, finish, scales_block))
+                    put_integers(filter_block, FilterBlock(at.extents, offsets, wei, blocks, last, start_step, finish, scales_block))
                     to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                     for y in range(y0, y1, ny):
                         yt = max(min(y, y1 - ny), y0)
@@ -178,9 +178,10 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                         for lane in range(filters):
                                             value = peek(bits, result + beside + jy * s.dy + jx * s.dx + lane * s.dc)
                                             poke(bits, pixel + lane * dsize, value)
-                            call_tile(e.tile, (filters_at, pixels + (yt - y0) * s.step_y + xt * s.step_x, partial if turn else bias_block,
-                                               result if stored else tile_at if final else partial, ahead, ahead_step,
-                                               e.way if stored else 0 if final else RAW, beside if stored else tile_bytes))  # fmt: skip
+                            call_kernel(e.tile, (filter_block, pixels + (yt - y0) * s.step_y + xt * s.step_x,
+                                                 partial if turn else bias_block, result if stored else tile_at if final else partial,
+                                                 ahead, ahead_step, e.way if stored else 0 if final else RAW,
+                                                 beside if stored else tile_bytes))  # fmt: skip
                             partial += tile_bytes
                             if final and not stored:
                                 for jy in range(rows):

@@ -142,7 +142,7 @@ class TileKernel(NamedTuple):
 
     @property
     def address(self) -> int:
-        """Of its code, for `fastconv.cpu.memory.call_tile`."""
+        """Of its code, for `fastconv.cpu.memory.call_kernel`."""
         return kernel(*self).address
 
 

@@ -22,7 +22,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from . import carried
 from .border import Span, border_row, column_maps, pixels_of, row_map, too_large
 from .finish import ADDENDS_AT, BESIDE_AT, FINISH_AT, gathering, scales, set_finish
-from .memory import call_tile, copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .memory import call_kernel, copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .runs import Run, runs_of
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -198,9 +198,9 @@ def _factory(kind: str, lanes: int, by_phase: int) -> Any:
                             for row in range(min(rows, j1 - jt)):
                                 copy(kind, lanes, tile_at + ((rows + row) * width + low) * size,
                                      line + beside + (x + low) * size + row * pitch, high - low)  # fmt: skip
-                        call_tile(e.tile, (at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
-                                           tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
-                                           past and not aside))  # fmt: skip
+                        call_kernel(e.tile, (at.extents, start, finish, table + run.table + (jt - j0) * s.step, run.xoff + x * s.column,
+                                             tile_at if aside else line + x * size, width * size if aside else pitch, tiles,
+                                             past and not aside))  # fmt: skip
                         if aside:
                             for row in range(min(rows, j1 - jt)):
                                 copy(kind, lanes, line + (x + low) * size + row * pitch, tile_at + (row * width + low) * size, high - low)

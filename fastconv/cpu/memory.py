@@ -193,37 +193,21 @@ def address(typing_context: Any, array: Any) -> Any:
     return types.int64(array), codegen
 
 
-def _call(context: Any, builder: Any, function: Any, arguments: Any) -> None:
-    """Call the code of a `fastconv.cpu.compile.Kernel`, as Numba's functions call each other: a C function around it would copy everything.
+@intrinsic
+def call_kernel(typing_context: Any, kernel: Any, arguments: Any) -> Any:
+    """``call_kernel(address, arguments)``: call the code of a `fastconv.cpu.compile.Kernel` with a tuple of 64-bit integers.
 
-    Its status is not looked at: kernels raise nothing.
+    As Numba's functions call each other: a C function around it would copy everything.  Its status is not looked at: kernels raise
+    nothing.
     """
     kinds = [types.int64] * len(arguments)
-    pointer = builder.inttoptr(function, context.call_conv.get_function_type(types.none, kinds).as_pointer())
-    context.call_conv.call_function(builder, pointer, types.none, kinds, arguments)
-
-
-@intrinsic
-def call_kernel(typing_context: Any, function: Any, job: Any, index: Any, u0: Any, u1: Any) -> Any:
-    """Call the kernel at an address, ``void (job, index, u0, u1)``, all 64-bit integers."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(context, builder, arguments[0], arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 5), codegen
-
-
-@intrinsic
-def call_tile(typing_context: Any, tile: Any, arguments: Any) -> Any:
-    """``call_tile(address, arguments)``: call the tile kernel at an address with a tuple of 64-bit integers."""
-    count = len(arguments)
 
     def codegen(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        _call(context, builder, given[0], cgutils.unpack_tuple(builder, given[1], count))
+        pointer = builder.inttoptr(given[0], context.call_conv.get_function_type(types.none, kinds).as_pointer())
+        context.call_conv.call_function(builder, pointer, types.none, kinds, cgutils.unpack_tuple(builder, given[1], len(kinds)))
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.UniTuple(types.int64, count)), codegen
+    return types.void(types.int64, types.UniTuple(types.int64, len(kinds))), codegen
 
 
 @intrinsic

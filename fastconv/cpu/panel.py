@@ -20,7 +20,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, pa
 from .border import column_maps, row_map, span, stage_row, too_large
 from .convert import LOADED, STORED, adds_products_of_bytes, quads, stored_bytes
 from .finish import ADDENDS_AT, FINISH_AT, gathering, scales, set_finish
-from .memory import call_tile, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
@@ -138,7 +138,7 @@ def _factory(kind: str, lanes: int, src: str, dsize: int, channels: int) -> Any:
                             result = line + x * dsize
                             made, pitch, many = (result, e.dy, tiles) if whole else (tile_at, width * dsize, 1)
                             ending = start + FINISH_AT if e.scaled else finish
-                            call_tile(e.tile, (at.extents, start, ending, rows_at, x * s.column, made, pitch, many, 0))
+                            call_kernel(e.tile, (at.extents, start, ending, rows_at, x * s.column, made, pitch, many, 0))
                             if not whole:
                                 for row in range(min(rows, j1 - jt)):
                                     copy(bits, lanes, result + row * e.dy, tile_at + row * width * dsize, min(width, e.ow))
@@ -200,7 +200,8 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in fitting(TILES, t))
+    # tiles; the bands of their sums
+    return sum(4 + sum(kh <= tile.tall for kh, _ in FIXED) + EXACT + INTEGER for tile in fitting(TILES, t)) + 1
 
 
 def _tile(p: Problem, t: Target) -> Tile:

@@ -61,7 +61,7 @@ def _take_chunks(state: Any, function: Any, job: Any, chunks: Any, slots: Any, s
         end = chunks * (owner + 1) // slots
         chunk = atomic_add(state + _NEXT + owner * _LINE, 1)
         while chunk < end:
-            call_kernel(function, job, slot, u0 + (u1 - u0) * chunk // chunks, u0 + (u1 - u0) * (chunk + 1) // chunks)
+            call_kernel(function, (job, slot, u0 + (u1 - u0) * chunk // chunks, u0 + (u1 - u0) * (chunk + 1) // chunks))
             chunk = atomic_add(state + _NEXT + owner * _LINE, 1)
 
 

@@ -49,7 +49,7 @@ def _launch_factory() -> Any:
         arrays = address(src), address(wei), address(bias), address(values), address(dst)
         put_integers(job, Job(*arrays, job + 8 * JOB_WORDS, address(e), scratch))
         if slots == 1:
-            call_kernel(function, job, 0, u0, u1)
+            call_kernel(function, (job, 0, u0, u1))
         else:
             run_job(state, function, job, chunks, slots, u0, u1)
 
@@ -92,7 +92,7 @@ def _quick_factory() -> Any:
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
         if state == 0:
-            call_kernel(bounds.function, job, 0, 0, bounds.units)
+            call_kernel(bounds.function, (job, 0, 0, bounds.units))
         else:
             run_job(state, bounds.function, job, bounds.chunks, bounds.slots, 0, bounds.units)
         return 1

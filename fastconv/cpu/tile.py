@@ -110,7 +110,7 @@ def direct_tile(
     return types.void(spec, *[types.int64] * 9), codegen
 
 
-def tile_factory(*spec: Any) -> Any:
+def _factory(*spec: Any) -> Any:
     """The kernel of `direct_tile` with this ``spec``, of its other arguments."""
 
     def tile(
@@ -123,11 +123,11 @@ def tile_factory(*spec: Any) -> Any:
 
 
 def direct_tile_kernel(of: str, spec: tuple[Any, ...]) -> TileKernel:
-    """`tile_factory`'s, to be called with nine integers; named after its spec and whose tile it is ``of``."""
+    """`_factory`'s, to be called with nine integers; named after its spec and whose tile it is ``of``."""
     (kind, lanes, rows, vecs, v, h, _, kh, kw, _), (stored, rounding, order) = spec[:10], spec[10:] or ("", "", "any")
     types = f"{kind}_{stored}{rounding}" if stored else kind
     name = f"{of}_{types}_{rows}x{vecs}_{lanes}" + f"_kh{kh}" * bool(kh) + f"kw{kw}" * bool(kw) + f"_s{v}{h}" * ((v, h) != (1, 1))
-    return TileKernel(name + f"_{order}" * (order != "any"), tile_factory, spec, 9)
+    return TileKernel(name + f"_{order}" * (order != "any"), _factory, spec, 9)
 
 
 class _DirectTile:

@@ -171,7 +171,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                         wei = packed
                         to = packed - place_of_block
                         put_integers(pack_job, Job(at.wei, 0, 0, at.values, to, pack_job + 8 * JOB_WORDS, e.pack_extents, 0))
-                        call_kernel(e.pack, pack_job, 0, filters * depth + low, filters * depth + high)
+                        call_kernel(e.pack, (pack_job, 0, filters * depth + low, filters * depth + high))
                     for i in range(taps):
                         for c in range(low, high, chunk):
                             for t in range(0, many, nt):

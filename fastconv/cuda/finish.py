@@ -199,10 +199,13 @@ class Results(NamedTuple):
         value = getattr(self.v, name)
         return value if self.s.acc[0] == "f" or not self.s.tail else self.e.elements("f32", "f32", [value], 1)[0]
 
+    def _halved(self, x: Any) -> Any:
+        """A float32 rounded to float16."""
+        return self.e.convert("f16", "f32", self.e.convert("f32", "f16", x))
+
     def _held(self, x: Any) -> Any:
         """A step's number as its type holds it."""
-        e = self.e
-        return e.convert("f16", "f32", e.convert("f32", "f16", x)) if self.s.tail == "halves" else e.held(self._steps, x)
+        return self._halved(x) if self.s.tail == "halves" else self.e.held(self._steps, x)
 
     def _scaled(self, sums: list[Any], scalings: list[Any], besides: list[Any]) -> list[Any]:
         """Sums with what their channels and they are scaled, shifted and added to by."""
@@ -210,7 +213,7 @@ class Results(NamedTuple):
         for x, (scale, shift), beside in zip(sums, scalings, besides, strict=True):
             x = e.convert(acc if SIZES[acc] >= 4 else "i32", self._steps, x)
             if self.s.tail in ("half", "halves"):
-                x = e.convert("f16", "f32", e.convert("f32", "f16", x))
+                x = self._halved(x)
             x = self._held(e.times(e.held(self._steps, x), scale))
             found.append(self._held(e.plus(self._held(e.plus(x, shift)), beside)))
         return found

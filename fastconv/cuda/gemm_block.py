@@ -293,7 +293,7 @@ class Block:
         if s.last:
             for j in range(tile.tn):
                 # of sums that are scaled, a pixel's operands are read behind the one's before, and channels' addresses made again, or
-                # the compiler reads ahead until registers are spilled (tensor on sm_80: 96 bytes, now 0 to 16)
+                # the compiler reads ahead until registers are spilled (tensor on sm_80: 96 bytes instead of 0 to 16)
                 if s.tail:
                     e.barrier()
                 first = line(j)
