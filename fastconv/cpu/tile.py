@@ -64,14 +64,19 @@ def fixed(sizes: tuple[tuple[int, int], ...], p: Problem, tile: Tile, side_by_si
     return 0, 0
 
 
-def tap_order(p: Problem, tall: int, taps: int = 1) -> np.ndarray:
-    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
+def row_groups(kh: int, tall: int) -> list[tuple[int, int]]:
+    """The first row of taps and that behind the last, of the fewest groups of at most ``tall``, taller ones first."""
+    rows, groups, first = [], -(-kh // tall), 0
     while groups:
-        end = first + -(-(p.kh - first) // groups)
+        end = first + -(-(kh - first) // groups)
         rows.append((first, end))
         first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
+    return rows
+
+
+def tap_order(p: Problem, tall: int, taps: int = 1) -> np.ndarray:
+    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
+    one = [(ky, kx) for first, end in row_groups(p.kh, tall) for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
     return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
 
 
@@ -411,6 +416,11 @@ class _DotTile(_DirectTile):
 
     def results(self) -> list[list[Any]]:
         return [[self.builder.sitofp(value, self.out.vector) for value in row] for row in self.sums()]
+
+
+def direct_tile_body(builder: Any, spec: tuple[Any, ...], shape: Any) -> _DirectTile:
+    """The code of one specialisation of `direct_tile`, to be written into ``builder`` part by part."""
+    return _DirectTile(builder, spec, shape)
 
 
 _TILES = {"symmetric": _PairTile, "antisymmetric": _PairTile, "dots": _DotTile}

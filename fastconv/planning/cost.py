@@ -59,6 +59,11 @@ DIRECT_PLANE_SECONDS = 1e-7
 DIRECT_ROW_SECONDS = 7e-9  # and column stride: the ends of a row are copied
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
+FAST_FIR_RING_BYTES = 128 << 10  # of the rows of one block of columns
+FAST_FIR_STAGE_SECONDS = 1e-9  # per vector of a row of the padded image
+FAST_FIR_STORE_SECONDS = 2.2e-9  # per result vector: the start and the end of a tile
+FAST_FIR_CALL_SECONDS = 4e-6  # weights are halved and flags looked at
+
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
 MASKED_QUOTIENT_SECONDS = 3e-9  # per result vector
 QUOTIENT_CALL_SECONDS = 3e-5
@@ -202,6 +207,15 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
     phases = _phase_seconds(p, lanes) if by_phase else 0.0
     return CALL_SECONDS + sums + tiles + planes + phases + _moving_seconds(p)
+
+
+def fast_fir_seconds(p: Problem, lanes: int, rows: int) -> float:
+    """Three sums of half the taps for each pair of rows of results, and the rows that they read."""
+    half = (p.kh + 1) // 2
+    vectors = p.n * p.oc * _padded(p.oh, 2 * rows) * _padded(p.ow, 2 * lanes) / lanes
+    sums = vectors / 2 * p.kw * (2 * half + p.kh // 2) / (FMA_PER_SECOND * DIRECT_SHARE)
+    staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS
+    return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + _moving_seconds(p)
 
 
 def panel_seconds(p: Problem, lanes: int) -> float:
