@@ -232,9 +232,9 @@ def _packed(tile: Tile) -> Any:
             total, most = np.abs(wei).sum((1, 2, 3), np.longdouble).max(), np.finfo(dtype).max / 8
             limit = np.full((p.oc, 1), most / max(total, 1) if total <= most else -1, dtype)
         parts = [
-            part[:, first:end].swapaxes(1, 2).reshape(p.oc, -1)
+            part[:, rows].swapaxes(1, 2).reshape(p.oc, -1)
             for part in (both, even, odd)
-            for first, end in row_groups(part.shape[1], tile.tall)
+            for rows in row_groups(part.shape[1], tile.tall)
         ]
         return np.concatenate([*parts, limit, wei.reshape(p.oc, -1).astype(dtype)], 1)[:, None, None]
 

@@ -48,9 +48,8 @@ def fast_fir_tile(
             result, pitch, last = emit.variable(aside), emit.variable(emit.constant(vecs * emit.width)), emit.variable(zero)
             with emit.loop(emit.constant(PARTS)):
                 third = builder.icmp_unsigned("==", emit.get(part), emit.constant(2))
-                body.shape = shape._replace(kh=builder.select(third, few, many))
                 body.entries = emit.variable(emit.get(base))
-                body.groups(emit.get(left))
+                body.groups(emit.get(left), builder.select(third, few, many))
                 sums = [[builder.fadd(value, emit.get(last)) for value in row] for row in body.sums()]
                 body.store_rows(sums, emit.get(result), emit.get(pitch), emit.store)
                 body.keep([[emit.load(emit.offset(aside, (i * vecs + n) * emit.width)) for n in range(vecs)] for i in range(rows)])
