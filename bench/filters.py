@@ -181,7 +181,10 @@ def _run_calls(pace, keep=lambda case: True):
 
 
 def _run_borders(pace, keep=lambda case: True):
-    rows, cells, all_refusals, pace, ours = [], [], [], hurried(pace), "fastconv.conv2d"
+    rows, cells, all_refusals, ours = [], [], [], "fastconv.conv2d"
+    pace = hurried(pace)
+    # a few per cent are told from a machine's whims by many short rounds; nobody else's threads spin meanwhile
+    pace = pace._replace(rounds=5 * pace.rounds, burst_s=pace.burst_s / 3, settle_s=pace.settle_s / 10)
     for problem in _keepers("borders", keep):
         every = {border: problem.replace(border=border) for border in BORDERS}
         pairs = [(case, contender) for case in every.values() for contender in contenders_of((ours,))]

@@ -29,6 +29,7 @@ LEAST_EXERCISED = {
     "separable": 200,
     "lowrank": 100,
     "sparse": 120,
+    "fast_fir": 20,
     "fft": 110,
     "identity": 4,
     "masked": 4,

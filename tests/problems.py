@@ -113,6 +113,10 @@ def fitted(name, p):
         p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")
     if name == "identity":
         return p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, epilogue="", order="any", src_layout="nchw", structure="identity")
+    if name == "fast_fir":  # of planes of at least a tile
+        iw, ih = max(p.iw, 64 + p.kw_span), max(p.ih, 16 + p.kh_span)
+        dense = p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, dh=1, dw=1, order="any", src_layout="nchw", epilogue="")
+        return dense.replace(ih=ih, iw=iw, kh=max(p.kh, 2))
     if name not in STRUCTURED:
         return p
     if name == "sparse":  # whose rows are not narrower than a tile

@@ -39,19 +39,6 @@ def test_columns_by_phase(target, exercised, monkeypatch):
         exercised("direct", f"phases {target.name} {text}")
 
 
-def test_the_same_bits_as_pairs_picked_out_of_vectors(monkeypatch):
-    for text in ("ih9iw150_k5_sh1sw2_p2", "ih20iw90_kh9kw4_sh1sw2_d2"):
-        p = Problem.parse(f"{text}_f32")
-        operated = operands(p)
-        results = []
-        for taps in (1, 99):
-            monkeypatch.setattr(cost, "PHASE_TAPS", taps)
-            plan, dst = result(p, TARGETS[0], 1, *operated)
-            assert plan.kernel.endswith("_s10" if taps == 1 else "_s12")
-            results.append(dst)
-        assert_same_bits(*results, text)
-
-
 HALVED = (("ih21iw71_k3_s2_p1", AVX512, "_8x2_16_kh3kw3_s22"), ("n2_g2_ic2ih24iw134_oc4k5_s2_p2_wrap_bias", AVX512, "_4x4_16_kh5kw5_s22"),
           ("ih10iw19_k5_s2_p2_wrap", NEON, "_8x2_4_kh5kw5_s22"), ("ih21iw71_k3_s2_p1", AVX2, "_4x2_8_s22"))  # fmt: skip
 

@@ -9,6 +9,7 @@ from . import (
     complex,
     depthwise,
     direct,
+    fast_fir,
     fft,
     folded,
     identity,
@@ -30,6 +31,6 @@ from . import (
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
     transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
-    separable, lowrank, sparse, direct, panel, fft, masked, quotient, reference,
+    separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

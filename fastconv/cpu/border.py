@@ -19,6 +19,20 @@ from .convert import copy_as, mapped_as, stored_bytes
 from .simd import KINDS, Emitter, literal
 
 
+LINE = 64  # bytes of a line of the caches
+
+
+def whole_lines(pixels: int, size: int) -> int:
+    """So many pixels of ``size`` bytes, up to the end of a line.
+
+    Examples
+    --------
+    >>> whole_lines(33, 4)
+    48
+    """
+    return -(-pixels * size // LINE) * LINE // size
+
+
 def too_large(p: Problem, workspace: int) -> str | None:
     """Why a problem of so many bytes of workspace a thread is left to an algorithm of less, or None.
 

@@ -4,7 +4,8 @@ Wins where there are too few channels to put into lanes, and few results of each
 read in place through a table of addresses, so top and bottom borders cost nothing; tiles at the left and right edge read from a small
 padded copy.  Columns of a stride are copied phase by phase, so that those under one tap lie side by side (few taps of stride 2 excepted).
 Rows so far apart that a tile's would evict each other from the first-level cache (a power of two, mostly) are all read from such a copy.
-Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the stride class, dilation and target only.
+Order of accumulation per output: see :func:`fastconv.cpu.tile.direct_tile`; it depends on the target, the strides, the dilation, and
+whether columns are copied by phase.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
 from . import carried
-from .border import Span, border_row, column_maps, pixels_of, row_map, too_large
+from .border import LINE, Span, border_row, column_maps, pixels_of, row_map, too_large, whole_lines
 from .finish import ADDENDS_AT, BESIDE_AT, FINISH_AT, gathering, scales, set_finish
 from .memory import call_kernel, copy, every, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .runs import Run, runs_of
@@ -51,7 +52,7 @@ HALVED, _HALVED_REGISTERS = ((3, 3), (5, 5)), 32
 
 _BAND = 64  # rows of output that one unit of work computes at most
 _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
-_LINE, _WAYS, _PERIOD = 64, 8, 4096  # of first-level caches: bytes of a line, lines of a set, bytes from a set's line to its next
+_WAYS, _PERIOD = 8, 4096  # of first-level caches: lines of a set, bytes from a set's line to its next
 
 # The integers that the kernel receives: those of the tile, these (first its address, rows and elements of a row), the spans of both
 # strips, the runs, the row map, the order of the taps, the two column maps, the places of kx, the places and columns of pixels that are
@@ -98,8 +99,10 @@ def _factory(kind: str, lanes: int, by_phase: int) -> Any:
         packed = start + TAPS_AT
         fill_at = packed + e.taps * size
         left_pitch, right_pitch = e.left_wide * size, e.right_wide * size
-        left_strip = fill_at + (e.iw + lanes) * size
-        right_strip = left_strip + icg * e.ring * left_pitch
+        # so that the image's pixels are stored as whole lines: one that two lines share takes three times as long
+        inside = e.ahead if by_phase else integers(left_span, Span).before
+        left_strip = (fill_at + (e.iw + lanes) * size + 63) // 64 * 64 + (-inside * size) % 64
+        right_strip = (left_strip + icg * e.ring * left_pitch + 63) // 64 * 64
         tile_at = right_strip + icg * e.ring * right_pitch
         left_table = table + icg * entries * 8
         right_table = left_table + icg * entries * 8
@@ -308,7 +311,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         return _build_carried(p, t, tile, lanes, kind, lead, threads)
     v, h = _stride_classes(p)
     kh, kw = _fixed(p, tile, size)
-    tall = tile.tall if h == 1 or kw else tile.tall // 2
+    tall = tile.tall if h != 2 or kw else tile.tall // 2
     code = direct_tile_kernel("direct", (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma)))
     region = Region(f"direct_bands_{kind}_{lanes}" + "_by_phase" * (h == 0), _factory, (kind, lanes, int(h == 0)), kind)
     in_place = _layout(p, tile, lanes, size, t.l2 // 2 if not h else 0)
@@ -326,7 +329,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
     def launch_for(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = tap_order(p, tall) @ strides
+        order = tap_order(p, tall, v=1 if kw else v) @ strides
         shape, head, tables, scratch = copied if _crowded(p, tile, lanes * size, sy, t.l1) else in_place
         units = p.n * p.oc * head.phases * head.bands
         e = head._replace(tile=code.address, past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
@@ -389,12 +392,12 @@ def _widest(p: Problem, tile: Tile, lanes: int) -> int:
     reach = _reach(p, tile, lanes)
     if _by_phase(p) > 1:
         return _whole(p, tile, lanes, DTYPES[p.acc].itemsize)
-    return min(2 * (p.ow * _apart(p) + reach), p.pl + p.pr + 4 * reach)
+    return min(2 * (p.ow * _apart(p) + reach), p.pl + p.pr + 4 * reach) + 2 * LINE // DTYPES[p.acc].itemsize
 
 
 def _part(p: Problem, tile: Tile, lanes: int) -> int:
     """Pixels from one phase of the columns of a row to the next."""
-    return max(p.ow - lanes * tile.vecs, 0) * _apart(p) + _reach(p, tile, lanes)
+    return whole_lines(max(p.ow - lanes * tile.vecs, 0) * _apart(p) + _reach(p, tile, lanes), DTYPES[p.acc].itemsize)
 
 
 def _entries(p: Problem, tile: Tile, band_rows: int) -> int:
@@ -415,7 +418,7 @@ def _scratch(p: Problem, tile: Tile, lanes: int, size: int, band_rows: int, wide
     icg, entries = p.ic // p.g, _entries(p, tile, band_rows)
     aside = tile.rows * lanes * tile.vecs * (1 + parse_scaling(p.epilogue).residual)
     pixels = p.taps + p.iw + lanes + icg * _ring(p, tile, band_rows) * wide + aside
-    return -(-(8 * 3 * icg * entries + TAPS_AT + size * pixels) // 64) * 64
+    return -(-(8 * 3 * icg * entries + TAPS_AT + size * pixels + 3 * LINE) // 64) * 64
 
 
 def _crowded(p: Problem, tile: Tile, vector: int, pitch: int, l1: int) -> bool:
@@ -425,7 +428,7 @@ def _crowded(p: Problem, tile: Tile, vector: int, pitch: int, l1: int) -> bool:
     copy, k11 2060 and 2260 (one core, 12 ways, 512-bit vectors, 2026-11).
     """
     rows = np.arange((tile.rows - 1) * min(p.sh, p.kh) + p.kh) * (pitch * _steps(p)[2])
-    reach, at_once = tile.vecs * vector * _apart(p) + _LINE, (tile.rows - 1) * min(p.sh, p.kh) + min(p.kh, tile.tall)
+    reach, at_once = tile.vecs * vector * _apart(p) + LINE, (tile.rows - 1) * min(p.sh, p.kh) + min(p.kh, tile.tall)
     crowds = np.count_nonzero((rows + reach) % _PERIOD < 2 * reach) > _WAYS
     return bool(crowds and (l1 <= _WAYS * _PERIOD or at_once > l1 // _PERIOD))
 
@@ -458,7 +461,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     column = column[(column < ahead * sw) | (column >= (ahead + whole) * sw) | (whole < lanes)]
     edges = np.stack([(column % sw * part + column // sw) * size, border_indices(-p.pl, p.iw_padded, 1, p.iw, p.border)[column]], 1)
     left_wide, right_wide = (strip.before + strip.inside + strip.after for strip in (left, right))
-    left_wide, right_wide = (wide, 0) if copied else (left_wide, right_wide)
+    left_wide, right_wide = (wide, 0) if copied else (whole_lines(left_wide, size), whole_lines(right_wide, size))
     before, after = column_maps(p, max(strip.after_at + strip.after for strip in (left, right)))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     # image rows in the order of the table, phase after phase
@@ -481,16 +484,16 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     )
     shape = Shape(
         icg=icg, pitch=entries * 8, step=held * 8, kh=p.kh, kw=p.kw, tap=dw * size, column=apart * size,
-        places=_TABLES_AT + 8 * (len(tables[0]) + p.taps + len(before) + len(after)), pairs=p.kw // 2 if (sw, dw) == (2, 1) else 0,
+        places=_TABLES_AT + 8 * (len(tables[0]) + p.taps + len(before) + len(after)),
     )  # fmt: skip
     return shape, head, tables, _scratch(p, tile, lanes, size, band_rows, left_wide + right_wide)
 
 
 def _whole(p: Problem, tile: Tile, lanes: int, size: int) -> int:
     """Pixels from one copied row to the next: an odd number of lines, and no small part of a period."""
-    line = _LINE // size
+    line = LINE // size
     lines = -(-_by_phase(p) * _part(p, tile, lanes) // line)
-    spread = _PERIOD // _LINE // 3
-    while not (lines % 2 and spread // 2 < lines % (_PERIOD // _LINE) < 2 * spread):
+    spread = _PERIOD // LINE // 3
+    while not (lines % 2 and spread // 2 < lines % (_PERIOD // LINE) < 2 * spread):
         lines += 1
     return lines * line

@@ -24,7 +24,7 @@ from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
-from .tile import TAPS_AT, Shape, direct_tile, fitting
+from .tile import TAPS_AT, Shape, direct_tile, fitting, row_groups
 from .values import finish_values
 
 CASES = ("ih64_k3_p1_f32_masked", "ih40iw200_k5_p2_reflect_f64_masked", "n2_g3_ic3ih30iw70_oc3kh9kw4_s2_p2_wrap_f32_masked",
@@ -223,7 +223,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         read, written = _in_place(src, p.src), _in_place(dst, p.dst)
         src, dst = src if read else src.astype(DTYPES[p.src], "C"), dst if written else np.empty(dst.shape, DTYPES[p.dst])
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = _tap_order(p, tall) @ strides[1:]
+        order = _tap_order(p, tall, v) @ strides[1:]
         e = head._replace(sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         values = finish_values(p, 0)
@@ -255,14 +255,9 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
     return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
 
 
-def _tap_order(p: Problem, tall: int) -> np.ndarray:
-    """``(ky, kx)`` of each packed tap: group of at most ``tall`` rows (even, taller first), kx, ky."""
-    taps, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        taps += [(ky, kx) for kx in range(p.kw) for ky in range(first, end)]
-        first, groups = end, groups - 1
-    return np.array(taps, np.int64)
+def _tap_order(p: Problem, tall: int, v: int) -> np.ndarray:
+    """``(ky, kx)`` of each packed tap: group of rows, kx, ky."""
+    return np.array([(ky, kx) for rows in row_groups(p.kh, tall, v) for kx in range(p.kw) for ky in rows], np.int64)
 
 
 def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:

@@ -246,7 +246,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         """A launch for packed weights like these, ``taps`` in each of their elements."""
         shape, head, tables, own = _layout(p, tile, lanes, taps)
         (sn, sc, sy, _), (wo, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
-        order = tap_order(p, _tall(p, tile), taps) @ strides
+        order = tap_order(p, _tall(p, tile), taps, p.strides[0]) @ strides
         e = head._replace(tile=codes[taps].address, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         values = finish_values(p, fill).view(np.int8)

@@ -182,6 +182,10 @@ class Emitter:
         """One element."""
         return self.builder.load(self._pointer(address, self.element), align=1)
 
+    def store_scalar(self, address: Any, value: Any) -> None:
+        """One element."""
+        self.builder.store(value, self._pointer(address, self.element), align=1)
+
     def splat(self, address: Any) -> Any:
         """One element in every lane."""
         return self.spread(self.load_scalar(address))
@@ -378,7 +382,7 @@ class Emitter:
             outside = build.icmp_signed("<", column, self.constant(0))
             at = build.select(outside, self.constant(0), column)
             value = build.select(outside, fill, self.load_scalar(self.offset(row, self.times(at, self.itemsize))))
-            build.store(value, self._pointer(self.get(to), self.element), align=1)
+            self.store_scalar(self.get(to), value)
             self.set(to, self.offset(self.get(to), self.itemsize))
             self.set(table, self.offset(self.get(table), 8))
 

@@ -20,8 +20,8 @@ from .target import Target
 
 # The first of a kernel's integers, which its tile reads: channels of a group; bytes between their tables and between the table
 # entries of two output rows; taps; bytes between two taps and between two outputs of a row.  Where the columns of a row lie by phase,
-# bytes from these integers to the table of the first pixel's place under each kx, and how many pairs of kx are summed together.
-Shape = namedtuple("Shape", "icg pitch step kh kw tap column places pairs", defaults=(0, 0))
+# bytes from these integers to the table of the first pixel's place under each kx.
+Shape = namedtuple("Shape", "icg pitch step kh kw tap column places", defaults=(0,))
 TAPS_AT = 64  # bytes from the first addend to the packed taps
 
 
@@ -64,15 +64,33 @@ def fixed(sizes: tuple[tuple[int, int], ...], p: Problem, tile: Tile, side_by_si
     return 0, 0
 
 
-def tap_order(p: Problem, tall: int, taps: int = 1) -> np.ndarray:
-    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of at most ``tall`` rows (even, taller first), kx, ky."""
-    rows, groups, first = [], -(-p.kh // tall), 0
-    while groups:
-        end = first + -(-(p.kh - first) // groups)
-        rows.append((first, end))
-        first, groups = end, groups - 1
-    one = [(ky, kx) for first, end in rows for kx in range(-(-p.kw // taps)) for ky in range(first, end)]
+def row_groups(kh: int, tall: int, v: int = 1) -> list[range]:
+    """Rows of taps that are summed together: of stride class 2 the even and then the odd ones, in the fewest groups, taller ones first.
+
+    Examples
+    --------
+    >>> row_groups(5, 4), row_groups(5, 4, 2)
+    ([range(0, 3), range(3, 5)], [range(0, 5, 2), range(1, 5, 2)])
+    """
+    apart, made = _apart(v), []
+    for phase in range(apart):
+        rows = range(phase, kh, apart)
+        for left in range(-(-len(rows) // tall), 0, -1):
+            many = -(-len(rows) // left)
+            made.append(rows[:many])
+            rows = rows[many:]
+    return made
+
+
+def tap_order(p: Problem, tall: int, taps: int = 1, v: int = 1) -> np.ndarray:
+    """``(c, ky, kx // taps)`` of each packed tap, or of ``taps``: channel, group of rows, kx, ky."""
+    one = [(ky, kx) for rows in row_groups(p.kh, tall, v) for kx in range(-(-p.kw // taps)) for ky in rows]
     return np.array([(c, ky, kx) for c in range(p.ic // p.g) for ky, kx in one], np.int64)
+
+
+def _apart(v: int) -> int:
+    """Of two rows of taps that one output row's neighbours use too."""
+    return 2 if v == 2 else 1
 
 
 @intrinsic(prefer_literal=True)
@@ -93,9 +111,9 @@ def direct_tile(
     ``shape`` is the address of the integers of :data:`Shape`, ``start`` that of the first addend, with ``wei`` at ``start + TAPS_AT``,
     ``finish`` that of the numbers of `finish.finish_rows` or 0.  ``xoff, dst_pitch`` are bytes.
     ``table[c*pitch + e]`` holds the addresses of the rows: ``row(c, i, ky)`` is entry ``e = i*v + ky`` (``i*step + ky`` for v = 0).
-    The kh rows of taps form the fewest groups of at most ``tall``, as even as can be, taller ones first; ``wei`` is packed as
-    ``[c][group][kx][ky]``.  Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element, and the ``pairs`` of h = 0,
-    kx by pairs: ky, then kx within the pair; where the code is for one kw: ky, kx.
+    The rows of taps form the groups of :func:`row_groups`, of at most ``tall``; ``wei`` is packed as ``[c][group][kx][ky]``.
+    Order of accumulation: c, group, kx, ky; for h = 2 and tap = 1 element kx by pairs: ky, then kx within the pair; where the code is
+    for one kw: ky, kx.
     Whole tiles are stored, past the caches where ``past`` is not 0 and there is no ``finish``: ``dst`` and ``dst_pitch`` are then
     multiples of a vector's bytes.  A tile reads ``(lanes*vecs - 1)*column + (kw-1)*tap`` bytes beyond its first pixel, an element more for
     h = 2.  No tails, no borders: the driver sees to both.
@@ -135,7 +153,7 @@ class _DirectTile:
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
         kind, lanes, self.rows, self.vecs, self.v, self.h, self.tall, self.only_kh, self.only_kw, fma, *stored = spec
-        self.builder, self.lanes, self.shape_at = builder, lanes, shape
+        self.builder, self.lanes, self.shape_at, self.apart = builder, lanes, shape, _apart(self.v)
         self.emit = self.out = emit = Emitter(builder, kind, lanes, bool(fma))
         self.stored, self.order = tuple(stored[:2]), stored[2] if len(stored) > 2 else "any"
         self.stored_width = lanes * stored_bytes(stored[0]) if stored else emit.width
@@ -176,22 +194,29 @@ class _DirectTile:
             self.entries = emit.variable(emit.get(channel))
             if self.only_kh:
                 self.group(self.only_kh, xoff)
+            elif self.apart == 1:
+                self.groups(xoff, self.shape.kh)
             else:
-                self.groups(xoff)
+                phase = emit.variable(emit.constant(0))
+                with emit.loop(emit.constant(self.apart)):
+                    n = emit.get(phase)
+                    emit.set(self.entries, emit.offset(emit.get(channel), emit.times(n, 8)))
+                    self.groups(xoff, emit.quotient(self.builder.sub(emit.offset(self.shape.kh, self.apart - 1), n), self.apart))
+                    emit.set(phase, emit.offset(n, 1))
             emit.set(channel, emit.offset(emit.get(channel), self.shape.pitch))
 
-    def groups(self, xoff: Any) -> None:
-        """All rows of taps, spread evenly over the fewest groups, the taller ones first."""
+    def groups(self, xoff: Any, kh: Any) -> None:
+        """``kh`` rows of taps, spread evenly over the fewest groups, the taller ones first."""
         emit, builder, tall = self.emit, self.builder, self.tall
-        left = emit.variable(self.shape.kh)
-        groups = emit.variable(emit.quotient(emit.offset(self.shape.kh, tall - 1), tall))
+        left = emit.variable(kh)
+        groups = emit.variable(emit.quotient(emit.offset(kh, tall - 1), tall))
         with emit.loop(emit.get(groups)):
             rest, many = emit.get(left), emit.get(groups)
             height = builder.udiv(builder.sub(builder.add(rest, many), emit.constant(1)), many)
             for candidate in range(1, tall + 1):
                 with emit.case(height, candidate):
                     self.group(candidate, xoff)
-            emit.set(self.entries, emit.offset(emit.get(self.entries), emit.times(height, 8)))
+            emit.set(self.entries, emit.offset(emit.get(self.entries), emit.times(height, 8 * self.apart)))
             emit.set(left, builder.sub(rest, height))
             emit.set(groups, builder.sub(many, emit.constant(1)))
 
@@ -200,8 +225,7 @@ class _DirectTile:
         emit, kw = self.emit, self.shape.kw
         at = emit.variable(xoff if self.h else emit.offset(self.shape_at, self.shape.places))
         if not self.h:
-            self.columns(height, self.shape.pairs, True, at, xoff)
-            self.columns(height, self.builder.sub(kw, emit.times(self.shape.pairs, 2)), False, at, xoff)
+            self.columns(height, kw, False, at, xoff)
         elif self.h == 2:
             dense = self.builder.zext(self.builder.icmp_unsigned("==", self.shape.tap, emit.constant(emit.itemsize)), kw.type)
             pairs = emit.times(emit.quotient(kw, 2), dense)
@@ -218,18 +242,17 @@ class _DirectTile:
         emit, rows = self.emit, self.rows
         per_step = 2 if pair else 1
         table = emit.get(self.entries)
-        used = (rows - 1) * self.v + height if self.v else 0
-        lines = [emit.load_integer(emit.offset(table, r * 8)) for r in range(used)]
+        used = rows - 1 + height if self.v else 0
+        lines = [emit.load_integer(emit.offset(table, r * 8 * self.apart)) for r in range(used)]
         with emit.loop(count):
             here, w = emit.get(at), emit.get(self.weights)
-            places = [here] if self.h else [emit.offset(xoff, emit.load_integer(emit.offset(here, 8 * t))) for t in range(per_step)]
+            places = [here] if self.h else [emit.offset(xoff, emit.load_integer(here))]
             sums = self.sums()
             taps = [[emit.splat(emit.offset(w, (t * height + ky) * emit.itemsize)) for ky in range(height)] for t in range(per_step)]
             for r in range(used):
-                uses = [(i, r - i * self.v) for i in range(rows) if 0 <= r - i * self.v < height]
-                if uses:
-                    self.multiply(sums, uses, self.pixels(lines[r], places, pair), taps)
-                    self.fence(sums, uses)
+                uses = [(i, r - i) for i in range(rows) if 0 <= r - i < height]
+                self.multiply(sums, uses, self.pixels(lines[r], places, pair), taps)
+                self.fence(sums, uses)
             for i in range(0 if self.v else rows):
                 base = emit.offset(table, emit.times(self.shape.step, i))
                 for ky in range(height):
@@ -411,6 +434,11 @@ class _DotTile(_DirectTile):
 
     def results(self) -> list[list[Any]]:
         return [[self.builder.sitofp(value, self.out.vector) for value in row] for row in self.sums()]
+
+
+def direct_tile_body(builder: Any, spec: tuple[Any, ...], shape: Any) -> _DirectTile:
+    """The code of one specialisation of `direct_tile`, to be written into ``builder`` part by part."""
+    return _DirectTile(builder, spec, shape)
 
 
 _TILES = {"symmetric": _PairTile, "antisymmetric": _PairTile, "dots": _DotTile}

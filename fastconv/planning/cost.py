@@ -50,7 +50,7 @@ DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked 
 # channels read: 256x256 k5 takes 22 us with pairs and 29 so, k7 41 and 37, k21 224 and 170, 28x28 k7 of 16 channels 112 and 166 (one core,
 # Zen 4, 2026-11); 1024x1024 k3 301 us with pairs and 523 so, k5 376 and 599, k7 637 and 632 (one core of two 512-bit FMA units).
 PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
-PHASE_FACTOR = 1.5  # longer so, since rows of stride 2 are used by half as many results: k11 845 us of 540, k21 2930 of 1980
+PHASE_FACTOR = 1.1  # longer so: k11 732 us of 666, k21 2075 of 1690 (1024x1024, one core of two 512-bit FMA units)
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
 DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a tile
@@ -58,6 +58,11 @@ DIRECT_STORE_SECONDS = 1.7e-9  # per result vector: the start and the end of a t
 DIRECT_PLANE_SECONDS = 1e-7
 DIRECT_ROW_SECONDS = 7e-9  # and column stride: the ends of a row are copied
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
+
+FAST_FIR_RING_BYTES = 128 << 10  # of the rows of one block of columns
+FAST_FIR_STAGE_SECONDS = 1e-9  # per vector of a row of the padded image
+FAST_FIR_STORE_SECONDS = 2.2e-9  # per result vector: the start and the end of a tile
+FAST_FIR_CALL_SECONDS = 4e-6  # weights are halved and flags looked at
 
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
 MASKED_QUOTIENT_SECONDS = 3e-9  # per result vector
@@ -202,6 +207,15 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
     phases = _phase_seconds(p, lanes) if by_phase else 0.0
     return CALL_SECONDS + sums + tiles + planes + phases + _moving_seconds(p)
+
+
+def fast_fir_seconds(p: Problem, lanes: int, rows: int) -> float:
+    """Three sums of half the taps for each pair of rows of results, and the rows that they read."""
+    half = (p.kh + 1) // 2
+    vectors = p.n * p.oc * _padded(p.oh, 2 * rows) * _padded(p.ow, 2 * lanes) / lanes
+    sums = vectors / 2 * p.kw * (2 * half + p.kh // 2) / (FMA_PER_SECOND * DIRECT_SHARE)
+    staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS
+    return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + _moving_seconds(p)
 
 
 def panel_seconds(p: Problem, lanes: int) -> float:
