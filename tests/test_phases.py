@@ -7,7 +7,7 @@ from fastconv.cpu.target import AVX2, AVX512, NEON, TARGETS
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
-from tests.oracles import assert_close, assert_same_bits, assert_within, stored, truth
+from tests.oracles import assert_close, assert_within, stored, truth
 from tests.problems import operands, result_array
 
 PROBLEMS = ("ih9iw150_k3_sh1sw3_p1", "ih11iw200_k3_sh1sw2_p1_wrap", "ih5iw9_k3_sh1sw3_p2", "ih12iw40_k4_sh1sw4_d2_pl40pr37_reflect",

@@ -18,7 +18,6 @@ from ..planning.problem import Problem, border_indices
 from .convert import copy_as, mapped_as, stored_bytes
 from .simd import KINDS, Emitter, literal
 
-
 LINE = 64  # bytes of a line of the caches
 
 

@@ -24,9 +24,10 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from .border import column_maps, row_map, span, too_large
+from .border import column_maps, row_map, too_large
 from .fast_fir_tile import PARTS, fast_fir_rows, fast_fir_tile_kernel
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .runs import Block, blocks_of
 from .simd import KINDS
 from .stage import is_native
 from .target import Target
@@ -48,8 +49,7 @@ Head = namedtuple(
     "Head",
     "tile rows width oc ocg blocks bands band_pairs padded oh held entries pitch wide words nleft sn sc sy wo dn dc dy",
 )
-# A block of columns: its span of the image, bytes to its first result, its whole tiles, where one more starts that ends with it, or 0.
-Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
+# Blocks hold their whole tiles, and where one more starts that ends with it, or 0.
 _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
 _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 
@@ -232,9 +232,7 @@ def _packed(tile: Tile) -> Any:
             total, most = np.abs(wei).sum((1, 2, 3), np.longdouble).max(), np.finfo(dtype).max / 8
             limit = np.full((p.oc, 1), most / max(total, 1) if total <= most else -1, dtype)
         parts = [
-            part[:, rows].swapaxes(1, 2).reshape(p.oc, -1)
-            for part in (both, even, odd)
-            for rows in row_groups(part.shape[1], tile.tall)
+            part[:, rows].swapaxes(1, 2).reshape(p.oc, -1) for part in (both, even, odd) for rows in row_groups(part.shape[1], tile.tall)
         ]
         return np.concatenate([*parts, limit, wei.reshape(p.oc, -1).astype(dtype)], 1)[:, None, None]
 
@@ -247,14 +245,10 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, np.ndarray
     held = tile.rows + (p.kh + 1) // 2 - 1
     most = max(costs.FAST_FIR_RING_BYTES // (PARTS * held * size * width), 1)  # tiles of a block
     tiles = -(-p.ow // (-(-p.ow // (most * width)) * width))
-    made = []
-    for first in range(0, p.ow, tiles * width):
-        # the last block is at least a tile wide
-        first = min(first, p.ow - width)
-        columns = min(tiles * width, p.ow - first)
-        inside = span(first - p.pl, columns + p.kw - 1, p.iw)
-        last = columns - width if columns % width else 0
-        made.append(Block(*inside, first * size, max(columns // width, 1), last))
+    made = [
+        Block(*inside, first * size, columns // width, columns - width if columns % width else 0)
+        for inside, first, columns in blocks_of(p.ow, tiles * width, width, 1, p.pl, p.kw, p.iw)
+    ]
     pairs = (p.oh + 1) // 2
     band_pairs = min(max(min(_BAND, _unit_pairs(p, lanes, tile, len(made))) // tile.rows, 1), -(-pairs // tile.rows)) * tile.rows
     entries = band_pairs + (p.kh + 1) // 2 - 1 + tile.rows

@@ -17,10 +17,11 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed
-from .border import column_maps, row_map, span, stage_row, too_large
+from .border import column_maps, row_map, stage_row, too_large
 from .convert import LOADED
 from .masked_tile import quotient_tile, weigh_row
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .runs import Block, blocks_of
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -55,8 +56,7 @@ _BAND = 64  # rows of output that one unit of work computes at most
 Head = namedtuple(
     "Head", "oc ih iw blocks bands band_rows padded oh ow step held entries pitch chunks reach taps nleft sn sc sy wo dn dc dy"
 )
-# A block of columns: its span of the image, bytes to its first result, its tiles, and where the last one starts, which ends with it.
-Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
+# The last tile of a block ends with it.
 _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
 _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 
@@ -271,13 +271,10 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
     tiles = -(-p.ow // (blocks * width))
     span_of_taps = (p.kw - 1) * p.dw + 1
     wide = -(-((tiles * width - 1) * sw + span_of_taps + (sw == 2)) // lanes) * lanes
-    made = []
-    for first in range(0, p.ow, tiles * width):
-        # the last block is at least a tile wide, if the row is
-        first = min(first, max(p.ow - width, 0))
-        columns = min(tiles * width, p.ow - first)
-        inside = span(first * sw - p.pl, (columns - 1) * sw + span_of_taps, p.iw)
-        made.append(Block(*inside, first * size, -(-columns // width), max(columns - width, 0)))
+    made = [
+        Block(*inside, first * size, -(-columns // width), max(columns - width, 0))
+        for inside, first, columns in blocks_of(p.ow, tiles * width, width, sw, p.pl, span_of_taps, p.iw)
+    ]
     row_seconds = costs.masked_seconds(p, lanes) / (max(p.n, 1) * p.g * len(made) * p.oh)
     band = max(min(_BAND, int(costs.UNIT_SECONDS / row_seconds)) // tile.rows, 1) * tile.rows
     band_rows = min(band, -(-p.oh // tile.rows) * tile.rows)

@@ -17,10 +17,11 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
-from .border import column_maps, row_map, span, stage_row, too_large
+from .border import column_maps, row_map, stage_row, too_large
 from .convert import LOADED, STORED, adds_products_of_bytes, quads, stored_bytes
 from .finish import ADDENDS_AT, FINISH_AT, gathering, scales, set_finish
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .runs import Block, blocks_of
 from .simd import KINDS
 from .stage import band_problem, band_sizes, bands, bands_are_vast, stage_rows
 from .target import Target
@@ -55,8 +56,7 @@ Head = namedtuple(
     "tile rows width ocg groups blocks bands band_rows padded oh ow step held entries pitch finish bias scaled taps taps_pitch nleft wide "
     "sn sc sy wo dn dc dy",
 )
-# A block of columns: its span of the image, bytes to its first result, its whole tiles, where one more starts that ends with it, or 0.
-Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
+# Blocks hold their whole tiles, and where one more starts that ends with it, or 0.
 _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
 _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 
@@ -398,14 +398,12 @@ def _layout(p: Problem, tile: Tile, lanes: int, taps: int = 1) -> tuple[Shape, H
     kw, tap = -(-p.kw // taps), taps * p.dw * channels
     reach = (tiles * width - 1) * sw + (kw - 1) * tap + 1 + (sw == 2)
     wide = -(-reach // lanes) * lanes
-    made = []
-    for first in range(0, ow, tiles * width):
-        # the last block is at least a tile wide, if the row is
-        first = min(first, max(ow - width, 0))
-        columns = min(tiles * width, ow - first)
-        inside = span(first * sw - p.pl * channels, (columns - 1) * sw + (p.kw - 1) * p.dw * channels + 1, p.iw * channels)
-        last = columns - width if columns > width and columns % width else 0
-        made.append(Block(*inside, first * stored_bytes(p.dst), max(columns // width, 1), last))
+    made = [
+        Block(*inside, first * stored_bytes(p.dst), max(columns // width, 1), columns - width if columns > width and columns % width else 0)
+        for inside, first, columns in blocks_of(
+            ow, tiles * width, width, sw, p.pl * channels, (p.kw - 1) * p.dw * channels + 1, p.iw * channels
+        )
+    ]
     band_rows = min(max(_band_rows(p, lanes, len(made)) // tile.rows, 1) * tile.rows, -(-p.oh // tile.rows) * tile.rows)
     entries = (band_rows - 1) * sh + p.kh
     finish = parse_epilogue(p.epilogue)

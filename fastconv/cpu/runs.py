@@ -1,4 +1,4 @@
-"""runs: which tiles of a row read from the image, and which from copies of its edges; made at plan time."""
+"""runs: which tiles of a row read from the image, and which from copies of its edges or of blocks of it; made at plan time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,27 @@ from .border import Span, span
 
 # Tiles side by side that read from one table: bytes from the first table to it, and to the first tile's pixel and result.
 Run = namedtuple("Run", "table xoff first tiles")
+# A block of columns that are copied: its span of the image, bytes to its first result, its tiles, and where the last one starts.
+Block = namedtuple("Block", "before before_at inside first after after_at to tiles last")
+
+
+def blocks_of(ow: int, columns: int, width: int, sw: int, left: int, taps: int, iw: int) -> list[tuple[Span, int, int]]:
+    """Of blocks of ``columns`` results: what they read of a row of ``iw`` pixels, their first result and how many they have.
+
+    A row of ``ow`` results begins ``left`` pixels outside the image; each result reads ``taps`` pixels, ``sw`` from the next one's.
+    The last block has at least ``width`` results, if the row has.
+
+    Examples
+    --------
+    >>> [(first, many) for _, first, many in blocks_of(70, 32, 16, 1, 1, 3, 70)]
+    [(0, 32), (32, 32), (54, 16)]
+    """
+    made = []
+    for start in range(0, ow, columns):
+        first = min(start, max(ow - width, 0))
+        many = min(columns, ow - first)
+        made.append((span(first * sw - left, (many - 1) * sw + taps, iw), first, many))
+    return made
 
 
 def runs_of(

@@ -69,8 +69,8 @@ def row_groups(kh: int, tall: int, v: int = 1) -> list[range]:
 
     Examples
     --------
-    >>> row_groups(5, 4), row_groups(5, 4, 2)
-    ([range(0, 3), range(3, 5)], [range(0, 5, 2), range(1, 5, 2)])
+    >>> [list(rows) for rows in row_groups(5, 4)], [list(rows) for rows in row_groups(5, 4, 2)]
+    ([[0, 1, 2], [3, 4]], [[0, 2, 4], [1, 3]])
     """
     apart, made = _apart(v), []
     for phase in range(apart):
