@@ -135,8 +135,10 @@ def _limits(name: str) -> tuple[int, int]:
 def _truncated(emit: Emitter, name: str, value: Any) -> Any:
     """The whole part as integers of 32 bits, or 64 for a type of 64."""
     build, wide = emit.builder, emit.of("i64" if name[1:] == "64" else "i32")
+    if name == "u32":  # through 64 bits, as C on x86-64 does it: what does not fit wraps
+        return build.trunc(build.fptosi(value, emit.of("i64").vector), wide.vector)
     low = build.fptosi(value, wide.vector)
-    if name not in ("u32", "u64"):
+    if name != "u64":
         return low
     half = 2 ** (8 * wide.itemsize - 1)
     high = build.xor(build.fptosi(build.fsub(value, emit.number(half)), wide.vector), wide.number(-half))

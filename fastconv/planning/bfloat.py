@@ -59,7 +59,7 @@ def narrowed(values: Any, dtype: Any = BITS) -> np.ndarray:
 
 
 def store(dst: np.ndarray, values: np.ndarray) -> None:
-    """Write numbers into an array of any type: into bfloat16 rounded to nearest even, NaN as NaN.
+    """Write numbers into an array of any type: into bfloat16 rounded to nearest even, NaN as NaN, into uint32 as C on x86-64 converts.
 
     Examples
     --------
@@ -69,6 +69,8 @@ def store(dst: np.ndarray, values: np.ndarray) -> None:
     array([1.      , 1.015625,      nan], dtype=float32)
     """
     if dst.dtype.kind != "V":
+        if dst.dtype == np.uint32 and values.dtype.kind == "f":
+            values = values.astype(np.int64)  # modulo; NumPy's own vectors do otherwise below -2**31
         np.copyto(dst, values, casting="unsafe")
         return
     wide = np.asarray(values, np.float32)
