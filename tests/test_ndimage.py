@@ -299,7 +299,7 @@ def test_sums_below_the_range_of_uint32_wrap_as_scipys(ndim):
     """Beyond 32 bits, too, where a processor's vectors convert otherwise; on the reference as in the kernel."""
     x = np.full((3, 40), 2**32 - 5, "u4")
     x[1, 7:30] = 11
-    weights = np.array([0.25, -0.75, 0.125]) if ndim == 1 else np.array([[0.25, -0.75], [0.125, 0.5]])
+    weights = np.array([0.25, -1.75, 0.125]) if ndim == 1 else np.array([[0.25, -1.75], [0.125, 0.5]])
     name = "correlate1d" if ndim == 1 else "correlate"
     expected = getattr(scipy.ndimage, name)(x, weights)
     assert np.array_equal(getattr(fastconv.ndimage, name)(x, weights), expected)
