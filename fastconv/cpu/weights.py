@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import namedtuple
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.plans import Launch, Plan
+from ..planning.plans import Launch, Plan, Quick, QuickLaunch
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed
 from .border import row_map, too_large
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
@@ -58,6 +58,7 @@ TILES = (
 _BAND_PIXELS = 256  # of results in a panel: its part of one block of output channels stays in the first-level cache
 _PANEL_BYTES = 384 << 10  # of both panels of a unit
 _SUM_BYTES = 256 << 10  # of a unit
+_MOST_PARTS = 64  # that output channels or columns are cut into, unless into blocks
 _MOST_TAPS = 1 << 16
 
 # The integers that the kernel receives: these, the row map, the image column of each padded column, the panel's bytes to each tap, and
@@ -66,7 +67,7 @@ Head = namedtuple(
     "Head",
     "n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks tap_parts tap_many band_images "
     "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume "
-    "one_tap sn sc sy sx gn gc gy gx go",
+    "result_step one_tap sn sc sy sx gn gc gy gx go",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -77,8 +78,10 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
     Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
     ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
     Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads.
-    Workspace: sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads of one.
-    What lies beyond the last column or channel is computed and never stored.
+    Workspace: zeros, sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads
+    of one.  The last band's sums of whole blocks are stored where the result lies, if its output channels do side by side.
+    What lies beyond the last column or channel is zeros (left by others it may be subnormal numbers, of which a product takes 150 cycles),
+    or computed in vain, and never stored.
     """
     spec = (kind, lanes, mr, columns, fma)
     size = KINDS[kind][2]
@@ -94,7 +97,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
         column_out = taps_at + e.taps * 8
         tap_out = column_out + e.columns * 8
         fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
-        sums = at.workspace + index * at.scratch
+        zeros = at.workspace + index * at.scratch
+        sums = zeros + width * size
+        fill_row(kind, lanes, zeros, width, zero)
         panel = sums + e.part_blocks * e.column_blocks * columns * e.tap_many * width * size
         grads = panel + e.column_blocks * e.panel
         padded = grads + e.part_blocks * e.grads
@@ -115,7 +120,10 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
             o1 = min(o0 + e.part_blocks * width, e.ocg)
             blocks, oc_blocks = (j1 - j0 + columns - 1) // columns, (o1 - o0 + width - 1) // width
             block_bytes = e.column_blocks * columns * e.tap_many * width * size
-            fill_row(kind, lanes, sums, oc_blocks * block_bytes // size, zero)
+            if (o1 - o0) % width != 0:
+                fill_row(kind, lanes, grads + (oc_blocks - 1) * e.grads, e.grads // size, zero)
+            if (j1 - j0) % columns != 0:
+                fill_row(kind, lanes, panel + (blocks - 1) * e.panel, e.panel // size, zero)
             result = at.dst + (group * e.ocg + o0) * e.go
             if e.resume:
                 for o in range(o1 - o0):
@@ -128,6 +136,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                 images = min(e.band_images, e.n - i0)
                 for y0 in range(0, e.oh, e.band_rows):
                     rows = min(e.band_rows, e.oh - y0)
+                    opening = i0 + y0 == 0 and e.resume == 0
+                    closing = i0 + images == e.n and y0 + rows == e.oh and e.way == 2
                     # gradients
                     for i in range(images):
                         for b in range(oc_blocks):
@@ -233,11 +243,18 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                 grad = gradient + (o0 + o * width) * size if here else grads + o * e.grads
                                 gx, gy, gn = (e.gx, e.gy, e.gn) if here else (width * size, e.ow * width * size, rows * e.ow * width * size)
                                 dense = below == e.ow * right and gy == e.ow * gx
-                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grad, gx, gy, gn, pixels, right,
-                                             below, behind, images, 1 if dense else rows, rows * e.ow if dense else e.ow)  # fmt: skip
+                                own, own_step = place + o * block_bytes, e.tap_many * width * size
+                                to, to_step = own, own_step
+                                if closing and o0 + (o + 1) * width <= o1 and j0 + (b + 1) * columns <= j1 and e.result_step != 0:
+                                    column = peek("i64", column_out + (j0 + b * columns) * 8) + peek("i64", tap_out + t * 8)
+                                    to, to_step = result + o * width * size + column, e.result_step
+                                weights_tile(spec, zeros if opening else own, 0 if opening else own_step, to, to_step, grad, gx, gy, gn,
+                                             pixels, right, below, behind, images, 1 if dense else rows,
+                                             rows * e.ow if dense else e.ow)  # fmt: skip
             places = (j1 - j0) * e.tap_many
             for b in range(oc_blocks):
                 many = min(width, o1 - o0 - b * width)
+                stored = e.way == 2 and many == width and e.result_step != 0
                 to = result + b * width * e.go
                 if e.way == 1 and places >= lanes:
                     to += peek("i64", column_out + j0 * 8)
@@ -248,7 +265,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                             turn(kind, lanes, to + m * lanes * e.go + first * size, e.go,
                                  sums + b * block_bytes + (first * width + m * lanes) * size, width * size, lanes, left)  # fmt: skip
                 else:
-                    for j in range(j0, j1):
+                    for j in range(j0 + (j1 - j0) // columns * columns if stored else j0, j1):
                         for t in range(t0, t1):
                             place = sums + b * block_bytes + ((j - j0) * e.tap_many + t - t0) * width * size
                             out = to + peek("i64", column_out + j * 8) + peek("i64", tap_out + t * 8)
@@ -273,7 +290,7 @@ def reject(p: Problem, t: Target) -> str | None:
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
     size = DTYPES[p.acc].itemsize
-    tile, lanes = _tile(p, t), t.lanes(size)
+    (p, tile), lanes = _arranged(p, t), t.lanes(size)
     split = _split(p, tile, lanes, size, 1)
     if _unit_seconds(p, tile, lanes, split) > costs.MOST_SECONDS:
         return f"needs {_unit_seconds(p, tile, lanes, split):.1f} s for one image's part of the weights"
@@ -282,7 +299,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """FMAs in padded blocks of the best tile, and the packing of both panels."""
-    tile = _tile(p, t)
+    p, tile = _arranged(p, t)
     return costs.weights_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.columns, _expanded(p, tile))
 
 
@@ -291,12 +308,33 @@ def most_kernels(t: Target) -> int:
     return sum(tile.registers == most for tile in TILES)
 
 
-def _tile(p: Problem, t: Target) -> Tile:
-    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
+def _arranged(p: Problem, t: Target) -> tuple[Problem, Tile]:
+    """The tile of the fewest padded multiplications, and the problem that it is for; ties go to the earlier.
+
+    Of a kernel of one tap image and gradient may be exchanged, ``op`` apart: the weights' gradient is then the other's, transposed.  So
+    lanes hold the channels that lie side by side in the result, or those of fewer blocks: 144 to 24 channels at 56x56 take 205 us of
+    output channels in lanes and 175 of the image's.  No tile changes a sum, nor does the exchange.
+    """
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    fitting = [tile for tile in TILES if tile.registers == most]
-    return min(fitting, key=lambda tile: costs.weights_seconds(p, lanes, tile.mr, tile.columns, _expanded(p, tile)))
+    ways = [p]
+    if p.kh * p.kw * p.g == 1 and p.pt == p.pb == p.pl == p.pr == 0:
+        ways.insert(p.wei_layout == "hwio", p.replace(ic=p.oc, oc=p.ic, ih=p.oh, iw=p.ow, sh=1, sw=1))
+    choices = [(way, tile) for way in ways for tile in TILES if tile.registers == most]
+    return min(choices, key=lambda c: costs.weights_seconds(c[0], lanes, c[1].mr, c[1].columns, _expanded(*c)))
+
+
+def _exchanged(launch: Launch) -> Launch:
+    """A launch of image and gradient exchanged."""
+
+    def run(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        launch(packed, src, bias, dst)
+
+    def quick(image_ndim: int, weight_ndim: int) -> Quick:
+        own = cast("QuickLaunch", launch).quick(weight_ndim, image_ndim)
+        return lambda src, packed, bias, dst: own(packed, src, bias, dst)
+
+    return QuickLaunch(run, quick) if isinstance(launch, QuickLaunch) else run
 
 
 def _expanded(p: Problem, tile: Tile) -> bool:
@@ -332,31 +370,35 @@ def _unit_seconds(p: Problem, tile: Tile, lanes: int, split: _Split) -> float:
     return seconds / (p.g * split.units(*_counts(p, tile, lanes)))
 
 
-def _smaller(whole: int, part: int) -> int:
-    """The largest part smaller than ``part`` of parts as even as can be."""
-    return ceil(whole / ceil(whole / (part - 1)))
+def _parts(whole: int) -> list[int]:
+    """What each part has of a whole that is cut into so many even ones, ascending."""
+    return sorted({1, *(ceil(whole / count) for count in range(1, min(whole, _MOST_PARTS) + 1))})
 
 
 def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
-    """Sums and panels that fit the cache, units enough for the threads."""
+    """Sums that fit the cache, and of these parts those that the busiest thread is done with first.
+
+    Each unit reads, and packs, the pixels and gradients of its part: of 8 units of 256 to 128 channels at 56x56 two threads took 1360 us,
+    of 2 they take 910; those of 64 to 256 683 and 506 (two cores, Emerald Rapids, 2026-11).
+    """
     counts = oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
     width, s = tile.mr * lanes, steps_between(p, _expanded(p, tile))
     tile_bytes = width * tile.columns * size
-    a, b, many = oc_blocks, column_blocks, taps
     seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
-    wanted = 4 * threads if threads > 1 else 1
-    while True:
+    of_tile = seconds / (p.g * oc_blocks * column_blocks * taps)
+    of_values = p.oh * p.ow * costs.BLOCKED_PACK_SECONDS[p.src_layout]
+
+    def busiest(a: int, b: int, many: int) -> float:
         units = p.g * _Split(a, b, many, 1, 1).units(*counts)
-        if a * b * many * tile_bytes <= _SUM_BYTES and units >= wanted and seconds <= costs.UNIT_SECONDS * units:
-            break
-        if a * b == 1:
-            if (a * b * many * tile_bytes <= _SUM_BYTES and seconds <= costs.UNIT_SECONDS * units) or many == 1:
-                break
-            many = _smaller(taps, many)
-        elif (a * width >= b * tile.columns and a > 1) or b == 1:
-            a = _smaller(oc_blocks, a)
-        else:
-            b = _smaller(column_blocks, b)
+        return ceil(units / threads) * (a * b * many * of_tile + (a * width + b * tile.columns) * of_values)
+
+    def fits(a: int, b: int, many: int) -> bool:
+        units = p.g * _Split(a, b, many, 1, 1).units(*counts)
+        return a * b * many * tile_bytes <= _SUM_BYTES and seconds <= costs.UNIT_SECONDS * units
+
+    fitting = [(a, b, taps) for a in _parts(oc_blocks) for b in _parts(column_blocks) if fits(a, b, taps)]
+    fitting = fitting or [(1, 1, next((many for many in reversed(_parts(taps)) if fits(1, 1, many)), 1))]
+    a, b, many = min(fitting, key=lambda cut: busiest(*cut))
     pitch = ceil(tile.columns / lanes) * lanes
     of_row = size * (a * width * p.ow + b * pitch * s.positions * s.q)
     rows = max(min(max(_BAND_PIXELS // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
@@ -384,14 +426,14 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
         tap_many=split.tap_many, band_images=split.images, band_rows=split.rows, g=s.g, q=s.q, kh_rows=s.kh_rows,
         padded_rows=p.ih_padded, padded_columns=padded, row=row, positions=s.positions, before=before,
         after=max(s.positions - before - p.iw, 0), left=left, inside=min(padded - left, p.iw), step=s.gx,
-        pixel_step=s.qx * pitch * size, panel=panel, grads=grads, flat=0, way=0, resume=0,
+        pixel_step=s.qx * pitch * size, panel=panel, grads=grads, flat=0, way=0, resume=0, result_step=0,
         one_tap=int(p.kh * p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0),
         sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0,
     )  # fmt: skip
     down = np.arange(p.kh) * s.down * row
     right = np.arange(1 if expanded else p.kw) * s.across * pitch * size
     tables = np.concatenate([row_map(p), border_indices(-p.pl, padded, 1, p.iw, p.border), (down[:, None] + right).reshape(-1)])
-    scratch = split.part_blocks * split.column_blocks * tile.columns * split.tap_many * width * size
+    scratch = (1 + split.part_blocks * split.column_blocks * tile.columns * split.tap_many) * width * size
     scratch += split.column_blocks * panel + split.part_blocks * grads
     scratch += (padded + 4 * lanes) * size + (tile.columns + 1) * (s.positions + lanes) * size
     return head, tables, ceil(scratch / 64) * 64
@@ -399,8 +441,9 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
-    kind = p.acc
-    size, tile = KINDS[kind][2], _tile(p, t)
+    whole, kind = p, p.acc
+    size, (p, tile) = KINDS[kind][2], _arranged(p, t)
+    exchanged = p is not whole
     lanes = t.lanes(size)
     name = f"weights_{kind}_{tile.mr}x{tile.columns}_{lanes}"
     region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
@@ -411,6 +454,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     expanded = bool(head.expanded)
 
     def launch_of(images: int, resume: int, src: np.ndarray, grad: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if exchanged:
+            src, grad, dst = grad, src[:, :, :: whole.sh, :: whole.sw], dst.swapaxes(0, 1)
         (sn, sc, sy, sx), (gn, gc, gy, gx), (go, dc, dy, dx) = src.strides, grad.strides, dst.strides
         columns = np.arange(p.ic // p.g) * dc
         down, across = np.arange(p.kh) * dy, np.arange(p.kw) * dx
@@ -420,11 +465,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             out = columns, (down[:, None] + across).reshape(-1)
         dense = not expanded and head.tap_parts == 1 and (dc, dy, dx) == (p.kh * p.kw * size, p.kw * size, size)
         flat = p.kh * p.kw == p.sh == p.sw == 1 and p.iw == p.ow and p.ih == p.oh and (sy, sx) == (p.iw * size, size)
-        e = head._replace(n=images, resume=resume, flat=int(flat), way=2 if go == size else int(dense), sn=sn, sc=sc, sy=sy, sx=sx,
+        e = head._replace(n=images, resume=resume, flat=int(flat), way=2 if go == size else int(dense),
+                          result_step=0 if expanded else dc, sn=sn, sc=sc, sy=sy, sx=sx,
                           gn=gn, gc=gc, gy=gy, gx=gx, go=go)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), tables, *out])
         seconds = costs.weights_seconds(p.replace(n=images), lanes, tile.mr, tile.columns, expanded)
-        return region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
+        launch = region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
+        return _exchanged(launch) if exchanged else launch
 
-    return Plan(problem=p, algorithm="weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei,
-                prepare_launch=in_turn(p, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip
+    return Plan(problem=whole, algorithm="weights", kernel=name, cost=cost(whole, t), pack_weights=lambda p, wei: wei,
+                prepare_launch=in_turn(whole, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip
