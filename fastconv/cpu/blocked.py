@@ -59,6 +59,8 @@ TILES = (
 )
 
 _MOST_TAPS = 1 << 16
+_FEW_PIXELS = 256  # of an image: of more the time that packing takes is made up for by tiles that read weights side by side
+_CROWDED_BYTES = 2048  # apart, the rows of a block of weights lie in too few sets of a second-level cache: it is packed
 
 
 def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: int) -> Any:
@@ -92,7 +94,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
         scales_block = bias_block + width * size
         request = bias_block + 3 * width * size
         filter_block = request + 64  # the job of the kernel that packs given weights lies there, too, until it has
-        panel = request + 128
+        panel = request + 192
         # planes read in place are no panel, and lie any number of bytes apart
         tile_at = (panel + (0 if e.in_place else e.pass_blocks * s.block) + 63) // 64 * 64
         lines_at = tile_at + 2 * tile_bytes
@@ -146,19 +148,24 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
                         soon = wei + panel_bytes
                         soon_end, soon_jump = soon + many * s.taps * width * size, many * s.taps * soon_step
+                        row = width * size
+                        lies = e.filters_row != 0 and o + width <= e.ocg
                         if q == 1 and e.filters != 0:
                             wei = bias_block + e.filters_at + e.held * (o - first_filter) // width * panel_bytes
                             soon = soon_end = wei
-                        if q == 1 and e.filters != 0 and (e.held == 0 or first_row == y0):
+                        if lies:
+                            wei, row = at.wei + number, e.filters_row
+                        if q == 1 and e.filters != 0 and not lies and (e.held == 0 or first_row == y0):
                             put_integers(filter_block, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
                                                            at.extents + e.integers_at, 0))  # fmt: skip
                             call_kernel(e.filters, (filter_block, 0, block // lanes, (block + width) // lanes))
+                        if q == 1 and e.filters != 0 and first_row == y0:
                             soon = at.wei + (group * e.ocg + o + width) * (size if e.soon_row else e.icg * s.taps * size)
                             soon_end = soon + panel_bytes
                             if e.soon_row:
                                 soon_end, soon_jump, soon_step = soon + width * size, 64, e.soon_row
                         start_step = width * size if turn else 0
-                        put_integers(filter_block, FilterBlock(at.extents, offsets, wei, blocks, last, start_step, finish, scales_block))
+                        put_integers(filter_block, FilterBlock(at.extents, offsets, wei, row, blocks, last, start_step, finish, scales_block))
                         to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                         for y in range(first_row, end_row, ny):
                             yt = max(min(y, y1 - ny), y0)
@@ -384,7 +391,10 @@ class Body:
         head = self._head._replace(**places, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         if self._filters is not None:
             beside = shape.taps == 1 and packed.strides[-4] == packed.itemsize
-            head = head._replace(filters=self._filters.kernel().address, soon_row=packed.strides[-3] if beside else 0)
+            row = packed.strides[-3] if beside else 0
+            few = self._problem.oh * self._problem.ow <= _FEW_PIXELS
+            lies = in_place and few and row > 0 and row % _CROWDED_BYTES != 0 and packed.ndim == 4
+            head = head._replace(filters=self._filters.kernel().address, soon_row=row, filters_row=row if lies else 0)
         numbers = *shape._replace(dy=dy, dx=dx, dc=dc), *head
         own = [] if self._filters is None else [self._filters.integers(packed)]
         extents = np.concatenate([np.array(numbers, np.int64), self._tables, *own])
@@ -406,7 +416,7 @@ def _scratch(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> int
     tile_bytes = tile.mr * lanes * size * tile.ny * tile.nx
     oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
-    scratch = bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 256 + 3 * tile.mr * lanes * size
+    scratch = bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 320 + 3 * tile.mr * lanes * size
     scratch += MOST_LINES * (s.columns * s.gx + 2 * lanes) * size + s.split_bytes(lanes, size)
     scratch += tile_bytes * (2 + tiles * (split.pass_blocks < s.blocks))
     return -(-scratch // 64) * 64
@@ -438,7 +448,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
         in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1,
-        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, held=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, filters_row=0, held=0, sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])
