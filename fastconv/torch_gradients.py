@@ -8,7 +8,7 @@ from typing import Any
 from . import gradients
 from .planning.arguments import exact
 from .planning.thread_count import thread_count
-from .torch_arrays import array_of, is_bfloat, laid, of_array, plain, tensor_of
+from .torch_arrays import array_of, channels_last, is_bfloat, laid, of_array, plain, tensor_of
 
 Ints = Sequence[int]
 Key = tuple[Any, ...]
@@ -30,6 +30,9 @@ def known_image(key: Key | None, weight: Any, grad: Any, data_format: str) -> An
     call = None if key is None else gradients.known(key)
     if call is None:
         return None
+    result = call.repeated(array_of(grad), array_of(weight))
+    if result is not None:
+        return tensor_of(result, channels_last(grad, data_format))
     image, kernel, _, turned = laid(grad, weight, data_format)
     return tensor_of(call.result((image, kernel, None)), turned)
 

@@ -86,7 +86,8 @@ def test_large_workspaces_are_used_again(monkeypatch):
     plan = fastconv.plan(image, weight, padding=1, algorithm="blocked", threads=1)
     out = plan(image)
     assert plan._held.plan.workspace > 128 << 10
-    plan(image, out=out)
+    for _ in range(2):  # the first of which is remembered, the second prepared
+        plan(image, out=out)
     monkeypatch.setattr(np, "empty", broken)
     plan(image, out=out)
 

@@ -232,6 +232,11 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                     image_step = ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
                     image = at.src + i0 * e.sn + group * e.icg * e.sc + y0 * e.q * e.g * e.sy
                     gradient = at.wei + i0 * e.gn + group * e.ocg * e.gc + y0 * e.gy
+                    # the next band's lines, one of each pixel for a tile: as far apart as they lie no prefetcher of the processor finds them
+                    number, lines_of_pixel, lines_of_grad = 0, (j1 - j0) * size // 64 + 1, (o1 - o0) * size // 64 + 1
+                    within = y0 + rows < e.oh
+                    next_pixels = image + rows * e.q * e.g * e.sy if within else at.src + (i0 + images) * e.sn + group * e.icg * e.sc
+                    next_grads = gradient + rows * e.gy if within else at.wei + (i0 + images) * e.gn + group * e.ocg * e.gc
                     for b in range(blocks):
                         lie = pixels_lie and j0 + (b + 1) * columns <= j1
                         right, below, behind = (e.step * e.sx, e.q * e.g * e.sy, e.sn) if lie else (e.pixel_step, e.q * e.row, image_step)
@@ -248,9 +253,15 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                 if closing and o0 + (o + 1) * width <= o1 and j0 + (b + 1) * columns <= j1 and e.result_step != 0:
                                     column = peek("i64", column_out + (j0 + b * columns) * 8) + peek("i64", tap_out + t * 8)
                                     to, to_step = result + o * width * size + column, e.result_step
+                                ahead, ahead_step = grad, 0
+                                if dense and lie and number < lines_of_pixel:
+                                    ahead, ahead_step = next_pixels + j0 * size + number * 64, right
+                                elif dense and here and number < lines_of_pixel + lines_of_grad:
+                                    ahead, ahead_step = next_grads + o0 * size + (number - lines_of_pixel) * 64, gx
+                                number += 1
                                 weights_tile(spec, zeros if opening else own, 0 if opening else own_step, to, to_step, grad, gx, gy, gn,
                                              pixels, right, below, behind, images, 1 if dense else rows,
-                                             rows * e.ow if dense else e.ow)  # fmt: skip
+                                             rows * e.ow if dense else e.ow, ahead, ahead_step)  # fmt: skip
             places = (j1 - j0) * e.tap_many
             for b in range(oc_blocks):
                 many = min(width, o1 - o0 - b * width)

@@ -195,6 +195,13 @@ class GivenWeights(Call):
             self.compiled = self.launch.quick(input.ndim, weight.ndim)
         return bias is None and self.compiled(input, weight, 0, dst) > 0
 
+    def repeated(self, image: np.ndarray, weight: np.ndarray) -> np.ndarray | None:
+        """The result of arrays that may be other views of the same memory, without a bias; None where no call has been `quick` before."""
+        if self.compiled is None:
+            return None
+        dst = np.empty(self.shape, self.dtype) if self.small else new_result(self.shape, self.dtype, image)
+        return dst if self.compiled(image, weight, 0, dst) else None
+
     def run(self, inputs: Inputs, dst: np.ndarray) -> None:
         """As `Call.run`."""
         input, weight, bias = inputs
