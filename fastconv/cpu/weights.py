@@ -49,6 +49,7 @@ class Tile(NamedTuple):
 
 TILES = (
     Tile(32, mr=2, columns=13),  # 26 accumulators, 2 gradients, 1 pixel of 32 registers; 5, 10, 20 blocks of 64, 128, 256 channels
+    Tile(32, mr=4, columns=6),  # 24 accumulators, 4 gradients, 1 pixel; of channels side by side
     Tile(32, mr=1, columns=26),  # one vector of output channels
     Tile(32, mr=1, columns=16),  # of 16, 48, 96, 144 channels none is computed in vain
     Tile(16, mr=2, columns=6),
@@ -56,6 +57,10 @@ TILES = (
 )
 
 _BAND_PIXELS = 256  # of results in a panel: its part of one block of output channels stays in the first-level cache
+_FEW_PIXELS = 128  # of results whose pixels and gradients are read where they lie
+# 512 to 256 channels at 28x28, whose pixels lie 2 KB apart, take 2118 us of gradients that are packed instead of 2553 (one core, Emerald
+# Rapids, 2026-11)
+_CROWDED_BYTES = 2048
 _PANEL_BYTES = 384 << 10  # of both panels of a unit
 _SUM_BYTES = 256 << 10  # of a unit
 _MOST_PARTS = 64  # that output channels or columns are cut into, unless into blocks
@@ -77,13 +82,14 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
 
     Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
     ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
-    Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads.
+    Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads; but gradients
+    whose pixels lie so far apart that few lines of a first-level cache hold them.
     Workspace: zeros, sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads
     of one.  The last band's sums of whole blocks are stored where the result lies, if its output channels do side by side.
     What lies beyond the last column or channel is zeros (left by others it may be subnormal numbers, of which a product takes 150 cycles),
     or computed in vain, and never stored.
     """
-    spec = (kind, lanes, mr, columns, fma)
+    spec, crowded = (kind, lanes, mr, columns, fma), _CROWDED_BYTES
     size = KINDS[kind][2]
     width, pitch = mr * lanes, -(-columns // lanes) * lanes
 
@@ -107,7 +113,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
         lines = padded + (e.padded_columns + 3 * lanes) * size
         junk = lines + columns * line_bytes
         across = 1 if e.expanded == 0 else e.expanded
-        grads_lie, pixels_lie = e.gc == size, e.sc == size and e.one_tap != 0
+        grads_lie, pixels_lie = e.gc == size and e.gx % crowded != 0, e.sc == size and e.one_tap != 0
         for u in range(u0, u1):
             rest, tap_part = u // e.tap_parts, u % e.tap_parts
             rest, column_part = rest // e.column_parts, rest % e.column_parts
@@ -332,7 +338,20 @@ def _arranged(p: Problem, t: Target) -> tuple[Problem, Tile]:
     if p.kh * p.kw * p.g == 1 and p.pt == p.pb == p.pl == p.pr == 0:
         ways.insert(p.wei_layout == "hwio", p.replace(ic=p.oc, oc=p.ic, ih=p.oh, iw=p.ow, sh=1, sw=1))
     choices = [(way, tile) for way in ways for tile in TILES if tile.registers == most]
-    return min(choices, key=lambda c: costs.weights_seconds(c[0], lanes, c[1].mr, c[1].columns, _expanded(*c)))
+
+    def seconds(choice: tuple[Problem, Tile]) -> float:
+        way, tile = choice
+        seconds = costs.weights_seconds(way, lanes, tile.mr, tile.columns, _expanded(way, tile))
+        if _lies(way):
+            return seconds * (1 + costs.BLOCKED_LOAD_SHARE * (1 / tile.mr + 1 / tile.columns))
+        return seconds * 2 if lanes > 2 * tile.columns else seconds  # of a panel that is mostly empty
+
+    return min(choices, key=seconds)
+
+
+def _lies(p: Problem) -> bool:
+    """Whether pixels and gradients are read where they lie, as far as the layout tells."""
+    return p.src_layout == "nhwc" and p.kh * p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0
 
 
 def _exchanged(launch: Launch) -> Launch:
@@ -412,9 +431,10 @@ def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Spli
     a, b, many = min(fitting, key=lambda cut: busiest(*cut))
     pitch = ceil(tile.columns / lanes) * lanes
     of_row = size * (a * width * p.ow + b * pitch * s.positions * s.q)
-    rows = max(min(max(_BAND_PIXELS // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
+    pixels = _FEW_PIXELS if _lies(p) else _BAND_PIXELS
+    rows = max(min(max(pixels // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
     rows = ceil(p.oh / ceil(p.oh / rows))
-    images = max(min(_BAND_PIXELS // (p.oh * p.ow), _PANEL_BYTES // (p.oh * of_row), p.n), 1) if rows == p.oh else 1
+    images = max(min(pixels // (p.oh * p.ow), _PANEL_BYTES // (p.oh * of_row), p.n), 1) if rows == p.oh else 1
     return _Split(a, b, many, images, rows)
 
 
