@@ -19,7 +19,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
-from .blocked_split import Split, Tile, bytes_of_panel, held_blocks, merged, no_shorter, one_tap, phase_columns, rows_of_panel, split_of, strip_rows
+from .blocked_split import Split, Tile, bytes_of_panel, few_bands, held_blocks, merged, no_shorter, one_tap, phase_columns, rows_of_panel, split_of, strip_rows
 from .blocked_tile import DEPTH, RAW, FilterBlock, Form, Shape, blocked_tile_kernel
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
@@ -287,8 +287,7 @@ def build(
         return wei.astype(DTYPES[form.kind], copy=False)
 
     size, in_place = KINDS[form.kind][2], _reads_in_place(whole, form, tile)
-    rows = split_of(whole, tile, lanes, size, threads, in_place, True, t.l2).band_rows
-    few = p.n * -(-whole.oh // rows) <= costs.BLOCKED_GIVEN_BANDS
+    few = few_bands(whole, tile, lanes, size, threads, in_place, t.l2)
     return Plan(problem=p, algorithm="blocked", kernel=body.name, cost=cost(p, t), prepare_launch=prepare,
                 pack_weights=as_given if given else packer, workspace=body.scratch * threads, threads=threads,
                 given=partial(build, p, t, plan, threads, tile, True, apart) if few and not given else None,
