@@ -8,7 +8,6 @@ import torch
 from .planning.bfloat import BITS
 from .planning.layout import FORMATS
 
-
 _PLAIN = torch.float32, torch.float64
 _KINDS = torch.Tensor, torch.nn.Parameter
 

@@ -45,7 +45,7 @@ def known_weights(key: Key | None, input: Any, grad: Any) -> Any:
 
 def image_gradient(
     size: Ints, weight: Any, grad: Any, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str, data_format: str,
-    precision: str, threads: int, key: Key | None = None,
+    precision: str, threads: int, *, key: Key | None = None,
 ) -> Any:  # fmt: skip
     """The gradient of `conv2d` with respect to an input of this size, in the layout of ``grad``; the ``key`` tells it from now on."""
     if is_bfloat(grad):
@@ -61,7 +61,7 @@ def image_gradient(
 
 def weight_gradient(
     input: Any, size: Ints, grad: Any, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str, data_format: str,
-    precision: str, threads: int, key: Key | None = None,
+    precision: str, threads: int, *, key: Key | None = None,
 ) -> Any:  # fmt: skip
     """The gradient of `conv2d` with respect to weights of this size; the ``key`` tells it from now on."""
     if is_bfloat(grad):

@@ -19,7 +19,20 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
-from .blocked_split import Split, Tile, bytes_of_panel, few_bands, held_blocks, merged, no_shorter, one_tap, phase_columns, rows_of_panel, split_of, strip_rows
+from .blocked_split import (
+    Split,
+    Tile,
+    bytes_of_panel,
+    few_bands,
+    held_blocks,
+    merged,
+    no_shorter,
+    one_tap,
+    phase_columns,
+    rows_of_panel,
+    split_of,
+    strip_rows,
+)  # fmt: skip
 from .blocked_tile import DEPTH, RAW, FilterBlock, Form, Shape, blocked_tile_kernel
 from .border import column_maps, row_map, span, too_large
 from .convert import stored_bytes
@@ -165,7 +178,8 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                             if e.soon_row:
                                 soon_end, soon_jump, soon_step = soon + width * size, 64, e.soon_row
                         start_step = width * size if turn else 0
-                        put_integers(filter_block, FilterBlock(at.extents, offsets, wei, row, blocks, last, start_step, finish, scales_block))
+                        put_integers(filter_block, FilterBlock(at.extents, offsets, wei, row, blocks, last, start_step, finish,
+                                                               scales_block))  # fmt: skip
                         to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
                         for y in range(first_row, end_row, ny):
                             yt = max(min(y, y1 - ny), y0)
@@ -262,9 +276,7 @@ def _form(p: Problem, t: Target) -> Form:
                 scaled=int(scaling.scale or scaling.shift), residual=int(scaling.residual))  # fmt: skip
 
 
-def build(
-    p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False, apart: bool = False
-) -> Plan:
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False, apart: bool = False) -> Plan:
     """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile; or ``given``.
 
     Where rows are seen as one, images whose rows lie ``apart`` are convolved by another plan of the same tile.
@@ -442,12 +454,14 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
     head = Head(
         tile=0, ny=tile.ny, nx=tile.nx, width=tile.mr * lanes,
         planes=p.g, icg=icg, channels=icg, ocg=ocg, oh=p.oh, ow=p.ow, kh_rows=s.kh_rows, bands=-(-p.oh // split.band_rows),
-        band_rows=split.band_rows, strip_rows=split.band_rows, parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks, passes=-(-s.blocks // split.pass_blocks),
-        pass_blocks=split.pass_blocks, q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
+        band_rows=split.band_rows, strip_rows=split.band_rows, parts=-(-oc_blocks // part_blocks), part_blocks=part_blocks,
+        passes=-(-s.blocks // split.pass_blocks), pass_blocks=split.pass_blocks,
+        q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
         in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1,
-        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, filters_row=0, held=0, sn=0, sc=0, sy=0, sx=0, dn=0,
+        tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, filters_row=0, held=0,
+        sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
     tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])

@@ -150,7 +150,8 @@ def split_of(
         if in_place:  # parts read an image again that the cache does not hold; a small one's few blocks and tiles may not come out even
             ways = [*ways, (threads, oc_blocks)] if bands == 1 else [*ways[:2], (2 * bands * threads, 1)]
         packed = 0 if in_place else row_bytes
-        if keeps and (p.oh >= 2 * threads or p.oh % threads == 0):  # pixels and whole lines of results are one thread's, and what one is late with is another's
+        if keeps and (p.oh >= 2 * threads or p.oh % threads == 0):
+            # pixels, and whole lines of results, are one thread's; what one is late with is another's
             ways = [(min(-(-_UNITS * threads // (p.n * p.g)), p.oh), 1)]
         bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given))
     # a unit is not interrupted

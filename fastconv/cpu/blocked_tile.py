@@ -74,9 +74,10 @@ def blocked_tile(
 
     ``spec = (lanes, mr, ny, nx, step, depth, *form)``: ``step`` elements lie between pixels, ``depth`` elements in a channel block;
     see :class:`Form`.  ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is
-    packed as ``[cb][tap][c][mr*lanes]``, ``row`` bytes between c, or the caller's rows of one tap; the last of ``blocks`` channel blocks holds ``last`` elements.  Order of accumulation: channel
-    block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the
-    same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded result within
+    packed as ``[cb][tap][c][mr*lanes]``, ``row`` bytes between c, or of one tap the caller's; the last of ``blocks`` channel blocks holds
+    ``last`` elements.  Order of accumulation: channel block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]``
+    for each pixel, ``start_step`` bytes apart (0: the same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero
+    point]``, low and high of a rounded result within
     its type less the zero point, or 0 where sums are neither activated nor rounded and no residual is added; ``after`` that of
     ``[scale][shift]``, each ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored:
     0 as ``[jy][jx][mr*lanes]`` at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0

@@ -210,7 +210,7 @@ class Region:
     ) -> Quick:  # fmt: skip
         call = _quick(kinds, image_ndim, weight_ndim)
         head, size = 8 * (JOB_WORDS + len(Bounds._fields)) + 64, scratch * bounds.slots + 64
-        own, take, give = size <= _MOST_OWN, workspaces.take, workspaces.give
+        take, give = workspaces.take, workspaces.give
         # a job, the memory that it lies in, and a workspace unless that is one of all launches'
         slots: deque[tuple[int, np.ndarray, np.ndarray | None]] = deque(maxlen=1)
 
@@ -220,16 +220,16 @@ class Region:
             first = job - memory.ctypes.data
             words = memory[first : first + 8 * (JOB_WORDS + len(bounds))].view(np.int64)
             words[:] = (0, 0, 0, values.ctypes.data, 0, 0, extents.ctypes.data, scratch, *bounds)
-            return job, memory, np.empty(size, np.uint8) if own else None
+            return job, memory, np.empty(size, np.uint8) if size <= _MOST_OWN else None
 
         def quick(src: np.ndarray, packed: np.ndarray, bias: int, dst: np.ndarray) -> int:
             try:
                 held = slots.pop()
             except IndexError:  # the first call, or another thread has it
                 held = slot()
-            workspace = held[2] if own else take(size)
+            workspace = take(size) if held[2] is None else held[2]
             done: int = call(held[0], bias, src, packed, dst, workspace, 0)
-            if not own:
+            if held[2] is None:
                 give(workspace)
             slots.append(held)
             return done
@@ -242,12 +242,12 @@ class Region:
                 held = slots.pop()
             except IndexError:
                 held = slot()
-            workspace = held[2] if own else take(size)
+            workspace = take(size) if held[2] is None else held[2]
             with pool.lock:  # as `launch_pieces` takes it
                 pool.ready(bounds.slots)
                 pool.wake(bounds.slots)
                 done: int = call(held[0], bias, src, packed, dst, workspace, pool.state)
-            if not own:
+            if held[2] is None:
                 give(workspace)
             slots.append(held)
             return done

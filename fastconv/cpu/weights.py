@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from math import ceil
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values
+from .weights_split import Split, Tile, counts_of, is_expanded, lies, split_of, unit_seconds
 from .weights_tile import turn, weights_tile
 
 CASES = (
@@ -39,14 +40,6 @@ CASES = (
 )
 
 
-class Tile(NamedTuple):
-    """``mr`` vectors of output channels x ``columns``."""
-
-    registers: int  # of the target, at least
-    mr: int
-    columns: int
-
-
 TILES = (
     Tile(32, mr=2, columns=13),  # 26 accumulators, 2 gradients, 1 pixel of 32 registers; 5, 10, 20 blocks of 64, 128, 256 channels
     Tile(32, mr=4, columns=6),  # 24 accumulators, 4 gradients, 1 pixel; of channels side by side
@@ -56,14 +49,9 @@ TILES = (
     Tile(16, mr=1, columns=12),
 )
 
-_BAND_PIXELS = 256  # of results in a panel: its part of one block of output channels stays in the first-level cache
-_FEW_PIXELS = 128  # of results whose pixels and gradients are read where they lie
 # 512 to 256 channels at 28x28, whose pixels lie 2 KB apart, take 2118 us of gradients that are packed instead of 2553 (one core, Emerald
 # Rapids, 2026-11)
 _CROWDED_BYTES = 2048
-_PANEL_BYTES = 384 << 10  # of both panels of a unit
-_SUM_BYTES = 256 << 10  # of a unit
-_MOST_PARTS = 64  # that output channels or columns are cut into, unless into blocks
 _MOST_TAPS = 1 << 16
 
 # The integers that the kernel receives: these, the row map, the image column of each padded column, the panel's bytes to each tap, and
@@ -238,7 +226,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                     image_step = ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
                     image = at.src + i0 * e.sn + group * e.icg * e.sc + y0 * e.q * e.g * e.sy
                     gradient = at.wei + i0 * e.gn + group * e.ocg * e.gc + y0 * e.gy
-                    # the next band's lines, one of each pixel for a tile: as far apart as they lie no prefetcher of the processor finds them
+                    # the next band's lines, one of each pixel for a tile: so far apart no prefetcher of the processor finds them (256 to
+                    # 64 channels at 56x56: 432 us instead of 732; two cores, Emerald Rapids, 2026-11)
                     number, lines_of_pixel, lines_of_grad = 0, (j1 - j0) * size // 64 + 1, (o1 - o0) * size // 64 + 1
                     within = y0 + rows < e.oh
                     next_pixels = image + rows * e.q * e.g * e.sy if within else at.src + (i0 + images) * e.sn + group * e.icg * e.sc
@@ -308,16 +297,16 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
     size = DTYPES[p.acc].itemsize
     (p, tile), lanes = _arranged(p, t), t.lanes(size)
-    split = _split(p, tile, lanes, size, 1)
-    if _unit_seconds(p, tile, lanes, split) > costs.MOST_SECONDS:
-        return f"needs {_unit_seconds(p, tile, lanes, split):.1f} s for one image's part of the weights"
+    split = split_of(p, tile, lanes, size, 1)
+    if unit_seconds(p, tile, lanes, split) > costs.MOST_SECONDS:
+        return f"needs {unit_seconds(p, tile, lanes, split):.1f} s for one image's part of the weights"
     return too_large(p, _layout(p, tile, lanes, size, 1)[2])
 
 
 def cost(p: Problem, t: Target) -> float:
     """FMAs in padded blocks of the best tile, and the packing of both panels."""
     p, tile = _arranged(p, t)
-    return costs.weights_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.columns, _expanded(p, tile))
+    return costs.weights_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.columns, is_expanded(p, tile))
 
 
 def most_kernels(t: Target) -> int:
@@ -341,17 +330,12 @@ def _arranged(p: Problem, t: Target) -> tuple[Problem, Tile]:
 
     def seconds(choice: tuple[Problem, Tile]) -> float:
         way, tile = choice
-        seconds = costs.weights_seconds(way, lanes, tile.mr, tile.columns, _expanded(way, tile))
-        if _lies(way):
+        seconds = costs.weights_seconds(way, lanes, tile.mr, tile.columns, is_expanded(way, tile))
+        if lies(way):
             return seconds * (1 + costs.BLOCKED_LOAD_SHARE * (1 / tile.mr + 1 / tile.columns))
         return seconds * 2 if lanes > 2 * tile.columns else seconds  # of a panel that is mostly empty
 
     return min(choices, key=seconds)
-
-
-def _lies(p: Problem) -> bool:
-    """Whether pixels and gradients are read where they lie, as far as the layout tells."""
-    return p.src_layout == "nhwc" and p.kh * p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0
 
 
 def _exchanged(launch: Launch) -> Launch:
@@ -367,82 +351,11 @@ def _exchanged(launch: Launch) -> Launch:
     return QuickLaunch(run, quick) if isinstance(launch, QuickLaunch) else run
 
 
-def _expanded(p: Problem, tile: Tile) -> bool:
-    """Whether columns are those of the kernel, too: where fewer blocks of columns hold them than blocks of channels for each."""
-    icg = p.ic // p.g
-    return p.kw > 1 and ceil(icg * p.kw / tile.columns) < p.kw * ceil(icg / tile.columns)
-
-
-class _Split(NamedTuple):
-    """How the work is cut: blocks of output channels and of columns of a unit, its taps; images and rows of a band."""
-
-    part_blocks: int
-    column_blocks: int
-    tap_many: int
-    images: int
-    rows: int
-
-    def units(self, oc_blocks: int, column_blocks: int, taps: int) -> int:
-        """Of one group."""
-        return ceil(oc_blocks / self.part_blocks) * ceil(column_blocks / self.column_blocks) * ceil(taps / self.tap_many)
-
-
-def _counts(p: Problem, tile: Tile, lanes: int) -> tuple[int, int, int]:
-    """Blocks of output channels and of columns of a group, and taps of a column."""
-    expanded = _expanded(p, tile)
-    columns = p.ic // p.g * (p.kw if expanded else 1)
-    return ceil(p.oc // p.g / (tile.mr * lanes)), ceil(columns / tile.columns), p.kh if expanded else p.kh * p.kw
-
-
-def _unit_seconds(p: Problem, tile: Tile, lanes: int, split: _Split) -> float:
-    """Of one image."""
-    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
-    return seconds / (p.g * split.units(*_counts(p, tile, lanes)))
-
-
-def _parts(whole: int) -> list[int]:
-    """What each part has of a whole that is cut into so many even ones, ascending."""
-    return sorted({1, *(ceil(whole / count) for count in range(1, min(whole, _MOST_PARTS) + 1))})
-
-
-def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
-    """Sums that fit the cache, and of these parts those that the busiest thread is done with first.
-
-    Each unit reads, and packs, the pixels and gradients of its part: of 8 units of 256 to 128 channels at 56x56 two threads took 1360 us,
-    of 2 they take 910; those of 64 to 256 683 and 506 (two cores, Emerald Rapids, 2026-11).
-    """
-    counts = oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
-    width, s = tile.mr * lanes, steps_between(p, _expanded(p, tile))
-    tile_bytes = width * tile.columns * size
-    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
-    of_tile = seconds / (p.g * oc_blocks * column_blocks * taps)
-    of_values = p.oh * p.ow * costs.BLOCKED_PACK_SECONDS[p.src_layout]
-
-    def busiest(a: int, b: int, many: int) -> float:
-        units = p.g * _Split(a, b, many, 1, 1).units(*counts)
-        return ceil(units / threads) * (a * b * many * of_tile + (a * width + b * tile.columns) * of_values)
-
-    def fits(a: int, b: int, many: int) -> bool:
-        units = p.g * _Split(a, b, many, 1, 1).units(*counts)
-        return a * b * many * tile_bytes <= _SUM_BYTES and seconds <= costs.UNIT_SECONDS * units
-
-    fitting = [(a, b, taps) for a in _parts(oc_blocks) for b in _parts(column_blocks) if fits(a, b, taps)]
-    fitting = fitting or [(1, 1, next((many for many in reversed(_parts(taps)) if fits(1, 1, many)), 1))]
-    a, b, many = min(fitting, key=lambda cut: busiest(*cut))
-    pitch = ceil(tile.columns / lanes) * lanes
-    of_row = size * (a * width * p.ow + b * pitch * s.positions * s.q)
-    pixels = _FEW_PIXELS if _lies(p) else _BAND_PIXELS
-    rows = max(min(max(pixels // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
-    rows = ceil(p.oh / ceil(p.oh / rows))
-    images = max(min(pixels // (p.oh * p.ow), _PANEL_BYTES // (p.oh * of_row), p.n), 1) if rows == p.oh else 1
-    return _Split(a, b, many, images, rows)
-
-
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Head, np.ndarray, int]:
     """The kernel's integers but for strides, its tables but for the result's, bytes of workspace of one thread."""
-    expanded = _expanded(p, tile)
-    s, split = steps_between(p, expanded), _split(p, tile, lanes, size, threads)
-    oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
+    expanded = is_expanded(p, tile)
+    s, split = steps_between(p, expanded), split_of(p, tile, lanes, size, threads)
+    oc_blocks, column_blocks, taps = counts_of(p, tile, lanes)
     width, pitch = tile.mr * lanes, ceil(tile.columns / lanes) * lanes
     row = s.positions * pitch * size
     panel_rows = (split.rows - 1) * s.q + s.kh_rows
@@ -480,8 +393,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
     head, tables, scratch = _layout(p, tile, lanes, size, threads)
     units = p.g * head.parts * head.column_parts * head.tap_parts
-    own = _Split(head.part_blocks, head.column_blocks, head.tap_many, 1, 1)
-    most = max(int(costs.MOST_SECONDS / _unit_seconds(p, tile, lanes, own)), 1)  # images of one launch
+    own = Split(head.part_blocks, head.column_blocks, head.tap_many, 1, 1)
+    most = max(int(costs.MOST_SECONDS / unit_seconds(p, tile, lanes, own)), 1)  # images of one launch
     expanded = bool(head.expanded)
 
     def launch_of(images: int, resume: int, src: np.ndarray, grad: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:

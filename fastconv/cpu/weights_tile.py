@@ -14,16 +14,18 @@ _FEWEST = 4  # elements of a row that are transposed in a square
 
 @intrinsic(prefer_literal=True)
 def weights_tile(
-    typing_context: Any, spec: Any, start: Any, start_step: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any, grad_image: Any, pixels: Any,
-    pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any, ahead: Any, ahead_step: Any,
+    typing_context: Any, spec: Any, start: Any, start_step: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any,
+    grad_image: Any, pixels: Any, pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any, ahead: Any,
+    ahead_step: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``columns`` columns, one tap.
 
     ``sums[j][o] = start[j][o] + sum_{n, y, x} grad[n][y][x][o] * pixels[n][y][x][j]``
 
     ``spec = (kind, lanes, mr, columns, fma)``.  ``start`` and ``sums`` are addresses of vectors ``[mr*lanes]``, so many bytes apart (0: the
-    same for all columns); ``grad`` and ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by side, and ``columns`` pixels.
-    At each pixel the second-level cache is asked for the line at ``ahead``, which then advances by ``ahead_step`` bytes.
+    same for all columns); ``grad`` and ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by
+    side, and ``columns`` pixels.  At each pixel the second-level cache is asked for the line at ``ahead``, which then advances by
+    ``ahead_step`` bytes.
     Order of accumulation: n, y, x.
     """
     chosen = literal(spec)
@@ -42,7 +44,8 @@ def _emit_weights(
 ) -> None:  # fmt: skip
     kind, lanes, mr, columns, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
-    firsts, places = ([emit.offset(at, emit.times(step, j)) for j in range(columns)] for at, step in ((start, start_step), (sums, sums_step)))
+    both = (start, start_step), (sums, sums_step)
+    firsts, places = ([emit.offset(at, emit.times(step, j)) for j in range(columns)] for at, step in both)
     acc = [[emit.variable(emit.load(emit.offset(first, m * emit.width))) for first in firsts] for m in range(mr)]
     grads, image, soon = emit.variable(grad), emit.variable(pixels), emit.variable(ahead)
     with emit.loop(images):

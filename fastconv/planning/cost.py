@@ -78,8 +78,9 @@ BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
 BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
-# By how much a tile of one tap, of `blocked` or `weights`, takes longer with a load for each FMA, where another thread of the processor's core is busy, too: 256 to
-# 384 channels at 12x126 took 3302 us of 2x14 vectors and pixels, 2775 of 4x6 and 2697 of 3x9 (Emerald Rapids, 2026-11); else all the same.
+# By how much a tile of one tap, of `blocked` or `weights`, takes longer with a load for each FMA, where another thread of the processor's
+# core is busy, too: 256 to 384 channels at 12x126 took 3302 us of 2x14 vectors and pixels, 2775 of 4x6 and 2697 of 3x9 (Emerald Rapids,
+# 2026-11); else all the same.
 BLOCKED_LOAD_SHARE = 0.6
 # Bands of all images that may each pack the weights of a call again, in about the time of a tile a block: 320 to 1280 channels at 7x7
 # take 0.52 ms instead of 0.72, 1024 to 512 at 14x14 1.97 and 2.29 (one core, Emerald Rapids, 2026-11).
@@ -277,7 +278,7 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
 
 
 def blocked_tile_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
-    """What a tile is chosen by: `blocked_seconds`, and a share for each load of a kernel of one tap; results' rows are stored by channel."""
+    """What a tile is chosen by: `blocked_seconds`, and a share for each load of a kernel of one tap, channels last."""
     loads = (mr + ny * nx) / (mr * ny * nx) if p.kh == p.kw == 1 and p.src_layout == "nhwc" else 0.0
     return blocked_seconds(p, lanes, mr, ny, nx) * (1 + BLOCKED_LOAD_SHARE * loads)
 
