@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import transposed, weights, weights_grouped
+from fastconv.cpu import transposed, weights, weights_grouped, weights_split
 from fastconv.cpu.target import detect
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
@@ -221,7 +221,7 @@ def test_the_gradient_of_the_weights_has_the_same_bits(text, monkeypatch):
     for threads in (2, 3, 7):
         assert_same_bits(run(p, src, wei, algorithm="weights", threads=threads), expected, f"{threads} threads")
     for name, value in (("_BAND_PIXELS", 3), ("_SUM_BYTES", 1), ("_PANEL_BYTES", 1)):
-        monkeypatch.setattr(weights, name, value)
+        monkeypatch.setattr(weights_split, name, value)
         forget()
         assert_same_bits(run(p, src, wei, algorithm="weights"), expected, name)
     monkeypatch.setattr(weights.costs, "MOST_SECONDS", 1e-12)
