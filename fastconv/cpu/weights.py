@@ -331,8 +331,10 @@ def _arranged(p: Problem, t: Target) -> tuple[Problem, Tile]:
     def seconds(choice: tuple[Problem, Tile]) -> float:
         way, tile = choice
         seconds = costs.weights_seconds(way, lanes, tile.mr, tile.columns, is_expanded(way, tile))
+        if len(ways) > 1 and (way is p) == (p.wei_layout == "oihw"):  # lanes hold channels that lie apart in the result
+            seconds += costs.WEIGHTS_TURN_SECONDS * p.ic * p.oc / lanes
         if lies(way):
-            return seconds * (1 + costs.BLOCKED_LOAD_SHARE * (1 / tile.mr + 1 / tile.columns))
+            return seconds + costs.weights_loads_seconds(way, lanes, tile.mr, tile.columns)
         return seconds * 2 if lanes > 2 * tile.columns else seconds  # of a panel that is mostly empty
 
     return min(choices, key=seconds)

@@ -88,6 +88,7 @@ BLOCKED_GIVEN_BANDS = 3
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
+WEIGHTS_TURN_SECONDS = 4e-9  # per vector of a result that is transposed: 160 to 960 channels at 7x7 take 150 us so, 116 else
 WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
@@ -351,6 +352,12 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     # channels last groups' pixels are put into lanes one by one instead, which takes longer still
     lines = p.n * each * p.ih_padded * WEIGHTS_LINE_SECONDS if expanded and p.src_layout == "nchw" else 0.0
     return 2 * CALL_SECONDS + p.g * (sums + packed + lines)
+
+
+def weights_loads_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float:
+    """What a tile of one tap is chosen by besides: its loads."""
+    vectors = p.g * _padded(p.oc // p.g, mr * lanes) / lanes * _padded(p.ic // p.g, columns)
+    return BLOCKED_LOAD_SHARE * (1 / mr + 1 / columns) * vectors * p.n * p.oh * p.ow / FMA_PER_SECOND
 
 
 def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
