@@ -102,7 +102,7 @@ def held_blocks(p: Problem, tile: Tile, lanes: int, size: int) -> bool:
 def few_bands(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_place: bool, cache: int) -> bool:
     """Whether so few bands pack weights that are given that it takes less than to pack them once beforehand."""
     bands = p.n * -(-p.oh // split_of(p, tile, lanes, size, threads, in_place, True, cache).band_rows)
-    shared = threads > 1 and in_place and held_blocks(p, tile, lanes, size)
+    shared = threads > 1 and p.n == 1 and in_place and held_blocks(p, tile, lanes, size)
     return bands <= (_UNITS * threads if shared else costs.BLOCKED_GIVEN_BANDS)
 
 
