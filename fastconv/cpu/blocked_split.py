@@ -17,7 +17,6 @@ _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache wit
 _UNITS = 4
 _HELD_BYTES = 1 << 20  # of all weights of a group, packed: a second-level cache holds them beside a strip of pixels
 _MERGED_PIXELS = 256  # of rows that are seen as one: strips and bands are whole rows
-_ALONE = 0.04  # of a row's time: what it may take longer in two
 _STRIP_BYTES = 64 << 10  # of pixels whose channels lie side by side, as those of the results do: those of several blocks fill whole lines
 
 
@@ -66,7 +65,7 @@ def merged(p: Problem, tile: Tile) -> Problem:
 
     def pixels(together: int) -> float:
         rows = p.ih // together
-        return -(-p.iw * together // tile.nx) * tile.nx * (rows if rows > 1 else 1 + _ALONE)
+        return -(-p.iw * together // tile.nx) * tile.nx * (rows if rows > 1 else 1 + costs.BLOCKED_ALONE_SHARE)
 
     best = min((together for together in range(1, max(min(p.ih, _MERGED_PIXELS // p.iw), 1) + 1) if p.ih % together == 0), key=pixels)
     return p if best == 1 else p.replace(ih=p.ih // best, iw=p.iw * best)
