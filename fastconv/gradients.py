@@ -261,11 +261,14 @@ def conv2d_input(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
-    if is_tensor(weight) or is_tensor(grad_output):
+    if not type(weight) is type(grad_output) is np.ndarray and (is_tensor(weight) or is_tensor(grad_output)):
         return torch_ops().conv2d_input(input_size, weight, grad_output, stride, padding, dilation, groups)
+    key, result = _known("input", (grad_output, weight), (input_size, stride, padding, dilation, groups), thread_count())
+    if result is not None:
+        return result
     here = session(None, "grad_output", grad_output, weight=weight)
     weight, grad = _operand(here, "weight", weight), as_array("grad_output", grad_output) if here is None else here.input
-    return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups, here=here)
+    return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups, here=here, key=key)
 
 
 def conv2d_weight(
@@ -300,28 +303,46 @@ def conv2d_weight(
     array([[4., 4.],
            [4., 4.]])
     """
-    if is_tensor(input) or is_tensor(grad_output):
+    if not type(input) is type(grad_output) is np.ndarray and (is_tensor(input) or is_tensor(grad_output)):
         return torch_ops().conv2d_weight(input, weight_size, grad_output, stride, padding, dilation, groups)
+    key, result = _known("weights", (input, grad_output), (weight_size, stride, padding, dilation, groups), thread_count())
+    if result is not None:
+        return result
     here = session(None, "input", input, grad_output=grad_output)
     image, grad = as_array("input", input) if here is None else here.input, _operand(here, "grad_output", grad_output)
-    return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups, here=here)
+    return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups, here=here, key=key)
 
 
 def _operand(here: Session | None, name: str, value: Any) -> Any:
     return as_array(name, value) if here is None else here.take(name, value)
 
 
+def known(key: tuple[Any, ...]) -> GivenWeights | None:
+    """The call that is known by a key, which reads (gradient, weights, None) or (image, gradient, None)."""
+    return _calls.find(key)
+
+
+def _known(name: str, arrays: tuple[Any, Any], values: tuple[Any, ...], *rest: Any) -> tuple[tuple[Any, ...] | None, np.ndarray | None]:
+    """What the call of a gradient of these arrays is known by, and its result where it is known."""
+    key = call_key(arrays, None, values, (name, *rest))
+    call = None if key is None else _calls.find(key)
+    return key, None if call is None else call.result((*arrays, None))
+
+
 def image_gradient(
     size: tuple[int, ...], weight: np.ndarray, grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
-    here: Session | None = None,
+    here: Session | None = None, key: tuple[Any, ...] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size."""
-    count = thread_count(threads)
-    key = call_key((grad, weight), None, (size, stride, padding, dilation, groups), ("image", padding_mode, data_format, precision, count))
-    call = None if key is None else _calls.find(key)
-    if call is not None:
-        return call.result((grad, weight, None))
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to an input of this size.
+
+    The call is `known` by the ``key`` from now on.
+    """
+    count, values = thread_count(threads), (size, stride, padding, dilation, groups)
+    if key is None:
+        key, result = _known("image", (grad, weight), values, padding_mode, data_format, precision, count)
+        if result is not None:
+            return result
     p, layout = _gradient("bwd_data", size, weight.shape, grad, weight.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
     shape = layout.shape(p.n, p.ic, p.ih, p.iw)
@@ -331,17 +352,24 @@ def image_gradient(
 def weight_gradient(
     input: np.ndarray, size: tuple[int, ...], grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
-    here: Session | None = None,
+    here: Session | None = None, key: tuple[Any, ...] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
-    count = thread_count(threads)
-    key = call_key((input, grad), None, (size, stride, padding, dilation, groups), ("weight", padding_mode, data_format, precision, count))
-    call = None if key is None else _calls.find(key)
-    if call is not None:
-        return call.result((input, grad, None))
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size; ``key`` as above."""
+    count, values = thread_count(threads), (size, stride, padding, dilation, groups)
+    if key is None:
+        key, result = _known("weight", (input, grad), values, padding_mode, data_format, precision, count)
+        if result is not None:
+            return result
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
+    if here is None and p.g == 1 and layout.name == "nchw" and _side_by_side(input) and _side_by_side(grad):
+        p = p.replace(src_layout="nhwc")  # as tensors of torch's channels_last are; the result lies as its own format says
     return _planned(key, p, (input, grad), (layout.image, layout.image, layout.weights), size, count, here)
+
+
+def _side_by_side(images: np.ndarray) -> bool:
+    """Whether the channels of ``(n, c, h, w)`` lie side by side."""
+    return images.shape[1] > 1 and images.strides[1] == images.itemsize
 
 
 def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -6,7 +6,7 @@ Tensors are read in place, on the CPU; a batch in torch's channels_last format i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,7 @@ from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
 from .torch_arrays import array_of, channels_last, forward_mode, laid, of_array, seen, tangent, tensor_of
-
-Ints = Sequence[int]
+from .torch_gradients import Ints, Key, four, image_gradient, key_of, known_image, known_weights, weight_gradient
 
 _ACTIVATIONS = {
     "": lambda x, slope: x,
@@ -58,11 +57,6 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
     return of_array(result) if isinstance(first, torch.Tensor) else result
 
 
-def _four(padding: Ints) -> tuple[tuple[int, int], tuple[int, int]]:
-    pt, pb, pl, pr = padding
-    return (pt, pb), (pl, pr)
-
-
 def _axes(data_format: str) -> tuple[int, int, int]:
     """Those of channels, rows and columns."""
     return (1, 2, 3) if FORMATS[data_format] == "nchw" else (3, 1, 2)
@@ -93,54 +87,55 @@ def conv2d_op(
     image, kernel, form, turned = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
     return tensor_of(nn.conv2d(
-        image, kernel, None if bias is None else array_of(bias), tuple(stride), _four(padding), tuple(dilation), groups,
+        image, kernel, None if bias is None else array_of(bias), tuple(stride), four(padding), tuple(dilation), groups,
         padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
         threads=threads or None, algorithm=algorithm or None,
     ), turned)  # fmt: skip
 
 
-def _image_gradient(
+@library.custom_op("fastconv::conv2d_input", mutates_args=())
+def conv2d_input_op(
     size: Ints, weight: torch.Tensor, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to an input of this size, in the layout of ``grad``."""
-    if grad.dtype == torch.bfloat16:
-        return _image_gradient(size, weight.float(), grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
-                               threads).bfloat16()  # fmt: skip
-    image, kernel, form, turned = laid(grad, weight, data_format)
-    n, a, b, c = size
-    return tensor_of(gradients.image_gradient(
-        (n, b, c, a) if turned else (n, a, b, c), kernel, image, tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, form,
-        precision, threads or None,
-    ), turned)  # fmt: skip
+    result: torch.Tensor = image_gradient(size, weight, grad, stride, padding, dilation, groups, padding_mode, data_format, precision,
+                                          threads)  # fmt: skip
+    return result
 
 
-def _weight_gradient(
+@library.custom_op("fastconv::conv2d_weight", mutates_args=())
+def conv2d_weight_op(
     input: torch.Tensor, size: Ints, grad: torch.Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str,
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to weights of this size."""
-    if grad.dtype == torch.bfloat16:
-        return _weight_gradient(input.float(), size, grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
-                                threads).bfloat16()  # fmt: skip
-    return torch.from_numpy(gradients.weight_gradient(
-        array_of(input), tuple(size), array_of(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
-        precision, threads or None,
-    ))  # fmt: skip
+    result: torch.Tensor = weight_gradient(input, size, grad, stride, padding, dilation, groups, padding_mode, data_format, precision,
+                                           threads)  # fmt: skip
+    return result
 
 
-conv2d_input_op = library.custom_op("fastconv::conv2d_input", mutates_args=())(_image_gradient)
-conv2d_weight_op = library.custom_op("fastconv::conv2d_weight", mutates_args=())(_weight_gradient)
-
-
-def _of_image(size: Ints, weight: torch.Tensor, grad: torch.Tensor, *rest: Any) -> torch.Tensor:
+def _of_image(size: Ints, weight: torch.Tensor, grad: torch.Tensor, *rest: Any, key: Key | None = None) -> torch.Tensor:
     """`conv2d_input_op`, seen where that matters."""
-    return (conv2d_input_op if seen(weight, grad) else _image_gradient)(size, weight, grad, *rest)
+    if seen(weight, grad):
+        return conv2d_input_op(size, weight, grad, *rest)
+    key = key or key_of("image", grad, weight, (*map(_fixed, (size, *rest)),), rest[-1])
+    known = known_image(key, weight, grad, rest[5])
+    return image_gradient(size, weight, grad, *rest, key=key) if known is None else known
 
 
-def _of_weight(input: torch.Tensor, size: Ints, grad: torch.Tensor, *rest: Any) -> torch.Tensor:
+def _of_weight(input: torch.Tensor, size: Ints, grad: torch.Tensor, *rest: Any, key: Key | None = None) -> torch.Tensor:
     """`conv2d_weight_op`, seen where that matters."""
-    return (conv2d_weight_op if seen(input, grad) else _weight_gradient)(input, size, grad, *rest)
+    if seen(input, grad):
+        return conv2d_weight_op(input, size, grad, *rest)
+    key = key or key_of("weights", input, grad, (*map(_fixed, (size, *rest)),), rest[-1])
+    known = known_weights(key, input, grad)
+    return weight_gradient(input, size, grad, *rest, key=key) if known is None else known
+
+
+def _fixed(value: Any) -> Any:
+    """An operator's argument as a key needs it."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 @library.custom_op("fastconv::conv_transpose2d", mutates_args=())
@@ -409,20 +404,33 @@ def conv_transpose2d(
     return _finished(result[0] if single else result, behind)
 
 
+def _key(name: str, first: Any, second: Any, *values: Any) -> Key | None:
+    """What a call of `conv2d_input` or `conv2d_weight` is known by; None where torch has to see it."""
+    return None if seen(first, second) else key_of(name, first, second, values)
+
+
 def conv2d_input(size: Any, weight: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> torch.Tensor:
     """`fastconv.nn.conv2d_input` of tensors."""
+    key = _key("input", grad, weight, size, stride, padding, dilation, groups)
+    known = known_image(key, weight, grad, "NCHW")
+    if known is not None:
+        return known
     _check(torch.nn.functional.conv2d, {"weight": weight, "grad_output": grad})
     (ph, pw), steps, apart = pair("padding", padding, 0), pair("stride", stride, 1), pair("dilation", dilation, 1)
     return _of_image(gradients.four("input_size", size), weight, grad, steps, (ph, ph, pw, pw), apart, group_count(groups), "zeros",
-                     "NCHW", "default", 0)  # fmt: skip
+                     "NCHW", "default", 0, key=key)  # fmt: skip
 
 
 def conv2d_weight(input: Any, size: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> torch.Tensor:
     """`fastconv.nn.conv2d_weight` of tensors."""
+    key = _key("weight", input, grad, size, stride, padding, dilation, groups)
+    known = known_weights(key, input, grad)
+    if known is not None:
+        return known
     _check(torch.nn.functional.conv2d, {"input": input, "grad_output": grad})
     (ph, pw), steps, apart = pair("padding", padding, 0), pair("stride", stride, 1), pair("dilation", dilation, 1)
     return _of_weight(input, gradients.four("weight_size", size), grad, steps, (ph, ph, pw, pw), apart, group_count(groups), "zeros",
-                      "NCHW", "default", 0)  # fmt: skip
+                      "NCHW", "default", 0, key=key)  # fmt: skip
 
 
 class Conv2d(torch.nn.Conv2d):

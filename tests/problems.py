@@ -1,5 +1,7 @@
 """Cases, operands for them, and one way to run any algorithm on any problem."""
 
+import ctypes
+import ctypes.util
 from pathlib import Path
 from zlib import crc32
 
@@ -7,6 +9,7 @@ import numpy as np
 
 from fastconv.cpu.lowrank import rank_of
 from fastconv.cpu.sparse import taps_of
+from fastconv.cpu.threads import workspaces
 from fastconv.planning.addends import Addends, finish_type, residual_type
 from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
@@ -189,3 +192,18 @@ def run(p, src, wei, bias=None, algorithm=None, threads=1, fill=0, dst=None):
     dst = result_array(p) if dst is None else dst
     plan.run(src, plan.pack(wei), bias, dst, fill)
     return dst
+
+
+def meets_what_was_left(plan, arrays, monkeypatch):
+    """Whether a plan computes with what others left in its workspace: signaling NaN, which the processor remembers to have met."""
+    library, invalid = ctypes.CDLL(ctypes.util.find_library("m")), 1
+
+    def take(size):
+        return np.full(-(-size // 4), 0x7FA00000, np.uint32).view(np.uint8)[:size]
+
+    monkeypatch.setattr(workspaces, "take", take)
+    src, packed, _, dst = arrays
+    launch = plan.prepare(src, packed, dst, 0)
+    library.feclearexcept(invalid)
+    launch(*arrays)
+    return bool(library.fetestexcept(invalid))

@@ -1,21 +1,17 @@
 """`blocked`: where its tiles read and write."""
 
-import ctypes
-import ctypes.util
-
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import blocked
-from fastconv.cpu.blocked_split import split_of
+from fastconv.cpu import blocked, blocked_split
+from fastconv.cpu.blocked_split import merged, split_of, strip_rows
 from fastconv.cpu.target import detect
-from fastconv.cpu.threads import workspaces
 from fastconv.planning.calls import MOST_HELD
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
 from tests.oracles import assert_within, truth
-from tests.problems import operands, result_array
+from tests.problems import meets_what_was_left, operands, result_array
 
 
 def broken(*arguments):
@@ -86,7 +82,8 @@ def test_large_workspaces_are_used_again(monkeypatch):
     plan = fastconv.plan(image, weight, padding=1, algorithm="blocked", threads=1)
     out = plan(image)
     assert plan._held.plan.workspace > 128 << 10
-    plan(image, out=out)
+    for _ in range(2):  # the first of which is remembered, the second prepared
+        plan(image, out=out)
     monkeypatch.setattr(np, "empty", broken)
     plan(image, out=out)
 
@@ -116,19 +113,49 @@ def test_an_image_beyond_the_cache_is_read_once():
     "case", ["ic32ih8_oc32k3_p1_f32", "ic32ih11_oc32k3_s2_p1_f32", "ic20ih3iw5_oc40k1_p1_f32", "ic32ih8_oc32k3_p1_f32_nhwc_hwio"]
 )
 def test_tiles_of_narrow_planes_multiply_nothing_that_was_left_in_memory(case, monkeypatch):
-    """It may be subnormal numbers, which take ten times as long; here signaling NaN, which the processor remembers to have met."""
-    library, invalid = ctypes.CDLL(ctypes.util.find_library("m")), 1
+    """It may be subnormal numbers, which take ten times as long."""
     p = Problem.parse(case)
     plan = blocked.build(p, detect(), plan_problem)
     src, wei, bias = operands(p)
-    dst, packed = result_array(p), plan.pack(wei)
-
-    def take(size):
-        return np.full(-(-size // 4), 0x7FA00000, np.uint32).view(np.uint8)[:size]
-
-    monkeypatch.setattr(workspaces, "take", take)
-    launch = plan.prepare(src, packed, dst, 0)
-    library.feclearexcept(invalid)
-    launch(src, packed, bias, dst)
-    assert not library.fetestexcept(invalid)
+    dst = result_array(p)
+    assert not meets_what_was_left(plan, (src, plan.pack(wei), bias, dst), monkeypatch)
     assert_within(dst, p, truth(p, src, wei, bias), "blocked")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_seen_as_one_and_rows_apart_give_the_same_bits(threads):
+    """Of the image, of the result, and where the weights are given."""
+    p = Problem(n=2, ic=20, ih=14, iw=14, oc=60, src_layout="nhwc")
+    tile = next(tile for tile in blocked.TILES if (tile.mr, tile.nx) == (4, 6)) if detect().registers == 32 else None
+    assert tile is None or merged(p, tile).iw == 98
+    plan = blocked.build(p, detect(), plan_problem, threads, tile)
+    src, wei, _ = operands(p)
+    expected = result_array(p)
+    plan.run(src, plan.pack(wei), None, expected)
+    assert_within(expected, p, truth(p, src, wei), "blocked")
+    apart = [np.zeros((p.n, p.ih, p.iw + 3, c), "f4")[:, :, : p.iw].transpose(0, 3, 1, 2) for c in (p.ic, p.oc)]
+    apart[0][...] = src
+    for own in (plan, plan.given()) if plan.given else (plan,):
+        for image, dst in ((apart[0], result_array(p)), (src, apart[1]), (*apart,)):
+            dst[...] = 9
+            own.run(image, own.pack(wei), None, dst)
+            np.testing.assert_array_equal(dst, expected)
+
+
+def test_all_blocks_of_given_weights_are_packed_once_for_all_strips(monkeypatch):
+    """A unit's strips of rows are gone through by one block after the other: its weights are packed for the first alone."""
+    p = Problem.parse("ic40ih20iw30_oc150_f32_nhwc_hwio")
+    monkeypatch.setattr(blocked_split, "_STRIP_BYTES", 10000)
+    plan = blocked.build(p, detect(), plan_problem)
+    given = plan.given()
+    src, wei, bias = operands(p)
+    tile = blocked.tile_of(p, detect())
+    whole = merged(p, tile)
+    split = split_of(whole, tile, detect().lanes(4), 4, 1, True, True)
+    assert split.band_rows == whole.oh
+    assert strip_rows(whole, tile, detect().lanes(4), 4, split) < split.band_rows
+    expected, result = result_array(p), result_array(p)
+    plan.run(src, plan.pack(wei), bias, expected)
+    given.run(src, given.pack(wei), bias, result)
+    np.testing.assert_array_equal(result, expected)
+    assert_within(result, p, truth(p, src, wei, bias), "blocked")

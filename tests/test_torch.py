@@ -329,3 +329,29 @@ def test_gradients_skip_the_dispatcher_where_torch_need_not_see_them(monkeypatch
     assert called == ["conv2d_input_op", "conv2d_weight_op"]
     assert all(result.requires_grad for result in again)
     assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+
+
+def test_gradients_that_come_again_see_new_values_and_other_tensors(monkeypatch):
+    """Calls are told by strides and types; negative views, parameters and wrong arguments are what they are at the first call."""
+    rng = np.random.default_rng(3)
+    image, weight, grad = (torch.from_numpy(rng.integers(-9, 10, shape).astype("f4"))
+                           for shape in ((2, 5, 6, 7), (4, 5, 1, 1), (2, 4, 6, 7)))  # fmt: skip
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        image, grad = (tensor.contiguous(memory_format=layout) for tensor in (image, grad))
+        for turn in range(3):
+            image, weight, grad = image + turn, weight * -2, grad - turn
+            assert torch.equal(nn.conv2d_input(image.shape, weight, grad), torch.nn.grad.conv2d_input(image.shape, weight, grad))
+            assert torch.equal(nn.conv2d_weight(image, weight.shape, grad), torch.nn.grad.conv2d_weight(image, weight.shape, grad))
+    expected = nn.conv2d_input(image.shape, weight, grad)
+    negative = torch.conj(torch.complex(torch.zeros_like(grad), -grad)).imag
+    assert negative.is_neg()
+    assert torch.equal(nn.conv2d_input(image.shape, weight, negative), expected)
+    with torch.no_grad():
+        assert torch.equal(nn.conv2d_input(image.shape, torch.nn.Parameter(weight), grad), expected)
+    with pytest.raises(TypeError, match="stride"):
+        nn.conv2d_input(image.shape, weight, grad, (True, 1))
+    with pytest.raises(TypeError, match="grad_output"):
+        nn.conv2d_input(image.shape, weight, grad.numpy())
+    monkeypatch.setattr("fastconv.gradients.plan_problem", None)
+    assert torch.equal(nn.conv2d_input(image.shape, weight, grad.clone()), expected)

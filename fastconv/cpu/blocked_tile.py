@@ -57,15 +57,15 @@ class Form(NamedTuple):
 
 
 # What tiles of the same filters are given together: see `blocked_tile`.
-FilterBlock = namedtuple("FilterBlock", "shape offsets wei blocks last start_step finish after")
+FilterBlock = namedtuple("FilterBlock", "shape offsets wei row blocks last start_step finish after")
 
 RAW = 3  # a way of storing: sums that further channels are added to
 
 
 @intrinsic(prefer_literal=True)
 def blocked_tile(
-    typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any,
-    finish: Any, after: Any, beside: Any, dst: Any, way: Any, ahead: Any, ahead_step: Any,
+    typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, row: Any, blocks: Any, last: Any, start: Any,
+    start_step: Any, finish: Any, after: Any, beside: Any, dst: Any, way: Any, ahead: Any, ahead_step: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``ny x nx`` pixels.
 
@@ -74,9 +74,10 @@ def blocked_tile(
 
     ``spec = (lanes, mr, ny, nx, step, depth, *form)``: ``step`` elements lie between pixels, ``depth`` elements in a channel block;
     see :class:`Form`.  ``shape`` is the address of the integers of :data:`Shape`, ``offsets`` that of a table of bytes.  ``wei`` is
-    packed as ``[cb][tap][c][mr*lanes]``; the last of ``blocks`` channel blocks holds ``last`` elements.  Order of accumulation: channel
-    block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]`` for each pixel, ``start_step`` bytes apart (0: the
-    same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded result within
+    packed as ``[cb][tap][c][mr*lanes]``, ``row`` bytes between c, or of one tap the caller's; the last of ``blocks`` channel blocks holds
+    ``last`` elements.  Order of accumulation: channel block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]``
+    for each pixel, ``start_step`` bytes apart (0: the same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero
+    point]``, low and high of a rounded result within
     its type less the zero point, or 0 where sums are neither activated nor rounded and no residual is added; ``after`` that of
     ``[scale][shift]``, each ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored:
     0 as ``[jy][jx][mr*lanes]`` at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0
@@ -86,10 +87,10 @@ def blocked_tile(
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _Tile(builder, chosen, arguments[1], arguments[9:12], arguments[14:]).emit(*arguments[2:9], *arguments[12:14])
+        _Tile(builder, chosen, arguments[1], arguments[10:13], arguments[15:]).emit(*arguments[2:10], *arguments[13:15])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 15), codegen
+    return types.void(spec, *[types.int64] * 16), codegen
 
 
 def _factory(*spec: Any) -> Any:
@@ -99,8 +100,8 @@ def _factory(*spec: Any) -> Any:
         unrolled_by_hand()
         f = integers(filters, FilterBlock)
         blocked_tile(
-            spec, f.shape, f.offsets, panel, f.wei, f.blocks, f.last, start, f.start_step, f.finish, f.after, beside, dst, way, ahead,
-            ahead_step,
+            spec, f.shape, f.offsets, panel, f.wei, f.row, f.blocks, f.last, start, f.start_step, f.finish, f.after, beside, dst, way,
+            ahead, ahead_step,
         )  # fmt: skip
 
     return tile
@@ -124,11 +125,13 @@ class _Tile:
         self.ahead, self.ahead_step = self.kernel.variable(ahead[0]), ahead[1]
         self.pixels = [(jy, jx) for jy in range(self.ny) for jx in range(self.nx)]
 
-    def emit(self, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any, start: Any, start_step: Any, dst: Any, way: Any) -> None:
+    def emit(
+        self, offsets: Any, panel: Any, wei: Any, row: Any, blocks: Any, last: Any, start: Any, start_step: Any, dst: Any, way: Any
+    ) -> None:
         emit = self.kernel
         firsts = [emit.offset(start, emit.times(start_step, j)) for j in range(len(self.pixels))]
         acc = [[emit.variable(emit.load(emit.offset(first, m * emit.width))) for first in firsts] for m in range(self.mr)]
-        self._sums(acc, offsets, panel, wei, blocks, last)
+        self._sums(acc, offsets, panel, wei, row, blocks, last)
         sums = [[emit.get(place) for place in places] for places in acc]
         with emit.builder.if_else(emit.builder.icmp_unsigned("==", way, emit.constant(RAW))) as (raw, finished):
             with raw:
@@ -138,7 +141,7 @@ class _Tile:
             with finished:
                 self._store(sums, dst, way)
 
-    def _sums(self, acc: Any, offsets: Any, panel: Any, wei: Any, blocks: Any, last: Any) -> None:
+    def _sums(self, acc: Any, offsets: Any, panel: Any, wei: Any, row: Any, blocks: Any, last: Any) -> None:
         """Add all products to the accumulators."""
         emit, mr, s, step = self.kernel, self.mr, self.s, self.step
         weights, base = emit.variable(wei), emit.variable(panel)
@@ -148,7 +151,8 @@ class _Tile:
                 sums = [[emit.get(place) for place in places] for places in acc]
                 here, w = emit.get(at), emit.get(weights)
                 for turn in range(unroll):
-                    vectors = [emit.load(emit.offset(w, (turn * mr + m) * emit.width)) for m in range(mr)]
+                    vectors = [emit.load(emit.offset(w, m * emit.width)) for m in range(mr)]
+                    w = emit.offset(w, row)
                     emit.prefetch(emit.get(self.ahead))
                     emit.set(self.ahead, emit.offset(emit.get(self.ahead), self.ahead_step))
                     start = emit.offset(here, turn * emit.itemsize) if step > 1 else emit.offset(here, emit.times(s.channel, turn))
@@ -162,7 +166,7 @@ class _Tile:
                     for place, value in zip(places, values, strict=True):
                         emit.set(place, value)
                 emit.set(at, emit.offset(here, unroll * emit.itemsize if step > 1 else emit.times(s.channel, unroll)))
-                emit.set(weights, emit.offset(w, unroll * mr * emit.width))
+                emit.set(weights, w)
 
         def all_taps(turns: Any, unroll: int) -> None:
             table = emit.variable(offsets)

@@ -79,7 +79,7 @@ Bounds = namedtuple("Bounds", "function units chunks slots src_low src_high wei_
 def _quick_factory() -> Any:
     """One call by a job that is ready but for its arrays: shared with the pool whose state it is given, or on this thread alone."""
 
-    def quick(job: Any, bias: Any, src: Any, wei: Any, dst: Any, state: Any) -> Any:
+    def quick(job: Any, bias: Any, src: Any, wei: Any, dst: Any, workspace: Any, state: Any) -> Any:
         bounds = integers(job + 8 * JOB_WORDS, Bounds)
         pixels, taps, result = address(src), address(wei), address(dst)
         end = result + bounds.dst_high
@@ -91,6 +91,7 @@ def _quick_factory() -> Any:
         poke("i64", job + 8, taps)
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
+        poke("i64", job + 40, (address(workspace) + 63) // 64 * 64)
         if state == 0:
             call_kernel(bounds.function, (job, 0, 0, bounds.units))
         else:
@@ -106,7 +107,8 @@ def _quick(kinds: tuple[str, str, str], image_ndim: int, weight_ndim: int) -> An
     source, taps, result = (KINDS[kind][1] for kind in kinds)
     integer = types.int64
     image, weight = types.Array(source, image_ndim, "A", readonly=True), types.Array(taps, weight_ndim, "A", readonly=True)
-    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"), integer)
+    workspace = types.Array(types.uint8, 1, "C")
+    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"), workspace, integer)
     name = f"quick_{'_'.join(kinds)}_{image_ndim}{weight_ndim}"
     (made,) = compiled(name, _quick_factory, (), signature).overloads.values()
     return made.entry_point
@@ -196,7 +198,7 @@ class Region:
             chosen = _bytes(chosen)
         elif seen.kind != "f":
             return _signed(chosen, seen)
-        if pieces > 1 or scratch * threads > _MOST_OWN:
+        if pieces > 1:
             return chosen
         limits = Bounds(function, units, min(units, _CHUNKS * threads), threads, *_reach(src), *_reach(wei), _reach(dst)[1])
         source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
@@ -207,24 +209,28 @@ class Region:
         image_ndim: int, weight_ndim: int,
     ) -> Quick:  # fmt: skip
         call = _quick(kinds, image_ndim, weight_ndim)
-        head = 8 * (JOB_WORDS + len(Bounds._fields)) + 64
-        slots: deque[tuple[int, np.ndarray]] = deque(maxlen=1)
+        head, size = 8 * (JOB_WORDS + len(Bounds._fields)) + 64, scratch * bounds.slots + 64
+        take, give = workspaces.take, workspaces.give
+        # a job, the memory that it lies in, and a workspace unless that is one of all launches'
+        slots: deque[tuple[int, np.ndarray, np.ndarray | None]] = deque(maxlen=1)
 
-        def slot() -> tuple[int, np.ndarray]:
-            memory = np.empty(-(-head // 64) * 64 + scratch * bounds.slots + 64, np.uint8)
+        def slot() -> tuple[int, np.ndarray, np.ndarray | None]:
+            memory = np.empty(head, np.uint8)
             job = -(-memory.ctypes.data // 64) * 64
             first = job - memory.ctypes.data
-            workspace = job + -(-head // 64) * 64
             words = memory[first : first + 8 * (JOB_WORDS + len(bounds))].view(np.int64)
-            words[:] = (0, 0, 0, values.ctypes.data, 0, workspace, extents.ctypes.data, scratch, *bounds)
-            return job, memory
+            words[:] = (0, 0, 0, values.ctypes.data, 0, 0, extents.ctypes.data, scratch, *bounds)
+            return job, memory, np.empty(size, np.uint8) if size <= _MOST_OWN else None
 
         def quick(src: np.ndarray, packed: np.ndarray, bias: int, dst: np.ndarray) -> int:
             try:
                 held = slots.pop()
             except IndexError:  # the first call, or another thread has it
                 held = slot()
-            done: int = call(held[0], bias, src, packed, dst, 0)
+            workspace = take(size) if held[2] is None else held[2]
+            done: int = call(held[0], bias, src, packed, dst, workspace, 0)
+            if held[2] is None:
+                give(workspace)
             slots.append(held)
             return done
 
@@ -236,10 +242,13 @@ class Region:
                 held = slots.pop()
             except IndexError:
                 held = slot()
+            workspace = take(size) if held[2] is None else held[2]
             with pool.lock:  # as `launch_pieces` takes it
                 pool.ready(bounds.slots)
                 pool.wake(bounds.slots)
-                done: int = call(held[0], bias, src, packed, dst, pool.state)
+                done: int = call(held[0], bias, src, packed, dst, workspace, pool.state)
+            if held[2] is None:
+                give(workspace)
             slots.append(held)
             return done
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import namedtuple
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.plans import Launch, Plan
+from ..planning.plans import Launch, Plan, Quick, QuickLaunch
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed
 from .border import row_map, too_large
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
@@ -24,6 +24,7 @@ from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values
+from .weights_split import Split, Tile, counts_of, is_expanded, lies, split_of, unit_seconds
 from .weights_tile import turn, weights_tile
 
 CASES = (
@@ -39,25 +40,18 @@ CASES = (
 )
 
 
-class Tile(NamedTuple):
-    """``mr`` vectors of output channels x ``columns``."""
-
-    registers: int  # of the target, at least
-    mr: int
-    columns: int
-
-
 TILES = (
     Tile(32, mr=2, columns=13),  # 26 accumulators, 2 gradients, 1 pixel of 32 registers; 5, 10, 20 blocks of 64, 128, 256 channels
+    Tile(32, mr=4, columns=6),  # 24 accumulators, 4 gradients, 1 pixel; of channels side by side
     Tile(32, mr=1, columns=26),  # one vector of output channels
     Tile(32, mr=1, columns=16),  # of 16, 48, 96, 144 channels none is computed in vain
     Tile(16, mr=2, columns=6),
     Tile(16, mr=1, columns=12),
 )
 
-_BAND_PIXELS = 256  # of results in a panel: its part of one block of output channels stays in the first-level cache
-_PANEL_BYTES = 384 << 10  # of both panels of a unit
-_SUM_BYTES = 256 << 10  # of a unit
+# 512 to 256 channels at 28x28, whose pixels lie 2 KB apart, take 2118 us of gradients that are packed instead of 2553 (one core, Emerald
+# Rapids, 2026-11)
+_CROWDED_BYTES = 2048
 _MOST_TAPS = 1 << 16
 
 # The integers that the kernel receives: these, the row map, the image column of each padded column, the panel's bytes to each tap, and
@@ -66,7 +60,7 @@ Head = namedtuple(
     "Head",
     "n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks tap_parts tap_many band_images "
     "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume "
-    "one_tap sn sc sy sx gn gc gy gx go",
+    "result_step one_tap sn sc sy sx gn gc gy gx go",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -76,11 +70,14 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
 
     Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
     ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
-    Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads.
-    Workspace: sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads of one.
-    What lies beyond the last column or channel is computed and never stored.
+    Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads; but gradients
+    whose pixels lie so far apart that few lines of a first-level cache hold them.
+    Workspace: zeros, sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads
+    of one.  The last band's sums of whole blocks are stored where the result lies, if its output channels do side by side.
+    What lies beyond the last column or channel is zeros (left by others it may be subnormal numbers, of which a product takes 150 cycles),
+    or computed in vain, and never stored.
     """
-    spec = (kind, lanes, mr, columns, fma)
+    spec, crowded = (kind, lanes, mr, columns, fma), _CROWDED_BYTES
     size = KINDS[kind][2]
     width, pitch = mr * lanes, -(-columns // lanes) * lanes
 
@@ -94,7 +91,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
         column_out = taps_at + e.taps * 8
         tap_out = column_out + e.columns * 8
         fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
-        sums = at.workspace + index * at.scratch
+        zeros = at.workspace + index * at.scratch
+        sums = zeros + width * size
+        fill_row(kind, lanes, zeros, width, zero)
         panel = sums + e.part_blocks * e.column_blocks * columns * e.tap_many * width * size
         grads = panel + e.column_blocks * e.panel
         padded = grads + e.part_blocks * e.grads
@@ -102,7 +101,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
         lines = padded + (e.padded_columns + 3 * lanes) * size
         junk = lines + columns * line_bytes
         across = 1 if e.expanded == 0 else e.expanded
-        grads_lie, pixels_lie = e.gc == size, e.sc == size and e.one_tap != 0
+        grads_lie, pixels_lie = e.gc == size and e.gx % crowded != 0, e.sc == size and e.one_tap != 0
         for u in range(u0, u1):
             rest, tap_part = u // e.tap_parts, u % e.tap_parts
             rest, column_part = rest // e.column_parts, rest % e.column_parts
@@ -115,7 +114,10 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
             o1 = min(o0 + e.part_blocks * width, e.ocg)
             blocks, oc_blocks = (j1 - j0 + columns - 1) // columns, (o1 - o0 + width - 1) // width
             block_bytes = e.column_blocks * columns * e.tap_many * width * size
-            fill_row(kind, lanes, sums, oc_blocks * block_bytes // size, zero)
+            if (o1 - o0) % width != 0:
+                fill_row(kind, lanes, grads + (oc_blocks - 1) * e.grads, e.grads // size, zero)
+            if (j1 - j0) % columns != 0:
+                fill_row(kind, lanes, panel + (blocks - 1) * e.panel, e.panel // size, zero)
             result = at.dst + (group * e.ocg + o0) * e.go
             if e.resume:
                 for o in range(o1 - o0):
@@ -128,6 +130,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                 images = min(e.band_images, e.n - i0)
                 for y0 in range(0, e.oh, e.band_rows):
                     rows = min(e.band_rows, e.oh - y0)
+                    opening = i0 + y0 == 0 and e.resume == 0
+                    closing = i0 + images == e.n and y0 + rows == e.oh and e.way == 2
                     # gradients
                     for i in range(images):
                         for b in range(oc_blocks):
@@ -222,6 +226,12 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                     image_step = ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
                     image = at.src + i0 * e.sn + group * e.icg * e.sc + y0 * e.q * e.g * e.sy
                     gradient = at.wei + i0 * e.gn + group * e.ocg * e.gc + y0 * e.gy
+                    # the next band's lines, one of each pixel for a tile: so far apart no prefetcher of the processor finds them (256 to
+                    # 64 channels at 56x56: 432 us instead of 732; two cores, Emerald Rapids, 2026-11)
+                    number, lines_of_pixel, lines_of_grad = 0, (j1 - j0) * size // 64 + 1, (o1 - o0) * size // 64 + 1
+                    within = y0 + rows < e.oh
+                    next_pixels = image + rows * e.q * e.g * e.sy if within else at.src + (i0 + images) * e.sn + group * e.icg * e.sc
+                    next_grads = gradient + rows * e.gy if within else at.wei + (i0 + images) * e.gn + group * e.ocg * e.gc
                     for b in range(blocks):
                         lie = pixels_lie and j0 + (b + 1) * columns <= j1
                         right, below, behind = (e.step * e.sx, e.q * e.g * e.sy, e.sn) if lie else (e.pixel_step, e.q * e.row, image_step)
@@ -233,11 +243,24 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                 grad = gradient + (o0 + o * width) * size if here else grads + o * e.grads
                                 gx, gy, gn = (e.gx, e.gy, e.gn) if here else (width * size, e.ow * width * size, rows * e.ow * width * size)
                                 dense = below == e.ow * right and gy == e.ow * gx
-                                weights_tile(spec, place + o * block_bytes, e.tap_many * width * size, grad, gx, gy, gn, pixels, right,
-                                             below, behind, images, 1 if dense else rows, rows * e.ow if dense else e.ow)  # fmt: skip
+                                own, own_step = place + o * block_bytes, e.tap_many * width * size
+                                to, to_step = own, own_step
+                                if closing and o0 + (o + 1) * width <= o1 and j0 + (b + 1) * columns <= j1 and e.result_step != 0:
+                                    column = peek("i64", column_out + (j0 + b * columns) * 8) + peek("i64", tap_out + t * 8)
+                                    to, to_step = result + o * width * size + column, e.result_step
+                                ahead, ahead_step = grad, 0
+                                if dense and lie and number < lines_of_pixel:
+                                    ahead, ahead_step = next_pixels + j0 * size + number * 64, right
+                                elif dense and here and number < lines_of_pixel + lines_of_grad:
+                                    ahead, ahead_step = next_grads + o0 * size + (number - lines_of_pixel) * 64, gx
+                                number += 1
+                                weights_tile(spec, zeros if opening else own, 0 if opening else own_step, to, to_step, grad, gx, gy, gn,
+                                             pixels, right, below, behind, images, 1 if dense else rows,
+                                             rows * e.ow if dense else e.ow, ahead, ahead_step)  # fmt: skip
             places = (j1 - j0) * e.tap_many
             for b in range(oc_blocks):
                 many = min(width, o1 - o0 - b * width)
+                stored = e.way == 2 and many == width and e.result_step != 0
                 to = result + b * width * e.go
                 if e.way == 1 and places >= lanes:
                     to += peek("i64", column_out + j0 * 8)
@@ -248,7 +271,7 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                             turn(kind, lanes, to + m * lanes * e.go + first * size, e.go,
                                  sums + b * block_bytes + (first * width + m * lanes) * size, width * size, lanes, left)  # fmt: skip
                 else:
-                    for j in range(j0, j1):
+                    for j in range(j0 + (j1 - j0) // columns * columns if stored else j0, j1):
                         for t in range(t0, t1):
                             place = sums + b * block_bytes + ((j - j0) * e.tap_many + t - t0) * width * size
                             out = to + peek("i64", column_out + j * 8) + peek("i64", tap_out + t * 8)
@@ -273,17 +296,17 @@ def reject(p: Problem, t: Target) -> str | None:
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
     size = DTYPES[p.acc].itemsize
-    tile, lanes = _tile(p, t), t.lanes(size)
-    split = _split(p, tile, lanes, size, 1)
-    if _unit_seconds(p, tile, lanes, split) > costs.MOST_SECONDS:
-        return f"needs {_unit_seconds(p, tile, lanes, split):.1f} s for one image's part of the weights"
+    (p, tile), lanes = _arranged(p, t), t.lanes(size)
+    split = split_of(p, tile, lanes, size, 1)
+    if unit_seconds(p, tile, lanes, split) > costs.MOST_SECONDS:
+        return f"needs {unit_seconds(p, tile, lanes, split):.1f} s for one image's part of the weights"
     return too_large(p, _layout(p, tile, lanes, size, 1)[2])
 
 
 def cost(p: Problem, t: Target) -> float:
     """FMAs in padded blocks of the best tile, and the packing of both panels."""
-    tile = _tile(p, t)
-    return costs.weights_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.columns, _expanded(p, tile))
+    p, tile = _arranged(p, t)
+    return costs.weights_seconds(p, t.lanes(DTYPES[p.acc].itemsize), tile.mr, tile.columns, is_expanded(p, tile))
 
 
 def most_kernels(t: Target) -> int:
@@ -291,85 +314,50 @@ def most_kernels(t: Target) -> int:
     return sum(tile.registers == most for tile in TILES)
 
 
-def _tile(p: Problem, t: Target) -> Tile:
-    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
+def _arranged(p: Problem, t: Target) -> tuple[Problem, Tile]:
+    """The tile of the fewest padded multiplications, and the problem that it is for; ties go to the earlier.
+
+    Of a kernel of one tap image and gradient may be exchanged, ``op`` apart: the weights' gradient is then the other's, transposed.  So
+    lanes hold the channels that lie side by side in the result, or those of fewer blocks: 144 to 24 channels at 56x56 take 205 us of
+    output channels in lanes and 175 of the image's.  No tile changes a sum, nor does the exchange.
+    """
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    fitting = [tile for tile in TILES if tile.registers == most]
-    return min(fitting, key=lambda tile: costs.weights_seconds(p, lanes, tile.mr, tile.columns, _expanded(p, tile)))
+    ways = [p]
+    if p.kh * p.kw * p.g == 1 and p.pt == p.pb == p.pl == p.pr == 0:
+        ways.insert(p.wei_layout == "hwio", p.replace(ic=p.oc, oc=p.ic, ih=p.oh, iw=p.ow, sh=1, sw=1))
+    choices = [(way, tile) for way in ways for tile in TILES if tile.registers == most]
+
+    def seconds(choice: tuple[Problem, Tile]) -> float:
+        way, tile = choice
+        seconds = costs.weights_seconds(way, lanes, tile.mr, tile.columns, is_expanded(way, tile))
+        if len(ways) > 1 and (way is p) == (p.wei_layout == "oihw"):  # lanes hold channels that lie apart in the result
+            seconds += costs.WEIGHTS_TURN_SECONDS * p.ic * p.oc / lanes
+        if lies(way):
+            return seconds + costs.weights_loads_seconds(way, lanes, tile.mr, tile.columns)
+        return seconds * 2 if lanes > 2 * tile.columns else seconds  # of a panel that is mostly empty
+
+    return min(choices, key=seconds)
 
 
-def _expanded(p: Problem, tile: Tile) -> bool:
-    """Whether columns are those of the kernel, too: where fewer blocks of columns hold them than blocks of channels for each."""
-    icg = p.ic // p.g
-    return p.kw > 1 and ceil(icg * p.kw / tile.columns) < p.kw * ceil(icg / tile.columns)
+def _exchanged(launch: Launch) -> Launch:
+    """A launch of image and gradient exchanged."""
 
+    def run(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        launch(packed, src, bias, dst)
 
-class _Split(NamedTuple):
-    """How the work is cut: blocks of output channels and of columns of a unit, its taps; images and rows of a band."""
+    def quick(image_ndim: int, weight_ndim: int) -> Quick:
+        own = cast("QuickLaunch", launch).quick(weight_ndim, image_ndim)
+        return lambda src, packed, bias, dst: own(packed, src, bias, dst)
 
-    part_blocks: int
-    column_blocks: int
-    tap_many: int
-    images: int
-    rows: int
-
-    def units(self, oc_blocks: int, column_blocks: int, taps: int) -> int:
-        """Of one group."""
-        return ceil(oc_blocks / self.part_blocks) * ceil(column_blocks / self.column_blocks) * ceil(taps / self.tap_many)
-
-
-def _counts(p: Problem, tile: Tile, lanes: int) -> tuple[int, int, int]:
-    """Blocks of output channels and of columns of a group, and taps of a column."""
-    expanded = _expanded(p, tile)
-    columns = p.ic // p.g * (p.kw if expanded else 1)
-    return ceil(p.oc // p.g / (tile.mr * lanes)), ceil(columns / tile.columns), p.kh if expanded else p.kh * p.kw
-
-
-def _unit_seconds(p: Problem, tile: Tile, lanes: int, split: _Split) -> float:
-    """Of one image."""
-    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
-    return seconds / (p.g * split.units(*_counts(p, tile, lanes)))
-
-
-def _smaller(whole: int, part: int) -> int:
-    """The largest part smaller than ``part`` of parts as even as can be."""
-    return ceil(whole / ceil(whole / (part - 1)))
-
-
-def _split(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> _Split:
-    """Sums and panels that fit the cache, units enough for the threads."""
-    counts = oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
-    width, s = tile.mr * lanes, steps_between(p, _expanded(p, tile))
-    tile_bytes = width * tile.columns * size
-    a, b, many = oc_blocks, column_blocks, taps
-    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, _expanded(p, tile))
-    wanted = 4 * threads if threads > 1 else 1
-    while True:
-        units = p.g * _Split(a, b, many, 1, 1).units(*counts)
-        if a * b * many * tile_bytes <= _SUM_BYTES and units >= wanted and seconds <= costs.UNIT_SECONDS * units:
-            break
-        if a * b == 1:
-            if (a * b * many * tile_bytes <= _SUM_BYTES and seconds <= costs.UNIT_SECONDS * units) or many == 1:
-                break
-            many = _smaller(taps, many)
-        elif (a * width >= b * tile.columns and a > 1) or b == 1:
-            a = _smaller(oc_blocks, a)
-        else:
-            b = _smaller(column_blocks, b)
-    pitch = ceil(tile.columns / lanes) * lanes
-    of_row = size * (a * width * p.ow + b * pitch * s.positions * s.q)
-    rows = max(min(max(_BAND_PIXELS // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
-    rows = ceil(p.oh / ceil(p.oh / rows))
-    images = max(min(_BAND_PIXELS // (p.oh * p.ow), _PANEL_BYTES // (p.oh * of_row), p.n), 1) if rows == p.oh else 1
-    return _Split(a, b, many, images, rows)
+    return QuickLaunch(run, quick) if isinstance(launch, QuickLaunch) else run
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tuple[Head, np.ndarray, int]:
     """The kernel's integers but for strides, its tables but for the result's, bytes of workspace of one thread."""
-    expanded = _expanded(p, tile)
-    s, split = steps_between(p, expanded), _split(p, tile, lanes, size, threads)
-    oc_blocks, column_blocks, taps = _counts(p, tile, lanes)
+    expanded = is_expanded(p, tile)
+    s, split = steps_between(p, expanded), split_of(p, tile, lanes, size, threads)
+    oc_blocks, column_blocks, taps = counts_of(p, tile, lanes)
     width, pitch = tile.mr * lanes, ceil(tile.columns / lanes) * lanes
     row = s.positions * pitch * size
     panel_rows = (split.rows - 1) * s.q + s.kh_rows
@@ -384,14 +372,14 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
         tap_many=split.tap_many, band_images=split.images, band_rows=split.rows, g=s.g, q=s.q, kh_rows=s.kh_rows,
         padded_rows=p.ih_padded, padded_columns=padded, row=row, positions=s.positions, before=before,
         after=max(s.positions - before - p.iw, 0), left=left, inside=min(padded - left, p.iw), step=s.gx,
-        pixel_step=s.qx * pitch * size, panel=panel, grads=grads, flat=0, way=0, resume=0,
+        pixel_step=s.qx * pitch * size, panel=panel, grads=grads, flat=0, way=0, resume=0, result_step=0,
         one_tap=int(p.kh * p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0),
         sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0,
     )  # fmt: skip
     down = np.arange(p.kh) * s.down * row
     right = np.arange(1 if expanded else p.kw) * s.across * pitch * size
     tables = np.concatenate([row_map(p), border_indices(-p.pl, padded, 1, p.iw, p.border), (down[:, None] + right).reshape(-1)])
-    scratch = split.part_blocks * split.column_blocks * tile.columns * split.tap_many * width * size
+    scratch = (1 + split.part_blocks * split.column_blocks * tile.columns * split.tap_many) * width * size
     scratch += split.column_blocks * panel + split.part_blocks * grads
     scratch += (padded + 4 * lanes) * size + (tile.columns + 1) * (s.positions + lanes) * size
     return head, tables, ceil(scratch / 64) * 64
@@ -399,18 +387,21 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
-    kind = p.acc
-    size, tile = KINDS[kind][2], _tile(p, t)
+    whole, kind = p, p.acc
+    size, (p, tile) = KINDS[kind][2], _arranged(p, t)
+    exchanged = p is not whole
     lanes = t.lanes(size)
     name = f"weights_{kind}_{tile.mr}x{tile.columns}_{lanes}"
     region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
     head, tables, scratch = _layout(p, tile, lanes, size, threads)
     units = p.g * head.parts * head.column_parts * head.tap_parts
-    own = _Split(head.part_blocks, head.column_blocks, head.tap_many, 1, 1)
-    most = max(int(costs.MOST_SECONDS / _unit_seconds(p, tile, lanes, own)), 1)  # images of one launch
+    own = Split(head.part_blocks, head.column_blocks, head.tap_many, 1, 1)
+    most = max(int(costs.MOST_SECONDS / unit_seconds(p, tile, lanes, own)), 1)  # images of one launch
     expanded = bool(head.expanded)
 
     def launch_of(images: int, resume: int, src: np.ndarray, grad: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if exchanged:
+            src, grad, dst = grad, src[:, :, :: whole.sh, :: whole.sw], dst.swapaxes(0, 1)
         (sn, sc, sy, sx), (gn, gc, gy, gx), (go, dc, dy, dx) = src.strides, grad.strides, dst.strides
         columns = np.arange(p.ic // p.g) * dc
         down, across = np.arange(p.kh) * dy, np.arange(p.kw) * dx
@@ -420,11 +411,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             out = columns, (down[:, None] + across).reshape(-1)
         dense = not expanded and head.tap_parts == 1 and (dc, dy, dx) == (p.kh * p.kw * size, p.kw * size, size)
         flat = p.kh * p.kw == p.sh == p.sw == 1 and p.iw == p.ow and p.ih == p.oh and (sy, sx) == (p.iw * size, size)
-        e = head._replace(n=images, resume=resume, flat=int(flat), way=2 if go == size else int(dense), sn=sn, sc=sc, sy=sy, sx=sx,
+        e = head._replace(n=images, resume=resume, flat=int(flat), way=2 if go == size else int(dense),
+                          result_step=0 if expanded else dc, sn=sn, sc=sc, sy=sy, sx=sx,
                           gn=gn, gc=gc, gy=gy, gx=gx, go=go)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), tables, *out])
         seconds = costs.weights_seconds(p.replace(n=images), lanes, tile.mr, tile.columns, expanded)
-        return region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
+        launch = region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
+        return _exchanged(launch) if exchanged else launch
 
-    return Plan(problem=p, algorithm="weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei,
-                prepare_launch=in_turn(p, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip
+    return Plan(problem=whole, algorithm="weights", kernel=name, cost=cost(whole, t), pack_weights=lambda p, wei: wei,
+                prepare_launch=in_turn(whole, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip

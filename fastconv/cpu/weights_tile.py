@@ -14,15 +14,18 @@ _FEWEST = 4  # elements of a row that are transposed in a square
 
 @intrinsic(prefer_literal=True)
 def weights_tile(
-    typing_context: Any, spec: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any, grad_image: Any, pixels: Any,
-    pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any,
+    typing_context: Any, spec: Any, start: Any, start_step: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any,
+    grad_image: Any, pixels: Any, pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any, ahead: Any,
+    ahead_step: Any,
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``columns`` columns, one tap.
 
-    ``sums[j][o] += sum_{n, y, x} grad[n][y][x][o] * pixels[n][y][x][j]``
+    ``sums[j][o] = start[j][o] + sum_{n, y, x} grad[n][y][x][o] * pixels[n][y][x][j]``
 
-    ``spec = (kind, lanes, mr, columns, fma)``.  ``sums`` is the address of vectors ``[mr*lanes]``, ``sums_step`` bytes apart; ``grad`` and
-    ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by side, and ``columns`` pixels.
+    ``spec = (kind, lanes, mr, columns, fma)``.  ``start`` and ``sums`` are addresses of vectors ``[mr*lanes]``, so many bytes apart (0: the
+    same for all columns); ``grad`` and ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by
+    side, and ``columns`` pixels.  At each pixel the second-level cache is asked for the line at ``ahead``, which then advances by
+    ``ahead_step`` bytes.
     Order of accumulation: n, y, x.
     """
     chosen = literal(spec)
@@ -31,18 +34,20 @@ def weights_tile(
         _emit_weights(builder, chosen, *arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 13), codegen
+    return types.void(spec, *[types.int64] * 17), codegen
 
 
 def _emit_weights(
-    builder: Any, spec: tuple[Any, ...], sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any, grad_image: Any,
-    pixels: Any, pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any,
+    builder: Any, spec: tuple[Any, ...], start: Any, start_step: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any,
+    grad_image: Any, pixels: Any, pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any, ahead: Any,
+    ahead_step: Any,
 ) -> None:  # fmt: skip
     kind, lanes, mr, columns, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
-    places = [emit.offset(sums, emit.times(sums_step, j)) for j in range(columns)]
-    acc = [[emit.variable(emit.load(emit.offset(place, m * emit.width))) for place in places] for m in range(mr)]
-    grads, image = emit.variable(grad), emit.variable(pixels)
+    both = (start, start_step), (sums, sums_step)
+    firsts, places = ([emit.offset(at, emit.times(step, j)) for j in range(columns)] for at, step in both)
+    acc = [[emit.variable(emit.load(emit.offset(first, m * emit.width))) for first in firsts] for m in range(mr)]
+    grads, image, soon = emit.variable(grad), emit.variable(pixels), emit.variable(ahead)
     with emit.loop(images):
         row, line = emit.variable(emit.get(image)), emit.variable(emit.get(grads))
         with emit.loop(rows):
@@ -51,6 +56,8 @@ def _emit_weights(
                 values = [[emit.get(place) for place in line] for line in acc]
                 at, weights = emit.get(here), emit.get(panel)
                 vectors = [emit.load(emit.offset(weights, m * emit.width)) for m in range(mr)]
+                emit.prefetch(emit.get(soon))
+                emit.set(soon, emit.offset(emit.get(soon), ahead_step))
                 for j in range(columns):
                     pixel = emit.splat(emit.offset(at, j * emit.itemsize))
                     for m in range(mr):

@@ -195,6 +195,13 @@ class GivenWeights(Call):
             self.compiled = self.launch.quick(input.ndim, weight.ndim)
         return bias is None and self.compiled(input, weight, 0, dst) > 0
 
+    def repeated(self, image: np.ndarray, weight: np.ndarray) -> np.ndarray | None:
+        """The result of arrays that may be other views of the same memory, without a bias; None where no call has been `quick` before."""
+        if self.compiled is None:
+            return None
+        dst = np.empty(self.shape, self.dtype) if self.small else new_result(self.shape, self.dtype, image)
+        return dst if self.compiled(image, weight, 0, dst) else None
+
     def run(self, inputs: Inputs, dst: np.ndarray) -> None:
         """As `Call.run`."""
         input, weight, bias = inputs
@@ -228,7 +235,7 @@ def prepared(
     plan = plan.given() if plan.given is not None else plan
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, to(dst), fill)
-    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None and plan.problem.op == "fwd"
+    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None and kind is GivenWeights
     addend = DTYPES["b8" if plan.problem.masked else plan.problem.acc]
     call = kind(shape, dtype, image, weights, to, plan.pack_weights, plan.problem, launch, addend, in_place)
     if rivals is not None:

@@ -83,12 +83,18 @@ BLOCKED_SHARE = 0.93
 BLOCKED_MOST_LOADS = 0.7  # per FMA; tiles of more run below the peak:
 BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
+# By how much a tile of one tap, of `blocked` or `weights`, takes longer with a load for each FMA, where another thread of the processor's
+# core is busy, too: 256 to 384 channels at 12x126 took 3302 us of 2x14 vectors and pixels, 2775 of 4x6 and 2697 of 3x9 (Emerald Rapids,
+# 2026-11); else all the same.
+BLOCKED_LOAD_SHARE = 0.6
+BLOCKED_ALONE_SHARE = 0.04  # of an image's time, all of whose rows are seen as one: what several may take longer, for threads to share
 # Bands of all images that may each pack the weights of a call again, in about the time of a tile a block: 320 to 1280 channels at 7x7
 # take 0.52 ms instead of 0.72, 1024 to 512 at 14x14 1.97 and 2.29 (one core, Emerald Rapids, 2026-11).
 BLOCKED_GIVEN_BANDS = 3
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
+WEIGHTS_TURN_SECONDS = 4e-9  # per vector of a result that is transposed: 160 to 960 channels at 7x7 take 150 us so, 116 else
 WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
@@ -287,6 +293,12 @@ def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
 
 
+def blocked_tile_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
+    """What a tile is chosen by: `blocked_seconds`, and a share for each load of a kernel of one tap, channels last."""
+    loads = (mr + ny * nx) / (mr * ny * nx) if p.kh == p.kw == 1 and p.src_layout == "nhwc" else 0.0
+    return blocked_seconds(p, lanes, mr, ny, nx) * (1 + BLOCKED_LOAD_SHARE * loads)
+
+
 def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool, low: bool = False) -> float:
     """Vectors of channels at ``nx`` pixels; planes, and channels of several results, are put into lanes."""
     channels = p.n * _padded(p.oc, lanes) / lanes
@@ -355,6 +367,12 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     # channels last groups' pixels are put into lanes one by one instead, which takes longer still
     lines = p.n * each * p.ih_padded * WEIGHTS_LINE_SECONDS if expanded and p.src_layout == "nchw" else 0.0
     return 2 * CALL_SECONDS + p.g * (sums + packed + lines)
+
+
+def weights_loads_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float:
+    """What a tile of one tap is chosen by besides: its loads."""
+    vectors = p.g * _padded(p.oc // p.g, mr * lanes) / lanes * _padded(p.ic // p.g, columns)
+    return BLOCKED_LOAD_SHARE * (1 / mr + 1 / columns) * vectors * p.n * p.oh * p.ow / FMA_PER_SECOND
 
 
 def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:

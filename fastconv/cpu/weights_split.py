@@ -1,0 +1,100 @@
+"""weights_split: how `weights` cuts a problem into units, and these into bands of pixels."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+from ..planning import cost as costs
+from ..planning.problem import Problem
+from .panels import steps_between
+
+_BAND_PIXELS = 256  # of results in a panel: its part of one block of output channels stays in the first-level cache
+_FEW_PIXELS = 128  # of results whose pixels and gradients are read where they lie
+_PANEL_BYTES = 384 << 10  # of both panels of a unit
+_SUM_BYTES = 256 << 10  # of a unit
+_MOST_PARTS = 64  # that output channels or columns are cut into, unless into blocks
+
+
+class Tile(NamedTuple):
+    """``mr`` vectors of output channels x ``columns``."""
+
+    registers: int  # of the target, at least
+    mr: int
+    columns: int
+
+
+def lies(p: Problem) -> bool:
+    """Whether pixels and gradients are read where they lie, as far as the layout tells."""
+    return p.src_layout == "nhwc" and p.kh * p.kw == 1 and p.pt == p.pb == p.pl == p.pr == 0
+
+
+def is_expanded(p: Problem, tile: Tile) -> bool:
+    """Whether columns are those of the kernel, too: where fewer blocks of columns hold them than blocks of channels for each."""
+    icg = p.ic // p.g
+    return p.kw > 1 and ceil(icg * p.kw / tile.columns) < p.kw * ceil(icg / tile.columns)
+
+
+class Split(NamedTuple):
+    """How the work is cut: blocks of output channels and of columns of a unit, its taps; images and rows of a band."""
+
+    part_blocks: int
+    column_blocks: int
+    tap_many: int
+    images: int
+    rows: int
+
+    def units(self, oc_blocks: int, column_blocks: int, taps: int) -> int:
+        """Of one group."""
+        return ceil(oc_blocks / self.part_blocks) * ceil(column_blocks / self.column_blocks) * ceil(taps / self.tap_many)
+
+
+def counts_of(p: Problem, tile: Tile, lanes: int) -> tuple[int, int, int]:
+    """Blocks of output channels and of columns of a group, and taps of a column."""
+    expanded = is_expanded(p, tile)
+    columns = p.ic // p.g * (p.kw if expanded else 1)
+    return ceil(p.oc // p.g / (tile.mr * lanes)), ceil(columns / tile.columns), p.kh if expanded else p.kh * p.kw
+
+
+def unit_seconds(p: Problem, tile: Tile, lanes: int, split: Split) -> float:
+    """Of one image."""
+    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, is_expanded(p, tile))
+    return seconds / (p.g * split.units(*counts_of(p, tile, lanes)))
+
+
+def _parts(whole: int) -> list[int]:
+    """What each part has of a whole that is cut into so many even ones, ascending."""
+    return sorted({1, *(ceil(whole / count) for count in range(1, min(whole, _MOST_PARTS) + 1))})
+
+
+def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> Split:
+    """Sums that fit the cache, and of these parts those that the busiest thread is done with first.
+
+    Each unit reads, and packs, the pixels and gradients of its part: of 8 units of 256 to 128 channels at 56x56 two threads took 1360 us,
+    of 2 they take 910; those of 64 to 256 683 and 506 (two cores, Emerald Rapids, 2026-11).
+    """
+    counts = oc_blocks, column_blocks, taps = counts_of(p, tile, lanes)
+    width, s = tile.mr * lanes, steps_between(p, is_expanded(p, tile))
+    tile_bytes = width * tile.columns * size
+    seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, is_expanded(p, tile))
+    of_tile = seconds / (p.g * oc_blocks * column_blocks * taps)
+    of_values = p.oh * p.ow * costs.BLOCKED_PACK_SECONDS[p.src_layout]
+
+    def busiest(a: int, b: int, many: int) -> float:
+        units = p.g * Split(a, b, many, 1, 1).units(*counts)
+        return ceil(units / threads) * (a * b * many * of_tile + (a * width + b * tile.columns) * of_values)
+
+    def fits(a: int, b: int, many: int) -> bool:
+        units = p.g * Split(a, b, many, 1, 1).units(*counts)
+        return a * b * many * tile_bytes <= _SUM_BYTES and seconds <= costs.UNIT_SECONDS * units
+
+    fitting = [(a, b, taps) for a in _parts(oc_blocks) for b in _parts(column_blocks) if fits(a, b, taps)]
+    fitting = fitting or [(1, 1, next((many for many in reversed(_parts(taps)) if fits(1, 1, many)), 1))]
+    a, b, many = min(fitting, key=lambda cut: busiest(*cut))
+    pitch = ceil(tile.columns / lanes) * lanes
+    of_row = size * (a * width * p.ow + b * pitch * s.positions * s.q)
+    pixels = _FEW_PIXELS if lies(p) else _BAND_PIXELS
+    rows = max(min(max(pixels // p.ow, s.kh_rows // s.q, 1), _PANEL_BYTES // of_row, p.oh), 1)
+    rows = ceil(p.oh / ceil(p.oh / rows))
+    images = max(min(pixels // (p.oh * p.ow), _PANEL_BYTES // (p.oh * of_row), p.n), 1) if rows == p.oh else 1
+    return Split(a, b, many, images, rows)
