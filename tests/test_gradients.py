@@ -284,7 +284,7 @@ def test_what_is_not_finite_stays_where_the_formula_puts_it(value):
                  "n2_ic20ih9iw11_oc18k3_p1_bwd-weight", "ic20ih9iw11_oc18k1_bwd-data"):  # fmt: skip
         p = Problem.parse(text)
         src, wei, _ = operands(p)
-        for array, at in ((wei, (0, 0, 0, 1)), (src, (0, 0, 0, 0)), (src, (-1, -1, -1, 2))):
+        for array, at in ((wei, (0, 0, 0, -1)), (src, (0, 0, 0, 0)), (src, (-1, -1, -1, 2))):
             changed = array.copy()
             changed[at] = value
             arrays = (src, changed) if array is wei else (changed, wei)
