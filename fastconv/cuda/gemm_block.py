@@ -278,27 +278,32 @@ class Block:
         e, s, at, x = self.e, self.s, self.at, self.x
         tile, vector = s.tile, self.adjacent[0 if s.last else 1]
         results = Results(e, s, at, self.v, x)
-        channels = [self.part * tile.bm + o for o in self.channels]
-        pixels = [self.first + q for q in self.pixels]
 
         def scaling(channel: Any) -> Any:
             return results.scaling(self.group * x.ocg + e.least(channel, x.ocg - 1))
 
-        def line(j: int) -> Any:
-            q = e.least(pixels[j], x.pixels - 1)
+        def line(pixel: Any) -> Any:
+            q = e.least(pixel, x.pixels - 1)
             rest = q % x.plane
             return at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg)
 
+        def placed() -> tuple[list[Any], list[Any]]:
+            channels, pixels = self.places()
+            return [self.part * tile.bm + o for o in channels], [self.first + q for q in pixels]
+
+        channels, pixels = placed()
         # results that are adjacent in memory, if they are dense: channels of a pixel, of which one's address is in registers at a time
         if s.last:
             for j in range(tile.tn):
-                # of sums that are scaled, a pixel's operands are read behind the one's before, and channels' addresses made again, or
-                # the compiler reads ahead until registers are spilled (tensor on sm_80: 96 bytes instead of 0 to 16)
+                # of sums that are scaled, a pixel's operands are read behind the one's before, from addresses that are not known sooner,
+                # or the assembler reads them all ahead until registers are spilled (tensor on sm_80: 8 to 112 bytes, of all 168)
                 if s.tail:
                     e.barrier()
-                first = line(j)
+                    self.t = e.later(self.t)
+                    channels, pixels = placed()
+                first = line(pixels[j])
                 for i in range(0, tile.tm, vector):
-                    o = [e.anew(channel) if s.tail else channel for channel in channels[i : i + vector]]
+                    o = channels[i : i + vector]
 
                     def place(n: int, o: Any = o, first: Any = first) -> Any:
                         return first + at.dc * o[n]
@@ -308,7 +313,7 @@ class Block:
                     results.store(sums[own], [scaling(channel) for channel in o], place, left, x.dense > 0)
             return
         # or pixels of a line, which is a row, or a plane where rows follow one another
-        lines = [line(j) for j in range(tile.tn)]
+        lines = [line(pixel) for pixel in pixels]
         for i in range(tile.tm):
             factors = [scaling(channels[i])] * vector
             for j in range(0, tile.tn, vector):

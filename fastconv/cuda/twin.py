@@ -191,6 +191,10 @@ class Twin:
     def anew(self, x: Any) -> Any:
         return self.i32(x)
 
+    def later(self, x: Any) -> Any:
+        assert self.mask is None, "a shuffle that some threads do not come to"
+        return self.i32(x)
+
     def pick(self, condition: Any, a: Any, b: Any) -> Any:
         if np.ndim(condition) == 0:
             return a if condition else b

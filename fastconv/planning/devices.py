@@ -75,8 +75,10 @@ class Session:
     def __init__(self, name: str, value: Any, hosted: bool, bfloat: bool = False) -> None:
         self.like = value
         self.hosted = hosted
-        array = received(name, value, bfloat)
-        self.input = backend("transfer").to_device(array) if hosted else array
+        if hosted:
+            self.input = backend("transfer").to_device(as_array(name, value, bfloat))
+        else:
+            self.input = backend("exchange").received(name, value, bfloat)
 
     def take(self, name: str, value: Any, bfloat: bool = False) -> Any:
         """Another operand: device memory of the same device, whose work is queued as the input's is, or an array of the host."""
