@@ -1,24 +1,27 @@
 """torch's tensors in `fastconv.nn`'s functions: custom operators with shapes for tracing and gradients, and modules that call them.
 
 Imported by `fastconv.nn` at the first call with a tensor, or by `replace_convs`; only this module and `torch_arrays` import torch.
-Tensors are read in place, on the CPU; a batch in torch's channels_last format is convolved as NHWC, and gives one.
+Tensors are read in place, on the CPU or on a card; a batch in torch's channels_last format is convolved as NHWC, and gives one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import library
 
-from . import gradients, nn
-from .epilogue import activation_text
+from . import gradients, nn, torch_arrays
+from .epilogue import Epilogue, activation_text
 from .planning.arguments import choice, group_count, pair, spans
+from .planning.devices import received, session
 from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
+from .tensors import on_card
 from .torch_arrays import array_of, channels_last, forward_mode, laid, of_array, seen, tangent, tensor_of
 
 Ints = Sequence[int]
@@ -44,6 +47,8 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
         if not isinstance(value, torch.Tensor):
             continue
         _check_tensor(name, value)
+        if value.is_cuda:
+            raise TypeError(f"{name} must be a tensor on the CPU, as the others are, got one on {value.device}")
         if (value.requires_grad and torch.is_grad_enabled()) or (forward_mode() and tangent(value) is not None):
             raise TypeError(f"{name} must not require a gradient here: fastconv.nn.conv2d has gradients; or call it under torch.no_grad()")
         if name == "out" and (value.is_conj() or value.is_neg()):
@@ -90,13 +95,14 @@ def conv2d_op(
     padding_mode: str, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv2d` of a batch."""
-    image, kernel, form, turned = laid(input, weight, data_format)
+    image, kernel, form, last = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
-    return tensor_of(nn.conv2d(
-        image, kernel, None if bias is None else array_of(bias), tuple(stride), _four(padding), tuple(dilation), groups,
-        padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
-        threads=threads or None, algorithm=algorithm or None,
-    ), turned)  # fmt: skip
+    with on_card():
+        return tensor_of(nn.conv2d(
+            image, kernel, None if bias is None else array_of(bias), tuple(stride), _four(padding), tuple(dilation), groups,
+            padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+            threads=threads or None, algorithm=algorithm or None,
+        ), last)  # fmt: skip
 
 
 def _image_gradient(
@@ -104,15 +110,24 @@ def _image_gradient(
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to an input of this size, in the layout of ``grad``."""
-    if grad.dtype == torch.bfloat16:
+    if grad.dtype == torch.bfloat16 and not grad.is_cuda:
         return _image_gradient(size, weight.float(), grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
                                threads).bfloat16()  # fmt: skip
-    image, kernel, form, turned = laid(grad, weight, data_format)
+    if grad.is_cuda and padding_mode != "zeros" and any(padding):
+        _, h, w = _axes(data_format)
+        around = [extent + {h: padding[0] + padding[1], w: padding[2] + padding[3]}.get(axis, 0) for axis, extent in enumerate(size)]
+        exact = (weight.float(), grad.float()) if grad.element_size() == 2 else (weight, grad)  # as sums are, until they are rounded
+        padded = _image_gradient(around, *exact, stride, (0, 0, 0, 0), dilation, groups, "zeros", data_format, precision, threads)
+        return torch_arrays.without_border(padded, padding, padding_mode, (h, w)).to(grad.dtype)
+    image, kernel, form, last = laid(grad, weight, data_format)
     n, a, b, c = size
+    here = session(None, "grad_output", image, True, weight=kernel) if grad.is_cuda else None
+    if here is not None:
+        image, kernel = here.input, here.take("weight", kernel, True)
     return tensor_of(gradients.image_gradient(
-        (n, b, c, a) if turned else (n, a, b, c), kernel, image, tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, form,
-        precision, threads or None,
-    ), turned)  # fmt: skip
+        (n, b, c, a) if last else (n, a, b, c), kernel, image, tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, form,
+        precision, threads or None, here,
+    ), last)  # fmt: skip
 
 
 def _weight_gradient(
@@ -120,12 +135,16 @@ def _weight_gradient(
     data_format: str, precision: str, threads: int,
 ) -> torch.Tensor:  # fmt: skip
     """The gradient of `conv2d_op` with respect to weights of this size."""
-    if grad.dtype == torch.bfloat16:
+    if grad.dtype == torch.bfloat16 and not grad.is_cuda:
         return _weight_gradient(input.float(), size, grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
                                 threads).bfloat16()  # fmt: skip
-    return torch.from_numpy(gradients.weight_gradient(
-        array_of(input), tuple(size), array_of(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
-        precision, threads or None,
+    image, other = array_of(input), array_of(grad)
+    here = session(None, "input", image, True, grad_output=other) if grad.is_cuda else None
+    if here is not None:
+        image, other = here.input, here.take("grad_output", other, True)
+    return of_array(gradients.weight_gradient(
+        image, tuple(size), other, tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format, precision,
+        threads or None, here,
     ))  # fmt: skip
 
 
@@ -148,17 +167,18 @@ def conv_transpose2d_op(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, groups: int,
     dilation: Ints, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
-    """`fastconv.nn.conv_transpose2d` of a batch; of bfloat16 by a copy in float32."""
-    if input.dtype == torch.bfloat16:
+    """`fastconv.nn.conv_transpose2d` of a batch; on the CPU of bfloat16 by a copy in float32."""
+    if input.dtype == torch.bfloat16 and not input.is_cuda:
         return conv_transpose2d_op(input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, output_padding,
                                    groups, dilation, data_format, activation, precision, threads, algorithm).bfloat16()  # fmt: skip
-    image, kernel, form, turned = laid(input, weight, data_format)
+    image, kernel, form, last = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
-    return tensor_of(gradients.conv_transpose2d(
-        image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
-        tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
-        threads=threads or None, algorithm=algorithm or None,
-    ), turned)  # fmt: skip
+    with on_card():
+        return tensor_of(gradients.conv_transpose2d(
+            image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
+            tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+            threads=threads or None, algorithm=algorithm or None,
+        ), last)  # fmt: skip
 
 
 @conv2d_op.register_fake
@@ -298,7 +318,7 @@ for op, backward, setup in (
 
 
 def _check(function: Any, tensors: dict[str, Any]) -> None:
-    """All are tensors on the CPU, of one type that NumPy has.
+    """All are tensors on the CPU or on one card, of one type that NumPy has.
 
     Raises
     ------
@@ -307,10 +327,13 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
     RuntimeError
         torch's own, of mixed types.
     """
+    first = next(iter(tensors.values()))
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, as the other arguments are, got {type(tensor).__name__}")
         _check_tensor(name, tensor, torch.bool)
+        if isinstance(first, torch.Tensor) and tensor.device != first.device:
+            raise TypeError(f"{name} must be on {first.device}, as the other arguments are, got one on {tensor.device}")
     types = [tensor.dtype for tensor in tensors.values()]
     if len(set(types)) > 1:
         function(*(torch.ones((1,) * (1 if name == "bias" else 4), dtype=dtype) for name, dtype in zip(tensors, types, strict=True)))
@@ -318,8 +341,8 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
 
 
 def _check_tensor(name: str, tensor: torch.Tensor, *refused: torch.dtype) -> None:
-    if tensor.device.type != "cpu":
-        raise TypeError(f"{name} must be a tensor on the CPU, got one on {tensor.device}")
+    if not (tensor.is_cpu or tensor.is_cuda):
+        raise TypeError(f"{name} must be a tensor on the CPU or a CUDA device, got one on {tensor.device}")
     if tensor.layout is not torch.strided or tensor.dtype in refused:
         raise TypeError(f"{name} must be a dense tensor of numbers, got {tensor.dtype}, {tensor.layout}")
 
@@ -334,10 +357,13 @@ def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorit
     return 0 if threads is None else thread_count(threads), algorithm or ""
 
 
-def _refuse(**arguments: Any) -> None:
-    for name, value in arguments.items():
+def _refuse(tensor: Any, device: Any, **arguments: Any) -> None:
+    """Arguments that are for arrays, and another place than the tensors'."""
+    own = "cuda" if tensor.is_cuda else "cpu"
+    for name, value in {**arguments, "device": None if device == own else device}.items():
         if value is not None:
-            raise TypeError(f"{name} must be None for tensors, got {value!r}")
+            why = " that torch records or that are traced" if tensor.is_cuda and name != "device" else ""
+            raise TypeError(f"{name} must be None for tensors{why}, got {value!r}")
 
 
 def _finished(result: torch.Tensor, activation: str) -> torch.Tensor:
@@ -361,9 +387,18 @@ def conv2d(
     activation: Any, epilogue: Any, out: Any, dtype: Any, precision: str, threads: int | None, device: Any, algorithm: str | None,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv2d` of tensors, of any number of dimensions."""
+    if torch_arrays.lies_last(input, weight, bias):
+        if isinstance(epilogue, Epilogue) and epilogue.residual is not None:
+            residual = received("residual", epilogue.residual)
+            epilogue = replace(epilogue, residual=residual.transpose(0, 2, 3, 1) if residual.ndim == 4 else residual)
+        return torch_arrays.as_nhwc(
+            nn.conv2d, input, weight, out, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            padding_mode=padding_mode, activation=activation, epilogue=epilogue, dtype=dtype, precision=precision, threads=threads,
+            device=device, algorithm=algorithm,
+        )  # fmt: skip
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv2d, tensors)
-    _refuse(epilogue=epilogue, out=out, dtype=dtype, device=None if device == "cpu" else device)
+    _refuse(input, device, epilogue=epilogue, out=out, dtype=dtype)
     count, named = _checked_tail(tensors, precision, threads, algorithm)
     fused, behind = _fused(activation, tensors)
     missing = (4 - input.dim()) * (FORMATS.get(data_format) is not None)
@@ -393,9 +428,15 @@ def conv_transpose2d(
     activation: Any, out: Any, dtype: Any, precision: str, threads: int | None, device: Any, algorithm: str | None,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv_transpose2d` of tensors."""
+    if torch_arrays.lies_last(input, weight, bias):
+        return torch_arrays.as_nhwc(
+            gradients.conv_transpose2d, input, weight, out, bias=bias, stride=stride, padding=padding, output_padding=output_padding,
+            groups=groups, dilation=dilation, activation=activation, dtype=dtype, precision=precision, threads=threads, device=device,
+            algorithm=algorithm,
+        )  # fmt: skip
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv_transpose2d, tensors)
-    _refuse(out=out, dtype=dtype, device=None if device == "cpu" else device)
+    _refuse(input, device, out=out, dtype=dtype)
     count, named = _checked_tail(tensors, precision, threads, algorithm)
     fused, behind = _fused(activation, tensors)
     single = input.dim() == 3
