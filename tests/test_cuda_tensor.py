@@ -61,7 +61,8 @@ def _kernels(p):
 
 # scaled results of channels that lie side by side: where all operands are read at once, these spill
 TIGHT = [("bf16", 64, "u8", "saturate", SM80), ("f32", 64, "i32", "saturate", SM100), ("f32", 64, "f16", "", SM80),
-         ("f32", 128, "bf16", "", SM80), ("f16", 128, "i32", "saturate", SM90), ("bf16", 128, "bf16", "", SM90)]  # fmt: skip
+         ("f32", 128, "bf16", "", SM80), ("f16", 128, "i32", "saturate", SM90), ("bf16", 128, "bf16", "", SM90),
+         ("f16", 128, "u8", "saturate", SM80)]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,9 @@ TIGHT = [("bf16", 64, "u8", "saturate", SM80), ("f32", 64, "i32", "saturate", SM
 )
 def test_scaled_results_are_not_spilled(src, bm, dst, rounding, target):
     tile = next(tile for tile in tensor.TILES if tile.bm == bm)
-    spec = gemm_block.Spec(src, "f32", dst, rounding, tile, gemm_block.DENSE, src if src != "f32" else "", "f32")
+    spec = gemm_block.Spec(
+        src, "f32", dst, rounding, tile, gemm_block.DENSE, src if src != "f32" else "", "half" if (src, dst) == ("f16", "u8") else "f32"
+    )
     kernel = tensor.kernel_of(spec)
     code = compiler.code(kernel, target.cc)
     assert ".local" not in code.ptx

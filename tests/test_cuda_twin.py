@@ -76,6 +76,7 @@ def test_a_missing_barrier_is_seen(block):
         block.shared_store("i32", word(7 - lane), [lane])
     block.barrier()
     assert block.shared_load("i32", 0, 1) == [1]
+    assert block.shared_anew(word(lane)).tolist() == [*range(1, 9)]
     with pytest.raises(AssertionError, match="overwrite what"):
         block.when(lane < 1, [], lambda values: block.shared_store("i32", word(lane), [9]) or [])
 
@@ -93,7 +94,6 @@ def test_a_copy_arrives_with_its_threads(block):
 @pytest.mark.parametrize(
     ("what", "words"),
     [(lambda e, data: e.when(e.threads < 4, [], lambda values: e.barrier() or []), "do not come to"),
-     (lambda e, data: e.when(e.threads < 4, [0], lambda values: [e.later(values[0])]), "do not come to"),
      (lambda e, data: e.store("i32", data, [e.threads]), "different numbers in one place"),
      (lambda e, data: e.shared_store("i32", 0, [e.threads]), "different numbers into one place"),
      (lambda e, data: e.shared_store("i32", word(e.threads + 9), [0]), "outside the 64 bytes"),

@@ -62,13 +62,6 @@ class Arithmetic:
         """The same 32-bit number, as one that the compiler cannot know: what is made of it is made here, not kept in registers."""
         return self._asm(ir.IntType(32), "mov.b32 $0, $1;", "=r,r", [self.i32(x)], True)
 
-    def later(self, x: Any) -> Value:
-        """The same 32-bit number, which is known no sooner than the warp comes here: a shuffle, that neither compiler nor assembler sees
-        through; all threads of the warp must come.
-        """
-        lane = self._asm(ir.IntType(32), "mov.u32 $0, %laneid;", "=r", [])
-        return self._asm(ir.IntType(32), "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", "=r,r,r", [self.i32(x), lane], True)
-
     def pick(self, condition: Any, a: Any, b: Any) -> Value:
         """``a`` where the condition holds, else ``b``; neither is a branch."""
         a, b = self._alike(a, b)

@@ -273,11 +273,23 @@ class Block:
             sums += [start] * tile.tn
         return sums
 
+    def _kept_number(self) -> Any:
+        """Where the thread's number is kept in shared memory, whose buffers are done with; what is made of it and of the block's is made
+        again, since no register holds it meanwhile.
+        """
+        e, x = self.e, self.x
+        self.t, y = e.anew(e.thread("x")), e.anew(e.block("y"))
+        self.group, self.part, self.first = y // x.blocks, y % x.blocks, e.anew(e.block("x")) * self.s.tile.bn
+        own = e.shared() + self.t * SIZES["i32"]
+        e.shared_store("i32", own, [self.t])
+        return own
+
     def store(self, sums: list[Any]) -> None:
         """Finish and store the thread's sums."""
         e, s, at, x = self.e, self.s, self.at, self.x
         tile, vector = s.tile, self.adjacent[0 if s.last else 1]
         results = Results(e, s, at, self.v, x)
+        number = self._kept_number() if s.tail and s.last else None
 
         def scaling(channel: Any) -> Any:
             return results.scaling(self.group * x.ocg + e.least(channel, x.ocg - 1))
@@ -296,10 +308,10 @@ class Block:
         if s.last:
             for j in range(tile.tn):
                 # of sums that are scaled, a pixel's operands are read behind the one's before, from addresses that are not known sooner,
-                # or the assembler reads them all ahead until registers are spilled (tensor on sm_80: 8 to 112 bytes, of all 168)
-                if s.tail:
+                # or the assembler reads them all ahead until registers are spilled (tensor on sm_80: 8 to 112 bytes)
+                if number is not None:
                     e.barrier()
-                    self.t = e.later(self.t)
+                    self.t = e.shared_anew(number)
                     channels, pixels = placed()
                 first = line(pixels[j])
                 for i in range(0, tile.tm, vector):

@@ -290,6 +290,12 @@ class Emitter(Arithmetic):
         """``count`` elements of 4 or 8 bytes of shared memory."""
         return self._words(kind, address, count, 3)
 
+    def shared_anew(self, address: Value) -> Value:
+        """A word of 32 bits of shared memory, known no sooner than here: unlike `anew`, the assembler does not see through it either, nor
+        bring it forward over a barrier.
+        """
+        return self._asm(ir.IntType(32), "ld.volatile.shared.b32 $0, [$1];", "=r,r,~{memory}", [address], True)
+
     def shared_store(self, kind: str, address: Value, values: list[Value]) -> None:
         """Elements of 4 or 8 bytes into shared memory."""
         self._store(kind, address, values, 3)

@@ -191,10 +191,6 @@ class Twin:
     def anew(self, x: Any) -> Any:
         return self.i32(x)
 
-    def later(self, x: Any) -> Any:
-        assert self.mask is None, "a shuffle that some threads do not come to"
-        return self.i32(x)
-
     def pick(self, condition: Any, a: Any, b: Any) -> Any:
         if np.ndim(condition) == 0:
             return a if condition else b
@@ -416,6 +412,9 @@ class Twin:
         self.memory.read(*self._touched(places, size))
         found = self.memory.view(DTYPES[kind])[(places // SIZES[kind])[:, None] + np.arange(count)]
         return [self._made(kind, kind, self._spread(column, address)) for column in found.T]
+
+    def shared_anew(self, address: Any) -> Any:
+        return self.shared_load("i32", address, 1)[0]
 
     def shared_store(self, kind: str, address: Any, values: list[Any]) -> None:
         self._put(kind, self._shared_places(np.broadcast_to(address, self.threads.shape), SIZES[kind] * len(values)), values)
