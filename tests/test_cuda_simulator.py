@@ -77,7 +77,7 @@ def cases(name):
     return few, rest
 
 
-SLOW_PART = 100  # cases of one child process: a test that takes ten minutes ends the run
+SLOW_PART = 40  # cases of one child process: a test that takes ten minutes ends the run
 
 
 @functools.cache
