@@ -52,7 +52,7 @@ def conv2d(
     ----------
     input : array_like
         ``(n, c, h, w)``, one image ``(c, h, w)``, or one plane ``(h, w)``; channels last with ``data_format="NHWC"``.  A `torch.Tensor` on
-        the CPU, with weight and bias of its type, gives one, and gradients.
+        the CPU or a card, with weight and bias of its type, gives one, and gradients.
     weight : array_like
         ``(oc, c/groups, kh, kw)``; with ``"NHWC"`` ``(kh, kw, c/groups, oc)``; for one plane ``(kh, kw)``.
     bias : array_like, optional
@@ -473,7 +473,7 @@ def replace_convs(model: Any) -> Any:
     Parameters
     ----------
     model : torch.nn.Module
-        On the CPU when it is called; of float32, float64, float16 or bfloat16.
+        On the CPU or a card when it is called; of float32, float64, float16 or bfloat16.
 
     Returns
     -------
