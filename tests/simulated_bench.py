@@ -86,6 +86,7 @@ def on_host(patch):
     """torch's tensors and streams, without a card."""
     import torch
 
+    torch.set_num_threads(1)  # others wait spinning for cores that are not theirs
     rand, empty = torch.rand, torch.empty
     patch.setattr(torch, "rand", lambda shape, device: rand(shape))
     patch.setattr(torch, "empty", lambda shape, device, dtype: empty(shape, dtype=dtype))
@@ -124,6 +125,11 @@ def main():
         patch.setattr(driver, "api", Driver)
         patch.setattr(gpu, "RESULTS", folder)
         patch.setenv("PATH", str(folder), prepend=":")
+        for case in (
+            "ih4iw40_kh1kw7_pt0pb0pl3pr3_reflect_f64_order=symmetric",
+            "ih5iw30_kh1kw6_pt0pb0pl3pr2_wrap_i16:f64:u8:f64_order=last",
+        ):
+            assert gpu.check("plain", Problem.parse(case)) is None
         first = gpu.sample()[:2]
         patch.setattr(gpu, "sample", lambda: first)
         sys.exit(gpu.main(["--sample"]) or gpu.main(["--save", "dry"]))

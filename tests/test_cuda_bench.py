@@ -13,7 +13,7 @@ pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[c
 def test_a_run_in_the_simulator(tmp_path):
     """Every step: operands, plans, answers, times, peers, figures, the file."""
     pytest.importorskip("torch", reason="torch is not installed: it is not measured beside")
-    done = child("from tests.simulated_bench import main; main()", tmp_path, NUMBA_ENABLE_CUDASIM="1")
+    done = child("from tests.simulated_bench import main; main()", tmp_path, NUMBA_ENABLE_CUDASIM="1", OMP_NUM_THREADS="1")
     document = json.loads((tmp_path / "dry.json").read_text())
     assert document["correct"]["right"] > 0
     assert not document["correct"]["wrong"]

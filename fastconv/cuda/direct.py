@@ -69,7 +69,7 @@ TILES = (
     Tile(4, 5, px=4, rows=8, registers=168, blocks=3, scaled=1),  # 32 + 8 + 25
     Tile(4, 0, px=8, rows=8, registers=168, blocks=3),  # 64 + 20 + 12: multiply-adds are the limit
     Tile(8, 0, px=2, rows=8, registers=128, blocks=4),
-    Tile(2, 0, px=8, rows=2, registers=168, blocks=3, wide=True),  # 32 + 50 + 22, of stride 2
+    Tile(2, 0, px=8, rows=2, registers=248, blocks=2, wide=True),  # 32 + 50 + 22, of stride 2, and their products where they are int64
     Tile(4, 0, px=4, rows=4, registers=168, blocks=3, wide=True),  # 32 + 34 + 22
 )
 MOST_SHARED = 48 << 10  # bytes of the taps of one channel
