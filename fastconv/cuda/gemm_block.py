@@ -289,7 +289,7 @@ class Block:
         e, s, at, x = self.e, self.s, self.at, self.x
         tile, vector = s.tile, self.adjacent[0 if s.last else 1]
         results = Results(e, s, at, self.v, x)
-        number = self._kept_number() if s.tail and s.last else None
+        number = self._kept_number() if s.tail else None
 
         def scaling(channel: Any) -> Any:
             return results.scaling(self.group * x.ocg + e.least(channel, x.ocg - 1))
@@ -324,18 +324,24 @@ class Block:
                     left = e.pick(pixels[j] < x.pixels, x.ocg - o[0], 0)
                     results.store(sums[own], [scaling(channel) for channel in o], place, left, x.dense > 0)
             return
-        # or pixels of a line, which is a row, or a plane where rows follow one another
-        lines = [line(pixel) for pixel in pixels]
-        for i in range(tile.tm):
-            factors = [scaling(channels[i])] * vector
-            for j in range(0, tile.tn, vector):
+        # or pixels of a line, which is a row, or a plane where rows follow one another; of scaled sums a vector of each channel at a time
+        step = vector if s.tail else tile.tn
+        for first in range(0, tile.tn, step):
+            if number is not None:
+                e.barrier()
+                self.t = e.shared_anew(number)
+                channels, pixels = placed()
+            lines = {j: line(pixels[j]) for j in range(first, first + step)}
+            for i in range(tile.tm):
+                factors = [scaling(channels[i])] * vector
+                for j in range(first, first + step, vector):
 
-                def beside(n: int, i: int = i, j: int = j) -> Any:
-                    return lines[j + n] + at.dc * channels[i]
+                    def beside(n: int, i: int = i, j: int = j, lines: Any = lines, channels: Any = channels) -> Any:
+                        return lines[j + n] + at.dc * channels[i]
 
-                own = slice(i * tile.tn + j, i * tile.tn + j + vector)
-                left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
-                results.store(sums[own], factors, beside, left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))
+                    own = slice(i * tile.tn + j, i * tile.tn + j + vector)
+                    left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
+                    results.store(sums[own], factors, beside, left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))
 
 
 PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")
