@@ -1,8 +1,9 @@
 """`python -m bench.gpu`: fastconv on a CUDA card: right first, then fast, beside the card's ceilings and `bench.gpu_peers`.
 
-Ends within ten minutes, whatever the card: what was not reached by then is counted.  First problems are measured, then their peers,
-one after the other from all over the list.  Times are between events, of launches that go round buffers together larger than twice the
-second-level cache.  Writes bench/results/NAME.json after each step, and prints a table.
+Ends within ten minutes, whatever the card: what was not reached by then is counted.  Kernels are compiled ahead, by as many processes as
+there are cores.  First problems are measured, then their peers, one after the other from all over the list.  Times are between events,
+of launches that go round buffers together larger than twice the second-level cache.  Writes bench/results/NAME.json after each step,
+and prints a table and the figures.
 """
 
 import argparse
@@ -18,11 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.cases import load, short
+from bench.gpu_ceilings import ceilings, seconds
+from bench.gpu_compile import compiled_ahead
+from bench.gpu_figures import figures
 from bench.gpu_peers import peers
 from bench.machine import describe
 from fastconv.cuda import driver, target, transfer
 from fastconv.cuda.arrays import DeviceArray, dense_strides
-from fastconv.cuda.compile import Kernel
 from fastconv.planning.addends import Addends
 from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
@@ -31,10 +34,7 @@ from fastconv.planning.reference import finish
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 500  # of the whole run, and what one step may take longer: a step begins with `STEP_SECONDS` left
-CORRECT_SECONDS, SANITIZER_SECONDS, OWN_SECONDS, STEP_SECONDS = 150, 50, 150, 15
-LEAST_SECONDS = 0.02  # of one measurement
-ROUNDS = 5
-COPY_BYTES = 1 << 30
+AHEAD_SECONDS, CORRECT_SECONDS, SANITIZER_SECONDS, OWN_SECONDS, STEP_SECONDS = 45, 110, 45, 130, 15
 IMAGES = tuple(
     f"ih{size}_k{k}_p{k // 2}{types}" for types, taps in (("", (3, 5, 7, 9, 11, 15, 21)), ("_u8:u8:u8:u8", (3, 5, 7)),
                                                           ("_u8:f32:u8:f32_saturate", (3, 5, 7))) for size in (8192, 16384) for k in taps
@@ -73,27 +73,33 @@ def check(name, p):
     """None, or how an algorithm's result differs from the truth by more than tests/oracles.py allows."""
     from fastconv.cuda.copy import addend, converted
     from tests.oracles import assert_same_bits, assert_within, of_card, truth
-    from tests.problems import addends_of, result_array
+    from tests.problems import addends_of, result_array, run
 
     scaled = parse_scaling(p.epilogue) != Scaling()
-    (src, wei, bias, dst), host = device_operands(p, integers=scaled)
-    addends = None if bias is None else addend(p.acc, bias, src.device)
 
     def launched(p, addends, dst):
         plan = plan_problem(p, target.detect(), algorithm=name)
-        plan.run(src, plan.pack(wei), addends, dst)
+        packed = plan.pack(wei if p.structure == "full" else host[1])  # what is known of weights was seen on the host
+        plan.run(src, packed, addends, dst)
         return transfer.to_host(converted(dst, dst.dtype))
 
     try:
+        (src, wei, bias, dst), host = device_operands(p, integers=scaled)
+        addends = None if bias is None else addend(p.acc, bias, src.device)
         if scaled:  # what the host makes of the algorithm's own sums
             plain, given, expected = p.replace(dst=p.acc, epilogue="" if bias is None else "bias"), addends_of(p, host[2]), result_array(p)
             finish(p, launched(plain, addends, there(result_array(plain))), given, expected)
             arrays = (None if array is None else there(array) for array in given[1:4])
             assert_same_bits(launched(p, Addends(addends, *arrays), dst), expected, name)
         else:
-            assert_within(launched(p, addends, dst), p, truth(p, *host), of_card(name), name)
+            exact = truth(p, *host)
+            if p.order != "any":  # of weights that are not symmetric, its sums are others than the formula's
+                exact = exact._replace(value=run(p, *host, "reference"))
+            assert_within(launched(p, addends, dst), p, exact, of_card(name), name)
     except AssertionError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001 (the driver's refusal is a wrong answer, and no reason to stop)
+        return f"{type(error).__name__}: {error}"
     return None
 
 
@@ -139,57 +145,6 @@ def sample():
     every = [(short_name(a), Problem.parse(a.CASES[0])) for a in algorithms("cuda") if not isinstance(a.CASES, str)]
     return [(name, p) for name, p in [*every, *(("direct", Problem.parse(case)) for case in SAMPLE)]
             if next(a for a in algorithms("cuda") if short_name(a) == name).reject(p, target.detect()) is None]  # fmt: skip
-
-
-def seconds(run):
-    """The least mean time of ``run(n)``, for n = 0, 1, ..., between events of the default stream."""
-    api, checked = driver.api(), driver.checked
-    start, end = (checked(api.cuEventCreate(0), "create an event") for _ in "ab")
-
-    def measured(count):
-        checked(api.cuEventRecord(start, 0), "record")
-        for n in range(count):
-            run(n)
-        checked(api.cuEventRecord(end, 0), "record")
-        checked(api.cuEventSynchronize(end), "wait")
-        return checked(api.cuEventElapsedTime(start, end), "tell a time") / 1e3 / count
-
-    run(0)
-    once = measured(2)
-    count = max(3, min(2000, math.ceil(LEAST_SECONDS / max(once, 1e-7))))
-    return min(measured(count) for _ in range(ROUNDS))
-
-
-def copy_bandwidth():
-    """Bytes read and written per second by the driver's copy."""
-    size = COPY_BYTES
-    first, second = driver.Memory(size), driver.Memory(size)
-    api = driver.api()
-    return 2 * size / seconds(lambda n: api.cuMemcpyDtoDAsync(second.address, first.address, size, 0))
-
-
-def _fma_body(e, spec, at, v, x):
-    sums = [v.start + n for n in range(32)]
-
-    def step(i, sums):
-        for _ in range(8):
-            sums = [e.fma(total, v.factor, v.start) for total in sums]
-        return sums
-
-    sums = e.loop(x.turns, sums, step)
-    total = sums[0]
-    for other in sums[1:]:
-        total = total + other
-    e.store("f32", at.dst + e.i64(e.block("x") * 256 + e.thread("x")) * 4, [total])
-
-
-def fma_peak():
-    """float32 multiply-adds per second."""
-    kernel = Kernel("fma_peak", _fma_body, (), ("dst",), ("f32", ("start", "factor")), ("turns",), (256, 1, 1), 64)
-    blocks, turns = 8 * target.detect().units, 2000
-    memory = driver.Memory(blocks * 256 * 4)
-    launch = driver.Launch(kernel, (blocks, 1, 1), (0,), (1e-3, 0.999), (turns,))
-    return blocks * 256 * 32 * 8 * turns / seconds(lambda n: launch(0, memory.address))
 
 
 def buffers(p):
@@ -252,11 +207,18 @@ def cell(p, ceilings):
     row = {"problem": str(p), "peers": {}}
     try:
         row["seconds"], row["plan"] = ours(p)
-    except (ValueError, RuntimeError) as error:
-        return {**row, "error": str(error)[:300]}
-    roofs = {"copy": moved(p) / ceilings["copy"], "fma": p.flops / 2 / ceilings["fma"]}
+    except Exception as error:  # noqa: BLE001 (one problem that cannot run does not end the others)
+        return {**row, "error": f"{type(error).__name__}: {error}"[:300]}
+    products = p.flops / 2
+    roofs = {"copy": moved(p) / ceilings["copy"], "fma": products / ceilings["fma"]}
+    factor = "tf32" if p.src == "f32" else p.src
+    if p.precision == "fast" and factor in ceilings:
+        roofs = {"copy": roofs["copy"], factor: products / ceilings[factor]}
+        if f"peak {factor}" in ceilings:
+            row["peak"] = products / ceilings[f"peak {factor}"] / row["seconds"]
+    row["shares"] = {name: least / row["seconds"] for name, least in roofs.items()}
     row["roof"] = max(roofs, key=roofs.get)
-    row["share"] = roofs[row["roof"]] / row["seconds"]
+    row["share"] = row["shares"][row["roof"]]
     return row
 
 
@@ -271,18 +233,22 @@ def cells(clock, ceilings, found):
         if min(own.left(), clock.left() - STEP_SECONDS) > 0:
             rows[place] = cell(every[place], ceilings)
         yield
+    known = {}  # peers that a problem of the other layout had, too
     for place in order:
         p, row = every[place], rows[place]
         for name, measure in peers(p, seconds, buffers(p)).items() if "seconds" in row else ():
-            package = name.split()[0]
-            if package in missing or clock.left() < STEP_SECONDS:
+            package, key = name.split()[0], (name, p.replace(src_layout="nchw"))
+            if package in missing or (clock.left() < STEP_SECONDS and key not in known):
                 continue
-            try:
-                row["peers"][name] = measure()
-            except ImportError as error:
-                missing[package] = str(error)
-            except (RuntimeError, ValueError, MemoryError) as error:
-                row["peers"][name] = str(error)[:200]
+            if key not in known:
+                try:
+                    known[key] = measure()
+                except ImportError as error:
+                    missing[package] = str(error)
+                    continue
+                except Exception as error:  # noqa: BLE001 (a peer that cannot run, as a torch without CUDA, does not end the others)
+                    known[key] = f"{type(error).__name__}: {error}"[:200]
+            row["peers"][name] = known[key]
         yield
 
 
@@ -298,7 +264,8 @@ def text(row):
     if "seconds" not in row:
         return f"{name} {row.get('error', 'not reached in time')}"
     others = (f"{peer} {value / row['seconds']:.2f}x" for peer, value in row["peers"].items() if isinstance(value, float))
-    return f"{name} {row['seconds'] * 1e3:9.4f} ms {row['share']:6.1%} of {row['roof']:<4}  " + ", ".join(others)
+    peak = f" ({row['peak']:.1%} of the card's peak)" if "peak" in row else ""
+    return f"{name} {row['seconds'] * 1e3:9.4f} ms {row['share']:6.1%} of {row['roof']:<4}{peak}  " + ", ".join(others)
 
 
 def main(arguments=None):
@@ -323,15 +290,21 @@ def main(arguments=None):
         RESULTS.mkdir(exist_ok=True)
         place.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
-    document = {**describe(), "card": str(card), "correct": correctness(clock), "sanitizer": sanitized(clock)}
-    print(f"{card}\ncorrectness: {document['correct']}\ncompute-sanitizer: {document['sanitizer']}", flush=True)
-    document["ceilings"] = {"copy": copy_bandwidth(), "fma": fma_peak()}
-    print(f"copy {document['ceilings']['copy'] / 1e12:.3f} TB/s, float32 {document['ceilings']['fma'] / 1e12:.2f} Tfma/s", flush=True)
+    document = {**describe(), "card": str(card), "ahead": compiled_ahead(problems(), card, min(AHEAD_SECONDS, clock.left()))}
+    document |= {"correct": correctness(clock), "sanitizer": sanitized(clock)}
+    print(f"{card}\ncompiled ahead: {document['ahead']}\ncorrectness: {document['correct']}", flush=True)
+    print(f"compute-sanitizer: {document['sanitizer']}", flush=True)
+    document["ceilings"] = ceilings()
+    print(", ".join(f"{name} {value / 1e12:.2f}" for name, value in document["ceilings"].items()), "(TB/s, Tfma/s)", flush=True)
     save()
     for _ in cells(clock, document["ceilings"], document):
         save()
     for row in document["cells"]:
         print(text(row), flush=True)
+    document["figures"] = figures(document["cells"])
+    save()
+    for line in document["figures"]:
+        print(line)
     for name, reason in document["missing"].items():
         print(f"{name} is missing: {reason}")
     print(f"{SECONDS - clock.left():.0f} s")

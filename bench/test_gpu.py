@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
-from bench import gpu, gpu_peers
+from bench import gpu, gpu_ceilings, gpu_figures, gpu_peers
 from fastconv.cuda import compile as compiler
 from fastconv.cuda.compile import Kernel
 from fastconv.cuda.driver import DriverError
@@ -30,8 +30,8 @@ def test_a_whole_run_without_a_card(monkeypatch, capsys, tmp_path):
     for name, value in {
         "correctness": {"right": 3, "wrong": []},
         "sanitized": "no error",
-        "copy_bandwidth": 4e12,
-        "fma_peak": 3e13,
+        "compiled_ahead": {"kernels": 3, "compiled": 3},
+        "ceilings": CEILINGS,
     }.items():
         monkeypatch.setattr(gpu, name, lambda *_, value=value: value)
     monkeypatch.setattr(gpu, "RESULTS", tmp_path)
@@ -45,6 +45,8 @@ def test_a_whole_run_without_a_card(monkeypatch, capsys, tmp_path):
     assert {p.src for p in problems if p.precision == "fast"} == {"f32", "f16", "bf16"}
     printed = capsys.readouterr().out
     assert printed.count("torch 2.00x") == len(problems)
+    assert "not measured" in printed
+    assert document["figures"] == gpu.figures(document["cells"])
     assert "compute-sanitizer: no error" in printed
 
 
@@ -58,7 +60,7 @@ class Hands:
         return next(self.hours)
 
 
-CEILINGS = {"copy": 1e12, "fma": 1e13}
+CEILINGS = {"copy": 1e12, "fma": 1e13, "tf32": 1e14, "f16": 2e14, "bf16": 2e14, "peak tf32": 2e14, "peak f16": 4e14, "peak bf16": 4e14}
 
 
 def measured(monkeypatch, left, peers):
@@ -84,7 +86,7 @@ def test_every_problem_is_measured_before_any_peer(monkeypatch):
     found, steps = measured(monkeypatch, [500.0] * 100, peers)
     assert steps == 6
     assert [row["seconds"] for row in found["cells"]] == [64e-6, 128e-6, 256e-6]
-    assert all(row["peers"] == {"torch": 1e-3, "cudnn direct": "out of memory"} for row in found["cells"])
+    assert all(row["peers"] == {"torch": 1e-3, "cudnn direct": "RuntimeError: out of memory"} for row in found["cells"])
     assert found["missing"] == {"cupy": "no cupy"}
     assert "torch 15.6" in gpu.text(found["cells"][0])
 
@@ -161,10 +163,74 @@ def test_the_sanitizer_is_shown_every_algorithm(monkeypatch):
 
 
 def test_the_peak_is_of_multiply_adds_alone():
-    kernel = Kernel("fma_peak", gpu._fma_body, (), ("dst",), ("f32", ("start", "factor")), ("turns",), (256, 1, 1), 64)
+    kernel = Kernel("fma_peak", gpu_ceilings._fma_body, (), ("dst",), ("f32", ("start", "factor")), ("turns",), (256, 1, 1), 64)
     code = compiler.code(kernel, SM90.cc)
     assert code.ptx.count("fma.rn.f32") >= 256
     assert code.resources.spills == code.resources.stack == 0
+
+
+@pytest.mark.parametrize("factor", gpu_ceilings.FACTORS)
+def test_the_peak_is_of_tensor_cores_alone(factor):
+    code = compiler.code(gpu_ceilings.tensor_kernel(factor), SM90.cc)
+    assert code.ptx.count("mma.sync") >= 2 * gpu_ceilings.TILES
+    assert code.resources.spills == code.resources.stack == 0
+
+
+def test_a_problem_on_tensor_cores_is_judged_by_theirs(monkeypatch):
+    monkeypatch.setattr(gpu, "ours", lambda p: (1e-3, "plan"))
+    p = Problem.parse("n32_ic512ih28_oc512k3_p1_nhwc_bf16:bf16:bf16:f32_fast")
+    row = gpu.cell(p, CEILINGS)
+    assert row["roof"] == "bf16"
+    assert row["share"] == pytest.approx(p.flops / 2 / 2e14 / 1e-3)
+    assert row["peak"] == row["share"] / 2
+    assert "% of the card's peak)" in gpu.text(row)
+    assert gpu.cell(p.replace(precision="default"), CEILINGS)["roof"] == "fma"
+
+
+def test_a_problem_or_a_peer_that_fails_ends_nothing(monkeypatch):
+    def ours(p):
+        raise OverflowError("too large")
+
+    def compiled_without_cuda():
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    found, _ = measured(monkeypatch, [500.0] * 100, {"torch": compiled_without_cuda})
+    assert {row["peers"]["torch"] for row in found["cells"]} == {"AssertionError: Torch not compiled with CUDA enabled"}
+    monkeypatch.setattr(gpu, "ours", ours)
+    assert gpu.cell(Problem.parse("ih64_k3_p1"), CEILINGS)["error"] == "OverflowError: too large"
+
+
+def test_a_peer_is_measured_once_for_both_layouts(monkeypatch):
+    problems, calls = [Problem.parse(f"ic4ih9_oc4k3_p1{layout}") for layout in ("", "_nhwc")], []
+    monkeypatch.setattr(gpu, "problems", lambda: problems)
+    monkeypatch.setattr(gpu, "ours", lambda p: (1e-6, "plan"))
+    monkeypatch.setattr(gpu, "buffers", lambda p: 2)
+    monkeypatch.setattr(gpu, "peers", lambda p, seconds, count: {"torch": lambda: calls.append(p) or 1e-3})
+    found = {}
+    assert sum(1 for _ in gpu.cells(Hands([500.0] * 20), CEILINGS, found)) == 4
+    assert len(calls) == 1
+    assert [row["peers"] for row in found["cells"]] == [{"torch": 1e-3}] * 2
+
+
+def test_figures_are_judged_by_their_rows():
+    def row(text, seconds, shares, **peers):
+        return {
+            "problem": text,
+            "seconds": seconds,
+            "shares": shares,
+            "peers": {name.replace("_", " "): value for name, value in peers.items()},
+        }
+
+    rows = [row("ih8192_k3_p1", 1e-3, {"copy": 0.95, "fma": 0.1}, torch=8e-3, cupy_ndimage=2e-3, cupy_signal="no"),
+            row("ih8192_k5_p2", 1e-3, {"copy": 0.85, "fma": 0.2}, cupy_signal=8e-3), {"problem": "ih8192_k9_p4", "not reached": True},
+            row("n32_ic64ih56_oc64k3_p1", 1e-3, {"copy": 0.1, "fma": 0.9}, torch=9e-4, cudnn_direct=2e-3)]  # fmt: skip
+    lines = gpu_figures.figures(rows)
+    assert len(lines) == len(gpu_figures.FIGURES)
+    assert "one channel, float32, k 3, 5: share of copy bandwidth: mean 0.899, least 0.85, 2 of 2 (each 0.9: FAIL)" in lines
+    assert "one channel, float32, k 9 to 21: share of FMA peak: not measured" in lines
+    assert "one channel, over CuPy and torch: mean 4, least 2, 2 of 3 (mean 4, each 1.5: pass)" in lines
+    assert "layers, float32, over cuDNN without transforms: mean 2, least 2, 1 of 1 (mean 1: pass)" in lines
+    assert "layers, float32, over cuDNN free to choose (torch): mean 0.9, least 0.9, 1 of 1" in lines
 
 
 def test_cells_are_problems_that_the_list_can_run():

@@ -17,7 +17,7 @@ from .planning.problem import DTYPES, LIMIT, Problem, accumulator, dtype_name
 from .planning.reference import activate
 from .planning.thread_count import thread_count
 from .planning.workspaces import new_result
-from .tensors import is_tensor, torch_ops
+from .tensors import of_torch, torch_ops
 
 _MOST_LAUNCHES = 8  # of a plan: the strides that it has met
 _calls: Calls[GivenWeights] = Calls(MOST_PLANS)
@@ -59,7 +59,7 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.ones((1, 2, 2)), np.ones((1, 1, 2, 2)), stride=2)[0, 0]
     array([1., 1., 1., 1.])
     """
-    if is_tensor(input) or is_tensor(weight):
+    if of_torch(data_format, input, weight, bias):
         return torch_ops().conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
                                             out, dtype, precision, threads, device, algorithm)  # fmt: skip
     count = thread_count(threads)
@@ -71,11 +71,11 @@ def conv_transpose2d(
         if known is not None:
             return known
     check_choices(precision)
-    here = session(device, "input", input, weight=weight, bias=bias, out=out)
+    here = session(device, "input", input, True, weight=weight, bias=bias, out=out)
     if here is None:
         input, weight = as_array("input", input), as_array("weight", weight)
     else:
-        input, weight, bias = here.input, here.take("weight", weight), here.take("bias", bias)
+        input, weight, bias = here.input, here.take("weight", weight, True), here.take("bias", bias, True)
     layout = arranged(data_format, input.shape, weight.shape, (3, 4))
     g = group_count(groups)
     (_, oc, oh, ow), (filters, icg, kh, kw) = layout.extents(input.shape), layout.filters(weight.shape)
@@ -108,9 +108,10 @@ def conv_transpose2d(
                         (input, weight, dst), to=to, kind=kind)  # fmt: skip
         return _calls.first(key, made, (input, weight, bias), out, dst)
     checked_bias(bias, icg * g, weight.ndim)
+    named = _named(p, result_type(input.dtype, weight.dtype, dtype))
     if (whole.oh, whole.ow) == (oh, ow):  # kernels write what no tap reaches, too
-        return run_on_card(here, whole, layout.image(input), layout.weights(weight), bias, shape, layout.image, out, algorithm)
-    result, to = here.destination(out, shape, DTYPES[p.dst])
+        return run_on_card(here, whole, layout.image(input), layout.weights(weight), bias, shape, layout.image, out, algorithm, None, named)
+    result, to = here.destination(out, shape, named)
     if to.size:
         src, dst = layout.image(input), layout.image(to)
         if backend("arrays").overlap(src, dst):
@@ -261,12 +262,12 @@ def conv2d_input(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
-    if not type(weight) is type(grad_output) is np.ndarray and (is_tensor(weight) or is_tensor(grad_output)):
+    if not type(weight) is type(grad_output) is np.ndarray and of_torch("NCHW", grad_output, weight):
         return torch_ops().conv2d_input(input_size, weight, grad_output, stride, padding, dilation, groups)
     key, result = _known("input", (grad_output, weight), (input_size, stride, padding, dilation, groups), thread_count())
     if result is not None:
         return result
-    here = session(None, "grad_output", grad_output, weight=weight)
+    here = session(None, "grad_output", grad_output, True, weight=weight)
     weight, grad = _operand(here, "weight", weight), as_array("grad_output", grad_output) if here is None else here.input
     return image_gradient(four("input_size", input_size), weight, grad, stride, _both(padding), dilation, groups, here=here, key=key)
 
@@ -303,18 +304,18 @@ def conv2d_weight(
     array([[4., 4.],
            [4., 4.]])
     """
-    if not type(input) is type(grad_output) is np.ndarray and (is_tensor(input) or is_tensor(grad_output)):
+    if not type(input) is type(grad_output) is np.ndarray and of_torch("NCHW", input, grad_output):
         return torch_ops().conv2d_weight(input, weight_size, grad_output, stride, padding, dilation, groups)
     key, result = _known("weights", (input, grad_output), (weight_size, stride, padding, dilation, groups), thread_count())
     if result is not None:
         return result
-    here = session(None, "input", input, grad_output=grad_output)
+    here = session(None, "input", input, True, grad_output=grad_output)
     image, grad = as_array("input", input) if here is None else here.input, _operand(here, "grad_output", grad_output)
     return weight_gradient(image, four("weight_size", weight_size), grad, stride, _both(padding), dilation, groups, here=here, key=key)
 
 
 def _operand(here: Session | None, name: str, value: Any) -> Any:
-    return as_array(name, value) if here is None else here.take(name, value)
+    return as_array(name, value) if here is None else here.take(name, value, True)
 
 
 def known(key: tuple[Any, ...]) -> GivenWeights | None:
@@ -416,12 +417,18 @@ def _planned(
     """The gradient of this shape; ``views`` are those of both arrays and of the result."""
     (src, wei), (image, weights, to) = arrays, views
     if here is not None:
-        return run_on_card(here, p, image(src), weights(wei), None, shape, to, None, None)
+        kind = _named(p, result_type(src.dtype, wei.dtype, None))
+        return run_on_card(here, p, image(src), weights(wei), None, shape, to, None, None, None, kind)
     dst = new_result(shape, DTYPES[p.dst], src)
     if not dst.size:
         return dst
     call = prepared(plan_problem(p, threads=threads), shape, dst.dtype, image, weights, (src, wei, dst), to=to)
     return _calls.first(key, call, (src, wei, None), None, dst)
+
+
+def _named(p: Problem, result: np.dtype[Any]) -> np.dtype[Any]:
+    """The caller's name of a result's type: bfloat16 has several."""
+    return result if p.dst == "bf16" else DTYPES[p.dst]
 
 
 def run_on_card(

@@ -22,7 +22,7 @@ from .planning.plans import Plan
 from .planning.problem import DTYPES, Problem, accumulator, dtype_name
 from .planning.structure import rivals_of, structured
 from .planning.thread_count import thread_count
-from .tensors import detached, is_tensor, of_tensors, torch_ops
+from .tensors import detached, is_tensor, of_tensors, of_torch, torch_ops
 
 __all__ = ["Epilogue", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "explain", "plan", "replace_convs"]
 
@@ -52,7 +52,7 @@ def conv2d(
     ----------
     input : array_like
         ``(n, c, h, w)``, one image ``(c, h, w)``, or one plane ``(h, w)``; channels last with ``data_format="NHWC"``.  A `torch.Tensor` on
-        the CPU, with weight and bias of its type, gives one, and gradients.
+        the CPU or a card, with weight and bias of its type, gives one, and gradients.
     weight : array_like
         ``(oc, c/groups, kh, kw)``; with ``"NHWC"`` ``(kh, kw, c/groups, oc)``; for one plane ``(kh, kw)``.
     bias : array_like, optional
@@ -100,7 +100,7 @@ def conv2d(
     >>> conv2d(np.ones((1, 512, 512, 1), "f4"), np.ones((3, 3, 1, 8), "f4"), stride=(2, 1), data_format="NHWC").shape
     (1, 255, 510, 8)
     """
-    if input.__class__ is not np.ndarray and (is_tensor(input) or is_tensor(weight)):
+    if input.__class__ is not np.ndarray and of_torch(data_format, input, weight, bias):
         return torch_ops().conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode, data_format, activation, epilogue,
                                   out, dtype, precision, threads, device, algorithm)  # fmt: skip
     count = thread_count(threads)
@@ -473,7 +473,7 @@ def replace_convs(model: Any) -> Any:
     Parameters
     ----------
     model : torch.nn.Module
-        On the CPU when it is called; of float32, float64, float16 or bfloat16.
+        On the CPU or a card when it is called; of float32, float64, float16 or bfloat16.
 
     Returns
     -------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,48 @@ def is_tensor(value: Any) -> bool:
     """
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor) and value.device.type == "cpu"
+
+
+def of_torch(data_format: Any, image: Any, other: Any, bias: Any = None) -> bool:
+    """Whether `fastconv.torch_ops` computes a call.
+
+    Of an image or weights on the CPU; of tensors on a card that torch has to see, for a gradient or because they are traced; and of an
+    image on a card whose channels lie last though its format says first.
+
+    Examples
+    --------
+    >>> of_torch("NCHW", [1.0], [1.0])
+    False
+    """
+    if is_tensor(image) or is_tensor(other):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is None or _here.on_card:
+        return False
+    tensors = [value for value in (image, other, bias) if isinstance(value, torch.Tensor) and value.is_cuda]
+    if not tensors:
+        return False
+    from . import torch_arrays
+
+    lies_last = tensors[0] is image and data_format in ("NCHW", "channels_first") and torch_arrays.is_last(image)
+    return lies_last or torch_arrays.seen(*tensors)
+
+
+class _Here(threading.local):
+    on_card = False
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def on_card() -> Iterator[None]:
+    """Meanwhile, in this thread, tensors on a card are arrays of it: torch sees the operator that is being computed."""
+    before, _here.on_card = _here.on_card, True
+    try:
+        yield
+    finally:
+        _here.on_card = before
 
 
 def detached(value: Any) -> Any:

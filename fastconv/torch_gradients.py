@@ -7,8 +7,10 @@ from typing import Any
 
 from . import gradients
 from .planning.arguments import exact
+from .planning.devices import session
+from .planning.layout import FORMATS
 from .planning.thread_count import thread_count
-from .torch_arrays import array_of, channels_last, is_bfloat, laid, of_array, plain, tensor_of
+from .torch_arrays import array_of, channels_last, is_bfloat, laid, of_array, plain, tensor_of, without_border
 
 Ints = Sequence[int]
 Key = tuple[Any, ...]
@@ -48,14 +50,23 @@ def image_gradient(
     precision: str, threads: int, *, key: Key | None = None,
 ) -> Any:  # fmt: skip
     """The gradient of `conv2d` with respect to an input of this size, in the layout of ``grad``; the ``key`` tells it from now on."""
-    if is_bfloat(grad):
+    if is_bfloat(grad) and not grad.is_cuda:
         return image_gradient(size, weight.float(), grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
                               threads).bfloat16()  # fmt: skip
+    if grad.is_cuda and padding_mode != "zeros" and any(padding):
+        _, h, w = axes_of(data_format)
+        around = [extent + {h: padding[0] + padding[1], w: padding[2] + padding[3]}.get(axis, 0) for axis, extent in enumerate(size)]
+        sums = (weight.float(), grad.float()) if grad.element_size() == 2 else (weight, grad)  # as sums are, until they are rounded
+        padded = image_gradient(around, *sums, stride, (0, 0, 0, 0), dilation, groups, "zeros", data_format, precision, threads)
+        return without_border(padded, padding, padding_mode, (h, w)).to(grad.dtype)
     image, kernel, form, turned = laid(grad, weight, data_format)
     n, a, b, c = size
+    here = session(None, "grad_output", image, True, weight=kernel) if grad.is_cuda else None
+    if here is not None:
+        image, kernel = here.input, here.take("weight", kernel, True)
     return tensor_of(gradients.image_gradient(
         (n, b, c, a) if turned else (n, a, b, c), kernel, image, tuple(stride), four(padding), tuple(dilation), groups, padding_mode, form,
-        precision, threads or None, key=key,
+        precision, threads or None, here, key=key,
     ), turned)  # fmt: skip
 
 
@@ -64,13 +75,22 @@ def weight_gradient(
     precision: str, threads: int, *, key: Key | None = None,
 ) -> Any:  # fmt: skip
     """The gradient of `conv2d` with respect to weights of this size; the ``key`` tells it from now on."""
-    if is_bfloat(grad):
+    if is_bfloat(grad) and not grad.is_cuda:
         return weight_gradient(input.float(), size, grad.float(), stride, padding, dilation, groups, padding_mode, data_format, precision,
                                threads).bfloat16()  # fmt: skip
+    image, other = array_of(input), array_of(grad)
+    here = session(None, "input", image, True, grad_output=other) if grad.is_cuda else None
+    if here is not None:
+        image, other = here.input, here.take("grad_output", other, True)
     return of_array(gradients.weight_gradient(
-        array_of(input), tuple(size), array_of(grad), tuple(stride), four(padding), tuple(dilation), groups, padding_mode, data_format,
-        precision, threads or None, key=key,
+        image, tuple(size), other, tuple(stride), four(padding), tuple(dilation), groups, padding_mode, data_format, precision,
+        threads or None, here, key=key,
     ))  # fmt: skip
+
+
+def axes_of(data_format: str) -> tuple[int, int, int]:
+    """Those of channels, rows and columns."""
+    return (1, 2, 3) if FORMATS[data_format] == "nchw" else (3, 1, 2)
 
 
 def four(padding: Ints) -> tuple[tuple[int, int], tuple[int, int]]:

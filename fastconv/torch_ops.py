@@ -1,26 +1,29 @@
 """torch's tensors in `fastconv.nn`'s functions: custom operators with shapes for tracing and gradients, and modules that call them.
 
 Imported by `fastconv.nn` at the first call with a tensor, or by `replace_convs`; only this module and `torch_arrays` import torch.
-Tensors are read in place, on the CPU; a batch in torch's channels_last format is convolved as NHWC, and gives one.
+Tensors are read in place, on the CPU or on a card; a batch in torch's channels_last format is convolved as NHWC, and gives one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import library
 
-from . import gradients, nn
-from .epilogue import activation_text
+from . import gradients, nn, torch_arrays
+from .epilogue import Epilogue, activation_text
 from .planning.arguments import choice, group_count, pair, spans
+from .planning.devices import received
 from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
+from .tensors import on_card
 from .torch_arrays import array_of, channels_last, forward_mode, laid, of_array, seen, tangent, tensor_of
-from .torch_gradients import Ints, Key, four, image_gradient, key_of, known_image, known_weights, weight_gradient
+from .torch_gradients import Ints, Key, axes_of, four, image_gradient, key_of, known_image, known_weights, weight_gradient
 
 _ACTIVATIONS = {
     "": lambda x, slope: x,
@@ -43,6 +46,8 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
         if not isinstance(value, torch.Tensor):
             continue
         _check_tensor(name, value)
+        if value.is_cuda:
+            raise TypeError(f"{name} must be a tensor on the CPU, as the others are, got one on {value.device}")
         if (value.requires_grad and torch.is_grad_enabled()) or (forward_mode() and tangent(value) is not None):
             raise TypeError(f"{name} must not require a gradient here: fastconv.nn.conv2d has gradients; or call it under torch.no_grad()")
         if name == "out" and (value.is_conj() or value.is_neg()):
@@ -55,11 +60,6 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
         return out
     first = next(iter(given.values()))
     return of_array(result) if isinstance(first, torch.Tensor) else result
-
-
-def _axes(data_format: str) -> tuple[int, int, int]:
-    """Those of channels, rows and columns."""
-    return (1, 2, 3) if FORMATS[data_format] == "nchw" else (3, 1, 2)
 
 
 def _kernel(weight: torch.Tensor, data_format: str) -> tuple[int, int, int, int]:
@@ -84,13 +84,14 @@ def conv2d_op(
     padding_mode: str, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv2d` of a batch."""
-    image, kernel, form, turned = laid(input, weight, data_format)
+    image, kernel, form, last = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
-    return tensor_of(nn.conv2d(
-        image, kernel, None if bias is None else array_of(bias), tuple(stride), four(padding), tuple(dilation), groups,
-        padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
-        threads=threads or None, algorithm=algorithm or None,
-    ), turned)  # fmt: skip
+    with on_card():
+        return tensor_of(nn.conv2d(
+            image, kernel, None if bias is None else array_of(bias), tuple(stride), four(padding), tuple(dilation), groups,
+            padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+            threads=threads or None, algorithm=algorithm or None,
+        ), last)  # fmt: skip
 
 
 @library.custom_op("fastconv::conv2d_input", mutates_args=())
@@ -143,23 +144,24 @@ def conv_transpose2d_op(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, groups: int,
     dilation: Ints, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
-    """`fastconv.nn.conv_transpose2d` of a batch; of bfloat16 by a copy in float32."""
-    if input.dtype == torch.bfloat16:
+    """`fastconv.nn.conv_transpose2d` of a batch; on the CPU of bfloat16 by a copy in float32."""
+    if input.dtype == torch.bfloat16 and not input.is_cuda:
         return conv_transpose2d_op(input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, output_padding,
                                    groups, dilation, data_format, activation, precision, threads, algorithm).bfloat16()  # fmt: skip
-    image, kernel, form, turned = laid(input, weight, data_format)
+    image, kernel, form, last = laid(input, weight, data_format)
     name, _, slope = activation.partition(":")
-    return tensor_of(gradients.conv_transpose2d(
-        image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
-        tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
-        threads=threads or None, algorithm=algorithm or None,
-    ), turned)  # fmt: skip
+    with on_card():
+        return tensor_of(gradients.conv_transpose2d(
+            image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
+            tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+            threads=threads or None, algorithm=algorithm or None,
+        ), last)  # fmt: skip
 
 
 @conv2d_op.register_fake
 def _conv2d_shape(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
                   data_format: Any, *rest: Any) -> Any:  # fmt: skip
-    (_, h, w), (oc, _, kh, kw) = _axes(data_format), _kernel(weight, data_format)
+    (_, h, w), (oc, _, kh, kw) = axes_of(data_format), _kernel(weight, data_format)
     pt, pb, pl, pr = padding
     return _empty(input, oc, (input.shape[h] + pt + pb - (kh - 1) * dilation[0] - 1) // stride[0] + 1,
                   (input.shape[w] + pl + pr - (kw - 1) * dilation[1] - 1) // stride[1] + 1, data_format)  # fmt: skip
@@ -168,7 +170,7 @@ def _conv2d_shape(input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
 @conv2d_input_op.register_fake
 def _conv2d_input_shape(size: Any, weight: Any, grad: Any, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
                         data_format: Any, *rest: Any) -> Any:  # fmt: skip
-    c, h, w = _axes(data_format)
+    c, h, w = axes_of(data_format)
     return _empty(grad, size[c], size[h], size[w], data_format)
 
 
@@ -180,7 +182,7 @@ def _conv2d_weight_shape(input: Any, size: Any, *rest: Any) -> Any:
 @conv_transpose2d_op.register_fake
 def _conv_transpose2d_shape(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any,
                             data_format: Any, *rest: Any) -> Any:  # fmt: skip
-    (_, h, w), (_, ocg, kh, kw) = _axes(data_format), _kernel(weight, data_format)
+    (_, h, w), (_, ocg, kh, kw) = axes_of(data_format), _kernel(weight, data_format)
     oh, ow = (
         (input.shape[axis] - 1) * stride[at] - 2 * padding[at] + dilation[at] * (k - 1) + output_padding[at] + 1
         for at, (axis, k) in enumerate(((h, kh), (w, kw)))
@@ -194,7 +196,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], tensors: tuple[int, int]) -> None:
 
 
 def _bias_gradient(grad: torch.Tensor, data_format: str) -> torch.Tensor:
-    c, _, _ = _axes(data_format)
+    c, _, _ = axes_of(data_format)
     return grad.sum([axis for axis in range(4) if axis != c])
 
 
@@ -264,7 +266,7 @@ def _conv_transpose2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     stride, padding, _, groups, dilation, form, activation, precision, threads, _ = ctx.rest[3:]
     if activation:
         raise RuntimeError("fastconv::conv_transpose2d has no gradient with an activation of its own; fastconv.nn applies it behind it")
-    _, h, w = _axes(form)
+    _, h, w = axes_of(form)
     _, _, *kernel = _kernel(weight, form)
     ends, reached = [], grad
     for at, axis in enumerate((h, w)):
@@ -293,7 +295,7 @@ for op, backward, setup in (
 
 
 def _check(function: Any, tensors: dict[str, Any]) -> None:
-    """All are tensors on the CPU, of one type that NumPy has.
+    """All are tensors on the CPU or on one card, of one type that NumPy has.
 
     Raises
     ------
@@ -302,10 +304,13 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
     RuntimeError
         torch's own, of mixed types.
     """
+    first = next(iter(tensors.values()))
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, as the other arguments are, got {type(tensor).__name__}")
         _check_tensor(name, tensor, torch.bool)
+        if isinstance(first, torch.Tensor) and tensor.device != first.device:
+            raise TypeError(f"{name} must be on {first.device}, as the other arguments are, got one on {tensor.device}")
     types = [tensor.dtype for tensor in tensors.values()]
     if len(set(types)) > 1:
         function(*(torch.ones((1,) * (1 if name == "bias" else 4), dtype=dtype) for name, dtype in zip(tensors, types, strict=True)))
@@ -313,8 +318,8 @@ def _check(function: Any, tensors: dict[str, Any]) -> None:
 
 
 def _check_tensor(name: str, tensor: torch.Tensor, *refused: torch.dtype) -> None:
-    if tensor.device.type != "cpu":
-        raise TypeError(f"{name} must be a tensor on the CPU, got one on {tensor.device}")
+    if not (tensor.is_cpu or tensor.is_cuda):
+        raise TypeError(f"{name} must be a tensor on the CPU or a CUDA device, got one on {tensor.device}")
     if tensor.layout is not torch.strided or tensor.dtype in refused:
         raise TypeError(f"{name} must be a dense tensor of numbers, got {tensor.dtype}, {tensor.layout}")
 
@@ -329,10 +334,13 @@ def _checked_tail(tensors: dict[str, Any], precision: Any, threads: Any, algorit
     return 0 if threads is None else thread_count(threads), algorithm or ""
 
 
-def _refuse(**arguments: Any) -> None:
-    for name, value in arguments.items():
+def _refuse(tensor: Any, device: Any, **arguments: Any) -> None:
+    """Arguments that are for arrays, and another place than the tensors'."""
+    own = "cuda" if tensor.is_cuda else "cpu"
+    for name, value in {**arguments, "device": None if device == own else device}.items():
         if value is not None:
-            raise TypeError(f"{name} must be None for tensors, got {value!r}")
+            why = " that torch records or that are traced" if tensor.is_cuda and name != "device" else ""
+            raise TypeError(f"{name} must be None for tensors{why}, got {value!r}")
 
 
 def _finished(result: torch.Tensor, activation: str) -> torch.Tensor:
@@ -356,9 +364,18 @@ def conv2d(
     activation: Any, epilogue: Any, out: Any, dtype: Any, precision: str, threads: int | None, device: Any, algorithm: str | None,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv2d` of tensors, of any number of dimensions."""
+    if torch_arrays.lies_last(input, weight, bias):
+        if isinstance(epilogue, Epilogue) and epilogue.residual is not None:
+            residual = received("residual", epilogue.residual)
+            epilogue = replace(epilogue, residual=residual.transpose(0, 2, 3, 1) if residual.ndim == 4 else residual)
+        return torch_arrays.as_nhwc(
+            nn.conv2d, input, weight, out, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            padding_mode=padding_mode, activation=activation, epilogue=epilogue, dtype=dtype, precision=precision, threads=threads,
+            device=device, algorithm=algorithm,
+        )  # fmt: skip
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv2d, tensors)
-    _refuse(epilogue=epilogue, out=out, dtype=dtype, device=None if device == "cpu" else device)
+    _refuse(input, device, epilogue=epilogue, out=out, dtype=dtype)
     count, named = _checked_tail(tensors, precision, threads, algorithm)
     fused, behind = _fused(activation, tensors)
     missing = (4 - input.dim()) * (FORMATS.get(data_format) is not None)
@@ -368,7 +385,7 @@ def conv2d(
     kernel = weight if weight.dim() != 2 else weight[None, None] if FORMATS.get(data_format) == "nchw" else weight[:, :, None, None]
     if image.dim() != 4 or kernel.dim() != 4 or data_format not in FORMATS or (weight.dim() == 2) != (input.dim() == 2):
         nn.conv2d(array_of(input), array_of(weight), data_format=data_format)  # which raises
-    _, h, w = _axes(data_format)
+    _, h, w = axes_of(data_format)
     _, _, kh, kw = _kernel(kernel, data_format)
     steps, apart = pair("stride", stride, 1), pair("dilation", dilation, 1)
     around = paddings(padding, (image.shape[h], image.shape[w]), spans((kh, kw), apart), steps)
@@ -388,9 +405,15 @@ def conv_transpose2d(
     activation: Any, out: Any, dtype: Any, precision: str, threads: int | None, device: Any, algorithm: str | None,
 ) -> torch.Tensor:  # fmt: skip
     """`fastconv.nn.conv_transpose2d` of tensors."""
+    if torch_arrays.lies_last(input, weight, bias):
+        return torch_arrays.as_nhwc(
+            gradients.conv_transpose2d, input, weight, out, bias=bias, stride=stride, padding=padding, output_padding=output_padding,
+            groups=groups, dilation=dilation, activation=activation, dtype=dtype, precision=precision, threads=threads, device=device,
+            algorithm=algorithm,
+        )  # fmt: skip
     tensors = {name: value for name, value in (("input", input), ("weight", weight), ("bias", bias)) if value is not None}
     _check(torch.nn.functional.conv_transpose2d, tensors)
-    _refuse(out=out, dtype=dtype, device=None if device == "cpu" else device)
+    _refuse(input, device, out=out, dtype=dtype)
     count, named = _checked_tail(tensors, precision, threads, algorithm)
     fused, behind = _fused(activation, tensors)
     single = input.dim() == 3

@@ -15,13 +15,15 @@ _DTYPE = 20  # bytes from the beginning of dlpack.h's DLTensor to its code, bits
 class Interface:
     """An exporter of ``__cuda_array_interface__`` and nothing else."""
 
+    writeable = True
+
     def __init__(self, array, stream=None):
         self.array, self.stream = array, stream
 
     @property
     def __cuda_array_interface__(self):
         a = self.array
-        return {"shape": a.shape, "typestr": a.dtype.str, "data": (a.ctypes.data, False), "version": 3,
+        return {"shape": a.shape, "typestr": a.dtype.str, "data": (a.ctypes.data, not self.writeable), "version": 3,
                 "strides": None if a.flags.c_contiguous else a.strides, "stream": self.stream}  # fmt: skip
 
     def __array__(self, *arguments, **keywords):
@@ -71,11 +73,29 @@ class Tensor:
     def stride(self):
         return tuple(s // self.array.itemsize for s in self.array.strides)
 
-    def element_size(self):
-        return self.array.itemsize
-
     def data_ptr(self):
         return self.array.ctypes.data
+
+    def dim(self):
+        return self.array.ndim
+
+    def is_contiguous(self, memory_format=None):
+        return (self.array if memory_format is None else self.array.transpose(0, 2, 3, 1)).flags.c_contiguous
+
+    def is_conj(self):
+        return False
+
+    def is_neg(self):
+        return False
+
+    def detach(self):
+        return self
+
+    def narrow(self, axis, start, length):
+        return Tensor(self.array[:length])
+
+    def zero_(self):
+        self.array[...] = np.zeros((), self.array.dtype)
 
 
 class Chip:
@@ -108,7 +128,13 @@ def pretend(patch, streams):
     """Modules named torch and cupy that make the stand-ins; ``streams`` are the current ones of each."""
     torch = types.ModuleType("torch")
     torch.Tensor = Tensor
+    torch.nn = types.SimpleNamespace(Parameter=Tensor)
     torch.is_grad_enabled = lambda: True
+    torch.channels_last = "channels_last"
+    torch.compiler = types.SimpleNamespace(is_compiling=lambda: False)
+    torch.autograd = types.SimpleNamespace(forward_ad=types.SimpleNamespace(_current_level=-1))
+    interpreters = types.SimpleNamespace(peek_interpreter_stack=lambda: None)
+    torch._C = types.SimpleNamespace(_len_torch_dispatch_stack=lambda: 0, _functorch=interpreters)
     torch.cuda = types.SimpleNamespace(current_stream=lambda index: types.SimpleNamespace(cuda_stream=streams["torch"]))
     torch.empty = lambda shape, dtype, device: Tensor(np.empty(shape, dtype))
     for name in ("float32", "float64", "uint8", "int32"):

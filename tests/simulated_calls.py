@@ -3,16 +3,17 @@
 Run as ``NUMBA_ENABLE_CUDASIM=1 python -m tests.simulated_calls``.
 """
 
-import functools
+import ctypes
 import pickle
 import traceback
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastconv
 from fastconv import ndimage, nn, opencv
-from fastconv.cuda import driver, exchange, transfer
+from fastconv.cuda import dlpack, driver, exchange, transfer
 from fastconv.planning.bfloat import BITS, narrowed
 from tests.exporters import Capsule, Chip, Interface, Tensor, pretend
 
@@ -68,7 +69,71 @@ def torch_and_cupy(patch):
     needy = Tensor(BATCH)
     needy.requires_grad = True
     with pytest.raises(TypeError, match="input must not require a gradient"):
-        nn.conv2d(needy, Tensor(FILTERS))
+        fastconv.plan(needy, Tensor(FILTERS))
+    with pytest.raises(TypeError, match="image must not require a gradient"):
+        exchange.received("image", needy)
+
+
+class Standard(Capsule):
+    """An exporter of DLPack whose library is of the array API: it takes what exports DLPack, here as the host's."""
+
+    taken = SimpleNamespace(append=lambda value: None)
+
+    def __array_namespace__(self):
+        return SimpleNamespace(from_dlpack=lambda value: self.taken.append(value) or Standard(of_capsule(value)))
+
+
+def of_capsule(value, stream=None):
+    """What a capsule says, as an array of the host, and the code of its type."""
+    assert value.__dlpack_device__() == (2, 0)
+    capsule = value.__dlpack__(stream=stream, max_version=(1, 0))
+    seen = dlpack.imported("it", SimpleNamespace(__dlpack__=lambda stream: capsule))
+    array = np.ndarray(seen.shape, seen.dtype, (ctypes.c_char * seen.nbytes).from_address(seen.address), 0, seen.strides).copy()
+    assert len(dlpack._lent) > 0
+    return array
+
+
+def given_back_as_the_exporter_has_it(patch):
+    """The library is told of the result when the work is queued, so that what it makes wait waits for it."""
+    order, launch = [], driver.Launch.__call__
+    patch.setattr(driver.Launch, "__call__", lambda this, *rest: (order.append("launch"), launch(this, *rest))[1])
+    patch.setattr(Standard, "taken", SimpleNamespace(append=lambda value: order.append("taken")))
+    got = fastconv.correlate2d(Standard(IMAGE), TAPS)
+    assert type(got) is Standard
+    assert order == ["launch", "taken"]
+    np.testing.assert_array_equal(got.array, fastconv.correlate2d(IMAGE, TAPS))
+    order.clear()
+    planned = fastconv.plan(Standard(IMAGE), TAPS)(Standard(IMAGE))
+    assert order == ["launch", "taken"]
+    np.testing.assert_array_equal(planned.array, nn.conv2d(IMAGE, TAPS))
+    assert not dlpack._lent, "a capsule that nobody consumed gives its memory back"
+
+
+def results_by_dlpack(patch):
+    streams = []
+    patch.setattr(driver.Event, "record", lambda event, stream: streams.append(stream))
+    patch.setattr(driver.Event, "hold", lambda event, stream: streams.append(stream))
+    got = fastconv.correlate2d(Interface(IMAGE, 77), Interface(TAPS, 77))
+    for stream, held in ((77, []), (-1, []), (None, [77, 1]), (9, [77, 9])):
+        streams.clear()
+        np.testing.assert_array_equal(of_capsule(got, stream), fastconv.correlate2d(IMAGE, TAPS))
+        assert streams == held, "the consumer's stream waits for the work"
+    image, filters = narrowed(BATCH), narrowed(FILTERS)
+    result = nn.conv2d(Capsule(image), filters)
+    array = of_capsule(result)
+    assert array.dtype == BITS
+    np.testing.assert_array_equal(array.view("u2"), nn.conv2d(image, filters, algorithm="reference").view("u2"))
+    with pytest.raises(BufferError, match="without a copy"):
+        result.__dlpack__(copy=True)
+    assert not dlpack._lent
+
+
+def outs_that_are_not_written(patch):
+    out = Interface(np.zeros((11, 23), "f4"))
+    out.writeable = False
+    with pytest.raises(ValueError, match="out must be writeable, got a read-only array"):
+        fastconv.correlate2d(Interface(IMAGE), TAPS, out=out)
+    assert not out.array.any()
 
 
 def weights_of_the_host(patch):
@@ -244,85 +309,6 @@ def plans_with_epilogues(patch):
     np.testing.assert_array_equal(out, wanted)
 
 
-def bfloats(patch):
-    """Whole numbers whose sums are exact, so that results are the CPU's, rounded once."""
-    pretend(patch, {"torch": 5, "cupy": 6})
-    image, filters, bias = map(narrowed, (BATCH[:1], FILTERS, 9 * np.arange(4)))
-    how = {"padding": 1, "activation": "relu"}
-    on_cpu = functools.partial(nn.conv2d, algorithm="reference")  # which compiles nothing
-    wanted = on_cpu(image, filters, bias, **how).view("u2")
-    assert len(np.unique(wanted)) > 50
-    for kind in (Tensor, Chip):
-        got = nn.conv2d(kind(image), kind(filters), kind(bias), **how)
-        assert type(got) is kind
-        np.testing.assert_array_equal(got.array.view("u2"), wanted)
-    for kind in (Capsule, Interface):
-        got = nn.conv2d(kind(image), filters, bias, **how)
-        assert got.__cuda_array_interface__["typestr"] == "|V2"
-        np.testing.assert_array_equal(np.asarray(got).view("u2"), wanted)
-    np.testing.assert_array_equal(nn.conv2d(image, filters, bias, device="cuda", **how).view("u2"), wanted)
-    sums = on_cpu(image, FILTERS, 9 * np.arange(4), **how)
-    for weights, dtype in ((Tensor(FILTERS), None), (FILTERS, None), (Tensor(filters), "f4")):
-        got = nn.conv2d(Tensor(image), weights, Tensor(bias), dtype=dtype, **how)
-        np.testing.assert_array_equal(got.array, sums)
-    held = fastconv.plan(Tensor(image), Tensor(filters), Tensor(bias), **how)
-    assert held.problem.wei == "bf16"
-    for plan in (held, pickle.loads(pickle.dumps(held))):
-        out = Tensor(np.empty_like(got.array, BITS))
-        for result in (plan(Tensor(image)), plan(Tensor(image), out=out)):
-            np.testing.assert_array_equal(result.array.view("u2"), wanted)
-    held.set_weight(narrowed(2 * FILTERS), 18 * np.arange(4))
-    np.testing.assert_array_equal(held(Tensor(image)).array.view("u2"), narrowed(2 * sums).view("u2"))
-    given = fastconv.plan(image.shape, filters.shape, True, dtype=BITS, device="cuda", **how)
-    np.testing.assert_array_equal(np.asarray(given(Interface(image), Interface(filters), bias)).view("u2"), wanted)
-    assert "bf16:bf16:bf16:f32" in fastconv.explain(Tensor(image), Tensor(filters))
-    overlapping = Tensor(narrowed(BATCH[:1, :, :3, :3]))
-    expected = on_cpu(overlapping.array, narrowed(FILTERS[:3]), padding=1).view("u2")
-    nn.conv2d(overlapping, Tensor(narrowed(FILTERS[:3])), padding=1, out=overlapping)
-    np.testing.assert_array_equal(overlapping.array.view("u2"), expected)
-    wide = Tensor(np.repeat(image[:, :1], 16, 1)), Tensor(np.repeat(filters[:, :1, :1, :1], 16, 1))
-    for precision in ("fast", "default"):
-        got = nn.conv2d(*wide, precision=precision)
-        np.testing.assert_array_equal(got.array.view("u2"), on_cpu(*(one.array for one in wide)).view("u2"))
-
-
-def bfloats_of_ml_dtypes(patch):
-    """CuPy's arrays have its type, and so have NumPy's that are copied there and back."""
-    import ml_dtypes
-
-    pretend(patch, {"torch": 5, "cupy": 6})
-    kind = np.dtype(ml_dtypes.bfloat16)
-    image, filters, bias = (array.astype(kind) for array in (BATCH[:1], FILTERS, np.arange(4)))
-    wanted = nn.conv2d(image, filters, bias, algorithm="reference")
-    out = np.zeros_like(wanted)
-    plan = fastconv.plan(Chip(image), Chip(filters), bias)
-    for got in (nn.conv2d(Chip(image), Chip(filters), Chip(bias)).array, nn.conv2d(Chip(image), filters, bias, out=Chip(out)).array,
-                plan(Chip(image)).array, nn.conv2d(image, filters, bias, device="cuda")):  # fmt: skip
-        assert got.dtype == wanted.dtype == kind
-        np.testing.assert_array_equal(got.view("u2"), wanted.view("u2"))
-
-
-def bfloats_that_cannot_run(patch):
-    pretend(patch, {"torch": 5, "cupy": 6})
-    image, weights = Tensor(narrowed(BATCH)), Tensor(narrowed(FILTERS))
-    plane = Interface(image.array[0, 0])
-    for error, words, call in (
-        (TypeError, "in1 must be an array of bools, .* got dtype bfloat16", lambda: fastconv.correlate2d(plane, TAPS)),
-        (TypeError, "in2 must be an array of bools, .* got dtype bfloat16", lambda: fastconv.correlate2d(Interface(IMAGE), plane)),
-        (TypeError, "input must be an array of bools, .* got dtype bfloat16", lambda: ndimage.sobel(plane)),
-        (TypeError, "input must be an array of bools, .* got dtype bfloat16", lambda: nn.conv_transpose2d(weights, weights)),
-        (TypeError, "input must be an array of bools, .* got dtype .*V3", lambda: nn.conv2d(Interface(np.zeros((5, 5), "V3")), TAPS)),
-        (TypeError, "input and weight must both be bfloat16 or float32", lambda: nn.conv2d(image, FILTERS.astype("f8"))),
-        (TypeError, "epilogue must be None for a result of bfloat16", lambda: nn.conv2d(image, weights, epilogue=nn.Epilogue(scale=2))),
-        (TypeError, "scale must be an array of bools, .* got dtype bfloat16",
-         lambda: nn.conv2d(image, weights, dtype="f4", epilogue=nn.Epilogue(scale=Tensor(narrowed(np.ones(4)))))),
-        (ValueError, "out must have dtype", lambda: nn.conv2d(image, weights, out=Tensor(np.zeros((2, 4, 5, 9), "f2")))),
-        (ValueError, "algorithm 'winograd' .* reads and stores no bfloat16", lambda: nn.conv2d(image, weights, algorithm="winograd")),
-    ):  # fmt: skip
-        with pytest.raises(error, match=words):
-            call()
-
-
 def epilogues_in_one_launch(patch):
     """Of kernels that finish their sums; the others are followed by one that does."""
     names = []
@@ -478,13 +464,15 @@ CALLS = {function.__name__: function for function in (
     interface, views_of_any_strides, capsule, torch_and_cupy, weights_of_the_host, weights_of_rank_1, channels_last, out_and_overlap,
     arrays_that_no_kernel_reads, memory_of_calls_and_plans, plans_of_one_device, mixed_places,
     host_arrays_there_and_back, transposed_and_gradients, plans,
-    filters_stay_on_the_stream, operands_of_other_streams, bfloats, bfloats_of_ml_dtypes, bfloats_that_cannot_run,
+    filters_stay_on_the_stream, operands_of_other_streams, given_back_as_the_exporter_has_it, results_by_dlpack,
+    outs_that_are_not_written,
     filters_of_a_kind, filters_of_host_arrays, filters_in_place, filters_that_cannot_run, plans_with_epilogues, epilogues_in_one_launch,
 )}  # fmt: skip
 
 
-def main():
-    for name, function in CALLS.items():
+def report(calls):
+    """One line for each."""
+    for name, function in calls.items():
         try:
             with pytest.MonkeyPatch.context() as patch:
                 function(patch)
@@ -492,6 +480,12 @@ def main():
         except BaseException:  # noqa: BLE001 (pytest's Failed is one; the parent fails with it)
             answer = "wrong: " + traceback.format_exc().replace("\n", "\\n")
         print(f"{name}: {answer}", flush=True)
+
+
+def main():
+    from tests import simulated_bfloat
+
+    report(CALLS | simulated_bfloat.CALLS)
 
 
 if __name__ == "__main__":

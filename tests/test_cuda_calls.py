@@ -31,7 +31,8 @@ CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weig
          "arrays_that_no_kernel_reads", "memory_of_calls_and_plans", "plans_of_one_device",
          "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans",
          "filters_stay_on_the_stream", "operands_of_other_streams", "bfloats", "bfloats_of_ml_dtypes",
-         "bfloats_that_cannot_run",
+         "bfloats_that_cannot_run", "bfloats_of_gradients", "given_back_as_the_exporter_has_it", "results_by_dlpack",
+         "outs_that_are_not_written",
          "filters_of_a_kind", "filters_of_host_arrays", "filters_in_place", "filters_that_cannot_run",
          "plans_with_epilogues", "epilogues_in_one_launch")  # fmt: skip
 
@@ -274,14 +275,27 @@ def test_the_host_part_of_a_planned_call_takes_less_than_10_microseconds(epilogu
     monkeypatch.setattr(exchange, "created", lambda *arguments: made)
     assert devices.on_card(image)
     plan(image)
-    times = []
-    for _ in range(300):
+    best = least_seconds(lambda: plan(image))
+    assert len(calls) > CALLS_OF_A_BURST
+    assert best < 10e-6, f"{best * 1e6:.1f} us"
+    print(f"{best * 1e6:.1f} us")
+
+
+CALLS_OF_A_BURST = 50
+
+
+def least_seconds(call, enough=10e-6, patience=10):
+    """The mean time of a call in the quickest burst: until one is quick enough, or for so many seconds.
+
+    What a busy machine takes from a burst is no part of the call: other processes' turns, their share of caches and of the clock.
+    """
+    best, end = float("inf"), time.monotonic() + patience
+    while best >= enough and time.monotonic() < end:
         start = time.perf_counter()
-        plan(image)
-        times.append(time.perf_counter() - start)
-    assert len(calls) == 301
-    assert min(times) < 10e-6, f"{min(times) * 1e6:.1f} us"
-    print(f"{min(times) * 1e6:.1f} us")
+        for _ in range(CALLS_OF_A_BURST):
+            call()
+        best = min(best, (time.perf_counter() - start) / CALLS_OF_A_BURST)
+    return best
 
 
 def test_the_driver_is_called_with_arguments_it_has(no_card):

@@ -77,11 +77,17 @@ def cases(name):
     return few, rest
 
 
-@functools.lru_cache
-def verdicts(name, slow):
-    """Case -> verdict, of a child process that runs all slow ones of an algorithm, or the others of every algorithm."""
-    names = [name] if slow else [*ALGORITHMS]
-    wanted = [f"{name} {case}" for name in names for case in cases(name)[slow]]
+SLOW_PART = 40  # cases of one child process: a test that takes ten minutes ends the run
+
+
+@functools.cache
+def verdicts(name, part):
+    """Case -> verdict, of a child process that runs a part of an algorithm's slow ones, or of part -1 the others of every algorithm."""
+    slow = part >= 0
+    if slow:
+        wanted = [f"{name} {case}" for case in cases(name)[1][part * SLOW_PART : (part + 1) * SLOW_PART]]
+    else:
+        wanted = [f"{name} {case}" for name in ALGORITHMS for case in cases(name)[0]]
     code, most = "from tests.simulated import main; main()", 3000 if slow else 250
     lines = child(code, *wanted, timeout=most, NUMBA_ENABLE_CUDASIM="1").stdout.splitlines()
     return dict(line.split(": ", 1) for line in lines)
@@ -90,9 +96,9 @@ def verdicts(name, slow):
 def marked():
     for name in ALGORITHMS:
         for slow, some in enumerate(cases(name)):
-            for case in some:
+            for number, case in enumerate(some):
                 marks = (pytest.mark.slow, pytest.mark.timeout(3000)) if slow else ()
-                yield pytest.param(name, case, slow, id=f"{name}-{case}", marks=marks)
+                yield pytest.param(name, case, number // SLOW_PART if slow else -1, id=f"{name}-{case}", marks=marks)
 
 
 CODE = """
@@ -116,9 +122,9 @@ def test_winograd_of_large_layers():
     assert [line.replace("\\n", "\n") for line in lines if ": " in line] == [f"{case}: right" for case in cases]
 
 
-@pytest.mark.parametrize(("algorithm", "case", "slow"), [*marked()])
-def test_case(algorithm, case, slow, record_property):
-    answer = verdicts(algorithm if slow else "every", slow)[f"{algorithm} {case}"]
+@pytest.mark.parametrize(("algorithm", "case", "part"), [*marked()])
+def test_case(algorithm, case, part, record_property):
+    answer = verdicts(algorithm if part >= 0 else "every", part)[f"{algorithm} {case}"]
     if answer.startswith("refused: "):
         record_property("refused", f"cuda {algorithm}: {answer[9:]}")
         assert case not in ALGORITHMS[algorithm].CASES

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 
 from fastconv.cuda import compile as compiler
-from fastconv.cuda import tensor
-from fastconv.cuda.target import SM75, SM80, SM90
+from fastconv.cuda import gemm_block, tensor
+from fastconv.cuda.target import SM75, SM80, SM90, SM100
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import Problem
 
@@ -57,6 +57,28 @@ def test_what_is_multiplied(text, shape, target):
 def _kernels(p):
     tile = tensor.best_tile(p, tensor.TILES)
     return [tensor.kernel_of(tensor.spec_of(p, tile, last, tensor.factor(p))) for last in range(3)]
+
+
+# scaled results of channels that lie side by side: where all operands are read at once, these spill
+TIGHT = [("bf16", 64, "u8", "saturate", SM80), ("f32", 64, "i32", "saturate", SM100), ("f32", 64, "f16", "", SM80),
+         ("f32", 128, "bf16", "", SM80), ("f16", 128, "i32", "saturate", SM90), ("bf16", 128, "bf16", "", SM90),
+         ("f16", 128, "u8", "saturate", SM80)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("src", "bm", "dst", "rounding", "target"),
+    [case if n == 0 else pytest.param(*case, marks=pytest.mark.slow) for n, case in enumerate(TIGHT)],
+)
+def test_scaled_results_are_not_spilled(src, bm, dst, rounding, target):
+    tile = next(tile for tile in tensor.TILES if tile.bm == bm)
+    spec = gemm_block.Spec(
+        src, "f32", dst, rounding, tile, gemm_block.DENSE, src if src != "f32" else "", "half" if (src, dst) == ("f16", "u8") else "f32"
+    )
+    kernel = tensor.kernel_of(spec)
+    code = compiler.code(kernel, target.cc)
+    assert ".local" not in code.ptx
+    assert code.resources.stack == code.resources.spills == 0
+    assert code.resources.registers <= kernel.registers
 
 
 def test_a_fill_value_that_bfloat16_has_not_is_refused():

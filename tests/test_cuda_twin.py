@@ -76,6 +76,7 @@ def test_a_missing_barrier_is_seen(block):
         block.shared_store("i32", word(7 - lane), [lane])
     block.barrier()
     assert block.shared_load("i32", 0, 1) == [1]
+    assert block.shared_anew(word(lane)).tolist() == [*range(1, 9)]
     with pytest.raises(AssertionError, match="overwrite what"):
         block.when(lane < 1, [], lambda values: block.shared_store("i32", word(lane), [9]) or [])
 

@@ -23,7 +23,8 @@ CASES = ("ih6iw20_k3_p1_f64_sigmoid", "ic2ih5iw20_oc3k3_p1_f32_bias+gelu", "n2_i
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, of float sums, an activation that is not fused."""
-    reason = not_computed(p, "fwd", "bwd_data", bfloat=True, bfloat_weights=True)
+    ops = ("fwd", "bwd_data")
+    reason = not_computed(p, *ops, bfloat=True, bfloat_weights=True, bfloat_ops=ops)
     if reason is not None:
         return reason
     if parse_epilogue(p.epilogue).activation in FUSED:

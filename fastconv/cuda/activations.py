@@ -60,7 +60,7 @@ def tanh(e: Any, x: Any) -> Any:
     power = one * two
     minus = e.fma(less, power, power - 1)  # e**-2|x| - 1
     size = e.quotient(minus * -1, minus + 2)
-    return e.pick(x < 0, size * -1, size)
+    return e.pick(size > 0, e.pick(x < 0, size * -1, size), x)  # zeros keep their sign
 
 
 def silu(e: Any, x: Any) -> Any:

@@ -39,6 +39,8 @@ CASES = (
     "ic2ih24iw130_oc3k5_p2_bf16:bf16:bf16:f32_bias", "ih24iw131_k3_s2_p1_edge_bf16:bf16:bf16:f32", "ih9iw40_kh3kw13_p6_bf16:f32:f32:f32",
     "n2_ic2ih11iw37_oc3k3_p1_bias+scale+shift+residual+relu", "ih12iw40_k3_p1_u8:i8:i8:i32_bias+scale+shift+leaky-relu:0.1+saturate:5",
     "ih9iw40_k5_p2_f16:f16:f16:f32_half+scale+residual", "ic2ih9iw20_oc3k3_s3_nhwc_hwio_f64_scale+residual+relu6",
+    "ih12iw140_k3_p1_u8:f64:u8:f64_half-up", "ih9iw90_k11_s2_p1_f32:f64:f64:f64", "ih9iw90_kh3kw13_p2_i32:i64:i64:i64",
+    "ih9iw90_k5_p2_edge_u8:f64:u8:f64_scale+shift+residual+relu+saturate",
 )  # fmt: skip
 
 
@@ -52,6 +54,7 @@ class Tile(NamedTuple):
     registers: int
     blocks: int  # of 128 threads on a multiprocessor, at least
     scaled: int = 0  # how many fewer where sums are scaled, which takes a few registers more
+    wide: bool = False  # whether it is for sums of 8 bytes of narrower pixels
 
 
 # sums; a row of pixels; the taps of a row, or all that are fixed; addresses
@@ -66,6 +69,8 @@ TILES = (
     Tile(4, 5, px=4, rows=8, registers=168, blocks=3, scaled=1),  # 32 + 8 + 25
     Tile(4, 0, px=8, rows=8, registers=168, blocks=3),  # 64 + 20 + 12: multiply-adds are the limit
     Tile(8, 0, px=2, rows=8, registers=128, blocks=4),
+    Tile(2, 0, px=8, rows=2, registers=248, blocks=2, wide=True),  # 32 + 50 + 22, of stride 2, and their products where they are int64
+    Tile(4, 0, px=4, rows=4, registers=168, blocks=3, wide=True),  # 32 + 34 + 22
 )
 MOST_SHARED = 48 << 10  # bytes of the taps of one channel
 
@@ -162,9 +167,8 @@ def _spec(p: Problem, dense: bool, phase: int, fits: bool = True) -> Spec:
     """
     sw, dw = p.sw if p.ow > 1 else 1, p.dw if p.kw > 1 else 1
     h = sw if dense and dw == 1 and sw <= 2 else 0
-    size = max(SIZES[p.src], SIZES[SUMS[p.acc]] // 4)
-    able = [tile for tile in TILES if tile.size == size and (not tile.fixed or (h == p.sh == 1 and p.kh == p.kw == tile.fixed))]
-    tile = max(able, key=lambda tile: tile.fixed)
+    fixed = p.kh if h == p.sh == 1 and p.kh == p.kw else 0
+    tile = max((tile for tile in TILES if tile.fixed in (0, fixed) and _fit(tile, p.src, p.acc)), key=lambda tile: tile.fixed)
     last = p.kw if tile.fixed else _last(p.kw)
     full = int(h > 0 and p.kw > last)
     rounding = parse_epilogue(p.epilogue).rounding or ""
@@ -172,6 +176,12 @@ def _spec(p: Problem, dense: bool, phase: int, fits: bool = True) -> Spec:
     dots = int(_are_bytes(p) and h == 1 and fits)
     return Spec(p.src, _taps(p), p.acc, p.dst, rounding, tile.px, tile.rows, h, full, last if h else 1, tile.fixed, dots, phase,
                 tail_of(p))  # fmt: skip
+
+
+def _fit(tile: Tile, src: str, acc: str) -> bool:
+    """Whether a tile is for pixels and sums of these types."""
+    pixel, sums = SIZES[src], SIZES[SUMS[acc]]
+    return tile.size == max(pixel, sums // 4) and tile.wide == (pixel < sums == 8)
 
 
 def _last(kw: int) -> int:
@@ -191,8 +201,7 @@ def _taps(p: Problem) -> str:
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    size = max(SIZES[s.src], SIZES[SUMS[s.acc]] // 4)
-    tile = next(tile for tile in TILES if (tile.size, tile.fixed) == (size, s.fixed))
+    tile = next(tile for tile in TILES if tile.fixed == s.fixed and _fit(tile, s.src, s.acc))
     how = f"k{s.fixed}" if s.fixed else f"h{s.h}" + (f"w{GROUP * s.full}_{s.last}" if s.h else "")
     how += f"_at{s.phase}" * (s.phase >= 0)
     how += "_dots" * s.dots

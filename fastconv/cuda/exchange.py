@@ -7,7 +7,6 @@ and its streams know them.  No library is imported here: whoever has an array of
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,19 +14,17 @@ from typing import Any
 import numpy as np
 
 from ..planning.bfloat import BITS, is_bfloat
-from . import driver
+from . import dlpack, driver
 from .arrays import DeviceArray, dense_strides
 from .driver import Memory
 from .simd import SIMULATED
 from .transfer import to_host
 
-_LEGACY = 1  # the default stream's handle in both protocols
-
 
 class CudaArray:
-    """A result for the owner of arrays of no library that makes its own: memory with ``__cuda_array_interface__``.
+    """A result for the owner of arrays of no library that makes its own: memory with ``__cuda_array_interface__`` and DLPack.
 
-    ``numpy.asarray`` copies it to the host.
+    Of bfloat16 the interface says two bytes of no type, as NumPy does, but DLPack bfloat16.  ``numpy.asarray`` copies it to the host.
     """
 
     def __init__(self, array: DeviceArray) -> None:
@@ -38,7 +35,15 @@ class CudaArray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         a = self.array
         return {"shape": a.shape, "typestr": a.dtype.str, "data": (a.address, False), "version": 3, "strides": a.strides,
-                "stream": a.stream or _LEGACY}  # fmt: skip
+                "stream": a.stream or dlpack.LEGACY}  # fmt: skip
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, self.array.device
+
+    def __dlpack__(self, *, stream: int | None = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None) -> Any:
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError("a result on a CUDA device is exported where it is, without a copy")
+        return dlpack.exported(self.array, stream)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         result = to_host(self.array)
@@ -97,25 +102,56 @@ def _seen(name: str, value: Any) -> DeviceArray:
     if described is not None:
         return _from_interface(name, value, described)
     if hasattr(value, "__dlpack__"):
-        return _from_dlpack(name, value)
+        return dlpack.imported(name, value)
     raise TypeError(f"{name} must be an array of a CUDA device, got {type(value).__name__}")
 
 
 def _from_torch(name: str, tensor: Any) -> DeviceArray:
     torch = sys.modules["torch"]
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise TypeError(f"{name} must not require a gradient: fastconv records none; use tensor.detach()")
-    words = str(tensor.dtype).removeprefix("torch.")
-    if words not in _TORCH:
-        raise TypeError(f"{name} must be of a type that NumPy has, got {tensor.dtype}")
-    size, index = tensor.element_size(), tensor.device.index
-    dtype = BITS if words == "bfloat16" else np.dtype(words)
-    stream = torch.cuda.current_stream(index).cuda_stream
-    return DeviceArray(tensor.data_ptr(), tuple(tensor.shape), [s * size for s in tensor.stride()], dtype, stream, index, tensor)
+        raise TypeError(f"{name} must not require a gradient: fastconv records none here; use tensor.detach()")
+    kind = tensor.dtype
+    dtype = _torch_types.get(kind)
+    if dtype is None:
+        words = str(kind).removeprefix("torch.")
+        if words not in _TORCH:
+            raise TypeError(f"{name} must be of a type that NumPy has, got {kind}")
+        dtype = _torch_types[kind] = BITS if words == "bfloat16" else np.dtype(words)
+    if tensor.is_conj() or tensor.is_neg():  # views whose numbers are others than those in memory
+        tensor = tensor.resolve_conj().resolve_neg()
+    size, index = dtype.itemsize, tensor.device.index
+    return DeviceArray(
+        tensor.data_ptr(), tensor.shape, [s * size for s in tensor.stride()], dtype, _torch_stream(torch, index), index, tensor
+    )
+
+
+def _torch_stream(torch: Any, device: int) -> int:
+    """The current one: as torch's compiler asks for it, 2 us sooner than by an object, where torch has that."""
+    raw = getattr(getattr(torch, "_C", None), "_cuda_getCurrentRawStream", None)
+    return int(torch.cuda.current_stream(device).cuda_stream if raw is None else raw(device))
 
 
 _TORCH = frozenset(("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
                     "float64", "complex64", "complex128"))  # fmt: skip
+_torch_types: dict[Any, np.dtype[Any]] = {}  # torch's -> NumPy's, of those that were seen
+
+
+def check_writeable(name: str, value: Any) -> None:
+    """That an array of a card may be written; torch is told that its values are others than before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A conjugate or negative view of torch's, or memory that its exporter calls read-only.
+    """
+    if _library(value) == "torch":
+        if value.is_conj() or value.is_neg():
+            raise TypeError(f"{name} must not be a conjugate or negative view")
+        value.detach().narrow(0, 0, 0).zero_()
+    elif not isinstance(value, (DeviceArray, CudaArray)) and _library(value) != "cupy":
+        described = getattr(value, "__cuda_array_interface__", None)
+        if described is not None and described["data"][1]:
+            raise ValueError(f"{name} must be writeable, got a read-only array")
 
 
 def _from_interface(name: str, value: Any, described: dict[str, Any]) -> DeviceArray:
@@ -136,52 +172,11 @@ def device_of(address: int) -> int:
     return int(driver.checked(api.cuPointerGetAttribute(what, address), f"find the device of address {address:#x}"))
 
 
-class _Device(ctypes.Structure):
-    _fields_ = (("kind", ctypes.c_int32), ("number", ctypes.c_int32))
-
-
-class _Type(ctypes.Structure):
-    _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p), ("device", _Device), ("ndim", ctypes.c_int32), ("dtype", _Type),
-        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)), ("offset", ctypes.c_uint64),
-    )  # fmt: skip
-
-
-class _Versioned(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32 * 2), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p), ("flags", ctypes.c_uint64),
-                ("tensor", _Tensor))  # fmt: skip
-
-
-_CODES = {0: "i", 1: "u", 2: "f", 4: "V", 5: "c", 6: "b"}  # 4 is bfloat16
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-_is_valid = ctypes.pythonapi.PyCapsule_IsValid
-_is_valid.restype, _is_valid.argtypes = ctypes.c_int, (ctypes.py_object, ctypes.c_char_p)
-
-
-def _from_dlpack(name: str, value: Any) -> DeviceArray:
-    """The exporter lets the default stream wait for its own; the capsule, which is not consumed, keeps the memory."""
-    capsule = value.__dlpack__(stream=_LEGACY)
-    if _is_valid(capsule, b"dltensor_versioned"):
-        tensor = _Versioned.from_address(_pointer(capsule, b"dltensor_versioned")).tensor
-    else:
-        tensor = _Tensor.from_address(_pointer(capsule, b"dltensor"))
-    kind = tensor.dtype
-    if kind.code not in _CODES or kind.lanes != 1:
-        raise TypeError(f"{name} must be of a type that NumPy has, got DLPack type {kind.code} of {kind.bits} bits")
-    dtype = np.dtype(f"{_CODES[kind.code]}{kind.bits // 8}")
-    shape = tuple(tensor.shape[n] for n in range(tensor.ndim))
-    strides = [tensor.strides[n] * dtype.itemsize for n in range(tensor.ndim)] if tensor.strides else None
-    address = (tensor.data or 0) + tensor.offset
-    return DeviceArray(address, shape, strides, dtype, 0, tensor.device.number, (value, capsule))
-
-
 def created(like: Any, array: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Any, DeviceArray]:
-    """A new C-contiguous array of the kind of ``like``, which `received` saw as ``array``, and how kernels see it."""
+    """A new C-contiguous array of the kind of ``like``, which `received` saw as ``array``, and how kernels see it.
+
+    None and memory of our own where the library has no way to make one: `given` makes it behind the work.
+    """
     library = _library(like)
     if library == "torch":
         torch = sys.modules["torch"]
@@ -194,20 +189,23 @@ def created(like: Any, array: DeviceArray, shape: tuple[int, ...], dtype: np.dty
         place = made.data.ptr
     else:
         memory = Memory(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, array.device)
-        result = DeviceArray(memory.address, shape, None, dtype, array.stream, array.device, memory)
-        return _imported(like, library, CudaArray(result)), result
+        return None, DeviceArray(memory.address, shape, None, dtype, array.stream, array.device, memory)
     return made, DeviceArray(place, shape, dense_strides(shape, dtype.itemsize), dtype, array.stream, array.device, made)
 
 
-def _imported(like: Any, library: str, result: CudaArray) -> Any:
-    """Our own memory as an array of the library of ``like``, where it has a way to take it."""
-    way = _IMPORTS.get(library)
-    return result if way is None else way(like, result)
+def given(like: Any, array: DeviceArray) -> Any:
+    """Memory of our own, whose work is queued, as an array of the library of ``like``, where it has a way to take it: Numba's, and the
+    array API's, which makes the library's stream wait.
+    """
+    result, way, namespace = CudaArray(array), _IMPORTS.get(_library(like)), getattr(like, "__array_namespace__", None)
+    if way is not None:
+        return way(result)
+    return result if namespace is None else namespace().from_dlpack(result)
 
 
-def _as_numba(like: Any, result: CudaArray) -> Any:
+def _as_numba(result: CudaArray) -> Any:
     cuda: Any = sys.modules["numba.cuda"]
     return cuda.as_cuda_array(result, sync=False)
 
 
-_IMPORTS: dict[str, Callable[[Any, CudaArray], Any]] = {"numba": _as_numba, "numba_cuda": _as_numba}
+_IMPORTS: dict[str, Callable[[CudaArray], Any]] = {"numba": _as_numba, "numba_cuda": _as_numba}

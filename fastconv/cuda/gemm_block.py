@@ -273,32 +273,49 @@ class Block:
             sums += [start] * tile.tn
         return sums
 
+    def _kept_number(self) -> Any:
+        """Where the thread's number is kept in shared memory, whose buffers are done with; what is made of it and of the block's is made
+        again, since no register holds it meanwhile.
+        """
+        e, x = self.e, self.x
+        self.t, y = e.anew(e.thread("x")), e.anew(e.block("y"))
+        self.group, self.part, self.first = y // x.blocks, y % x.blocks, e.anew(e.block("x")) * self.s.tile.bn
+        own = e.shared() + self.t * SIZES["i32"]
+        e.shared_store("i32", own, [self.t])
+        return own
+
     def store(self, sums: list[Any]) -> None:
         """Finish and store the thread's sums."""
         e, s, at, x = self.e, self.s, self.at, self.x
         tile, vector = s.tile, self.adjacent[0 if s.last else 1]
         results = Results(e, s, at, self.v, x)
-        channels = [self.part * tile.bm + o for o in self.channels]
-        pixels = [self.first + q for q in self.pixels]
+        number = self._kept_number() if s.tail else None
 
         def scaling(channel: Any) -> Any:
             return results.scaling(self.group * x.ocg + e.least(channel, x.ocg - 1))
 
-        def line(j: int) -> Any:
-            q = e.least(pixels[j], x.pixels - 1)
+        def line(pixel: Any) -> Any:
+            q = e.least(pixel, x.pixels - 1)
             rest = q % x.plane
             return at.dst + at.dn * (q // x.plane) + at.dy * (rest // x.ow) + at.dx * (rest % x.ow) + at.dc * (self.group * x.ocg)
 
+        def placed() -> tuple[list[Any], list[Any]]:
+            channels, pixels = self.places()
+            return [self.part * tile.bm + o for o in channels], [self.first + q for q in pixels]
+
+        channels, pixels = placed()
         # results that are adjacent in memory, if they are dense: channels of a pixel, of which one's address is in registers at a time
         if s.last:
             for j in range(tile.tn):
-                # of sums that are scaled, a pixel's operands are read behind the one's before, and channels' addresses made again, or
-                # the compiler reads ahead until registers are spilled (tensor on sm_80: 96 bytes instead of 0 to 16)
-                if s.tail:
+                # of sums that are scaled, a pixel's operands are read behind the one's before, from addresses that are not known sooner,
+                # or the assembler reads them all ahead until registers are spilled (tensor on sm_80: 8 to 112 bytes)
+                if number is not None:
                     e.barrier()
-                first = line(j)
+                    self.t = e.shared_anew(number)
+                    channels, pixels = placed()
+                first = line(pixels[j])
                 for i in range(0, tile.tm, vector):
-                    o = [e.anew(channel) if s.tail else channel for channel in channels[i : i + vector]]
+                    o = channels[i : i + vector]
 
                     def place(n: int, o: Any = o, first: Any = first) -> Any:
                         return first + at.dc * o[n]
@@ -307,18 +324,24 @@ class Block:
                     left = e.pick(pixels[j] < x.pixels, x.ocg - o[0], 0)
                     results.store(sums[own], [scaling(channel) for channel in o], place, left, x.dense > 0)
             return
-        # or pixels of a line, which is a row, or a plane where rows follow one another
-        lines = [line(j) for j in range(tile.tn)]
-        for i in range(tile.tm):
-            factors = [scaling(channels[i])] * vector
-            for j in range(0, tile.tn, vector):
+        # or pixels of a line, which is a row, or a plane where rows follow one another; of scaled sums a vector of each channel at a time
+        step = vector if s.tail else tile.tn
+        for first in range(0, tile.tn, step):
+            if number is not None:
+                e.barrier()
+                self.t = e.shared_anew(number)
+                channels, pixels = placed()
+            lines = {j: line(pixels[j]) for j in range(first, first + step)}
+            for i in range(tile.tm):
+                factors = [scaling(channels[i])] * vector
+                for j in range(first, first + step, vector):
 
-                def beside(n: int, i: int = i, j: int = j) -> Any:
-                    return lines[j + n] + at.dc * channels[i]
+                    def beside(n: int, i: int = i, j: int = j, lines: Any = lines, channels: Any = channels) -> Any:
+                        return lines[j + n] + at.dc * channels[i]
 
-                own = slice(i * tile.tn + j, i * tile.tn + j + vector)
-                left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
-                results.store(sums[own], factors, beside, left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))
+                    own = slice(i * tile.tn + j, i * tile.tn + j + vector)
+                    left = e.pick(channels[i] < x.ocg, x.pixels - pixels[j], 0)
+                    results.store(sums[own], factors, beside, left, (x.dense > 0) & (pixels[j] % x.line + vector <= x.line))
 
 
 PACK_AT = ("wei", "packed", "wo", "wc", "wy", "wx")

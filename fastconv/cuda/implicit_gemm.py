@@ -40,6 +40,7 @@ CASES = (
     "ic24ih7iw9_oc33k3_p1_nhwc_hwio_bf16:bf16:bf16:f32_bias+relu6", "ic9ih6iw9_oc18k3_p1_bf16:f32:f32:f32",
     "n2_ic9ih6iw7_oc20k3_p1_bias+scale+shift+residual+relu6", "ic16ih5_oc128k1_nhwc_hwio_u8:i8:u8:i32_bias+scale+residual+saturate:128",
     "ic8ih7iw6_oc64k3_p1_nhwc_hwio_f16:f16:f16:f32_halves+scale+shift+residual+relu", "ic12ih6iw5_oc70k1_f64:f64:f32:f64_shift+residual",
+    "ic9ih5iw6_oc128k1_u8:i8:u8:i32_bias+scale+shift+residual+saturate",
 )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ CASES = (
     "ih30iw5_kh5kw1_pt2pb2pl0pr0_order=antisymmetric", "n2_g2_ic2ih7iw6_oc2k2_s2_d2_p2_wrap_f64_bwd-weight",
     "ic2ih9iw11_oc4k3_s2_d2_p3_bwd-data_i32", "ic3ih5iw20_oc2k3_p1_edge_i8_bias+relu",
     "ih5iw30_k3_p1_u8:f64:u8:f64_order=raster_half-up", "ih5iw30_kh1kw6_pt0pb0pl3pr2_wrap_i16:f64:u8:f64_order=last",
-    "ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32_bias",
+    "ic2ih5iw8_oc3k3_p1_bf16:bf16:bf16:f32_bias", "g2_ic4ih5iw7_oc6k3_s2_p1_bwd-data_bf16:bf16:bf16:f32_bias+relu",
+    "n2_ic2ih5iw9_oc3k3_s2_p1_bwd-weight_bf16:bf16:bf16:f32",
     "ic2ih5iw7_oc3k3_p1_i16:i16:u8:i32_bias+scale+shift+relu+saturate:7",
 )  # fmt: skip
 THREADS = 128
@@ -209,9 +210,9 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Real, fewer than 2**31 results; no other border than the constant one in images' gradients."""
-    roundings = (None, "saturate", "half_up")
     roundings, scalings = (None, "saturate", "half_up"), p.op == "fwd"
-    reason = not_computed(p, *OPS, orders=ORDERS, roundings=roundings, scalings=scalings, halves=True, bfloat=True, bfloat_weights=True)
+    reason = not_computed(p, *OPS, orders=ORDERS, roundings=roundings, scalings=scalings, halves=True, bfloat=True, bfloat_weights=True,
+                          bfloat_ops=OPS)  # fmt: skip
     reason = reason or cannot_finish(p)
     if reason is not None:
         return reason

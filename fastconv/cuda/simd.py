@@ -45,7 +45,7 @@ class Emitter(Arithmetic):
 
         Of each 16 x 8 sums a thread has rows ``lane / 4`` and 8 more, columns ``lane % 4 * 2`` and the next.
         """
-        (m, n), number = pitches, ir.FloatType()
+        m, n = pitches
         lane = self.thread("x") & 31
         deep, across = lane & 3, lane >> 2
         # at, and 4 rows of k further down
@@ -58,21 +58,23 @@ class Emitter(Arithmetic):
 
         tiles = [operands(left, m, (16 * i, 16 * i + 8)) for i in range(rows)]
         pixels = [operands(right, n, (8 * j,)) for j in range(columns)]
-        shape = "m16n8k8" if factor == "tf32" else "m16n8k16"
-        text = (
-            f"mma.sync.aligned.{shape}.row.col.f32.{factor}.{factor}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
-        )
-        kind = ir.LiteralStructType([number] * 4)
         sums = list(sums)
         width = 2 * columns
         for i in range(rows):
             for j in range(columns):
                 places = [(2 * i + half) * width + 2 * j + k for half in (0, 1) for k in (0, 1)]
-                held = [*tiles[i], *pixels[j], *(sums[place] for place in places)]
-                made = self._asm(kind, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", held)
-                for part, place in enumerate(places):
-                    sums[place] = self.value(self.builder.extract_value(made.register, part))
+                for place, total in zip(places, self._mma(factor, tiles[i], pixels[j], [sums[place] for place in places]), strict=True):
+                    sums[place] = total
         return sums
+
+    def _mma(self, factor: str, a: list[Value], b: list[Value], sums: list[Value]) -> list[Value]:
+        """Four sums of a thread of 16 x 8 of its warp, and the products of four words of one operand and two of the other."""
+        shape = "m16n8k8" if factor == "tf32" else "m16n8k16"
+        text = (
+            f"mma.sync.aligned.{shape}.row.col.f32.{factor}.{factor}.f32 {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+        )
+        made = self._asm(ir.LiteralStructType([ir.FloatType()] * 4), text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", [*a, *b, *sums])
+        return [self.value(self.builder.extract_value(made.register, part)) for part in range(4)]
 
     # threads
 
@@ -289,6 +291,12 @@ class Emitter(Arithmetic):
     def shared_load(self, kind: str, address: Value, count: int) -> list[Value]:
         """``count`` elements of 4 or 8 bytes of shared memory."""
         return self._words(kind, address, count, 3)
+
+    def shared_anew(self, address: Value) -> Value:
+        """A word of 32 bits of shared memory, known no sooner than here: unlike `anew`, the assembler does not see through it either, nor
+        bring it forward over a barrier.
+        """
+        return self._asm(ir.IntType(32), "ld.volatile.shared.b32 $0, [$1];", "=r,r,~{memory}", [address], True)
 
     def shared_store(self, kind: str, address: Value, values: list[Value]) -> None:
         """Elements of 4 or 8 bytes into shared memory."""

@@ -413,6 +413,9 @@ class Twin:
         found = self.memory.view(DTYPES[kind])[(places // SIZES[kind])[:, None] + np.arange(count)]
         return [self._made(kind, kind, self._spread(column, address)) for column in found.T]
 
+    def shared_anew(self, address: Any) -> Any:
+        return self.shared_load("i32", address, 1)[0]
+
     def shared_store(self, kind: str, address: Any, values: list[Any]) -> None:
         self._put(kind, self._shared_places(np.broadcast_to(address, self.threads.shape), SIZES[kind] * len(values)), values)
 

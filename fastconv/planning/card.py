@@ -161,7 +161,7 @@ class CardPlan(Plan):
                 if launch is None:
                     launch = self._launches[key] = self.prepare(src, packed[0], to)
                 launch(src, packed[0], packed[1], to)
-        return result
+        return result if result is not None else here.deliver(result, dst)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._remake, tuple(_hosted(value) for value in self._weights or (None, None))

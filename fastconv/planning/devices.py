@@ -75,8 +75,10 @@ class Session:
     def __init__(self, name: str, value: Any, hosted: bool, bfloat: bool = False) -> None:
         self.like = value
         self.hosted = hosted
-        array = received(name, value, bfloat)
-        self.input = backend("transfer").to_device(array) if hosted else array
+        if hosted:
+            self.input = backend("transfer").to_device(as_array(name, value, bfloat))
+        else:
+            self.input = backend("exchange").received(name, value, bfloat)
 
     def take(self, name: str, value: Any, bfloat: bool = False) -> Any:
         """Another operand: device memory of the same device, whose work is queued as the input's is, or an array of the host."""
@@ -105,7 +107,7 @@ class Session:
         return array.conj() if isinstance(array, np.ndarray) else backend("copy").conjugate(array)
 
     def destination(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> tuple[Any, Any]:
-        """The result for the caller, and the device memory it is computed in; ``out`` is the argument ``name``.
+        """The result for the caller, None where `deliver` makes it, and the memory it is computed in; ``out`` is the argument ``name``.
 
         Raises
         ------
@@ -125,6 +127,7 @@ class Session:
             raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
         if any(stride <= 0 for stride, extent in zip(array.strides, array.shape, strict=True) if extent > 1):
             raise ValueError(f"{name} must have positive strides, got {array.strides}")
+        backend("exchange").check_writeable(name, out)
         return out, array
 
     @property
@@ -163,8 +166,10 @@ class Session:
             launched(plan, src, packed, dst, fill)(src, packed, addend, dst)
 
     def deliver(self, result: Any, dst: Any) -> Any:
-        """The caller's result: an array of the host where the input was one."""
-        return backend("transfer").to_host(dst, result) if self.hosted else result
+        """The caller's result: an array of the host where the input was one, else one of the input's kind."""
+        if self.hosted:
+            return backend("transfer").to_host(dst, result)
+        return backend("exchange").given(self.like, dst) if result is None else result
 
 
 def packed_on_card(plan: Plan, wei: Any, device: int | None = None) -> Any:

@@ -376,11 +376,12 @@ def not_computed(
     halves: bool = False,
     bfloat: bool = False,
     bfloat_weights: bool = False,
+    bfloat_ops: tuple[str, ...] = ("fwd",),
 ) -> str | None:
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
     ``scalings``: whether it computes what `parse_scaling` reads, ``halves`` in float16, too; ``bfloat``: whether it takes images and
-    results of bfloat16, and ``bfloat_weights`` weights.  Every algorithm's ``reject`` begins with it.
+    results of bfloat16, and ``bfloat_weights`` weights, in ``bfloat_ops``.  Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -389,8 +390,8 @@ def not_computed(
     """
     if p.op not in ops:
         return f"computes op {' or '.join(ops)}, not {p.op}"
-    images, weights = (() if taken and p.op == "fwd" else names for taken, names in ((bfloat, (p.src, p.dst)), (bfloat_weights, (p.wei,))))
-    if "bf16" in (p.acc, *images, *weights):
+    known = p.op in bfloat_ops
+    if "bf16" in (p.acc, *(() if known and bfloat else (p.src, p.dst)), *(() if known and bfloat_weights else (p.wei,))):
         return "reads and stores no bfloat16" if p.op == "fwd" else "no gradient is of bfloat16"
     if p.masked != masked:
         return "for masked problems" if masked else "does not compute masked problems"
