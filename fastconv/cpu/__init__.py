@@ -8,6 +8,7 @@ from . import (
     blocked,
     complex,
     depthwise,
+    depthwise_image,
     direct,
     fft,
     folded,
@@ -29,7 +30,7 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
+    depthwise_image, transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
     separable, lowrank, sparse, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

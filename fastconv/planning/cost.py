@@ -288,6 +288,18 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     return seconds + _moving_seconds(p)
 
 
+def depthwise_image_seconds(p: Problem, lanes: int, quads: int, staged: bool) -> float:
+    """Vectors of channels at ``quads`` of 2 x 2 results, which stores bound; planes are put into lanes and back."""
+    channels, depth = p.n * _padded(p.ic, lanes) / lanes, p.ic // p.g
+    many = channels * -(-(p.ih + 1) // 2) * _padded(-(-(p.iw + 1) // 2), quads)
+    share = DEPTHWISE_LOW_SHARE if depth > 1 else DEPTHWISE_SHARE
+    seconds = CALL_SECONDS + many * (p.kh * p.kw * depth / (FMA_PER_SECOND * share) + 4 * DEPTHWISE_STORE_SECONDS)
+    if staged:
+        moved = channels * (p.ih * p.iw + p.oh * p.ow)
+        seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
+    return seconds + _moving_seconds(p)
+
+
 def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> float:
     """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
