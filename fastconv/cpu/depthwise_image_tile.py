@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .depthwise_tile import DepthwiseTile
-from .simd import literal
+from .simd import Emitter, literal
 
 STEP = 2
 
@@ -20,12 +20,12 @@ def quads_tile(
 ) -> Any:  # fmt: skip
     """All vectors of channels at ``nx / 2`` quads of results side by side, 2 x 2 pixels each.
 
-    ``acc[a, 2 j + b, i] = start[i] + sum_{r, c, m} pixel(r, j - m)[group(i) + c] * wei[a, ky, 2 m + b, c, i]``, then activated, where row r
+    ``acc[a, 2 j + b, i] = start[i] + sum_{r, c, m} pixel(r, j - m)[group(i) + c] * wei[ky, 2 m + b, c, i]``, then activated, where row r
     of pixels meets the tap ``ky = 2 (rows - 1 - r) + a``, as far as there are such taps.
 
     ``spec``, ``shape``, ``table``, ``start``, ``finish`` and ``most`` as of `fastconv.cpu.depthwise_tile.depthwise_tile`, ``spec`` with two
     rows and the stride 2; ``table`` has an entry for each column of pixels, which are side by side.  ``wei`` is packed as
-    ``[a][ky][kx][c][i]``, ky from the last tap to the first.  ``targets`` is the address of a table of the results' addresses, whose
+    ``[ky][kx][c][i]``.  ``targets`` is the address of a table of the results' addresses, whose
     two rows are ``pitch`` bytes apart.
     Order of accumulation: row of pixels, two channels of the group, column of pixels, these channels.
     """
@@ -41,17 +41,38 @@ def quads_tile(
     return types.void(spec, *[types.int64] * 8), codegen
 
 
+@intrinsic(prefer_literal=True)
+def finite(typing_context: Any, kind: Any, lanes: Any, src: Any, count: Any) -> Any:
+    """``finite(kind, lanes, src, count)``: 1 where all elements of ``count`` vectors are finite, else 0."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(builder, name, width, False)
+        none = emit.number(0)
+        place, found = emit.variable(arguments[2]), emit.variable(none)
+        with emit.loop(arguments[3]):
+            vector = emit.load(emit.get(place))
+            emit.set(found, builder.fadd(emit.get(found), builder.fsub(vector, vector)))  # 0, or NaN
+            emit.set(place, emit.offset(emit.get(place), emit.width))
+        return emit.every(builder.fcmp_ordered("==", emit.get(found), none))
+
+    return types.int64(kind, lanes, types.int64, types.int64), codegen
+
+
 class _QuadsTile(DepthwiseTile):
     """Two rows of results that read the same rows of pixels, with every second tap each."""
 
     held = 2  # of channels of a group: twice the taps of a row of them
 
     def weights(self, wei: Any) -> list[Any]:
-        """Those of the second row lie behind all of the first."""
-        emit, s = self.emit, self.shape
-        of_row = emit.times(s.wei_step, self.kw * self.depth)
-        behind = emit.times(of_row, emit.quotient(emit.offset(s.kh, STEP - 1), STEP))
-        return [emit.variable(wei), emit.variable(emit.offset(wei, behind))]
+        """From the last row of taps of either row of results on."""
+        emit, row, many = self.emit, super().of_row(), self.shape.kh
+        first = [emit.offset(emit.times(emit.offset(emit.quotient(emit.offset(many, STEP - 1 - a), STEP), -1), STEP), a) for a in range(STEP)]
+        return [emit.variable(emit.offset(wei, emit.times(ky, row))) for ky in first]
+
+    def of_row(self) -> Any:
+        """To the row of taps that the next row of pixels meets."""
+        return self.emit.times(super().of_row(), -STEP)
 
     def sums(self) -> None:
         """Of an odd number of rows of taps, the last one is the first row's alone."""

@@ -131,11 +131,13 @@ class DepthwiseTile:
         for place in self.places(dst, dy, dx):
             self.emit.prefetch(place, 1, True)
 
+    def of_row(self) -> Any:
+        """Bytes of the weights of a row of taps."""
+        return self.emit.times(self.emit.times(self.shape.wei_step, self.kw or self.shape.kw), self.depth)
+
     def rows(self, count: Any, outputs: list[int]) -> None:
         """``count`` rows of pixels, and what they add to the given rows of outputs."""
-        emit, s = self.emit, self.shape
-        of_row = emit.times(s.wei_step, s.kw if not self.kw else self.kw)
-        of_row = emit.times(of_row, self.depth)
+        emit, s, of_row = self.emit, self.shape, self.of_row()
         with emit.loop(count):
             row, weights = emit.get(self.row), [emit.get(self.wei[i]) for i in outputs]
             for chunk in self.chunks:
