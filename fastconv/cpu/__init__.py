@@ -9,6 +9,7 @@ from . import (
     complex,
     depthwise,
     depthwise_image,
+    depthwise_weights,
     direct,
     fft,
     folded,
@@ -30,7 +31,7 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    depthwise_image, transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
+    depthwise_image, depthwise_weights, transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
     separable, lowrank, sparse, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]
