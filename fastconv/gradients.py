@@ -331,9 +331,12 @@ def image_gradient(
 def weight_gradient(
     input: np.ndarray, size: tuple[int, ...], grad: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: str = "zeros", data_format: str = "NCHW", precision: str = "default", threads: int | None = None,
-    here: Session | None = None,
+    here: Session | None = None, lie_last: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size."""
+    """The gradient of `conv2d` with its arguments, but for a plane's, with respect to weights of this size.
+
+    ``lie_last``: the channels of both arrays of ``"NCHW"`` are the last in memory.
+    """
     count = thread_count(threads)
     key = call_key((input, grad), None, (size, stride, padding, dilation, groups), ("weight", padding_mode, data_format, precision, count))
     call = None if key is None else _calls.find(key)
@@ -341,6 +344,7 @@ def weight_gradient(
         return call.result((input, grad, None))
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
+    p = p.replace(src_layout="nhwc") if lie_last else p
     return _planned(key, p, (input, grad), (layout.image, layout.image, layout.weights), size, count, here)
 
 

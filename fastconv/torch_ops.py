@@ -125,7 +125,7 @@ def _weight_gradient(
                                 threads).bfloat16()  # fmt: skip
     return torch.from_numpy(gradients.weight_gradient(
         array_of(input), tuple(size), array_of(grad), tuple(stride), _four(padding), tuple(dilation), groups, padding_mode, data_format,
-        precision, threads or None,
+        precision, threads or None, lie_last=channels_last(input, data_format) and channels_last(grad, data_format),
     ))  # fmt: skip
 
 

@@ -103,6 +103,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
         junk = lines + columns * line_bytes
         across = 1 if e.expanded == 0 else e.expanded
         grads_lie, pixels_lie = e.gc == size, e.sc == size and e.one_tap != 0
+        if e.ocg % width or e.columns % columns:
+            # sums beyond the last channel and column are not used, but what numbers they read may be slow
+            fill_row(kind, lanes, panel, (padded - panel) // size, zero)
         for u in range(u0, u1):
             rest, tap_part = u // e.tap_parts, u % e.tap_parts
             rest, column_part = rest // e.column_parts, rest % e.column_parts

@@ -84,6 +84,7 @@ BLOCKED_GIVEN_BANDS = 3
 PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
+WEIGHTS_SCALAR_SECONDS = 1e-9  # per pixel of a group of several channels last, which is put into its lane alone
 WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
@@ -359,7 +360,8 @@ def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
     """A load and an FMA for each tap of a vector of output channels, and the packing of the panels, one for each channel of a group."""
     vectors, icg = _padded(p.oc, lanes) / lanes, p.ic // p.g
     sums = vectors * p.oh * p.ow * icg * (_padded(p.kh * p.kw, taps) + 1) / (FMA_PER_SECOND * BLOCKED_LOADING_SHARE)
-    packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded + p.oh * p.ow) * BLOCKED_PACK_SECONDS[p.src_layout]
+    pixel = BLOCKED_PACK_SECONDS[p.src_layout] if p.src_layout == "nchw" or icg == 1 else WEIGHTS_SCALAR_SECONDS
+    packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded * pixel + p.oh * p.ow * BLOCKED_PACK_SECONDS[p.src_layout])
     return 2 * CALL_SECONDS + p.n * (sums + packed)
 
 
