@@ -35,7 +35,7 @@ from .values import finish_values, not_fused
 from .weights_tile import turn_lines
 
 CASES = ("g24_ic24ih15iw17_oc24k3_s2_p1_bwd-data_f32_nhwc_hwio", "n2_g20_ic20ih14iw9_oc20k3_s2_p1_bwd-data_f32_bias+relu",
-         "g4_ic32ih13_oc32k3_s2_p1_bwd-data_f32_nhwc", "g18_ic18ih12_oc18kh2kw3_s2_pt0pb1pl2pr2_bwd-data_f64_nhwc_bias",
+         "g8_ic32ih13_oc32k3_s2_p1_bwd-data_f32_nhwc", "g18_ic18ih12_oc18kh2kw3_s2_pt0pb1pl2pr2_bwd-data_f64_nhwc_bias",
          "g3_ic3ih9_oc3k3_s2_p1_bwd-data_f64")  # fmt: skip
 
 
