@@ -21,7 +21,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed
 from .border import row_map, too_large
 from .depthwise_tile import OUTSIDE, addresses
 from .memory import fill_row, integers, peek, poke, unrolled_by_hand
-from .panels import in_turn
+from .panels import beside, in_turn
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -172,16 +172,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         return region.launcher(extents, finish_values(p, fill), scratch, ceil(p.oc / head.block), threads, seconds, src, grad, dst)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        beside = src.strides[1] == packed.strides[1] == size
-        if beside and 0 < p.n <= most and src.dtype == packed.dtype == dst.dtype == dtype:
+        lie = src.strides[1] == packed.strides[1] == size
+        if lie and 0 < p.n <= most and src.dtype == packed.dtype == dst.dtype == dtype:
             return launch_of(p.n, 0, src, packed, dst, fill)
         turns: Launch = in_turn(p, most, launch_of)(own, src, packed, dst, fill)
-        return turns if beside else lambda src, packed, bias, dst: turns(_beside(src), _beside(packed), None, dst)
+        return turns if lie else lambda src, packed, bias, dst: turns(beside(src), beside(packed), None, dst)
 
     return Plan(problem=p, algorithm="depthwise_weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
-
-
-def _beside(images: np.ndarray) -> np.ndarray:
-    """A copy whose channels lie side by side."""
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

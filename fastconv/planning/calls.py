@@ -228,7 +228,7 @@ def prepared(
     plan = plan.given() if plan.given is not None else plan
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, to(dst), fill)
-    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None
+    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None and kind is GivenWeights
     addend = DTYPES["b8" if plan.problem.masked else plan.problem.acc]
     call = kind(shape, dtype, image, weights, to, plan.pack_weights, plan.problem, launch, addend, in_place)
     if rivals is not None:

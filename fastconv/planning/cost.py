@@ -356,6 +356,18 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     return 2 * CALL_SECONDS + p.g * (sums + packed + lines)
 
 
+def weights_rows_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``columns`` values of a row, and the copies of rows, of groups pixel by pixel."""
+    oc, icg = p.oc // p.g, p.ic // p.g
+    vectors, many = _padded(oc, mr * lanes) / lanes, _padded(p.kw * icg, columns)
+    share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
+    sums = vectors * many * p.kh * p.n * p.oh * p.ow / (FMA_PER_SECOND * share)
+    copied = p.n * p.ih_padded * p.iw_padded * (icg / lanes if p.g == 1 else 4) * vectors / mr
+    # gradients, of which a block of one vector reads a line of each pixel, and copies those of few channels
+    partial = p.n * p.oh * p.ow * (2 * vectors / mr + 4 * (oc % (mr * lanes) > 0))
+    return CALL_SECONDS + p.g * (sums + (copied + partial) * DEPTHWISE_STORE_SECONDS + p.taps * oc * DEPTHWISE_SCALAR_SECONDS)
+
+
 def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
     """A load and an FMA for each tap of a vector of output channels, and the packing of the panels, one for each channel of a group."""
     vectors, icg = _padded(p.oc, lanes) / lanes, p.ic // p.g
