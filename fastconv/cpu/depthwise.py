@@ -26,7 +26,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .blocked_tile import Form
 from .border import row_map, too_large
 from .convert import stored_bytes
-from .depthwise_tile import OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
 from .finish import gathering
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
@@ -55,8 +55,6 @@ TILES = (
     Tile(16, ny=1, nx=7),  # 7 accumulators, 7 taps, 1 pixel of 16 registers
 )
 
-# (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
-FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
 DEPTHS = (1, 2, 4, 8, 16)
 
 # Vectors of a block from which on all but the first and the last start where cache lines do, which takes one more:
@@ -316,7 +314,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         if not holds(p, fill):
             return _by_reference(p, fill)
         if not (_in_place(p, src, form.src) and _in_place(p, dst, form.dst)):
-            return staged_launch(p, own.threads, partial(build, given=given), t, src, packed, dst, fill, source=form.src if form.kind == "i32" else None)
+            source = form.src if form.kind == "i32" else None
+            return staged_launch(p, own.threads, partial(build, given=given), t, src, packed, dst, fill, source=source)
         return gathering(p, lambda dst: launch(own, src, packed, dst, fill), dst) if form.scaled else launch(own, src, packed, dst, fill)
 
     def launch(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -438,7 +437,8 @@ def _layout(
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
-        held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given), wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
+        held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given),
+        wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
     scratch = capacity * (3 * size + ssize) + 3 * lanes * 8 + deep * pitch + 128
     scratch += (staged > 0) * held_rows * p.iw * capacity * ssize

@@ -23,9 +23,8 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .blocked_tile import Form
 from .border import too_large
-from .depthwise import FIXED
 from .depthwise_image_tile import STEP, finite, quads_tile
-from .depthwise_tile import OUTSIDE, Shape, addresses, interleave, separate
+from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, interleave, separate
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .target import Target
@@ -339,7 +338,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         return launch
 
     return Plan(problem=p, algorithm="depthwise_image", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
-                workspace=scratch * threads, threads=threads, given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+                workspace=scratch * threads, threads=threads,
+                given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
 
 
 def _like(p: Problem, images: np.ndarray) -> np.ndarray:

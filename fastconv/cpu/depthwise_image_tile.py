@@ -66,8 +66,9 @@ class _QuadsTile(DepthwiseTile):
 
     def weights(self, wei: Any) -> list[Any]:
         """From the last row of taps of either row of results on."""
-        emit, row, many = self.emit, super().of_row(), self.shape.kh
-        first = [emit.offset(emit.times(emit.offset(emit.quotient(emit.offset(many, STEP - 1 - a), STEP), -1), STEP), a) for a in range(STEP)]
+        emit, row = self.emit, super().of_row()
+        many = [emit.quotient(emit.offset(self.shape.kh, STEP - 1 - a), STEP) for a in range(STEP)]
+        first = [emit.offset(emit.times(emit.offset(rows, -1), STEP), a) for a, rows in enumerate(many)]
         return [emit.variable(emit.offset(wei, emit.times(ky, row))) for ky in first]
 
     def of_row(self) -> Any:

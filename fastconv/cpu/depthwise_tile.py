@@ -15,6 +15,9 @@ from .blocked_tile import Form
 from .convert import converted, load_as, rounded_between, stored_bytes
 from .simd import Emitter, literal
 
+# (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
+FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
+
 OUTSIDE = -(2**63)  # of columns beyond the image
 _HELD = 4  # channels of a group whose weights are in registers at a time
 
@@ -75,6 +78,7 @@ class DepthwiseTile:
     def emit_vectors(
         self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any
     ) -> None:
+        """All vectors of channels; the arguments of `depthwise_tile`."""
         emit, build, size = self.emit, self.builder, self.emit.itemsize
         bits = emit.constant(self.lanes.bit_length() - 1)
         count = build.sub(emit.constant(2), build.ashr(build.sub(second, most), bits))

@@ -60,8 +60,8 @@ _BAND_BYTES = 40 << 10, 128 << 10  # of a band's planes and sums: what a first-l
 Head = namedtuple(
     "Head",
     "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
-    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors given kw kernel run wo wc wy wx "
-    "sn sc sy dn dc dy",
+    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors "
+    "given kw kernel run wo wc wy wx sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 

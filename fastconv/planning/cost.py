@@ -380,7 +380,11 @@ def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
 def depthwise_weights_seconds(p: Problem, lanes: int) -> float:
     """An FMA for each tap of a vector of channels, all of a pixel's in the time of its loads."""
     vectors = _padded(p.oc, lanes) / lanes
-    rows = p.n * p.oh * (vectors * p.ow * p.kh * p.kw / (FMA_PER_SECOND * DEPTHWISE_SHARE) + p.kh * p.ow * p.sw * DEPTHWISE_STORE_SECONDS / lanes)
+    rows = (
+        p.n
+        * p.oh
+        * (vectors * p.ow * p.kh * p.kw / (FMA_PER_SECOND * DEPTHWISE_SHARE) + p.kh * p.ow * p.sw * DEPTHWISE_STORE_SECONDS / lanes)
+    )
     return CALL_SECONDS + rows + _moving_seconds(p)
 
 
