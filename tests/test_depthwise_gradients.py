@@ -16,7 +16,9 @@ def beside(images):
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("text", ["n2_g24_ic24ih15iw17_oc24k3_s2_p1_nhwc", "n2_g20_ic20ih14iw9_oc20k3_s2_p1", "n2_g8_ic32ih13_oc32k3_s2_p1"])
+@pytest.mark.parametrize(
+    "text", ["n2_g24_ic24ih15iw17_oc24k3_s2_p1_nhwc", "n2_g20_ic20ih14iw9_oc20k3_s2_p1", "n2_g8_ic32ih13_oc32k3_s2_p1"]
+)
 def test_quads_have_the_same_bits(text):
     """On any number of threads, of planes and channels last, at odd and even starts, for any strides of the weights."""
     p = Problem.parse(text).replace(op="bwd_data")

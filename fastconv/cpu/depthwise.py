@@ -28,14 +28,14 @@ from .border import row_map, too_large
 from .convert import stored_bytes
 from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
 from .finish import gathering
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .lanes_pack import lanes_packer
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values, holds, not_fused, requantised
-from .weights_tile import turn_lines
 
 CASES = ("g32_ic32ih28_oc32k3_p1_f32_nhwc_hwio", "g24_ic24ih14_oc24k3_s2_p1_f32", "g20_ic20ih9_oc40k3_p1_f32_nhwc_bias+relu6",
          "g8_ic32ih14_oc32k3_p1_f32_nhwc", "g5_ic5ih20_oc5k3_d2_p2_reflect_f64", "g12_ic24ih6_oc24k3_s2_p1_wrap_f64_nhwc_bias")  # fmt: skip
@@ -79,7 +79,7 @@ _LARGEST = {"u8": 255, "i8": 128}  # magnitude of bytes
 Head = namedtuple(
     "Head",
     "oc block blocks bands band_rows oh ow iw sh rows reach pitch columns finish bias depth multiplier channels_last staged held_rows "
-    "capacity deepest given wo wc wy wx sn sc sy sx dn dc dy dx",
+    "capacity deepest given packer wo wc wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
@@ -151,17 +151,7 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
                                 own = o + (own if own < many else many - depth + own % depth)
                                 poke("i64", lines + lane * 8, at.wei + own * e.wo + c * e.wc)
                             place = wei + c * s.wei_step + first * size
-                            if abs(e.wx) == size and e.wy == s.kw * e.wx:
-                                # a gradient's filters lie from the last tap to the first
-                                last = (s.kh * s.kw - 1) * (e.wx < 0)
-                                pitch = depth * s.wei_step * (-1 if e.wx < 0 else 1)
-                                turn_lines(sums, lanes, place - last * pitch, pitch, lines, -last * size, s.kh * s.kw)
-                            else:
-                                for tap in range(s.kh * s.kw):
-                                    away = tap // s.kw * e.wy + tap % s.kw * e.wx
-                                    for lane in range(lanes):
-                                        poke(sums, place + lane * size, peek(sums, peek("i64", lines + lane * 8) + away))
-                                    place += depth * s.wei_step
+                            call_kernel(e.packer, (place, depth * s.wei_step, lines, 0, s.kh * s.kw, s.kw, e.wy, e.wx))
             base, sy = at.src + n * e.sn + o * e.sc, e.sy
             if e.staged:
                 first, last = peek("i64", ranges + band * 16), peek("i64", ranges + band * 16 + 8)
@@ -325,7 +315,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         shape, head, (rows, columns, ranges), scratch = layouts[_copied(p, t, sy, sx)]
         units = p.n * head.blocks * head.bands
         wo, wc, wy, wx = packed.strides
-        numbers = *shape, *head._replace(wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
+        packer = lanes_packer(KINDS[form.kind][2], lanes).address if given else 0
+        numbers = *shape, *head._replace(packer=packer, wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
         places = np.where(columns < 0, OUTSIDE, columns * (head.capacity * stored_bytes(form.src) if head.staged else sx))
         extents = np.concatenate([np.array(numbers, np.int64), rows, places, ranges])
         values = finish_values(p, fill) if alike else _values(p, form, fill)
@@ -437,7 +428,7 @@ def _layout(
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
-        held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given),
+        held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given), packer=0,
         wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
     scratch = capacity * (3 * size + ssize) + 3 * lanes * 8 + deep * pitch + 128

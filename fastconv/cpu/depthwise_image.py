@@ -25,13 +25,13 @@ from .blocked_tile import Form
 from .border import too_large
 from .depthwise_image_tile import STEP, finite, quads_tile
 from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, interleave, separate
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .lanes_pack import lanes_packer
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values, not_fused
-from .weights_tile import turn_lines
 
 CASES = ("g24_ic24ih15iw17_oc24k3_s2_p1_bwd-data_f32_nhwc_hwio", "n2_g20_ic20ih14iw9_oc20k3_s2_p1_bwd-data_f32_bias+relu",
          "g8_ic32ih13_oc32k3_s2_p1_bwd-data_f32_nhwc", "g18_ic18ih12_oc18kh2kw3_s2_pt0pb1pl2pr2_bwd-data_f64_nhwc_bias",
@@ -59,7 +59,7 @@ _STAGED_BYTES = 384 << 10  # of staged pixels and results: half of a second-leve
 Head = namedtuple(
     "Head",
     "channels block blocks bands band_rows down across first_y first_x before iw ih ow oh pt pl columns reach pitch target_pitch finish "
-    "bias depth channels_last staged held_rows held_results capacity wo wi wy wx sn sc sy sx dn dc dy dx",
+    "bias depth channels_last staged held_rows held_results capacity packer wo wi wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
@@ -124,14 +124,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
                         for lane in range(lanes):
                             own = c0 + (o + lane if o + lane < many else many - depth + lane % depth)
                             poke("i64", lines + lane * 8, at.wei + (own // depth * depth + c) * e.wo + own % depth * e.wi)
-                        if e.wx == size and e.wy == kw * size:
-                            turn_lines(kind, lanes, to, depth * s.wei_step, lines, 0, taps)
-                        else:
-                            for tap in range(taps):
-                                away = tap // kw * e.wy + tap % kw * e.wx
-                                for lane in range(lanes):
-                                    poke(kind, to + lane * size, peek(kind, peek("i64", lines + lane * 8) + away))
-                                to += depth * s.wei_step
+                        call_kernel(e.packer, (to, depth * s.wei_step, lines, 0, taps, kw, e.wy, e.wx))
             base, sy = at.src + n * e.sn + c0 * e.sc, e.sy
             to, dy = at.dst + n * e.dn + c0 * e.dc, e.dy
             if e.staged:
@@ -290,7 +283,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Shape, Head, tuple[np.
         pitch=pitch, target_pitch=target_pitch, finish=int(activation is not None), bias=int(has_bias), depth=depth,
         channels_last=int(p.src_layout == "nhwc"), staged=staged, held_rows=(band_rows + before_y) * (staged > 0),
         held_results=STEP * band_rows * (staged == _LANES), capacity=capacity,
-        wo=0, wi=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
+        packer=0, wo=0, wi=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
     scratch = (3 + p.kh * p.kw * depth) * capacity * size + 24 * lanes + 2 * target_pitch + (band_rows + before_y) * pitch + 128
     scratch += (head.held_rows * p.ow + head.held_results * p.iw) * capacity * size + lanes * lanes * size
@@ -313,7 +306,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         (sn, sc, sy, sx), (dn, dc, dy, dx), (wo, wi, wy, wx) = src.strides, dst.strides, packed.strides
         if p.src_layout == "nchw":  # columns are side by side, or there is one: rows that are, too, are gone through as one
             sx, dx = src.itemsize, dst.itemsize
-        e = head._replace(wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
+        e = head._replace(
+            packer=lanes_packer(size, lanes).address, wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx
+        )
         steps = head.capacity * size if head.staged else sx, lanes * size if head.staged == _LANES else dx
         places = [np.where(x < 0, OUTSIDE, x * step) for x, step in zip((columns, targets), steps, strict=True)]
         extents = np.concatenate([np.array((*shape, *e), np.int64), *places])

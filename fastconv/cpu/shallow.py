@@ -21,7 +21,8 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
 from .border import pixels_of, row_map, too_large
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .lanes_pack import lanes_packer
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .shallow_tile import copy_rows, fill_vectors, place_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -29,7 +30,6 @@ from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values
-from .weights_tile import turn
 
 CASES = ("ic3ih56_oc32k7_s2_p3_f32", "ic3ih32_oc20k3_p1_f32_bias+relu", "g8_ic32ih14_oc32k3_p1_f32", "g5_ic20ih9_oc40k3_s2_p1_f32",
          "g2_ic6ih20_oc14k3_d2_p2_reflect_f64", "g4_ic12ih23_oc20k5_s3_p2_wrap_f64_bias")  # fmt: skip
@@ -61,7 +61,7 @@ Head = namedtuple(
     "Head",
     "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
     "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors "
-    "given kw kernel run wo wc wy wx sn sc sy dn dc dy",
+    "given packer kw kernel run wo wc wy wx sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -90,7 +90,8 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
         planes = start + 64 * size
         aside = planes + ((e.planes * e.plane + width) * size + 63) // 64 * 64
         plane, pitch = e.plane * size, e.pitch * size
-        own = aside + (e.aside_pitch * filters + 63) // 64 * 64
+        lines = aside + (e.aside_pitch * filters + 63) // 64 * 64
+        own = lines + (8 * filters + 63) // 64 * 64
         packed = -1
         dc = e.dc if e.rowwise else e.aside_pitch
         # sums of columns between rows are not used, but what numbers they read may be slow
@@ -137,11 +138,12 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
                 packed = group
                 for b in range(e.blocks):
                     o = max(min(b * filters, e.ocg - filters), 0)
-                    weights, many = at.wei + (group * e.ocg + o) * e.wo, min(filters, e.ocg)
+                    for j in range(filters):
+                        poke("i64", lines + j * 8, at.wei + (group * e.ocg + min(o + j, e.ocg - 1)) * e.wo)
                     for first in range(0, e.terms, e.run):
                         c, tap = first // e.kernel, first % e.kernel
-                        turn(kind, filters, own + b * e.block_bytes + first * filters * size, filters * size,
-                             weights + c * e.wc + tap // e.kw * e.wy + tap % e.kw * e.wx, e.wo, many, e.run)  # fmt: skip
+                        to, away = own + b * e.block_bytes + first * filters * size, c * e.wc + tap // e.kw * e.wy + tap % e.kw * e.wx
+                        call_kernel(e.packer, (to, filters * size, lines, away, e.run, e.run, e.run * size, size))
             for b in range(e.blocks):
                 o = group * e.ocg + max(min(b * filters, e.ocg - filters), 0)
                 for j in range(filters):
@@ -288,8 +290,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         # taps side by side, of one channel or of all
         alike = [p.kw == 1 or wx == size, p.kh == 1 or wy == p.kw * size, p.ic == p.g or wc == p.kh * p.kw * size]
         lengths = 1, p.kw, p.kh * p.kw, p.taps
+        packer = lanes_packer(size, tile.filters).address if given else 0
         run = lengths[next((n for n, side in enumerate(alike) if not side), len(alike))]
-        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, run=run, wo=wo, wc=wc, wy=wy, wx=wx,
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wo=wo, wc=wc, wy=wy, wx=wx,
                           next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), *tables])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
@@ -339,6 +342,10 @@ def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut, given: bool = False) -
         vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant), pt=p.pt, ih=p.ih, edges=len(edges),
         block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias), rowwise=int(cut.aside == 0),
         tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=cut.aside, out_vectors=-(-p.ow // lanes),
-        given=int(given), kw=p.kw, kernel=p.kh * p.kw, run=1, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        given=int(given), packer=0, kw=p.kw, kernel=p.kh * p.kw, run=1, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    return head, [offsets, rows, edges.reshape(-1)], -(-(cut.bytes + 64 * size + 192 + given * head.blocks * head.block_bytes) // 64) * 64
+    return (
+        head,
+        [offsets, rows, edges.reshape(-1)],
+        -(-(cut.bytes + 64 * size + 192 + 8 * tile.filters + 64 + given * head.blocks * head.block_bytes) // 64) * 64,
+    )
