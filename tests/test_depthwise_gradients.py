@@ -73,8 +73,11 @@ def test_weights_of_channels_side_by_side_have_the_same_bits(module, text, monke
     forget()
 
 
-@pytest.mark.parametrize(("algorithm", "text"), [(shallow, "g8_ic32ih14_oc32k3_p1"), (shallow, "ic3ih56_oc32k7_s2_p3"),
-                                                 (depthwise, "g32_ic32ih28_oc32k3_p1_nhwc"), (depthwise, "g24_ic24ih14_oc24k3_s2_p1")])  # fmt: skip
+PACKED = ((shallow, "g8_ic32ih14_oc32k3_p1"), (shallow, "ic3ih56_oc32k7_s2_p3"), (depthwise, "g32_ic32ih28_oc32k3_p1_nhwc"),
+          (depthwise, "g24_ic24ih14_oc24k3_s2_p1"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("algorithm", "text"), PACKED)
 def test_weights_of_a_call_are_packed_where_they_are_used_to_the_same_bits(algorithm, text):
     """Of any strides, as those of a gradient are, which lie backwards."""
     p = Problem.parse(text)
