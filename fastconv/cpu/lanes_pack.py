@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .compile import TileKernel
-from .memory import peek, poke, unrolled_by_hand
+from .memory import copy, peek, poke, unrolled_by_hand
 from .weights_tile import turn_lines
 
 SIZES = {4: "i32", 8: "i64"}  # elements are moved as integers
@@ -17,12 +17,19 @@ SIZES = {4: "i32", 8: "i64"}  # elements are moved as integers
 def _factory(kind: str, lanes: int, size: int) -> Any:
     """``dst[t*pitch + r] = filter(r)[t]`` for the taps of ``lanes`` filters, whose addresses a table holds, each ``away`` bytes further on.
 
-    Rows of ``kw`` taps are ``wy`` bytes apart, taps ``wx``: those side by side, forwards or backwards, are turned in squares.
+    Rows of ``kw`` taps are ``wy`` bytes apart, taps ``wx``: those side by side, forwards or backwards, are turned in squares,
+    filters side by side copied.
     """
 
     def pack_lanes(dst: Any, pitch: Any, table: Any, away: Any, taps: Any, kw: Any, wy: Any, wx: Any) -> None:
         unrolled_by_hand()
-        if abs(wx) == size and wy == kw * wx:
+        first, side_by_side = peek("i64", table), 1
+        for lane in range(lanes):
+            side_by_side &= peek("i64", table + lane * 8) == first + lane * size
+        if side_by_side:
+            for tap in range(taps):
+                copy(kind, lanes, dst + tap * pitch, first + away + tap // kw * wy + tap % kw * wx, lanes)
+        elif abs(wx) == size and wy == kw * wx:
             # a gradient's filters lie from the last tap to the first
             last = (taps - 1) * (wx < 0)
             turn_lines(kind, lanes, dst + last * pitch, pitch * (-1 if wx < 0 else 1), table, away - last * size, taps)
