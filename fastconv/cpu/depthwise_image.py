@@ -47,7 +47,7 @@ class Tile(NamedTuple):
     grouped: int
 
 
-TILES = (
+_TILES = (
     Tile(32, quads=4, grouped=3),  # 16 accumulators, 6 taps of 3 columns, 1 pixel; 12, 12 of two channels, 3
     Tile(16, quads=2, grouped=1),  # 8, 6, 1 of 16 registers; 4, 12, of which some are read from memory
 )
@@ -238,7 +238,7 @@ def most_kernels(t: Target) -> int:
 
 
 def _quads(p: Problem, t: Target) -> int:
-    tile = fitting(TILES, t)[0]
+    tile = fitting(_TILES, t)[0]
     return tile.quads if p.ic == p.g else tile.grouped
 
 

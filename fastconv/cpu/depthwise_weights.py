@@ -40,7 +40,7 @@ class Tile(NamedTuple):
     nx: int
 
 
-TILES = (Tile(16, nx=7),)  # 9 accumulators, 3 pixels, 3 gradients of 16 registers; rows of 7, 14, 28, 56, 112 have no rest
+_TILES = (Tile(16, nx=7),)  # 9 accumulators, 3 pixels, 3 gradients of 16 registers; rows of 7, 14, 28, 56, 112 have no rest
 
 _TAPS = 3  # rows and columns
 _STEPS = 1, 2  # columns between two results
@@ -142,7 +142,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, np.ndarray, int]
     """The kernel's integers but for strides, the columns of pixels, bytes of workspace of one thread."""
     size = KINDS[p.acc][2]
     lanes = t.lanes(size)
-    words, vectors, nx = lanes * size // 8, ceil(p.oc / lanes), fitting(TILES, t)[0].nx
+    words, vectors, nx = lanes * size // 8, ceil(p.oc / lanes), fitting(_TILES, t)[0].nx
     units = threads * (2 if vectors >= _EVEN_VECTORS * threads * 2 else 1)
     block = min(ceil(vectors / units) * lanes, p.oc)
     reach = (nx - 1) * p.sw + _TAPS
@@ -156,7 +156,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, np.ndarray, int]
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
-    kind, tile = p.acc, fitting(TILES, t)[0]
+    kind, tile = p.acc, fitting(_TILES, t)[0]
     size = KINDS[kind][2]
     lanes, dtype = t.lanes(size), DTYPES[kind]
     name = f"depthwise_weights_{kind}_{tile.nx}_{lanes}_s{p.sw}"

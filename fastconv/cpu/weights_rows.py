@@ -39,7 +39,7 @@ class Tile(NamedTuple):
     columns: int
 
 
-TILES = (
+_TILES = (
     Tile(32, mr=2, columns=11),  # 22 accumulators, 2 gradients, 1 pixel of 32 registers; 7 taps of 3 channels have two blocks
     Tile(32, mr=1, columns=24),  # 3 taps of 8 channels, or half of 16
     Tile(32, mr=1, columns=9),  # 3 taps of 3 channels
@@ -170,8 +170,8 @@ def most_kernels(t: Target) -> int:
 
 
 def _fitting(t: Target) -> list[Tile]:
-    most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return [tile for tile in TILES if tile.registers == most]
+    most = max(tile.registers for tile in _TILES if tile.registers <= t.registers)
+    return [tile for tile in _TILES if tile.registers == most]
 
 
 def _seconds(p: Problem, t: Target, tile: Tile) -> float:
