@@ -363,7 +363,7 @@ def weight_gradient(
             return result
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    if here is None and p.g == 1 and layout.name == "nchw" and _side_by_side(input) and _side_by_side(grad):
+    if here is None and layout.name == "nchw" and _side_by_side(input) and _side_by_side(grad):
         p = p.replace(src_layout="nhwc")  # as tensors of torch's channels_last are; the result lies as its own format says
     return _planned(key, p, (input, grad), (layout.image, layout.image, layout.weights), size, count, here)
 

@@ -8,6 +8,8 @@ from . import (
     blocked,
     complex,
     depthwise,
+    depthwise_image,
+    depthwise_weights,
     direct,
     fast_fir,
     fft,
@@ -25,12 +27,14 @@ from . import (
     weights,
     weights_grouped,
     weights_parts,
+    weights_rows,
     winograd,
 )
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    transposed, folded, weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, winograd, blocked, int8, identity,
-    separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient, reference,
+    depthwise_image, depthwise_weights, transposed, folded, weights_rows, weights_grouped, weights, weights_parts, complex, activated,
+    depthwise, shallow, winograd, blocked, int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient,
+    reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ Order of accumulation per output: see :func:`fastconv.cpu.depthwise_tile.depthwi
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +26,10 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .blocked_tile import Form
 from .border import row_map, too_large
 from .convert import stored_bytes
-from .depthwise_tile import OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
 from .finish import gathering
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .lanes_pack import lanes_packer
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -53,8 +55,6 @@ TILES = (
     Tile(16, ny=1, nx=7),  # 7 accumulators, 7 taps, 1 pixel of 16 registers
 )
 
-# (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
-FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
 DEPTHS = (1, 2, 4, 8, 16)
 
 # Vectors of a block from which on all but the first and the last start where cache lines do, which takes one more:
@@ -79,7 +79,7 @@ _LARGEST = {"u8": 255, "i8": 128}  # magnitude of bytes
 Head = namedtuple(
     "Head",
     "oc block blocks bands band_rows oh ow iw sh rows reach pitch columns finish bias depth multiplier channels_last staged held_rows "
-    "capacity deepest sn sc sy sx dn dc dy dx",
+    "capacity deepest given packer wo wc wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
@@ -92,7 +92,7 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
     Of images that are put into lanes a block is one vector; lanes beyond the last channel repeat its group.
     The addends are the bias or, where the form has scales, 8 bytes and then bias, scales and shifts.
     Workspace: addends, scales and shifts of the block, fill pixel, addresses of planes of source and result, table of pixels, staged rows,
-    results.
+    results, weights of the block where they are the caller's, ``given``: ``wo, wc, wy, wx`` bytes apart.
     """
     f = Form(*form)
     spec = (lanes, ny, nx, kw, step, depth, *form)
@@ -114,10 +114,13 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
         fill_at = start + 3 * apart
         sources = fill_at + (e.capacity * ssize + 7) // 8 * 8
         results = sources + lanes * 8
-        table = results + lanes * 8
+        lines = results + lanes * 8
+        table = lines + lanes * 8
         staged_at = (table + e.deepest * e.pitch + 63) // 64 * 64
         staged_pitch, aside_pitch = e.capacity * ssize, e.capacity * dsize
         aside_at = staged_at + (e.staged > 0) * e.held_rows * e.iw * staged_pitch
+        own_at = at.workspace + (index + 1) * at.scratch - e.given * s.kh * s.kw * depth * s.wei_step
+        packed = -1
         fill_row(pixels, lanes, fill_at, e.capacity, peek(pixels, at.values))
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
@@ -136,6 +139,19 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
                 if e.staged == _LANES:
                     poke("i64", sources + lane * 8, at.src + n * e.sn + own // e.multiplier * e.sc)
                     poke("i64", results + lane * 8, at.dst + n * e.dn + y0 * e.dy + own * e.dc)
+            wei = at.wei + o * size
+            if e.given:
+                wei = own_at
+                if packed != part:
+                    packed = part
+                    for first in range(0, held, lanes):
+                        for c in range(depth):
+                            for lane in range(lanes):
+                                own = first + lane
+                                own = o + (own if own < many else many - depth + own % depth)
+                                poke("i64", lines + lane * 8, at.wei + own * e.wo + c * e.wc)
+                            place = wei + c * s.wei_step + first * size
+                            call_kernel(e.packer, (place, depth * s.wei_step, lines, 0, s.kh * s.kw, s.kw, e.wy, e.wx))
             base, sy = at.src + n * e.sn + o * e.sc, e.sy
             if e.staged:
                 first, last = peek("i64", ranges + band * 16), peek("i64", ranges + band * 16 + 8)
@@ -173,7 +189,7 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
                         fill_row("i64", words, entries, e.reach, fill_at)
                 for y in range(0, y1 - y0, ny):
                     yt = max(min(y, y1 - y0 - ny), 0)
-                    depthwise_tile(spec, at.extents, table + yt * s.down, at.wei + o * size, start, apart, finish,
+                    depthwise_tile(spec, at.extents, table + yt * s.down, wei, start, apart, finish,
                                    to + yt * dy + xt * dx, dy, dx, second, held - lanes)  # fmt: skip
             if aside:
                 dense = e.channels_last == 0 and e.dy == e.ow * dsize
@@ -274,21 +290,22 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1), (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1)
 
 
-def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
-    """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them."""
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
+    """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them, or ``given`` with every image and packed by blocks."""
     form = _form(p, t)
     lanes, depth, (ny, nx, kw, step) = t.lanes(KINDS[form.kind][2]), p.ic // p.g, _tile(p, t)
     alike = form.src == form.dst == form.kind
     words = [form.kind, *([] if alike else [form.src, form.dst]), form.rounding, "scaled" * form.scaled]
     name = f"depthwise_{'_'.join(filter(None, words))}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{kw}s{step}" * bool(kw)
     region = Region(name, _factory, (lanes, ny, nx, kw, step, depth, *form), form.kind if alike else "i8")
-    layouts, seconds = {copied: _layout(p, t, threads, copied) for copied in _ways(p, t)}, _seconds(p, t)
+    layouts, seconds = {copied: _layout(p, t, threads, copied, given) for copied in _ways(p, t)}, _seconds(p, t)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not holds(p, fill):
             return _by_reference(p, fill)
         if not (_in_place(p, src, form.src) and _in_place(p, dst, form.dst)):
-            return staged_launch(p, own.threads, build, t, src, packed, dst, fill, source=form.src if form.kind == "i32" else None)
+            source = form.src if form.kind == "i32" else None
+            return staged_launch(p, own.threads, partial(build, given=given), t, src, packed, dst, fill, source=source)
         return gathering(p, lambda dst: launch(own, src, packed, dst, fill), dst) if form.scaled else launch(own, src, packed, dst, fill)
 
     def launch(plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -297,17 +314,20 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             sx, dx = src.itemsize, dst.itemsize
         shape, head, (rows, columns, ranges), scratch = layouts[_copied(p, t, sy, sx)]
         units = p.n * head.blocks * head.bands
-        numbers = *shape, *head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
+        wo, wc, wy, wx = packed.strides
+        packer = lanes_packer(KINDS[form.kind][2], lanes).address if given else 0
+        numbers = *shape, *head._replace(packer=packer, wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
         places = np.where(columns < 0, OUTSIDE, columns * (head.capacity * stored_bytes(form.src) if head.staged else sx))
         extents = np.concatenate([np.array(numbers, np.int64), rows, places, ranges])
         values = finish_values(p, fill) if alike else _values(p, form, fill)
         return region.launcher(extents, values, scratch, units, plan.threads, seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        return _pack(p, wei, lanes)
+        return wei.astype(DTYPES[p.acc], copy=False) if given else _pack(p, wei, lanes)
 
     return Plan(problem=p, algorithm="depthwise", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
-                workspace=max(layout[3] for layout in layouts.values()) * threads, threads=threads)  # fmt: skip
+                workspace=max(layout[3] for layout in layouts.values()) * threads, threads=threads,
+                given=partial(build, p, t, plan, threads, True) if alike and p.wei == p.acc and not given else None)  # fmt: skip
 
 
 def _in_place(p: Problem, array: np.ndarray, name: str) -> bool:
@@ -365,7 +385,7 @@ def _copied(p: Problem, t: Target, sy: int, sx: int) -> bool:
 
 
 def _layout(
-    p: Problem, t: Target, threads: int, copied: bool = False
+    p: Problem, t: Target, threads: int, copied: bool = False, given: bool = False
 ) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray, np.ndarray], int]:
     """The kernel's integers but for the strides, its tables of rows, columns and bands, and the bytes of workspace of one thread."""
     form, (ny, nx, _, _) = _form(p, t), _tile(p, t)
@@ -400,17 +420,19 @@ def _layout(
         held_rows = max(held_rows, last - first + 1)
     pitch = -(-reach // words) * words * 8
     columns = border_indices(-p.pl, (max(p.ow, nx) - 1) * sw + (p.kw - 1) * dw + 1 + words, 1, p.iw, p.border)
-    padded = -(-p.oc // lanes) * lanes
+    step = (capacity if given else -(-p.oc // lanes) * lanes) * size
     has_bias, activation, _, rounding = parse_epilogue(p.epilogue)
-    shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=padded * size, down=sh * pitch)
+    shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=step, down=sh * pitch)
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
-        held_rows=held_rows, capacity=capacity, deepest=deep, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
+        held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given), packer=0,
+        wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
-    scratch = capacity * (3 * size + ssize) + 2 * lanes * 8 + deep * pitch + 128
+    scratch = capacity * (3 * size + ssize) + 3 * lanes * 8 + deep * pitch + 128
     scratch += (staged > 0) * held_rows * p.iw * capacity * ssize
     scratch += (band_rows * p.ow + nx) * capacity * dsize * (staged == _LANES or p.ow < nx)
+    scratch += given * p.kh * p.kw * depth * capacity * size
     return shape, head, (rows, columns, np.array(ranges, np.int64)), -(-scratch // 64) * 64

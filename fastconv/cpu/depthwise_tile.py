@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from numba.extending import intrinsic
 from .blocked_tile import Form
 from .convert import converted, load_as, rounded_between, stored_bytes
 from .simd import Emitter, literal
+
+# (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
+FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
 
 OUTSIDE = -(2**63)  # of columns beyond the image
 _HELD = 4  # channels of a group whose weights are in registers at a time
@@ -49,13 +53,13 @@ def depthwise_tile(
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _DepthwiseTile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
+        DepthwiseTile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 11), codegen
 
 
-class _DepthwiseTile:
+class DepthwiseTile:
     """The code of one specialisation, written into ``builder``."""
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
@@ -65,13 +69,16 @@ class _DepthwiseTile:
         self.whole = form.kind == "i32"
         self.emit = emit = Emitter(builder, "f32" if self.whole else form.kind, self.lanes, form.how == "fma")
         self.tail = emit.of(form.tail)
-        held = min(self.depth, _HELD)
+        held = min(self.depth, self.held)
         self.chunks = [range(first, first + held) for first in range(0, self.depth, held)]
         self.shape = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
+
+    held = _HELD
 
     def emit_vectors(
         self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any
     ) -> None:
+        """All vectors of channels; the arguments of `depthwise_tile`."""
         emit, build, size = self.emit, self.builder, self.emit.itemsize
         bits = emit.constant(self.lanes.bit_length() - 1)
         count = build.sub(emit.constant(2), build.ashr(build.sub(second, most), bits))
@@ -79,22 +86,45 @@ class _DepthwiseTile:
         with emit.loop(count):
             at = emit.get(channel)
             here = build.select(build.icmp_signed("<", at, most), at, most)
-            self.here, to = emit.times(here, stored_bytes(self.form.src)), emit.offset(dst, emit.times(here, stored_bytes(self.form.dst)))
+            self.here, self.there = emit.times(here, stored_bytes(self.form.src)), emit.times(here, stored_bytes(self.form.dst))
             start_here = emit.offset(start, emit.times(here, size))
-            self.ask(to, dy, dx)
+            self.ask(dst, dy, dx)
             first = emit.number(0) if self.whole else emit.load(start_here)
             self.acc = [[emit.variable(first) for _ in range(self.nx)] for _ in range(self.ny)]
-            wei_here = emit.offset(wei, emit.times(here, size))
-            self.row, self.wei = emit.variable(table), [emit.variable(wei_here) for _ in range(self.ny)]
-            if self.ny == 1:
-                self.rows(self.shape.kh, [0])
-            else:
-                self.rows(emit.constant(self.step), [0])
-                self.rows(emit.offset(self.shape.kh, -self.step), [0, 1])
-                self.rows(emit.constant(self.step), [1])
-            self.store(start_here, apart, finish, to, dy, dx)
+            self.row, self.wei = emit.variable(table), self.weights(emit.offset(wei, emit.times(here, size)))
+            self.sums()
+            self.store(start_here, apart, finish, dst, dy, dx)
             first = build.icmp_signed("==", at, emit.constant(0))
             emit.set(channel, build.select(first, second, emit.offset(at, self.lanes)))
+
+    def weights(self, wei: Any) -> list[Any]:
+        """Where each row of outputs reads its weights."""
+        return [self.emit.variable(wei) for _ in range(self.ny)]
+
+    def sums(self) -> None:
+        """All rows of pixels."""
+        emit = self.emit
+        if self.ny == 1:
+            self.rows(self.shape.kh, [0])
+        else:
+            self.rows(emit.constant(self.step), [0])
+            self.rows(emit.offset(self.shape.kh, -self.step), [0, 1])
+            self.rows(emit.constant(self.step), [1])
+
+    def places(self, dst: Any, dy: Any, dx: Any) -> Iterator[Any]:
+        """The addresses of the results' vectors, row by row."""
+        dst = self.emit.offset(dst, self.there)
+        for _ in range(self.ny):
+            place = dst
+            for _ in range(self.nx):
+                yield place
+                place = self.emit.offset(place, dx)
+            dst = self.emit.offset(dst, dy)
+
+    def uses(self) -> Iterator[list[tuple[int, int]]]:
+        """For each column of pixels, the columns of outputs that read it, and with which tap."""
+        for column in range((self.nx - 1) * self.step + self.kw):
+            yield [(j, column - j * self.step) for j in range(self.nx) if 0 <= column - j * self.step < self.kw]
 
     def ask(self, dst: Any, dy: Any, dx: Any) -> None:
         """Have the lines that will be written come while the sums are computed.
@@ -102,18 +132,16 @@ class _DepthwiseTile:
         144 channels at 56x56 take 180 us instead of 255, 96 at 112x112 with stride 2 300 instead of 325 (one core, Emerald Rapids, 2026-11;
         past the caches 670 and 730, since pixels begin beside lines).
         """
-        for _ in range(self.ny):
-            place = dst
-            for _ in range(self.nx):
-                self.emit.prefetch(place, 1, True)
-                place = self.emit.offset(place, dx)
-            dst = self.emit.offset(dst, dy)
+        for place in self.places(dst, dy, dx):
+            self.emit.prefetch(place, 1, True)
+
+    def of_row(self) -> Any:
+        """Bytes of the weights of a row of taps."""
+        return self.emit.times(self.emit.times(self.shape.wei_step, self.kw or self.shape.kw), self.depth)
 
     def rows(self, count: Any, outputs: list[int]) -> None:
         """``count`` rows of pixels, and what they add to the given rows of outputs."""
-        emit, s = self.emit, self.shape
-        of_row = emit.times(s.wei_step, s.kw if not self.kw else self.kw)
-        of_row = emit.times(of_row, self.depth)
+        emit, s, of_row = self.emit, self.shape, self.of_row()
         with emit.loop(count):
             row, weights = emit.get(self.row), [emit.get(self.wei[i]) for i in outputs]
             for chunk in self.chunks:
@@ -131,8 +159,7 @@ class _DepthwiseTile:
         sums = {i: [emit.get(place) for place in self.acc[i]] for i in outputs}
         taps = {i: [self.taps(emit.offset(at, emit.times(self.shape.wei_step, kx * self.depth)), chunk) for kx in range(kw)]
                 for i, at in zip(outputs, weights, strict=True)}  # fmt: skip
-        for column in range((self.nx - 1) * self.step + kw):
-            uses = [(j, column - j * self.step) for j in range(self.nx) if 0 <= column - j * self.step < kw]
+        for column, uses in enumerate(self.uses()):
             if uses:
                 pixels = self.pixels(emit.load_integer(emit.offset(row, 8 * column)), chunk)
                 places = [(i, j) for i in outputs for j, _ in uses]
@@ -214,12 +241,8 @@ class _DepthwiseTile:
 
     def store_rows(self, values: list[list[Any]], dst: Any, dy: Any, dx: Any) -> None:
         """Vectors, each with its emitter, to the pixels of the result."""
-        for row in values:
-            to = dst
-            for part, value in row:
-                part.store(to, value)
-                to = part.offset(to, dx)
-            dst = self.emit.offset(dst, dy)
+        for place, (part, value) in zip(self.places(dst, dy, dx), itertools.chain(*values), strict=True):
+            part.store(place, value)
 
 
 @intrinsic(prefer_literal=True)

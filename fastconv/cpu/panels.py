@@ -69,3 +69,8 @@ def in_turn(p: Problem, most: int, launch_of: Callable[[int, int, np.ndarray, np
         return launch
 
     return prepare
+
+
+def beside(images: np.ndarray) -> np.ndarray:
+    """A copy whose channels lie side by side."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

@@ -11,6 +11,7 @@ Order of accumulation per output: channel, row of taps, column; it depends on no
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
 from .border import pixels_of, row_map, too_large
-from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .lanes_pack import lanes_packer
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .shallow_tile import copy_rows, fill_vectors, place_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -58,7 +60,8 @@ _BAND_BYTES = 40 << 10, 128 << 10  # of a band's planes and sums: what a first-l
 Head = namedtuple(
     "Head",
     "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
-    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors sn sc sy dn dc dy",
+    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors "
+    "given packer kw kernel run wo wc wy wx sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -67,7 +70,8 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
     """The band kernel: units of work are (image, group, band of rows).
 
     Planes: ``[c][row % sh][column % sw][row // sh][column // sw]`` of the padded image.
-    Workspace: first addends, planes, sums of a block of output channels.
+    Workspace: first addends, planes, sums of a block of output channels, weights of a group where they are the caller's, ``given``: of
+    ``run`` taps side by side, else ``wo, wc, wy, wx`` bytes apart.
     """
     spec, last_spec = (kind, lanes, filters, vecs, fma), (kind, lanes, filters, tail, fma)
     size = KINDS[kind][2]
@@ -86,6 +90,9 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
         planes = start + 64 * size
         aside = planes + ((e.planes * e.plane + width) * size + 63) // 64 * 64
         plane, pitch = e.plane * size, e.pitch * size
+        lines = aside + (e.aside_pitch * filters + 63) // 64 * 64
+        own = lines + (8 * filters + 63) // 64 * 64
+        packed = -1
         dc = e.dc if e.rowwise else e.aside_pitch
         # sums of columns between rows are not used, but what numbers they read may be slow
         fill_row(kind, lanes, planes, (aside - planes) // size, zero)
@@ -127,11 +134,21 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
                                     fill_row(kind, lanes, line + px * plane, e.pitch, fill)
                             else:
                                 pixels_of(kind, line, image + row * e.sy, edges, e.edges, fill)
+            if e.given and packed != group:
+                packed = group
+                for b in range(e.blocks):
+                    o = max(min(b * filters, e.ocg - filters), 0)
+                    for j in range(filters):
+                        poke("i64", lines + j * 8, at.wei + (group * e.ocg + min(o + j, e.ocg - 1)) * e.wo)
+                    for first in range(0, e.terms, e.run):
+                        c, tap = first // e.kernel, first % e.kernel
+                        to, away = own + b * e.block_bytes + first * filters * size, c * e.wc + tap // e.kw * e.wy + tap % e.kw * e.wx
+                        call_kernel(e.packer, (to, filters * size, lines, away, e.run, e.run, e.run * size, size))
             for b in range(e.blocks):
                 o = group * e.ocg + max(min(b * filters, e.ocg - filters), 0)
                 for j in range(filters):
                     poke(kind, start + j * size, peek(kind, at.bias + (o + j) * size) if e.bias and j < e.ocg else zero)
-                wei = at.wei + (group * e.blocks + b) * e.block_bytes
+                wei = own + b * e.block_bytes if e.given else at.wei + (group * e.blocks + b) * e.block_bytes
                 result = at.dst + n * e.dn + o * e.dc + y0 * e.dy
                 length = e.ow if e.rowwise else (rows - 1) * e.pitch + e.ow
                 for y in range(rows if e.rowwise else 1):
@@ -249,19 +266,19 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return (*p.strides, (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1))
 
 
-def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None) -> Plan:
-    """A plan whose weights are packed as ``[g][block][c][ky][kx][filters]``."""
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False) -> Plan:
+    """A plan whose weights are packed as ``[g][block][c][ky][kx][filters]``, or ``given`` with every image and packed group by group."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), tile or _cheapest(p, t)[0]
     spec = (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma))
     name = f"shallow_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
     region = Region(name, _factory, spec, kind)
     cut = _cut(p, t, tile, threads)
-    head, tables, scratch = _layout(p, tile, lanes, cut)
+    head, tables, scratch = _layout(p, tile, lanes, cut, given)
 
     def again(band: Problem, t: Target, plan: Any, threads: int) -> Plan:
         # the bands' weights are these: another tile would want them packed otherwise
-        return build(band, t, plan, threads, tile)
+        return build(band, t, plan, threads, tile, given)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
@@ -269,16 +286,23 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         dense = dy == p.ow * size
         next_band = head.band_rows * head.sh * sy
-        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band,
+        wo, wc, wy, wx = packed.strides
+        # taps side by side, of one channel or of all
+        alike = [p.kw == 1 or wx == size, p.kh == 1 or wy == p.kw * size, p.ic == p.g or wc == p.kh * p.kw * size]
+        lengths = 1, p.kw, p.kh * p.kw, p.taps
+        packer = lanes_packer(size, tile.filters).address if given else 0
+        run = lengths[next((n for n, side in enumerate(alike) if not side), len(alike))]
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wo=wo, wc=wc, wy=wy, wx=wx,
                           next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), *tables])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        return _pack(p, wei, tile.filters)
+        return wei.astype(DTYPES[p.acc], copy=False) if given else _pack(p, wei, tile.filters)
 
     return Plan(problem=p, algorithm="shallow", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
-                workspace=scratch * threads, threads=threads)  # fmt: skip
+                workspace=scratch * threads, threads=threads,
+                given=None if given else partial(build, p, t, plan, threads, tile, True))  # fmt: skip
 
 
 def _firsts(ocg: int, filters: int) -> np.ndarray:
@@ -297,7 +321,7 @@ def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
     return packed.reshape(1, 1, 1, -1)
 
 
-def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut) -> tuple[Head, list[np.ndarray], int]:
+def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut, given: bool = False) -> tuple[Head, list[np.ndarray], int]:
     """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
     size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
     depth, ocg, pitch, plane = p.ic // p.g, p.oc // p.g, cut.pitch, cut.plane
@@ -318,6 +342,10 @@ def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut) -> tuple[Head, list[np
         vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant), pt=p.pt, ih=p.ih, edges=len(edges),
         block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias), rowwise=int(cut.aside == 0),
         tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=cut.aside, out_vectors=-(-p.ow // lanes),
-        sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        given=int(given), packer=0, kw=p.kw, kernel=p.kh * p.kw, run=1, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
-    return head, [offsets, rows, edges.reshape(-1)], -(-(cut.bytes + 64 * size + 128) // 64) * 64
+    return (
+        head,
+        [offsets, rows, edges.reshape(-1)],
+        -(-(cut.bytes + 64 * size + 192 + 8 * tile.filters + 64 + given * head.blocks * head.block_bytes) // 64) * 64,
+    )

@@ -120,6 +120,64 @@ def _emit_lanes(
 
 
 @intrinsic(prefer_literal=True)
+def taps_tile(
+    typing_context: Any, spec: Any, sums: Any, grad: Any, grad_step: Any, table: Any, pitch: Any, away: Any, many: Any, below: Any,
+    grad_below: Any,
+) -> Any:  # fmt: skip
+    """One vector of channels at ``k x k`` taps, along a row of ``many`` results.
+
+    ``sums[ky, kx] += sum_x grad[x] * pixel(ky, x*step + kx)``
+
+    ``spec = (kind, lanes, nx, step, k, fma)``.  ``sums`` is the address of dense vectors, ``grad`` of vectors ``grad_step`` bytes apart;
+    ``table`` that of the pixels' addresses, k rows of them ``pitch`` bytes apart; the vector lies ``away`` bytes further on.
+    ``nx`` results at a time share the pixels that they load, the rest are summed one by one.  The lines ``below`` bytes from the last rows
+    of pixels and ``grad_below`` from the gradients are asked for: they are read next.
+    Order of accumulation: x.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, lanes, nx, step, k, fma = chosen
+        sums, grad, grad_step, table, pitch, away, many, below, grad_below = arguments[1:]
+        emit = Emitter(builder, kind, lanes, bool(fma))
+        places = [emit.offset(sums, t * emit.width) for t in range(k * k)]
+        acc = [emit.variable(emit.load(place)) for place in places]
+        panel, entries = emit.variable(grad), emit.variable(table)
+
+        def tile(results: int) -> None:
+            values, row = [emit.get(place) for place in acc], emit.get(entries)
+            grads: list[Any] = []
+            rows = [emit.offset(row, emit.times(pitch, ky)) for ky in range(k)]
+            for column in range((results - 1) * step + k):
+                uses = [(x, column - x * step) for x in range(results) if 0 <= column - x * step < k]
+                if uses and uses[-1][0] == len(grads):
+                    grads.append(emit.load(emit.get(panel)))
+                    emit.prefetch(emit.offset(emit.get(panel), grad_below), 1)
+                    emit.set(panel, emit.offset(emit.get(panel), grad_step))
+                for ky in range(k if uses else 0):
+                    place = emit.offset(emit.load_integer(emit.offset(rows[ky], 8 * column)), away)
+                    pixel = emit.load(place)
+                    if ky >= k - step:
+                        emit.prefetch(emit.offset(place, below), 1)
+                    for x, kx in uses:
+                        values[ky * k + kx] = emit.multiply_add(grads[x], pixel, values[ky * k + kx])
+                values = emit.fence(values)
+            for place, value in zip(acc, values, strict=True):
+                emit.set(place, value)
+            emit.set(entries, emit.offset(row, 8 * step * results))
+
+        with emit.loop(emit.quotient(many, nx)):
+            tile(nx)
+        with emit.loop(emit.remainder(many, nx)):
+            tile(1)
+        for place, at in zip(acc, places, strict=True):
+            emit.store(at, emit.get(place))
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 9), codegen
+
+
+@intrinsic(prefer_literal=True)
 def turn(
     typing_context: Any, kind: Any, lanes: Any, dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any
 ) -> Any:  # fmt: skip

@@ -95,6 +95,7 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 WEIGHTS_TURN_SECONDS = 4e-9  # per vector of a result that is transposed: 160 to 960 channels at 7x7 take 150 us so, 116 else
+WEIGHTS_SCALAR_SECONDS = 1e-9  # per pixel of a group of several channels last, which is put into its lane alone
 WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
 DEPTHWISE_ANY_SHARE = 0.4  # of kernels for any width, which load a pixel for each multiplication
@@ -314,6 +315,18 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     return seconds + _moving_seconds(p)
 
 
+def depthwise_image_seconds(p: Problem, lanes: int, quads: int, staged: bool) -> float:
+    """Vectors of channels at ``quads`` of 2 x 2 results, which stores bound; planes are put into lanes and back."""
+    channels, depth = p.n * _padded(p.ic, lanes) / lanes, p.ic // p.g
+    many = channels * -(-(p.ih + 1) // 2) * _padded(-(-(p.iw + 1) // 2), quads)
+    share = DEPTHWISE_LOW_SHARE if depth > 1 else DEPTHWISE_SHARE
+    seconds = CALL_SECONDS + many * (p.kh * p.kw * depth / (FMA_PER_SECOND * share) + 4 * DEPTHWISE_STORE_SECONDS)
+    if staged:
+        moved = channels * (p.ih * p.iw + p.oh * p.ow)
+        seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
+    return seconds + _moving_seconds(p)
+
+
 def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> float:
     """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
@@ -375,12 +388,36 @@ def weights_loads_seconds(p: Problem, lanes: int, mr: int, columns: int) -> floa
     return BLOCKED_LOAD_SHARE * (1 / mr + 1 / columns) * vectors * p.n * p.oh * p.ow / FMA_PER_SECOND
 
 
+def weights_rows_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float:
+    """Blocks of ``mr`` vectors of output channels at ``columns`` values of a row, and the copies of rows, of groups pixel by pixel."""
+    oc, icg = p.oc // p.g, p.ic // p.g
+    vectors, many = _padded(oc, mr * lanes) / lanes, _padded(p.kw * icg, columns)
+    share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
+    sums = vectors * many * p.kh * p.n * p.oh * p.ow / (FMA_PER_SECOND * share)
+    copied = p.n * p.ih_padded * p.iw_padded * (icg / lanes if p.g == 1 else 4) * vectors / mr
+    # gradients, of which a block of one vector reads a line of each pixel, and copies those of few channels
+    partial = p.n * p.oh * p.ow * (2 * vectors / mr + 4 * (oc % (mr * lanes) > 0))
+    return CALL_SECONDS + p.g * (sums + (copied + partial) * DEPTHWISE_STORE_SECONDS + p.taps * oc * DEPTHWISE_SCALAR_SECONDS)
+
+
 def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
     """A load and an FMA for each tap of a vector of output channels, and the packing of the panels, one for each channel of a group."""
     vectors, icg = _padded(p.oc, lanes) / lanes, p.ic // p.g
     sums = vectors * p.oh * p.ow * icg * (_padded(p.kh * p.kw, taps) + 1) / (FMA_PER_SECOND * BLOCKED_LOADING_SHARE)
-    packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded + p.oh * p.ow) * BLOCKED_PACK_SECONDS[p.src_layout]
+    pixel = BLOCKED_PACK_SECONDS[p.src_layout] if p.src_layout == "nchw" or icg == 1 else WEIGHTS_SCALAR_SECONDS
+    packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded * pixel + p.oh * p.ow * BLOCKED_PACK_SECONDS[p.src_layout])
     return 2 * CALL_SECONDS + p.n * (sums + packed)
+
+
+def depthwise_weights_seconds(p: Problem, lanes: int) -> float:
+    """An FMA for each tap of a vector of channels, all of a pixel's in the time of its loads."""
+    vectors = _padded(p.oc, lanes) / lanes
+    rows = (
+        p.n
+        * p.oh
+        * (vectors * p.ow * p.kh * p.kw / (FMA_PER_SECOND * DEPTHWISE_SHARE) + p.kh * p.ow * p.sw * DEPTHWISE_STORE_SECONDS / lanes)
+    )
+    return CALL_SECONDS + rows + _moving_seconds(p)
 
 
 def complex_seconds(p: Problem) -> float:
