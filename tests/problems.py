@@ -108,10 +108,20 @@ def structured(rng, p, integers=False):
 
 def fitted(name, p):
     """The problem as an algorithm for structured weights, small groups, masks or a gradient takes it; others take any."""
+    depth = next(depth for depth in (16, 8, 4, 2, 1) if p.ic // p.g % depth == 0)
     if name in BACKWARD:
-        return p.replace(op=BACKWARD[name], epilogue="", order="any")
+        p = p.replace(op=BACKWARD[name], epilogue="", order="any")
+    if name == "depthwise_image":  # of stride 2
+        kw, channels = p.kw if depth == 1 else 3, depth * (p.oc + 1)
+        p = p.replace(g=p.oc + 1, ic=channels, oc=channels, kw=kw, sh=2, sw=2, dh=1, dw=1, border="constant",
+                      iw=max(p.iw, kw))  # fmt: skip
+    if name == "depthwise_weights":  # of 3x3
+        channels = p.oc + 16
+        p = p.replace(g=channels, ic=channels, oc=channels, kh=3, kw=3, sw=min(p.sw, 2), dh=1, dw=1, src_layout="nhwc",
+                      ih=max(p.ih, 3), iw=max(p.iw, 3))  # fmt: skip
+    if name in BACKWARD:
+        return p
     if name == "depthwise":
-        depth = next(depth for depth in (16, 8, 4, 2, 1) if p.ic // p.g % depth == 0)
         return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
     if name == "masked":
         p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")
@@ -119,7 +129,8 @@ def fitted(name, p):
         return p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, epilogue="", order="any", src_layout="nchw", structure="identity")
     if name == "fast_fir":  # of planes of at least a tile
         iw, ih = max(p.iw, 64 + p.kw_span), max(p.ih, 16 + p.kh_span)
-        dense = p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, dh=1, dw=1, order="any", src_layout="nchw", epilogue="")
+        epilogue = "bias" if p.epilogue.startswith("bias") else ""
+        dense = p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, dh=1, dw=1, order="any", src_layout="nchw", epilogue=epilogue)
         return dense.replace(ih=ih, iw=iw, kh=max(p.kh, 2))
     if name not in STRUCTURED:
         return p

@@ -158,7 +158,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
     kind, tile = p.acc, fitting(_TILES, t)[0]
     size = KINDS[kind][2]
-    lanes, dtype = t.lanes(size), DTYPES[kind]
+    lanes = t.lanes(size)
     name = f"depthwise_weights_{kind}_{tile.nx}_{lanes}_s{p.sw}"
     region = Region(name, _factory, (kind, lanes, tile.nx, p.sw, int(t.fma)), kind)
     head, columns, scratch = _layout(p, t, threads)
@@ -172,11 +172,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         return region.launcher(extents, finish_values(p, fill), scratch, ceil(p.oc / head.block), threads, seconds, src, grad, dst)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        lie = src.strides[1] == packed.strides[1] == size
-        if lie and 0 < p.n <= most and src.dtype == packed.dtype == dst.dtype == dtype:
-            return launch_of(p.n, 0, src, packed, dst, fill)
-        turns: Launch = in_turn(p, most, launch_of)(own, src, packed, dst, fill)
-        return turns if lie else lambda src, packed, bias, dst: turns(beside(src), beside(packed), None, dst)
+        turns = in_turn(p, most, launch_of)
+        if src.strides[1] == packed.strides[1] == size:
+            return turns(own, src, packed, dst, fill)
+        copied = turns(own, beside(src), beside(packed), dst, fill)
+        return lambda src, packed, bias, dst: copied(beside(src), beside(packed), None, dst)
 
     return Plan(problem=p, algorithm="depthwise_weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip

@@ -209,7 +209,8 @@ class Region:
         image_ndim: int, weight_ndim: int,
     ) -> Quick:  # fmt: skip
         call = _quick(kinds, image_ndim, weight_ndim)
-        head, size = 8 * (JOB_WORDS + len(Bounds._fields)) + 64, scratch * bounds.slots + 64
+        # as large as `launcher` takes it, which a first call may have left
+        head, size = 8 * (JOB_WORDS + len(Bounds._fields)) + 64, scratch * bounds.slots + _HEAD_BYTES
         take, give = workspaces.take, workspaces.give
         # a job, the memory that it lies in, and a workspace unless that is one of all launches'
         slots: deque[tuple[int, np.ndarray, np.ndarray | None]] = deque(maxlen=1)

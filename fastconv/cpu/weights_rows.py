@@ -130,9 +130,10 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                             x += run
                     for t in range(taps):
                         for b in range(e.blocks):
-                            weights_tile(spec, sums + t * tap_bytes + b * columns * width * size, width * size, grad, gx, gy, 0,
+                            own = sums + t * tap_bytes + b * columns * width * size
+                            weights_tile(spec, own, width * size, own, width * size, grad, gx, gy, 0,
                                          panel + t * down * e.row + b * columns * size, e.step * e.icg * size, apart * e.row, 0, 1, rows,
-                                         e.ow)  # fmt: skip
+                                         e.ow, grad, 0)  # fmt: skip
             for t in range(taps):
                 for j in range(e.kw * e.icg):
                     for lane in range(many):
@@ -231,7 +232,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Tile, Head, np.ndarray
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
     kind, size = p.acc, KINDS[p.acc][2]
-    lanes, dtype = t.lanes(size), DTYPES[p.acc]
+    lanes = t.lanes(size)
     tile, head, tables, scratch = _layout(p, t, threads)
     name = f"weights_rows_{kind}_{tile.mr}x{tile.columns}_{lanes}"
     region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
@@ -245,11 +246,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         return region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        lie = src.strides[1] == packed.strides[1] == size
-        if lie and 0 < p.n <= most and src.dtype == packed.dtype == dst.dtype == dtype:
-            return launch_of(p.n, 0, src, packed, dst, fill)
-        turns: Launch = in_turn(p, most, launch_of)(own, src, packed, dst, fill)
-        return turns if lie else lambda src, packed, bias, dst: turns(beside(src), beside(packed), None, dst)
+        turns = in_turn(p, most, launch_of)
+        if src.strides[1] == packed.strides[1] == size:
+            return turns(own, src, packed, dst, fill)
+        copied = turns(own, beside(src), beside(packed), dst, fill)
+        return lambda src, packed, bias, dst: copied(beside(src), beside(packed), None, dst)
 
     return Plan(problem=p, algorithm="weights_rows", kernel=name, cost=_seconds(p, t, tile), pack_weights=lambda p, wei: wei,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
