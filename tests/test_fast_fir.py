@@ -14,12 +14,13 @@ FINITE = "n2_g2_ic2ih49iw70_oc4k7_p9_wrap_f32_bias"
 
 
 @pytest.mark.parametrize("kh", range(2, 19))
-def test_every_height(kh):
+def test_every_height(kh, exercised):
     """Of taps, so of groups of them, and odd and even heights of results."""
     for ih in (16 + kh, 47 + kh):
         p = Problem.parse(f"ih{ih}iw75_kh{kh}kw3_f32")
         src, wei, _ = operands(p)
         assert_within(run(p, src, wei, algorithm="fast_fir"), p, truth(p, src, wei), "fast_fir")
+        exercised("fast_fir", str(p))
 
 
 @pytest.mark.parametrize("border", BORDERS)
