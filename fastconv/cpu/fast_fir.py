@@ -47,7 +47,7 @@ _BAND = 32  # pairs of rows of results that one unit of work computes at most
 
 Head = namedtuple(
     "Head",
-    "tile rows width oc ocg blocks bands band_pairs padded oh held entries pitch wide words nleft sn sc sy wo dn dc dy",
+    "tile rows width oc ocg blocks bands band_pairs padded oh held entries pitch wide words shared nleft sn sc sy wo dn dc dy",
 )
 # Blocks hold their whole tiles, and where one more starts that ends with it, or 0.
 _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
@@ -57,8 +57,9 @@ _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
 def _factory(kind: str, lanes: int) -> Any:
     """The band kernel: units ``u0 .. u1 - 1``, each an (image, group, block of columns, band of pairs of rows).
 
-    The packed weights of an output channel are ``words`` numbers: those of the three parts, and the largest magnitude of a pixel.
-    Behind the addends of all output channels lies a number that is set where a pixel is larger: no unit is computed from then on.
+    A unit makes the weights of the three parts of its channel's filters: ``words`` numbers, each of one tap or the sum of two.
+    Behind the addends of all output channels lies a number that is set where a pixel is so large that a sum could overflow, or a weight
+    or a pixel not finite: no unit is computed from then on.
     Workspace: three row tables, the addresses of three rows, first addend and taps, tile of the first part, results aside, largest
     magnitudes, fill row, ring.
     """
@@ -71,8 +72,9 @@ def _factory(kind: str, lanes: int) -> Any:
         rows, width, entries = e.rows, e.width, e.entries
         blocks = at.extents + _BLOCKS_AT
         row_map = blocks + e.blocks * _BLOCK_BYTES
-        maps = row_map + (e.padded + e.nleft) * 8
-        fill = peek(kind, at.values)
+        order = row_map + e.padded * 8
+        maps = order + (2 * e.words + e.nleft) * 8
+        fill, zero, largest = peek(kind, at.values), peek(kind, at.values + 4 * size), peek(kind, at.values + 6 * size)
         failed = at.bias + e.oc * size
         table = (at.workspace + index * at.scratch + 63) // 64 * 64
         addresses = table + (PARTS * entries * 8 + 63) // 64 * 64
@@ -99,7 +101,7 @@ def _factory(kind: str, lanes: int) -> Any:
             to = at.dst + n * e.dn + block.to
             outside = fill_at - block.first * size
             shift = -block.before * size % 64
-            staged = 0
+            staged, limit = 0, largest
             for j in range(j0, j1, rows):
                 # the last tile overlaps the one before; it writes the same values again
                 jt = max(min(j, j1 - rows), j0)
@@ -118,7 +120,20 @@ def _factory(kind: str, lanes: int) -> Any:
                     o = group * e.ocg + i
                     if e.ocg > 1 or j == j0:
                         poke(kind, start, peek(kind, at.bias + o * size))
-                        copy(kind, lanes, start + TAPS_AT, at.wei + o * e.wo, e.words)
+                        total = zero
+                        for word in range(e.words):
+                            first, second = peek("i64", order + 16 * word), peek("i64", order + 16 * word + 8)
+                            weight = peek(kind, at.wei + o * e.wo + first)
+                            if second >= 0:
+                                weight += peek(kind, at.wei + o * e.wo + second)
+                            elif word >= e.shared:
+                                total += abs(weight)
+                            poke(kind, start + TAPS_AT + word * size, weight)
+                        # sums come to at most three times max|x| sum|w|
+                        if not total <= largest:
+                            limit = -largest
+                        elif total > 1 and limit > largest / total:
+                            limit = largest / total
                     line = to + o * e.dc + 2 * jt * e.dy
                     for run in range(2 if block.last else 1):
                         tiles = 1 if run else block.tiles
@@ -129,11 +144,10 @@ def _factory(kind: str, lanes: int) -> Any:
                             if not whole:
                                 for row in range(min(2 * rows, e.oh - 2 * jt, 2 * (j1 - jt))):
                                     copy(kind, lanes, line + x * size + row * e.dy, tile_at + row * width * size, width)
-            limit = start + TAPS_AT + (e.words - 1) * size
-            if not abs(fill) <= peek(kind, limit):
+            if not abs(fill) <= limit:
                 poke(kind, failed, 1)
             for lane in range(lanes):
-                if peek(whole_kind, peak + lane * size) > peek(whole_kind, limit):
+                if not peek(kind, peak + lane * size) <= limit:
                     poke(kind, failed, 1)
 
     return fast_fir
@@ -180,7 +194,7 @@ def most_kernels(t: Target) -> int:
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
-    """A plan that holds the halves of the weights and the weights, with a child for what could overflow."""
+    """A plan whose kernel makes the weights of the parts itself, at every run, with a child for what could overflow."""
     kind, dtype = kernel_kind(p.acc), DTYPES[p.acc]
     assert kind is not None
     tile, lanes = _tile(p, t), t.lanes(dtype.itemsize)
@@ -190,19 +204,17 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     child = plan(p.replace(precision="strict"), t, threads)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        def weights(packed: np.ndarray) -> np.ndarray:
-            return child.pack(packed[..., -p.taps :].reshape(p.oc, 1, p.kh, p.kw))
-
         def exact(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            child.run(src, weights(packed), bias, dst, fill)
+            child.run(src, child.pack(packed), bias, dst, fill)
 
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return exact
-        (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-        e = head._replace(tile=code.address, sn=sn, sc=sc, sy=sy, wo=packed.strides[0], dn=dn, dc=dc, dy=dy)
-        extents = np.concatenate([np.array((*shape, *e), np.int64), tables])
-        swept = region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * e.blocks * e.bands, own.threads, cost(p, t),
-                                src, packed, dst)  # fmt: skip
+        (sn, sc, sy, _), (wo, _, *strides), (dn, dc, dy, _) = src.strides, packed.strides, dst.strides
+        e = head._replace(tile=code.address, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
+        extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], _order(p, tile, strides), tables[1]])
+        values = finish_values(p, fill)
+        values[6] = np.finfo(dtype).max / 8
+        swept = region.launcher(extents, values, scratch, p.n * p.g * e.blocks * e.bands, own.threads, cost(p, t), src, packed, dst)
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             addends = np.zeros(p.oc + 1, dtype)
@@ -214,33 +226,30 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
 
         return launch
 
-    return Plan(problem=p, algorithm="fast_fir", kernel=code.name, cost=cost(p, t), pack_weights=_packed(tile), prepare_launch=prepare,
+    return Plan(problem=p, algorithm="fast_fir", kernel=code.name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=scratch * threads + child.workspace, threads=threads, children=(child,))  # fmt: skip
 
 
-def _packed(tile: Tile) -> Any:
-    """How weights are packed for a tile."""
-
-    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        """Each filter's three parts, as the tile takes them, the largest pixel for which no sum can overflow, then the weights."""
-        dtype = DTYPES[p.acc]
-        with np.errstate(all="ignore"):
-            even, odd = wei[:, 0, ::2].astype(dtype), wei[:, 0, 1::2].astype(dtype)
-            both = even.copy()
-            both[:, : odd.shape[1]] += odd
-            # sums come to at most three times max|x| sum|w|
-            total, most = np.abs(wei).sum((1, 2, 3), np.longdouble).max(), np.finfo(dtype).max / 8
-            limit = np.full((p.oc, 1), most / max(total, 1) if total <= most else -1, dtype)
-        parts = [
-            part[:, rows].swapaxes(1, 2).reshape(p.oc, -1) for part in (both, even, odd) for rows in row_groups(part.shape[1], tile.tall)
-        ]
-        return np.concatenate([*parts, limit, wei.reshape(p.oc, -1).astype(dtype)], 1)[:, None, None]
-
-    return pack
+def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+    return wei if wei.dtype == DTYPES[p.acc] else wei.astype(DTYPES[p.acc])
 
 
-def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, np.ndarray, int]:
-    """The kernel's integers but for the strides; its tables; bytes of workspace of one thread."""
+def _order(p: Problem, tile: Tile, strides: list[int]) -> np.ndarray:
+    """Bytes to the taps that each weight of the three parts is the sum of, the second -1 where it is one tap's."""
+    rows, columns = strides
+    made = []
+    for part in range(PARTS):
+        for group in row_groups((p.kh + (part < 2)) // 2, tile.tall):
+            for kx in range(p.kw):
+                for j in group:
+                    first = 2 * j + (part == 2)
+                    second = (first + 1) * rows + kx * columns if part == 0 and first + 1 < p.kh else -1
+                    made.append((first * rows + kx * columns, second))
+    return np.array(made, np.int64).reshape(-1)
+
+
+def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray], int]:
+    """The kernel's integers but for the strides; its tables before and behind the order of the taps; bytes of workspace of one thread."""
     size, width = DTYPES[p.acc].itemsize, lanes * tile.vecs
     held = tile.rows + (p.kh + 1) // 2 - 1
     most = max(costs.FAST_FIR_RING_BYTES // (PARTS * held * size * width), 1)  # tiles of a block
@@ -254,16 +263,17 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, np.ndarray
     entries = band_pairs + (p.kh + 1) // 2 - 1 + tile.rows
     wide = tiles * width + p.kw - 1
     pitch = (-(-wide * size // 64) + 2 | 1) * 64  # an odd number of lines
-    words = p.kw * ((p.kh + 1) // 2 * 2 + p.kh // 2) + 1
+    shared = p.kw * ((p.kh + 1) // 2)
+    words = 2 * shared + p.kw * (p.kh // 2)
     shape = Shape(icg=1, pitch=entries * 8, step=0, kh=p.kh, kw=p.kw, tap=size, column=size)
     head = Head(
         tile=0, rows=tile.rows, width=width, oc=p.oc, ocg=p.oc // p.g, blocks=len(made), bands=-(-pairs // band_pairs),
         band_pairs=band_pairs, padded=p.ih_padded, oh=p.oh, held=held, entries=entries, pitch=pitch, wide=wide, words=words,
-        nleft=p.pl, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+        shared=shared, nleft=p.pl, sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     table, taps = (-(-part // 64) * 64 for part in (PARTS * entries * 8, words * size))
     scratch = 64 + table + 64 + lanes * size + 3 * tile.rows * width * size + TAPS_AT + taps + (1 + PARTS * held) * pitch
-    tables = np.concatenate([np.array(made, np.int64).reshape(-1), row_map(p), *column_maps(p, p.pr)])
+    tables = np.concatenate([np.array(made, np.int64).reshape(-1), row_map(p)]), np.concatenate(column_maps(p, p.pr))
     return shape, head, tables, -(-scratch // 64) * 64
 
 
