@@ -71,6 +71,18 @@ def test_what_could_overflow_is_summed_directly():
             assert_same_bits(run(p, src, wei, bias, "fast_fir", fill=fill), run(p.replace(precision="strict"), src, wei, bias, fill=fill))
 
 
+def test_each_plane_is_judged_by_its_own_weights():
+    """Or what other planes a thread has seen would decide about bits."""
+    p = Problem.parse("g2_ic2ih40iw64_oc2k5_f32")
+    src, wei, _ = operands(p)
+    src[:, 0] *= 1e30
+    wei[0] *= 1e-30
+    wei[1] *= 1e9
+    alone = [run(p.replace(g=1, ic=1, oc=1), src[:, c : c + 1], wei[c : c + 1], algorithm="fast_fir") for c in range(2)]
+    for threads in (1, 2):
+        assert_same_bits(run(p, src, wei, algorithm="fast_fir", threads=threads), np.concatenate(alone, 1))
+
+
 def test_ordinary_pixels_are_not_summed_directly():
     """Or the last test would prove nothing."""
     p = Problem.parse(FINITE)

@@ -85,7 +85,6 @@ def _factory(kind: str, lanes: int) -> Any:
         fill_at = start + TAPS_AT + (e.words * size + 63) // 64 * 64
         ring = fill_at + e.pitch
         fill_row(kind, lanes, fill_at, e.wide, fill)
-        fill_row(whole_kind, lanes, peak, lanes, 0)
         pairs = (e.oh + 1) // 2
         for u in range(u0, u1):
             if peek(kind, failed) != 0:
@@ -102,6 +101,7 @@ def _factory(kind: str, lanes: int) -> Any:
             outside = fill_at - block.first * size
             shift = -block.before * size % 64
             staged, limit = 0, largest
+            fill_row(whole_kind, lanes, peak, lanes, 0)
             for j in range(j0, j1, rows):
                 # the last tile overlaps the one before; it writes the same values again
                 jt = max(min(j, j1 - rows), j0)
