@@ -17,11 +17,11 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed
+from ..planning.problem import DTYPES, Problem, border_indices
 from .border import row_map, too_large
 from .depthwise_tile import OUTSIDE, addresses
 from .memory import fill_row, integers, peek, poke, unrolled_by_hand
-from .panels import beside, in_turn
+from .panels import beside_in_turn, not_summed
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -111,13 +111,9 @@ def _factory(kind: str, lanes: int, nx: int, step: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """The gradient of 3x3 weights of one channel each, channels last and as many as lanes, everything float32 or everything float64."""
-    reason = not_computed(p, "bwd_weight")
+    reason = not_summed(p)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
-    if p.epilogue:
-        return f"does not fuse {p.epilogue}"
     lanes = t.lanes(DTYPES[p.acc].itemsize)
     if p.src_layout != "nhwc" or not p.g == p.ic == p.oc or p.oc < lanes:
         return f"is for at least {lanes} channels side by side, one for each result"
@@ -171,12 +167,5 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         seconds = costs.depthwise_weights_seconds(p.replace(n=images), lanes)
         return region.launcher(extents, finish_values(p, fill), scratch, ceil(p.oc / head.block), threads, seconds, src, grad, dst)
 
-    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        turns = in_turn(p, most, launch_of)
-        if src.strides[1] == packed.strides[1] == size:
-            return turns(own, src, packed, dst, fill)
-        copied = turns(own, beside(src), beside(packed), dst, fill)
-        return lambda src, packed, bias, dst: copied(beside(src), beside(packed), None, dst)
-
     return Plan(problem=p, algorithm="depthwise_weights", kernel=name, cost=cost(p, t), pack_weights=lambda p, wei: wei,
-                prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
+                prepare_launch=beside_in_turn(p, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip

@@ -1,4 +1,4 @@
-"""panels: what the kernels of the weights' gradient have in common: which pixels their panels hold, images in turn."""
+"""panels: what the kernels of the weights' gradient have in common: their types, which pixels panels hold, images in turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem
+from ..planning.problem import DTYPES, Problem, not_computed
+
+
+def not_summed(p: Problem) -> str | None:
+    """Why none of them computes a problem, or None: they sum products of float32 or of float64 in that type, and finish nothing."""
+    reason = not_computed(p, "bwd_weight")
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
+        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
+    return f"does not fuse {p.epilogue}" if p.epilogue else None
 
 
 class Steps(NamedTuple):
@@ -71,6 +81,20 @@ def in_turn(p: Problem, most: int, launch_of: Callable[[int, int, np.ndarray, np
     return prepare
 
 
-def beside(images: np.ndarray) -> np.ndarray:
+def beside_in_turn(p: Problem, most: int, launch_of: Callable[[int, int, np.ndarray, np.ndarray, np.ndarray, Any], Launch]) -> Any:
+    """As `in_turn`, for kernels that read channels side by side: arrays in which they are not are copied."""
+    turns = in_turn(p, most, launch_of)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if src.strides[1] == src.itemsize and packed.strides[1] == packed.itemsize:
+            launch: Launch = turns(own, src, packed, dst, fill)
+            return launch
+        copied: Launch = turns(own, _beside(src), _beside(packed), dst, fill)
+        return lambda src, packed, bias, dst: copied(_beside(src), _beside(packed), None, dst)
+
+    return prepare
+
+
+def _beside(images: np.ndarray) -> np.ndarray:
     """A copy whose channels lie side by side."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

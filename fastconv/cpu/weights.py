@@ -16,10 +16,10 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, Quick, QuickLaunch
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed
+from ..planning.problem import DTYPES, Problem, border_indices
 from .border import row_map, too_large
 from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
-from .panels import in_turn, steps_between
+from .panels import in_turn, not_summed, steps_between
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -286,13 +286,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """The gradient of the weights, everything float32 or everything float64."""
-    reason = not_computed(p, "bwd_weight")
+    reason = not_summed(p)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
-    if p.epilogue:
-        return f"does not fuse {p.epilogue}"
     if p.kh * p.kw > _MOST_TAPS:
         return f"keeps a table of at most {_MOST_TAPS} taps, not {p.kh * p.kw}"
     size = DTYPES[p.acc].itemsize

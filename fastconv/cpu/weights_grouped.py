@@ -15,10 +15,10 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed
+from ..planning.problem import DTYPES, Problem, border_indices
 from .border import row_map, too_large
 from .memory import copy, copy_apart, fill_row, integers, peek, poke, unrolled_by_hand
-from .panels import in_turn, steps_between
+from .panels import in_turn, not_summed, steps_between
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -153,13 +153,9 @@ def _factory(kind: str, lanes: int, taps: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """The gradient of the weights of groups of few channels, everything float32 or everything float64."""
-    reason = not_computed(p, "bwd_weight")
+    reason = not_summed(p)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
-    if p.epilogue:
-        return f"does not fuse {p.epilogue}"
     if p.ic // p.g > MOST_CHANNELS:
         return f"sums for groups of at most {MOST_CHANNELS} channels, not {p.ic // p.g}"
     size = DTYPES[p.acc].itemsize
