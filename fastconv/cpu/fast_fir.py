@@ -213,7 +213,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         e = head._replace(tile=code.address, sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], _order(p, tile, strides), tables[1]])
         values = finish_values(p, fill)
-        values[6] = np.finfo(dtype).max / 8
+        values[6] = np.finfo(dtype).max / 8  # sums of products of three times as much are finite
         swept = region.launcher(extents, values, scratch, p.n * p.g * e.blocks * e.bands, own.threads, cost(p, t), src, packed, dst)
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
