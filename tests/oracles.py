@@ -37,6 +37,13 @@ STEEPNESS = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "silu": 1.
 ACTIVATION_ULPS = 8  # of an activation's own evaluation, in units of u (|y| + min(|x|, 1))
 
 
+def children_on_card(p):
+    """The plans that an image's gradient is made of on the simulator's card."""
+    from fastconv.cuda.target import SM90
+
+    return plan_problem(p, SM90, algorithm="transposed").children
+
+
 def _of_a_card(p):
     """Of the m that the simulator's card takes."""
     from fastconv.cuda import winograd as on_card
@@ -211,6 +218,8 @@ def transform_constant(p, algorithm):
     """C of an algorithm whose sums, or whose children's, are transforms; 0 of direct sums."""
     if algorithm in TRANSFORM:
         return TRANSFORM[algorithm](p)
+    if algorithm == "cuda transposed":
+        return max((transform_constant(child.problem, of_card(child.algorithm)) for child in children_on_card(p)), default=0)
     if algorithm is None and p.op == "bwd_data":
         algorithm = plan_problem(p).algorithm
     children = plan_problem(p, algorithm=algorithm).children if algorithm in COMPOSED else ()
@@ -229,9 +238,11 @@ def bound(p, exact, algorithm=None):
         allowed = constant * u * exact.scale + 8 * u * exact.magnitude
     else:
         allowed = 2 * (terms(p) + 4) * u * exact.magnitude
-    if algorithm in REDUCED:
+    used = [child.algorithm for child in children_on_card(p)] if algorithm == "cuda transposed" else [algorithm]
+    reduced = max(REDUCED.get(name, 0) for name in (*used, None))
+    if reduced:
         # the hardware's sums are not rounded to nearest either
-        allowed = 2 * allowed + 2 * REDUCED[algorithm] * (1 + REDUCED[algorithm]) * exact.magnitude
+        allowed = 2 * allowed + 2 * reduced * (1 + reduced) * exact.magnitude
     allowed = allowed + terms(p) * smallest(acc)
     _, name, slope, _ = parse_epilogue(p.epilogue)
     if name is not None:

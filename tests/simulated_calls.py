@@ -483,9 +483,9 @@ def report(calls):
 
 
 def main():
-    from tests import simulated_bfloat
+    from tests import simulated_bfloat, simulated_gradients
 
-    report(CALLS | simulated_bfloat.CALLS)
+    report(CALLS | simulated_bfloat.CALLS | simulated_gradients.CALLS)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def test_who_takes_it():
     assert takers(f"{many}_fast", target.SM75) == {"implicit_gemm", "direct", "plain"}
     assert takers(f"{many}_tanh") == {"activated"}
     assert takers("g9_ic9ih9_oc9k3_bf16:bf16:f32:f32_nhwc") == {"depthwise", "implicit_gemm", "direct", "plain"}
-    for op in ("bwd-data", "bwd-weight"):
-        assert takers(f"ih9_k3_bf16:bf16:bf16:f32_{op}") == {"plain"}
+    for op, own in (("bwd-data", "transposed"), ("bwd-weight", "weights")):
+        assert takers(f"ih9_k3_bf16:bf16:bf16:f32_{op}") == {own, "plain"}
     assert modules["plain"].reject(Problem.parse("ih9_k3_bf16:bf16:bf16:f64"), target.SM90) == "sums bfloat16 in f32, not f64"
     assert short_name(cheapest(Problem.parse(f"{many}_fast"), target.SM80)[1]) == "tensor"
 

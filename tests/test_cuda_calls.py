@@ -31,7 +31,8 @@ CALLS = ("interface", "views_of_any_strides", "capsule", "torch_and_cupy", "weig
          "arrays_that_no_kernel_reads", "memory_of_calls_and_plans", "plans_of_one_device",
          "out_and_overlap", "mixed_places", "host_arrays_there_and_back", "transposed_and_gradients", "plans",
          "filters_stay_on_the_stream", "operands_of_other_streams", "bfloats", "bfloats_of_ml_dtypes",
-         "bfloats_that_cannot_run", "bfloats_of_gradients", "given_back_as_the_exporter_has_it", "results_by_dlpack",
+         "bfloats_that_cannot_run", "bfloats_of_gradients", "gradients_of_images_in_phases",
+         "gradients_of_weights_in_parts", "given_back_as_the_exporter_has_it", "results_by_dlpack",
          "outs_that_are_not_written",
          "filters_of_a_kind", "filters_of_host_arrays", "filters_in_place", "filters_that_cannot_run",
          "plans_with_epilogues", "epilogues_in_one_launch")  # fmt: skip

@@ -20,7 +20,8 @@ STEPS = {"pointwise": pointwise, "repair": repair, "running": running, "weighed"
 LISTED = ALGORITHMS | STEPS
 KERNELS = [(name, number) for name, algorithm in LISTED.items() for number in range(len(algorithm.kernels(SM90)))]
 # kernels of each algorithm that are compiled for two cards, 6 where it does not say; the others, and for the other two, with --slow
-FEW = {"repair": 1, "running": 1, "depthwise": 3, "implicit_gemm": 4, "tensor": 3, "winograd": 2, "direct": 5, "plain": 3}
+FEW = {"repair": 1, "running": 1, "depthwise": 3, "implicit_gemm": 4, "tensor": 3, "winograd": 2, "direct": 5, "plain": 3,
+       "transposed": 2, "weights": 3}  # fmt: skip
 TARGETS, OTHERS = (SM75, SM90), (SM80, SM100)
 
 
@@ -50,8 +51,8 @@ def test_machine_code(kernel, target):
     assert resources.registers * kernel.threads * kernel.blocks <= 65536, "so many blocks do not fit a multiprocessor"
     if kernel.vectors:
         assert re.search(r"ld\.global\.nc\.(v4\.[bfu]32|v2\.[bf]64)|cp\.async\.cg\.", text), "no load of 16 bytes"
-    tile = getattr(kernel.spec, "tile", None)
-    if isinstance(tile, gemm_block.Tile) and tile.bm * gemm_block.DEPTH * tile.size < 16 * kernel.threads:
+    whole = isinstance(kernel.spec, gemm_block.Spec)
+    if whole and kernel.spec.tile.bm * gemm_block.DEPTH * kernel.spec.tile.size < 16 * kernel.threads:
         assert "@p ld.global.nc.v4.b32" in text, "half of the threads fetch all weights"
     if kernel.fused:
         assert re.search(r"fma\.rn\.f(32|64)|mma\.sync|mad\.lo|dp4a", text)

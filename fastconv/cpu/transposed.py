@@ -10,13 +10,14 @@ the error: those of the child plans.
 from __future__ import annotations
 
 from functools import partial
-from math import gcd, prod
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from ..planning import cost as costs
 from ..planning import reference
+from ..planning.phases import Phase, phase_problem, placed
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .target import Target
@@ -27,49 +28,6 @@ CASES = ("ic32ih14_oc24k3_p1_bwd-data_f32", "n3_g2_ic16ih15iw17_oc12k3_s2_p1_bwd
          "n2_ic3ih16_oc8k5_s4_bwd-data_f16:f16:f16:f32", "ic2ih12_oc3k3_s2_p1_bwd-data_i32", "ih9_k5_p2_bwd-data_c64",
          "n2_g6_ic6ih13_oc6k3_s2_p1_bwd-data_f32_nhwc_bias+tanh", "n2_ic2ih1iw2_oc3kh2kw3_s4_p5_bwd-data_f32_bias")  # fmt: skip
 _MOST_PHASES = 1 << 10
-
-
-class Phase(NamedTuple):
-    """Of one axis: the results ``first, first + s, ...``, ``many`` of them; the taps that reach them, ``k0, k0 + step, ...``.
-
-    The forward problem reads the pixels ``low .. end - 1`` between ``before`` and ``after`` pixels of padding, its taps ``dilation`` apart.
-    """
-
-    first: int
-    many: int
-    k0: int
-    step: int
-    taps: int  # 0 where none reaches a pixel
-    dilation: int
-    low: int
-    end: int
-    before: int
-    after: int
-
-
-def phases(extent: int, pixels: int, k: int, s: int, d: int, before: int) -> list[Phase]:
-    """The phases of an axis of ``extent`` results of the gradient, from ``pixels``, for ``k`` taps of a stride, dilation and padding.
-
-    Examples
-    --------
-    >>> [(phase.first, phase.taps) for phase in phases(6, 3, 3, 2, 1, 1)]
-    [(0, 1), (1, 2)]
-    """
-    g = gcd(s, d)
-    step, dilation, found = s // g, d // g, []
-    for first in range(min(s, extent)):
-        r = (first + before) % s
-        many = -(-(extent - first) // s)
-        k0 = next((tap for tap in range(min(step, k)) if tap * d % s == r), k)
-        taps = len(range(k0, k, step))
-        # the pixel under tap k0 + j step of the i-th result is low + i + (taps - 1 - j) dilation
-        low = (first + before - k0 * d) // s - max(taps - 1, 0) * dilation
-        high = low + many + max(taps - 1, 0) * dilation
-        if min(high, pixels) <= max(low, 0):
-            taps = 0
-        found.append(Phase(first, many, k0, step, taps, dilation if taps > 1 else 1, max(low, 0), min(high, pixels), max(-low, 0),
-                           max(high - pixels, 0)))  # fmt: skip
-    return found
 
 
 def reject(p: Problem, t: Target) -> str | None:
@@ -104,14 +62,6 @@ def _buffer_bytes(p: Problem, images: int) -> int:
     return images * p.ic * -(-p.ih // p.sh) * -(-p.iw // p.sw) * DTYPES[p.dst].itemsize
 
 
-def _child(p: Problem, y: Phase, x: Phase, images: int) -> Problem:
-    return Problem(
-        n=images, g=p.g, ic=p.oc, oc=p.ic, ih=y.end - y.low, iw=x.end - x.low, kh=y.taps, kw=x.taps, dh=y.dilation, dw=x.dilation,
-        pt=y.before, pb=y.after, pl=x.before, pr=x.after, src=p.src, wei=p.wei, dst=p.dst, acc=p.acc, src_layout=p.src_layout,
-        epilogue=p.epilogue, precision=p.precision,
-    )  # fmt: skip
-
-
 def _telling(p: Problem) -> tuple[slice, slice] | None:
     """Of an image's result a pixel of each phase, all of whose taps meet pixels: not finite where a weight of its channel is not.
 
@@ -132,13 +82,15 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     Weights that are not finite are left to the reference: a forward problem multiplies its padding by them.  Those that are ``given``
     with every image are only looked for where a few results are not finite: 0.6 ms of 512 channels to 512.
     """
-    places = [(y, x) for y in phases(p.ih, p.oh, p.kh, p.sh, p.dh, p.pt) for x in phases(p.iw, p.ow, p.kw, p.sw, p.dw, p.pl)]
+    places = placed(p)
     reached = [place for place in places if all(axis.taps for axis in place)]
     alone = [place for place in places if not all(axis.taps for axis in place)]
     buffered = _buffered(p)
     most = max(min(costs.MOST_BUFFER // _buffer_bytes(p, 1), p.n) if buffered else p.n, 1)
 
-    found = {images: [plan(_child(p, *place, images), t, threads) for place in reached] for images in {min(most, p.n), p.n % most} - {0}}
+    found = {
+        images: [plan(phase_problem(p, *place, images), t, threads) for place in reached] for images in {min(most, p.n), p.n % most} - {0}
+    }
     # by all of a phase's children or by none, since they share its weights: of few images they may be packed where they are used alone
     as_given = [given and all(child.given is not None for child in own) for own in zip(*found.values(), strict=True)]
     children = {

@@ -6,7 +6,21 @@ is written against `simd.Emitter`; Numba's simulator runs it with `twin.Twin`.  
 device, a bias in the type of a thread's sums, and queue on the source's stream.
 """
 
-from . import activated, complex, depthwise, direct, implicit_gemm, plain, quotient, separable, target, tensor, winograd
+from . import (
+    activated,
+    complex,
+    depthwise,
+    direct,
+    implicit_gemm,
+    plain,
+    quotient,
+    separable,
+    target,
+    tensor,
+    transposed,
+    weights,
+    winograd,
+)  # fmt: skip
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (separable, depthwise, tensor, winograd, implicit_gemm, direct, activated, complex, quotient, plain)
+ALGORITHMS = (separable, depthwise, tensor, winograd, implicit_gemm, direct, activated, complex, quotient, transposed, weights, plain)

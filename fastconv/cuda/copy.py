@@ -102,7 +102,7 @@ def copied(src: DeviceArray, dst: DeviceArray, how: str = "", number: float = 0.
 
 
 def filled(dst: DeviceArray, number: float) -> None:
-    """Queue a constant into every element of an array of floats."""
+    """Queue a constant into every element of an array."""
     copied(dst, dst, "constant", number)
 
 

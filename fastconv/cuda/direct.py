@@ -114,12 +114,12 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
             line = at.dst + at.dn * n + at.dc * o + at.dy * oy
 
             def one(nothing: list[Any], row: list[Any] = row, line: Any = line) -> list[Any]:
-                first = line + (e.i64(ox * SIZES[s.dst]) if s.h else at.dx * ox)
+                first = line + at.dx * ox
 
                 def place(i: int) -> Any:
-                    return first + (i * SIZES[s.dst] if s.h else at.dx * i)
+                    return first + at.dx * i
 
-                results.store(row, [scaling] * s.px, place, x.ow - ox, None if s.h else False)
+                results.store(row, [scaling] * s.px, place, x.ow - ox, x.dense > 0 if s.h else False)
                 return nothing
 
             e.when(oy < x.oh, [], one)
@@ -162,7 +162,7 @@ def _pitch(p: Problem) -> int:
 
 
 def _spec(p: Problem, dense: bool, phase: int, fits: bool = True) -> Spec:
-    """The kernel's for pixels and results that are dense or not, the phase of all rows where they have the same, and whether the fill
+    """The kernel's for pixels that are dense or not, the phase of all rows where they have the same, and whether the fill
     value is one of a pixel.
     """
     sw, dw = p.sw if p.ow > 1 else 1, p.dw if p.kw > 1 else 1
@@ -225,7 +225,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
 
     def prepare(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
         size = SIZES[p.src]
-        dense = src.strides[3] == size and dst.strides[3] == SIZES[p.dst]
+        dense = src.strides[3] == size
         # every row begins at the same place between multiples of 16 where images, channels and rows are multiples apart
         alike = all(stride % VECTOR == 0 or extent == 1 for stride, extent in zip(src.strides[:3], src.shape[:3], strict=True))
         start = src.address % VECTOR
@@ -266,7 +266,7 @@ def _launch(p: Problem, s: Spec, src: Any, packed: Any, dst: Any, fill: Any) -> 
         "tiles": tiles, "bands": bands, "icg": p.ic // p.g, "ocg": p.oc // p.g, "oh": p.oh, "ow": p.ow, "kh": p.kh, "kw": p.kw,
         "sw": p.sw if p.ow > 1 else 1, "dw": p.dw, "pt": p.pt, "pl": p.pl, "phase_rows": sh, "tile_rows": q * dh, "row_step": dh,
         "row_jump": (q - held + 1) * dh, "held": held, "phases": k, "padded": p.ih_padded, "pitch": _pitch(p), "last": _last(p.kw),
-        "biased": int(finish.bias), "activated": int(finish.activation is not None),
+        "biased": int(finish.bias), "activated": int(finish.activation is not None), "dense": int(dst.strides[3] == SIZES[p.dst]),
     }  # fmt: skip
     assert tuple(extents) == EXTENTS[: len(extents)]
     axes = (*border.border_fields(p.border, p.ih, -p.pt), *border.border_fields(p.border, p.iw, -p.pl))

@@ -37,7 +37,7 @@ class Spec(NamedTuple):
 AT = ("src", "wei", "bias", "dst", "sn", "sc", "sy", "sx", "wo", "wc", "wy", "wx", "dn", "dc", "dy", "dx")
 EXTENTS = (
     "tiles", "bands", "icg", "ocg", "oh", "ow", "kh", "kw", "sw", "dw", "pt", "pl", "phase_rows", "tile_rows", "row_step", "row_jump",
-    "held", "phases", "padded", "pitch", "last", "biased", "activated",
+    "held", "phases", "padded", "pitch", "last", "biased", "activated", "dense",
     *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
 

@@ -17,7 +17,6 @@ from .compile import Kernel
 from .finish import SUMS, parameters
 from .gemm_block import (
     AT,
-    DEPTH,
     EXTENTS,
     Block,
     Spec,
@@ -30,6 +29,7 @@ from .gemm_block import (
     spec_of,
     suffix,
 )
+from .products import Products
 from .simd import VECTOR
 from .target import Target
 
@@ -53,47 +53,13 @@ TILES = (
 )
 
 
-class Threads(Block):
+class Threads(Products, Block):
     """Products by the threads' own multiply-adds."""
 
     @property
     def adjacent(self) -> tuple[int, int]:
         """A vector of each."""
         return VECTOR // self.size, VECTOR // self.size
-
-    def fragment(self, base: Any, own: Any, count: int, block: int) -> list[Any]:
-        """``count`` operands of a thread: vectors, ``block / (count / vector)`` apart."""
-        vector = VECTOR // self.size
-        apart = block // (count // vector)
-        return [
-            value
-            for part in range(count // vector)
-            for value in self.e.shared_load(self.kind, base + (part * apart + own * vector) * self.size, vector)
-        ]
-
-    def multiply(self, buffer: Any, sums: list[Any]) -> list[Any]:
-        """Add the products of the channels in a buffer."""
-        e, tile = self.e, self.s.tile
-        across = tile.bn // tile.tn
-        sums = list(sums)
-        for k in range(DEPTH):
-            base = e.shared() + buffer
-            wei = self.fragment(base + k * self.pitch_m * self.size, self.t // across, tile.tm, tile.bm)
-            src = self.fragment(base + (DEPTH * self.pitch_m + k * self.pitch_n) * self.size, self.t % across, tile.tn, tile.bn)
-            for i, weight in enumerate(wei):
-                for j, pixel in enumerate(src):
-                    sums[i * tile.tn + j] = e.fma(pixel, weight, sums[i * tile.tn + j])
-        return sums
-
-    def places(self) -> tuple[list[Any], list[Any]]:
-        """What `fragment`'s operands stand for."""
-        tile, vector = self.s.tile, VECTOR // self.size
-        across = tile.bn // tile.tn
-        found = []
-        for own, count, block in ((self.t // across, tile.tm, tile.bm), (self.t % across, tile.tn, tile.bn)):
-            apart = block // (count // vector)
-            found.append([part * apart + own * vector + n for part in range(count // vector) for n in range(vector)])
-        return found[0], found[1]
 
 
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:

@@ -157,55 +157,68 @@ class Sum(NamedTuple):
         start = [e.number(SUMS[self.s.acc], 0)]
         return e.loop(x.n, start, lambda n, totals: e.loop(turns, totals, lambda i, totals: one(n, i, totals)))[0]
 
+    def finish(self, total: Any) -> None:
+        """Store the result of a sum."""
+        at, place = self.at, self.place
+        address = at.dst + at.dn * place[0] + at.dc * place[1] + at.dh * place[2] + at.dw * place[3]
+        results = Results(self.e, self.s, at, self.v, self.x)
+        results.store([total], [results.scaling(place[1])], lambda _: address, self.e.i32(1))
+
 
 def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     """A thread computes one result of ``dst (., d1, d2, d3)``; of weights' gradients a block does."""
-    kind, size = SUMS[s.acc], SIZES[SUMS[s.acc]]
-    thread = e.thread("x")
-    number = e.block("x") if s.op == "bwd_weight" else e.block("x") * THREADS + thread
-    rest, i3 = number // x.d3, number % x.d3
-    rest, i2 = rest // x.d2, rest % x.d2
-    place = (rest // x.d1, rest % x.d1, i2, i3)
-    one = Sum(e, s, at, v, x, place)
-
-    def finish(total: Any) -> None:
-        address = at.dst + at.dn * place[0] + at.dc * place[1] + at.dh * place[2] + at.dw * place[3]
-        results = Results(e, s, at, v, x)
-        results.store([total], [results.scaling(place[1])], lambda _: address, e.i32(1))
-
-    if s.op == "bwd_weight":
-        mine = e.shared() + thread * size
-        e.shared_store(kind, mine, [one.weight_gradient(thread)])
-        half = THREADS // 2
-        while half:
-            e.barrier()
-
-            def halve(nothing: list[Any], half: int = half) -> list[Any]:
-                e.shared_store(kind, mine, [e.shared_load(kind, mine, 1)[0] + e.shared_load(kind, mine + half * size, 1)[0]])
-                return nothing
-
-            e.when(thread < half, [], halve)
-            half //= 2
-
-        def last(nothing: list[Any]) -> list[Any]:
-            finish(e.shared_load(kind, mine, 1)[0])
-            return nothing
-
-        e.when(thread < 1, [], last)
+    kind, thread = SUMS[s.acc], e.thread("x")
+    if s.op != "bwd_weight":
+        number = e.block("x") * THREADS + thread
+        e.when(number < x.count, [], lambda nothing: result(e, s, at, v, x, number))
         return
+    one = _placed(e, s, at, v, x, e.block("x"))
+    total = halved(e, kind, THREADS, one.weight_gradient(thread))
 
-    def result(nothing: list[Any]) -> list[Any]:
-        # named orders begin with zero, and add the bias last
-        bias = e.when(x.biased > 0, [e.number(kind, 0)], lambda _: e.load(kind, kind, at.bias + e.i64(place[1]) * size, 1))[0]
-        if s.op == "bwd_data":
-            finish(one.image_gradient(bias))
-        elif s.order == "any":
-            finish(one.forward(bias))
-        else:
-            finish(e.plus(one.forward(e.number(kind, 0)), bias))
+    def last(nothing: list[Any]) -> list[Any]:
+        one.finish(total)
         return nothing
 
-    e.when(number < x.count, [], result)
+    e.when(thread < 1, [], last)
+
+
+def halved(e: Any, kind: str, threads: int, value: Any) -> Any:
+    """The sum of a number of each thread, in every thread: pairs, halving; shared memory holds one number a thread."""
+    thread, size = e.thread("x"), SIZES[kind]
+    mine, half = e.shared() + thread * size, threads // 2
+    e.shared_store(kind, mine, [value])
+    while half:
+        e.barrier()
+
+        def halve(nothing: list[Any], half: int = half) -> list[Any]:
+            e.shared_store(kind, mine, [e.shared_load(kind, mine, 1)[0] + e.shared_load(kind, mine + half * size, 1)[0]])
+            return nothing
+
+        e.when(thread < half, [], halve)
+        half //= 2
+    e.barrier()
+    return e.shared_load(kind, e.shared(), 1)[0]
+
+
+def _placed(e: Any, s: Spec, at: Any, v: Any, x: Any, number: Any) -> Sum:
+    """A result by its number."""
+    rest, i3 = number // x.d3, number % x.d3
+    rest, i2 = rest // x.d2, rest % x.d2
+    return Sum(e, s, at, v, x, (rest // x.d1, rest % x.d1, i2, i3))
+
+
+def result(e: Any, s: Spec, at: Any, v: Any, x: Any, number: Any) -> list[Any]:
+    """A thread computes and stores the result of this number, of weights none; nothing is handed on."""
+    one, kind, size = _placed(e, s, at, v, x, number), SUMS[s.acc], SIZES[SUMS[s.acc]]
+    # named orders begin with zero, and add the bias last
+    bias = e.when(x.biased > 0, [e.number(kind, 0)], lambda _: e.load(kind, kind, at.bias + e.i64(one.place[1]) * size, 1))[0]
+    if s.op == "bwd_data":
+        one.finish(one.image_gradient(bias))
+    elif s.order == "any":
+        one.finish(one.forward(bias))
+    else:
+        one.finish(e.plus(one.forward(e.number(kind, 0)), bias))
+    return []
 
 
 def reject(p: Problem, t: Target) -> str | None:
@@ -252,30 +265,37 @@ def kernel_of(s: Spec) -> Kernel:
                   fused=s.acc[0] == "f" and s.order == "any")  # fmt: skip
 
 
-def _spec(p: Problem) -> Spec:
+def spec_of(p: Problem) -> Spec:
+    """What a problem's kernel is compiled for."""
     return Spec(p.op, p.order, p.src, p.wei, p.acc, p.dst, parse_epilogue(p.epilogue).rounding or "", tail_of(p))
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
     """Those of the cases."""
-    return tuple(dict.fromkeys(kernel_of(_spec(Problem.parse(case))) for case in CASES))
+    return tuple(dict.fromkeys(kernel_of(spec_of(Problem.parse(case))) for case in CASES))
+
+
+def numbers(p: Problem) -> tuple[int, ...]:
+    """A kernel's extents, results first."""
+    finish, shape, (count, _) = parse_epilogue(p.epilogue), _shape(p), _results(p)
+    return (
+        count, p.n, p.ic // p.g, p.oc // p.g, p.ih, p.iw, p.oh, p.ow, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, *shape[1:],
+        int(finish.bias), int(finish.activation is not None), *border.border_fields(p.border, p.ih, -p.pt),
+        *border.border_fields(p.border, p.iw, -p.pl),
+    )  # fmt: skip
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan that packs nothing: every type of weights is read."""
-    kernel = kernel_of(_spec(p))
+    kernel = kernel_of(spec_of(p))
 
     def prepare(plan: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
-        finish, shape, (count, _) = parse_epilogue(p.epilogue), _shape(p), _results(p)
-        numbers = (
-            count, p.n, p.ic // p.g, p.oc // p.g, p.ih, p.iw, p.oh, p.ow, p.kh, p.kw, p.sh, p.sw, p.dh, p.dw, p.pt, p.pl, *shape[1:],
-            int(finish.bias), int(finish.activation is not None), *border.border_fields(p.border, p.ih, -p.pt),
-            *border.border_fields(p.border, p.iw, -p.pl),
-        )  # fmt: skip
+        extents = numbers(p)
+        count = extents[0]
         blocks = count if p.op == "bwd_weight" else -(-count // THREADS)
         shared = THREADS * SIZES[SUMS[p.acc]] if p.op == "bwd_weight" else 0
         at = (*unknown(tail_of(p)), *src.strides, *packed.strides, *dst.strides)
-        launch = DriverLaunch(kernel, (blocks, 1, 1), at, finish_values(p, fill), numbers, shared, src.device)
+        launch = DriverLaunch(kernel, (blocks, 1, 1), at, finish_values(p, fill), extents, shared, src.device)
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
             launch(src.stream, src.address, packed.address, *addresses(bias, dst))

@@ -15,7 +15,7 @@ from .activations import FUNCTIONS
 from .arithmetic import FLOATS, SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
-from .copy import addend, copied, pieces
+from .copy import addend, copied, filled, pieces
 from .driver import Launch
 from .finish import SUMS
 
@@ -269,6 +269,9 @@ def finished_as(
 
 def biased(p: Problem, bias: Any, dst: DeviceArray) -> None:
     """Queue what no tap reaches: the activated bias of each channel, or 0, into results ``(n, c, h, w)``."""
+    if bias is None and parse_epilogue(p.epilogue).activation != "sigmoid":  # all others make 0 of 0
+        filled(dst, 0)
+        return
     if bias is None:
         bias = np.zeros(dst.shape[1], DTYPES[p.acc])
     values = addend(p.acc, bias, dst.device)

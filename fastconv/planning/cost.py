@@ -157,12 +157,14 @@ APART_FACTOR = 2.0  # by which complex sums must be quicker apart
 # and bytes: T4 4.05e12 and 3.2e11, A100 9.75e12 and 1.56e12, H200 3.35e13 and 4.8e12), from counts of instructions in the machine code
 # and of the shared memory's accesses.  `python -m bench.gpu` shows what they should be.
 CUDA_LAUNCH_SECONDS = 3e-6
+CUDA_NEXT_LAUNCH_SECONDS = 1e-6  # behind another of the same run
 CUDA_COPY_SHARE = 0.85
 CUDA_DIRECT_SHARE = 0.8
 CUDA_CHANNELS_SHARE = 0.4
 CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
 CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
+CUDA_WEIGHTS_SHARE = 0.5
 CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
 CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
 # On tensor cores, of the float32 multiply-adds outside them.  Data sheets say 8 times as many of tf32 (A100; H200 7.4) and twice that of
@@ -456,10 +458,21 @@ def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
 
 
 def cuda_plain_seconds(p: Problem, fma: float) -> float:
-    """Two loads, their addresses and a border for each multiply-add."""
-    return CUDA_LAUNCH_SECONDS + p.flops / 2 / (CUDA_PLAIN_SHARE * fma)
+    """Two loads, their addresses and a border for each multiply-add; of an image's gradient each tap is looked at by each result."""
+    products = p.n * p.ic * p.ih * p.iw * (p.oc // p.g) * p.kh * p.kw if p.op == "bwd_data" else p.flops / 2
+    return CUDA_LAUNCH_SECONDS + products / (CUDA_PLAIN_SHARE * fma)
+
+
+def cuda_phases_seconds(each: list[float], others: int) -> float:
+    """Runs of one launch behind the other, and ``others`` of hardly any work."""
+    return sum(each) + (len(each) + others - 1) * CUDA_NEXT_LAUNCH_SECONDS + (1 - len(each)) * CUDA_LAUNCH_SECONDS
 
 
 def cuda_gemm_seconds(p: Problem, products: float, bandwidth: float, rate: float) -> float:
     """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
     return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)
+
+
+def cuda_weights_seconds(p: Problem, products: float, moved: float, bandwidth: float, fma: float) -> float:
+    """The multiply-adds of whole tiles, sums of parts to memory and back, and two launches."""
+    return cuda_gemm_seconds(p, products, bandwidth, fma * CUDA_WEIGHTS_SHARE) + moved / bandwidth + CUDA_NEXT_LAUNCH_SECONDS
