@@ -6,12 +6,15 @@ its operators and its formats are the real ones.  Run as ``NUMBA_ENABLE_CUDASIM=
 """
 
 import copy
+import itertools
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastconv
 from fastconv import nn
@@ -154,6 +157,31 @@ def channels_last(patch):
         )
 
 
+def results_in_tracing(patch):
+    """Fake tensors of a card have the device, type, extents and strides of what kernels make there; a traced graph has the operators."""
+    calls = (
+        lambda x, w, b, v, y: nn.conv2d(x, w, b, 2, 1, groups=2, activation="relu"),
+        lambda x, w, b, v, y: nn.conv_transpose2d(x, v, None, 2, 1, 1), lambda x, w, b, v, y: nn.conv2d_input(x.shape, w, y, 2, 1, 1, 2),
+        lambda x, w, b, v, y: nn.conv2d_weight(x, w.shape, y, 2, 1, 1, 2),
+    )  # fmt: skip
+    for dtype, last in itertools.product((torch.float32, torch.bfloat16), (False, True)):
+        inputs = [whole(*shape, dtype=dtype) for shape in ((1, 4, 5, 4), (2, 2, 3, 3), (2,), (4, 3, 1, 1), (1, 2, 3, 2))]
+        if last:
+            inputs[0], inputs[4] = (inputs[n].to(memory_format=torch.channels_last) for n in (0, 4))
+        with FakeTensorMode(), torch.no_grad():
+            fakes = [torch.empty_strided(x.shape, x.stride(), dtype=dtype, device="cuda") for x in inputs]
+            fake = [call(*fakes) for call in calls]
+            graph = make_fx(lambda *tensors: [call(*tensors) for call in calls])(*fakes).graph
+        with pytest.MonkeyPatch.context() as inner, torch.no_grad():
+            pretend(inner)
+            made = [call(*inputs) for call in calls]
+        for one, other in zip(fake, made, strict=True):
+            assert one.device == PLACE
+            assert (one.dtype, one.shape, one.stride()) == (other.dtype, other.shape, other.stride()), (dtype, last)
+        used = [str(node.target) for node in graph.nodes if str(node.target).startswith("fastconv")]
+        assert used == [f"fastconv.{name}.default" for name in ("conv2d", "conv_transpose2d", "conv2d_input", "conv2d_weight")]
+
+
 def views_that_torch_has_not_computed(patch):
     """A conjugate is a flag of a view: its memory holds other numbers."""
     x = torch.complex(whole(5, 6), whole(5, 6))
@@ -188,7 +216,7 @@ def what_is_refused(patch):
 
 CALLS = {function.__name__: function for function in (
     gradients_of_all_types, gradients_of_transposed_convolutions, gradients_behind_borders, gradients_of_gradients, a_model_trains,
-    channels_last, views_that_torch_has_not_computed, what_is_refused,
+    channels_last, results_in_tracing, views_that_torch_has_not_computed, what_is_refused,
 )}  # fmt: skip
 
 

@@ -9,7 +9,13 @@ from tests.children import child
 pytest.importorskip("cuda.core", reason="numba-cuda is not installed (fastconv[cuda])")
 pytest.importorskip("torch", reason="torch is not installed: its tensors and models are not convolved")
 
-FAST = ("gradients_of_transposed_convolutions", "channels_last", "views_that_torch_has_not_computed", "what_is_refused")
+FAST = (
+    "gradients_of_transposed_convolutions",
+    "channels_last",
+    "results_in_tracing",
+    "views_that_torch_has_not_computed",
+    "what_is_refused",
+)
 SLOW = ("gradients_of_all_types", "gradients_behind_borders", "gradients_of_gradients", "a_model_trains")
 
 
