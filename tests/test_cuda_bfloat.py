@@ -68,11 +68,11 @@ def test_who_takes_it():
         return {name for name, module in modules.items() if module.reject(Problem.parse(text), card) is None}
 
     many = "ic64ih30_oc64k3_p1_bf16:bf16:bf16:f32"
-    assert takers(many) == {"implicit_gemm", "direct", "plain"}
-    assert takers(f"{many}_fast") == {"tensor", "implicit_gemm", "direct", "plain"}
-    assert takers(f"{many}_fast", target.SM75) == {"implicit_gemm", "direct", "plain"}
+    assert takers(many) == {"winograd", "implicit_gemm", "direct", "plain"}
+    assert takers(f"{many}_fast") == {"tensor", "winograd", "implicit_gemm", "direct", "plain"}
+    assert takers(many, target.SM75) == {"implicit_gemm", "direct", "plain"}
     assert takers(f"{many}_tanh") == {"activated"}
-    assert takers("g9_ic9ih9_oc9k3_bf16:bf16:f32:f32_nhwc") == {"depthwise", "implicit_gemm", "direct", "plain"}
+    assert takers("g9_ic9ih9_oc9k3_bf16:bf16:f32:f32_nhwc") == {"depthwise", "winograd", "implicit_gemm", "direct", "plain"}
     for op, own in (("bwd-data", "transposed"), ("bwd-weight", "weights")):
         assert takers(f"ih9_k3_bf16:bf16:bf16:f32_{op}") == {own, "plain"}
     assert modules["plain"].reject(Problem.parse("ih9_k3_bf16:bf16:bf16:f64"), target.SM90) == "sums bfloat16 in f32, not f64"

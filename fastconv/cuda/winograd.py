@@ -18,13 +18,14 @@ all finite, the thread computes them by the direct formula, from weights that ar
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
 from .addends import finishing
+from .arithmetic import SIZES
 from .arrays import DeviceArray
 from .compile import Kernel
 from .copy import on_device
@@ -42,12 +43,14 @@ CASES = (
     "g2_ic18ih17iw22_oc40k3_pt1pb2pl2pr0_reflect_nhwc_hwio_bias", "n2_ic4ih22iw18_oc33k3_p1_wrap_leaky_relu:0.1",
     "n2_ic9ih6iw7_oc18k3_p1_bias+scale+shift+residual+relu", "ic8ih5iw8_oc33k3_nhwc_hwio_f32:f32:i8:f32_scale+saturate:-3",
     "ic9ih18iw21_oc18k3_p1_bias+scale+residual+leaky_relu:0.1",
+    "n2_ic9ih6iw7_oc18k3_p1_bf16:bf16:bf16:f32_bias+relu", "ic16ih5iw8_oc33k3_p1_reflect_nhwc_hwio_bf16:f32:f32:f32",
 )  # fmt: skip
 
 LEAST_CC = (8, 0)  # of m 4: the first whose copies pass by registers
 MOST_CHANNELS = 512  # of m 4, of a group: errors seen of random layers are 4e-6 of the largest result, of 2048 6e-6; 1e-5 is promised
 MOST_PLACE = 2**31  # bytes from the first pixel of an image on that are counted in 32 bits
 _PACK_THREADS = 256
+_READ = {KIND, "bf16"}
 
 # Of m 2, 16 pixels or weights on their way, 16 or 24 operands, addresses, and 128 or 64 sums: 512 of 770 instructions of a step of the
 # smaller one are multiply-adds, of the larger one's 1270 1024.  Of m 4 12 operands, twice, and 96 sums: 384 of 470, and 980 of those
@@ -62,10 +65,18 @@ PACK_AT = ("wei", "packed", "untransformed", "wo", "wc", "wy", "wx")
 PACK_EXTENTS = ("count", "icg", "ocg", "blocks", "depths")
 
 
-def pack_body(e: Any, s: Tile, at: Any, v: Any, x: Any) -> None:
+class Pack(NamedTuple):
+    """What the kernel that packs weights is compiled for."""
+
+    tile: Tile
+    wei: str = KIND
+
+
+def pack_body(e: Any, spec: Pack, at: Any, v: Any, x: Any) -> None:
     """``packed[g][ocg / bm][icg / depth][point][c % depth][o % bm]``, and ``untransformed`` bytes further on
     ``[g][ocg / bm][c][ky][kx][o % bm]``; zeros beyond the last channels; one filter of one channel a thread.
     """
+    s = spec.tile
     place = e.block("x") * _PACK_THREADS + e.thread("x")
 
     def one(nothing: list[Any]) -> list[Any]:
@@ -75,7 +86,7 @@ def pack_body(e: Any, s: Tile, at: Any, v: Any, x: Any) -> None:
 
         def read(_: list[Any]) -> list[Any]:
             first = at.wei + at.wo * (group * x.ocg + o) + at.wc * c
-            return [e.load(KIND, KIND, first + at.wy * (k // 3) + at.wx * (k % 3), 1)[0] for k in range(9)]
+            return [e.load(spec.wei, KIND, first + at.wy * (k // 3) + at.wx * (k % 3), 1)[0] for k in range(9)]
 
         taps = e.when((o < x.ocg) & (c < x.icg), [e.number(KIND, 0)] * 9, read)
         step = at.packed + (e.i64(block * x.depths + c // s.depth) * s.step + c % s.depth * s.bm + lane) * SIZE
@@ -90,23 +101,23 @@ def pack_body(e: Any, s: Tile, at: Any, v: Any, x: Any) -> None:
     e.when(place < x.count, [], one)
 
 
-def pack_kernel(tile: Tile) -> Kernel:
+def pack_kernel(tile: Tile, wei: str = KIND) -> Kernel:
     """The kernel that packs weights for a tile."""
-    name = f"winograd_pack_f32_{tile.m}x{tile.m}_{tile.bm}"
-    return Kernel(name, pack_body, tile, PACK_AT, ("i32", ("unused",)), PACK_EXTENTS, (_PACK_THREADS, 1, 1), 64, vectors=False,
+    name = f"winograd_pack_{wei}_{tile.m}x{tile.m}_{tile.bm}"
+    return Kernel(name, pack_body, Pack(tile, wei), PACK_AT, ("i32", ("unused",)), PACK_EXTENTS, (_PACK_THREADS, 1, 1), 64, vectors=False,
                   fused=False)  # fmt: skip
 
 
 def reject(p: Problem, t: Target) -> str | None:
-    """Forward, 3x3 at every pixel, float32; what is counted fits 32 bits."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate"), scalings=True) or cannot_finish(p)
+    """Forward, 3x3 at every pixel, float32 and bfloat16; what is counted fits 32 bits."""
+    reason = not_computed(p, "fwd", roundings=(None, "saturate"), scalings=True, bfloat=True, bfloat_weights=True) or cannot_finish(p)
     if reason is not None:
         return reason
     if p.precision == "strict":
         return "a transform is not a direct sum, which precision strict asks for"
     finished = tail_of(p) or parse_epilogue(p.epilogue).rounding
-    if not p.src == p.wei == p.acc == KIND or (p.dst != KIND and not finished):
-        return f"images, weights and sums of f32, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
+    if p.acc != KIND or not {p.src, p.wei} <= _READ or (p.dst not in _READ and not finished):
+        return f"images and weights of f32 and bf16, sums of f32, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):
         return f"3x3 windows at every pixel, not {p.kh}x{p.kw}, strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
     least = min(tile.shared for tile in TILES)
@@ -149,9 +160,9 @@ def _products(p: Problem, m: int) -> float:
 
 
 def extent(p: Problem, t: Target) -> int:
-    """m, from one image: the quicker, of those that the card can run and the precision allows."""
+    """m, from one image: the quicker, of those that the card can run and the precision allows; copies past registers are of float32."""
     tile, p = _least_tile(4), p.replace(n=1)
-    able = t.cc >= LEAST_CC and t.shared >= tile.shared and _filters(p, tile) * (tile.points + 9) < 2**31
+    able = t.cc >= LEAST_CC and p.src == KIND and t.shared >= tile.shared and _filters(p, tile) * (tile.points + 9) < 2**31
     accurate = p.precision == "fast" or p.ic // p.g <= MOST_CHANNELS
     return 4 if able and accurate and _products(p, 4) < _products(p, 2) else 2
 
@@ -195,24 +206,27 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
 
 
 def _spec(p: Problem, tile: Tile, last: int, wide: int) -> Spec:
-    return Spec(tile, last, wide, p.dst, parse_epilogue(p.epilogue).rounding or "", tail_of(p))
+    return Spec(tile, last, wide, p.dst, parse_epilogue(p.epilogue).rounding or "", tail_of(p), p.src)
 
 
 def kernel_of(s: Spec) -> Kernel:
     """The kernel of a specialisation."""
-    name = f"winograd_f32_{s.tile.m}x{s.tile.m}_{s.tile.bm}x{SQUARES}" + "_nhwc" * s.last + "_wide" * s.wide
+    name = f"winograd_{s.src}_{s.tile.m}x{s.tile.m}_{s.tile.bm}x{SQUARES}" + "_nhwc" * s.last + "_wide" * s.wide
     name = "_".join(filter(None, (name, s.dst if s.dst != KIND else "", s.rounding, s.tail)))
-    registers, blocks = (255, 1) if s.wide and s.tile.m == 2 else (s.tile.registers, s.tile.blocks)
+    # pixels of two bytes on their way take more registers, as wide places do: 112 bytes of spills on sm_100 with two blocks
+    alone = s.tile.m == 2 and (s.wide or s.src != KIND)
+    registers, blocks = (255, 1) if alone else (s.tile.registers, s.tile.blocks)
     return Kernel(name, body, s, *parameters(AT, s), EXTENTS, (s.tile.threads, 1, 1), registers, shared=True, blocks=blocks)
 
 
 def kernels(t: Target) -> tuple[Kernel, ...]:
-    """All of sums that are stored in float32 unscaled, and of others some."""
+    """All of float32 whose sums are stored so unscaled, and of others some."""
     tiles = [tile for tile in reversed(TILES) if tile.m == 2 or t.cc >= LEAST_CC]
     found = [kernel_of(Spec(tile, last, wide)) for wide in (0, 1) for last in (0, 1) for tile in tiles]
     ways = (0, KIND, ""), (1, "i8", "saturate")
     scaled = [kernel_of(Spec(tile, last, 0, dst, rounding, KIND)) for tile in tiles for last, dst, rounding in ways]
-    return (*found, *map(pack_kernel, tiles), *scaled)
+    halves = [kernel_of(Spec(tile, last, 0, "bf16", src="bf16")) for tile in tiles if tile.m == 2 for last in (0, 1)]
+    return (*found, *map(pack_kernel, tiles), *scaled, *halves, pack_kernel(_least_tile(2), "bf16"))
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
@@ -226,13 +240,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         wei = on_device(wei, p.wei)
         count = filters * (tile.points + 9)
         memory = Memory(count * SIZE, wei.device, wei.stream)
-        launch = DriverLaunch(pack_kernel(tile), (parts(filters, _PACK_THREADS), 1, 1), (0, 0, untransformed, *wei.strides), (0,),
+        launch = DriverLaunch(pack_kernel(tile, p.wei), (parts(filters, _PACK_THREADS), 1, 1), (0, 0, untransformed, *wei.strides), (0,),
                               (filters, icg, ocg, blocks // p.g, depths), device=wei.device)  # fmt: skip
         launch(wei.stream, wei.address, memory.address)
         return DeviceArray(memory.address, (1, 1, 1, count), None, DTYPES[KIND], wei.stream, wei.device, memory)
 
     def prepare(own: Plan, src: Any, packed: Any, dst: Any, fill: Any) -> Launch:
-        last = src.strides[1] == SIZE and p.ic > 1
+        last = src.strides[1] == SIZES[p.src] and p.ic > 1
         wide = p.ih * abs(src.strides[2]) + p.iw * abs(src.strides[3]) >= MOST_PLACE
         kernel = kernel_of(_spec(p, tile, int(last), int(wide)))
         finish = parse_epilogue(p.epilogue)

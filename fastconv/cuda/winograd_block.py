@@ -83,6 +83,7 @@ class Spec(NamedTuple):
     dst: str = KIND
     rounding: str = ""
     tail: str = ""  # see `finish.tail_of`
+    src: str = KIND  # or bf16, of m 2
 
     @property
     def acc(self) -> str:
@@ -230,7 +231,7 @@ class Block:
         """The pixels of the thread's square in its channel of a step; of the last channel beyond it, whose weights there are 0."""
         e, x, extent = self.e, self.x, self.s.tile.m + 2
         plane = image + self.at.sc * e.least(step * self.s.tile.depth + self.fetched()[1], x.icg - 1)
-        return [e.load(KIND, KIND, plane + (row + column), 1)[0] for row in places[:extent] for column in places[extent:]]
+        return [e.load(self.s.src, KIND, plane + (row + column), 1)[0] for row in places[:extent] for column in places[extent:]]
 
     def weights(self, step: Any, half: int) -> list[Any]:
         """The thread's vectors of half of a step's weights."""
@@ -340,7 +341,7 @@ class Block:
                 for n, total in enumerate(sums):
                     y, x = self.mapped("y", row + k // 3 + n // 2), self.mapped("x", column + k % 3 + n % 2)
                     place = image + at.sc * c + at.sy * e.most(y, 0) + at.sx * e.most(x, 0)
-                    (pixel,) = e.when((y < 0) | (x < 0), [self.v.fill], lambda p: p, lambda _, at=place: e.load(KIND, KIND, at, 1))
+                    (pixel,) = e.when((y < 0) | (x < 0), [self.v.fill], lambda p: p, lambda _, at=place: e.load(self.s.src, KIND, at, 1))
                     found.append(e.fma(pixel, weight, total))
                 return found
 
