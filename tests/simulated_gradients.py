@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastconv import nn
-from fastconv.cuda import driver, plain
+from fastconv.cuda import driver, plain, weights
 from fastconv.planning import planner
 from fastconv.planning.problem import Problem
 from tests.exporters import Tensor, pretend
@@ -41,7 +41,7 @@ class Watched:
 
     def kernels(self):
         """Of the launches since it was asked before, without types."""
-        found = {"_".join(name.split("_")[: 1 + name.startswith(("transposed", "weights_add", "implicit"))]) for name in self.names}
+        found = {"_".join(name.split("_")[: 1 + name.startswith(("transposed", "implicit"))]) for name in self.names}
         self.names.clear()
         return found
 
@@ -64,12 +64,12 @@ def gradients_of_images_in_phases(patch):
     used = watched.kernels()
     assert used >= {"implicit_gemm", "transposed_look", "transposed_again"}, used
     assert "plain" not in used
-    grad, weights = whole(1, 8, 4, 6), whole(8, 3, 3, 2)
+    grad, filters = whole(1, 8, 4, 6), whole(8, 3, 3, 2)
     for bad in (0, np.inf, np.nan):  # which meets no padding
-        weights[7, 2, 0, 0] = bad
+        filters[7, 2, 0, 0] = bad
         p = Problem.parse("g2_ic6ih8iw10_oc8kh3kw2_s2_p1_bwd-data")
-        got = nn.conv2d_input((1, 6, 8, 10), Tensor(weights), Tensor(grad), 2, 1, 1, 2).array
-        assert_close(got, stored(p, truth(p, grad, weights)), 0)
+        got = nn.conv2d_input((1, 6, 8, 10), Tensor(filters), Tensor(grad), 2, 1, 1, 2).array
+        assert_close(got, stored(p, truth(p, grad, filters)), 0)
         assert np.isfinite(got).any()
     assert "transposed_again" in watched.kernels()
     assert set(watched.streams) == {5}
@@ -78,13 +78,15 @@ def gradients_of_images_in_phases(patch):
 def gradients_of_weights_in_parts(patch):
     """Sums of parts, added up in their order: the same bits whenever they are asked for."""
     watched = Watched(patch)
-    image, grad = whole(1, 2, 40, 60), whole(1, 3, 40, 60)
-    p = Problem.parse("ic2ih40iw60_oc3k3_p1_bwd-weight")
-    for source, other in ((image, grad), (image / 3, grad / 7)):
-        got = [nn.conv2d_weight(Tensor(source), (3, 2, 3, 3), Tensor(other), 1, 1).array for _ in range(2)]
-        assert_within(got[0], p, truth(p, source, other), of_card("weights"))
-        np.testing.assert_array_equal(*got)
-    assert watched.kernels() == {"weights", "weights_add"}
+    for least, rows in ((1024, 9), (16, 10)):  # a part, and 38
+        patch.setattr(weights, "_PART", least)
+        image, grad, p = whole(1, 2, rows, 60), whole(1, 3, rows, 60), Problem.parse(f"ic2ih{rows}iw60_oc3k3_p1_bwd-weight")
+        assert weights.parts_of(p)[1] == (1 if least == 1024 else 38)
+        for source, other in ((image, grad), (image / 3, grad / 7)):
+            got = [nn.conv2d_weight(Tensor(source), (3, 2, 3, 3), Tensor(other), 1, 1).array for _ in range(2)]
+            assert_within(got[0], p, truth(p, source, other), of_card("weights"))
+            np.testing.assert_array_equal(*got)
+    assert watched.kernels() == {"weights", "added"}
     assert set(watched.streams) == {5}
 
 

@@ -5,8 +5,8 @@ Eight pixels at a time are brought to shared memory, while the block multiplies 
 channels or, where they lie side by side in whole vectors, of four times four.  Sums of parts go to device memory in the type of sums; a
 second kernel adds them up.
 
-Order of accumulation per output: in each part pixel after pixel, every product fused; then part after part.  Parts are made of the
-problem's extents alone.
+Order of accumulation per output: in each part pixel after pixel, every product fused; then the parts, see added.py.  Parts are made of
+the problem's extents alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem, not_computed
 from . import border, plain
+from .added import add_kernel, adding
 from .arithmetic import FLOATS, SIZES
 from .compile import Kernel
 from .driver import MOST_GRID, Memory, parts
@@ -28,7 +29,7 @@ from .simd import VECTOR
 from .target import LANES, Target
 
 CASES = (
-    "n2_ic5ih6iw9_oc7k3_p1_bwd-weight", "n2_ic16ih7_oc40k3_s2_p1_bwd-weight_nhwc_hwio", "g2_ic6ih5iw7_oc4k3_p1_reflect_bwd-weight",
+    "n2_ic16ih7_oc40k3_s2_p1_bwd-weight_nhwc_hwio", "n2_ic5ih6iw9_oc7k3_p1_bwd-weight", "g2_ic6ih5iw7_oc4k3_p1_reflect_bwd-weight",
     "n2_g2_ic2ih7iw6_oc2k2_s2_d2_p2_wrap_f64_bwd-weight", "n3_ic8ih5iw7_oc9k1_bwd-weight_nhwc_bf16:bf16:bf16:f32",
     "ic3ih40iw60_oc33kh3kw5_p2_bwd-weight", "n2_ic130ih5_oc12k1_bwd-weight", "n2_ic4ih6iw9_oc8k3_p1_bwd-weight_nhwc_u8:i8:i16:i16",
     "n2_ic3ih9iw7_oc5k3_s2_p1_edge_f16:f16:f16:f32_bwd-weight", "g3_ic12ih6iw5_oc12k3_p1_nhwc_f64_bwd-weight",
@@ -47,7 +48,6 @@ _PART = 1024  # pixels, at least
 _BLOCKS = 512  # that are wanted, of all parts
 _MOST_PARTS = 1024
 _PLACE = 16  # bytes of what is known of a column
-_AHEAD = 4  # parts whose sums are read at once
 
 
 class Spec(NamedTuple):
@@ -66,8 +66,6 @@ EXTENTS = (
     "kw", "sh", "sw", "dh", "dw", "pt", "pl",
     *(f"y_{name}" for name in border.FIELDS), *(f"x_{name}" for name in border.FIELDS),
 )  # fmt: skip
-ADD_AT = ("sums", "dst", "apart", *(f"d{axis}" for axis in "nchw"))
-ADD_EXTENTS = ("count", "vectors", "icg", "ocg", "columns", "rows", "pitch", "kw", "parts")
 
 
 class Block(Products):
@@ -205,46 +203,6 @@ def body(e: Any, s: Spec, at: Any, v: Any, x: Any) -> None:
     Block(e, s, at, v, x).run()
 
 
-def add_body(e: Any, s: tuple[str, str], at: Any, v: Any, x: Any) -> None:
-    """``dst[o, c, ky, kx] = sum_part sums[part][g][o][ky][kx][c]``, a vector of columns a thread; parts are ``apart`` bytes apart."""
-    acc, dst = s
-    kind = SUMS[acc]
-    size = SIZES[kind]
-    vector = VECTOR // size
-    place = e.block("x") * _THREADS + e.thread("x")
-
-    def one(nothing: list[Any]) -> list[Any]:
-        o, column = place // x.vectors, place % x.vectors * vector
-        row = o // x.ocg * x.rows + o % x.ocg
-        first = at.sums + (e.i64(row) * x.pitch + column) * size
-
-        def read(part: Any) -> list[Any]:
-            return e.load(kind, kind, first + at.apart * part, vector)
-
-        def add(n: Any, totals: list[Any]) -> list[Any]:
-            ahead = [read(n * _AHEAD + k) for k in range(_AHEAD)]
-            for values in ahead:
-                totals = [total + value for total, value in zip(totals, values, strict=True)]
-            return totals
-
-        whole = x.parts // _AHEAD
-        totals = e.loop(whole, [e.number(kind, 0)] * vector, add)
-        totals = e.loop(x.parts % _AHEAD, totals, lambda n, totals: [a + b for a, b in zip(totals, read(whole * _AHEAD + n), strict=True)])
-        for n, total in enumerate(totals):
-
-            def store(nothing: list[Any], n: int = n, total: Any = total) -> list[Any]:
-                tap, c = (column + n) // x.icg, (column + n) % x.icg
-                address = at.dst + at.dn * o + at.dc * c + at.dh * (tap // x.kw) + at.dw * (tap % x.kw)
-                total = e.wrapped(acc, total) if SIZES[acc] < 4 else e.held(acc, total)
-                e.store(dst, address, [e.convert(kind if SIZES[acc] < 4 else acc, dst, total)])
-                return nothing
-
-            e.when(column + n < x.columns, [], store)
-        return nothing
-
-    e.when(place < x.count, [], one)
-
-
 def buffer_bytes(s: Spec) -> int:
     """Of eight pixels of both operands."""
     return DEPTH * (s.tile.bm + s.tile.bn + sum(16 if wide else 4 for wide in s.wide)) * s.tile.size
@@ -315,12 +273,6 @@ def kernel_of(s: Spec) -> Kernel:
                   vectors=vectors, fused=s.acc[0] == "f")  # fmt: skip
 
 
-def add_kernel(acc: str, dst: str) -> Kernel:
-    """The kernel that adds the sums of parts."""
-    return Kernel(f"weights_add_{acc}_{dst}", add_body, (acc, dst), ADD_AT, ("i32", ("unused",)), ADD_EXTENTS, (_THREADS, 1, 1), 96,
-                  fused=False)  # fmt: skip
-
-
 def _spec(p: Problem, wide: tuple[int, int]) -> Spec:
     return Spec(p.src, p.wei, p.acc, best_tile(p), wide)
 
@@ -369,10 +321,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             s = _spec(p, kind)
             shared = 2 * buffer_bytes(s) + tile.bn * _PLACE
             launches[kind] = DriverLaunch(kernel_of(s), grid, (0, 0, 0, *src.strides, *packed.strides), values, extents, shared, src.device)
-        vectors = parts(p.taps, VECTOR // size)
-        add = DriverLaunch(add_kernel(p.acc, p.dst), (parts(p.oc * vectors, _THREADS), 1, 1),
-                           (0, 0, rows * pitch * size, *dst.strides), (0,),
-                           (p.oc * vectors, vectors, icg, ocg, p.taps, rows // p.g, pitch, p.kw, count), device=src.device)  # fmt: skip
+        add = adding(p, (p.oc, ocg, rows // p.g), (p.taps, icg, pitch), count, rows * pitch * size, dst)
 
         def run(src: Any, packed: Any, bias: Any, dst: Any) -> None:
             memory = Memory(workspace, src.device, src.stream)
