@@ -363,14 +363,14 @@ def weight_gradient(
             return result
     p, layout = _gradient("bwd_weight", input.shape, size, grad, input.dtype, stride, padding, dilation, groups, padding_mode, data_format,
                           precision)  # fmt: skip
-    if here is None and layout.name == "nchw" and _side_by_side(input) and _side_by_side(grad):
+    if layout.name == "nchw" and _side_by_side(input) and _side_by_side(grad):
         p = p.replace(src_layout="nhwc")  # as tensors of torch's channels_last are; the result lies as its own format says
     return _planned(key, p, (input, grad), (layout.image, layout.image, layout.weights), size, count, here)
 
 
 def _side_by_side(images: np.ndarray) -> bool:
     """Whether the channels of ``(n, c, h, w)`` lie side by side."""
-    return images.shape[1] > 1 and images.strides[1] == images.itemsize
+    return images.shape[1] > 1 and images.strides[1] == images.dtype.itemsize
 
 
 def _both(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -7,7 +7,7 @@ from fastconv import nn
 from fastconv.cuda import driver, plain, weights
 from fastconv.planning import planner
 from fastconv.planning.problem import Problem
-from tests.exporters import Tensor, pretend
+from tests.exporters import Chip, Tensor, pretend
 from tests.oracles import assert_close, assert_within, of_card, stored, truth
 from tests.simulated_calls import RNG
 
@@ -20,7 +20,7 @@ class Watched:
     """Kernels by name, and the streams of launches and of memory; one result a thread is never quicker, nothing waits."""
 
     def __init__(self, patch):
-        pretend(patch, {"torch": 5})
+        pretend(patch, {"torch": 5, "cupy": 5})
         self.names, self.streams = [], []
         launch, made = driver.Launch.__call__, driver.Memory.__init__
 
@@ -87,6 +87,10 @@ def gradients_of_weights_in_parts(patch):
             assert_within(got[0], p, truth(p, source, other), of_card("weights"))
             np.testing.assert_array_equal(*got)
     assert watched.kernels() == {"weights", "added"}
+    image, grad = (whole(2, 5, 6, 8).transpose(0, 3, 1, 2) for _ in range(2))  # channels last in memory
+    got = nn.conv2d_weight(Chip(image), (8, 1, 3, 3), Chip(grad), 1, 1, 1, 8).array
+    assert_close(got, truth(Problem.parse("n2_g8_ic8ih5iw6_oc8k3_p1_bwd-weight"), image, grad).value, 0)
+    assert watched.kernels() == {"depthwise", "added"}
     assert set(watched.streams) == {5}
 
 

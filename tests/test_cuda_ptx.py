@@ -21,7 +21,7 @@ LISTED = ALGORITHMS | STEPS
 KERNELS = [(name, number) for name, algorithm in LISTED.items() for number in range(len(algorithm.kernels(SM90)))]
 # kernels of each algorithm that are compiled for two cards, 6 where it does not say; the others, and for the other two, with --slow
 FEW = {"repair": 1, "running": 1, "depthwise": 3, "implicit_gemm": 4, "tensor": 3, "winograd": 2, "direct": 5, "plain": 3,
-       "transposed": 2, "weights": 2}  # fmt: skip
+       "transposed": 2, "weights": 2, "depthwise_weights": 1}  # fmt: skip
 TARGETS, OTHERS = (SM75, SM90), (SM80, SM100)
 
 

@@ -32,6 +32,7 @@ FEW_OWN = {
     "plain": 4,
     "transposed": 3,
     "weights": 3,
+    "depthwise_weights": 2,
 }
 
 
@@ -48,6 +49,7 @@ NOT_FINITE = {
         ("n2_g2_ic4ih5iw7_oc6k3_s2_p1_bwd-data_nhwc spoiled", "ic5ih9_oc7k1_s2_bwd-data_bias spoiled",
          "ic9ih10iw12_oc10k3_p1_bwd-data_nhwc_hwio spoiled", "ic2ih5iw8_oc3k3_p1_bwd-data_bf16:bf16:bf16:f32 spoiled"),
     ),
+    "depthwise_weights": ((), ("n2_g8_ic8ih6iw9_oc8k3_p1_nhwc_hwio_bwd-weight spoiled",)),
     "weights": (("n2_ic5ih6iw9_oc7k3_p1_bwd-weight spoiled",), ("n2_ic8ih7_oc40k3_s2_p1_bwd-weight_nhwc_hwio spoiled",)),
     "direct": (("ih4iw40_k3_p1_bf16:bf16:bf16:f32 spoiled",), ("ic2ih4iw40_oc3kh4kw9_p4_reflect_bf16:bf16:bf16:f32_relu spoiled",)),
     "depthwise": ((), ("g9_ic9ih6iw8_oc9k3_p1_nhwc_hwio_bf16:bf16:bf16:f32 spoiled",)),

@@ -10,6 +10,7 @@ from . import (
     activated,
     complex,
     depthwise,
+    depthwise_weights,
     direct,
     implicit_gemm,
     plain,
@@ -20,7 +21,10 @@ from . import (
     transposed,
     weights,
     winograd,
-)  # fmt: skip
+)
 
 __all__ = ["ALGORITHMS", "target"]
-ALGORITHMS = (separable, depthwise, tensor, winograd, implicit_gemm, direct, activated, complex, quotient, transposed, weights, plain)
+ALGORITHMS = (
+    separable, depthwise, tensor, winograd, implicit_gemm, direct, activated, complex, quotient, transposed, depthwise_weights, weights,
+    plain,
+)  # fmt: skip

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..planning.problem import Problem
-from .arithmetic import SIZES
+from ..planning.problem import Problem, not_computed
+from .arithmetic import FLOATS, SIZES
 from .compile import Kernel
 from .driver import Launch, parts
-from .finish import SUMS
+from .finish import SUMS, cannot_finish
 from .simd import VECTOR
 
 _VECTORS, _TURNS = 16, 8  # of a block: vectors of columns, and threads that share the parts of one
@@ -70,6 +70,16 @@ def body(e: Any, s: tuple[str, str], at: Any, v: Any, x: Any) -> None:
         return totals
 
     e.when((turn < 1) & (number < x.count), totals, finish)
+
+
+def cannot_add(p: Problem) -> str | None:
+    """Why a problem is not the gradient of weights, of types whose sums are added up here, or None."""
+    reason = not_computed(p, "bwd_weight", bfloat=True, bfloat_weights=True, bfloat_ops=("bwd_weight",)) or cannot_finish(p)
+    if reason is None and p.epilogue:
+        return f"does not fuse {p.epilogue}"
+    if reason is None and p.dst != p.acc and not (p.dst in FLOATS and p.acc in FLOATS):
+        return f"does not make {p.dst} of sums in {p.acc}"
+    return reason
 
 
 def add_kernel(acc: str, dst: str) -> Kernel:

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import Problem, not_computed
+from ..planning.problem import Problem
 from . import border, plain
-from .added import add_kernel, adding
-from .arithmetic import FLOATS, SIZES
+from .added import add_kernel, adding, cannot_add
+from .arithmetic import SIZES
 from .compile import Kernel
 from .driver import MOST_GRID, Memory, parts
 from .driver import Launch as DriverLaunch
-from .finish import SUMS, cannot_finish, finish_values
+from .finish import SUMS, finish_values
 from .gemm_block import DEPTH, Tile
 from .products import Products
 from .simd import VECTOR
@@ -210,13 +210,9 @@ def buffer_bytes(s: Spec) -> int:
 
 def reject(p: Problem, t: Target) -> str | None:
     """The gradient of real weights, nothing behind it; sums and their parts are counted in 32 bits."""
-    reason = not_computed(p, "bwd_weight", bfloat=True, bfloat_weights=True, bfloat_ops=("bwd_weight",)) or cannot_finish(p)
+    reason = cannot_add(p)
     if reason is not None:
         return reason
-    if p.epilogue:
-        return f"does not fuse {p.epilogue}"
-    if p.dst != p.acc and not (p.dst in FLOATS and p.acc in FLOATS):
-        return f"does not make {p.dst} of sums in {p.acc}"
     if plain.reject(p, t) is not None:
         return plain.reject(p, t)  # which counts no further
     tile, count = best_tile(p), parts_of(p)[1]

@@ -165,6 +165,7 @@ CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
 CUDA_PLAIN_SHARE = 0.02
 CUDA_GEMM_SHARE = 0.7
 CUDA_WEIGHTS_SHARE = 0.5
+CUDA_DEPTHWISE_WEIGHTS_SHARE = 0.15
 CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
 CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
 # On tensor cores, of the float32 multiply-adds outside them.  Data sheets say 8 times as many of tf32 (A100; H200 7.4) and twice that of
@@ -476,3 +477,8 @@ def cuda_gemm_seconds(p: Problem, products: float, bandwidth: float, rate: float
 def cuda_weights_seconds(p: Problem, products: float, moved: float, bandwidth: float, fma: float) -> float:
     """The multiply-adds of whole tiles, sums of parts to memory and back, and two launches."""
     return cuda_gemm_seconds(p, products, bandwidth, fma * CUDA_WEIGHTS_SHARE) + moved / bandwidth + CUDA_NEXT_LAUNCH_SECONDS
+
+
+def cuda_depthwise_weights_seconds(p: Problem, bandwidth: float, fma: float) -> float:
+    """The longer of memory's time and the multiply-adds', for which pixels are loaded from caches, and two launches."""
+    return CUDA_NEXT_LAUNCH_SECONDS + cuda_gemm_seconds(p, p.flops / 2, bandwidth, fma * CUDA_DEPTHWISE_WEIGHTS_SHARE)
