@@ -34,7 +34,8 @@ CASES = (
     "n2_g6_ic6ih7iw9_oc6k3_s2_p1_bwd-data_nhwc_hwio", "ic2ih9iw10_oc3k3_s3_d2_p2_bwd-data_f64", "ih20iw70_k5_p2_bwd-data",
     "n2_ic3ih8_oc8k5_s4_bwd-data_bf16:bf16:bf16:f32_bias+relu", "n2_ic2ih1iw2_oc3kh2kw3_s4_p5_bwd-data_bias",
     "ic18ih9iw12_oc32k3_p1_bwd-data_fast", "ic10ih8iw9_oc20k4_s2_p1_bwd-data_bf16:bf16:bf16:f32_nhwc_hwio_fast",
-    "g2_ic6ih5iw6_oc4kh3kw4_sh1sw2_pt2pb0pl1pr3_bwd-data_u8:i8:i32:i32",
+    "g2_ic6ih5iw6_oc4kh3kw4_sh1sw2_pt2pb0pl1pr3_bwd-data_u8:i8:i32:i32", "ih24iw130_k5_s2_p2_bwd-data",
+    "n2_ic20ih12_oc64k3_s2_p1_bwd-data",
 )  # fmt: skip
 _MOST_PHASES = 64
 _THREADS = 128
