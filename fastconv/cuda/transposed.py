@@ -40,6 +40,7 @@ CASES = (
 _MOST_PHASES = 64
 _THREADS = 128
 _MOST_BLOCKS = 256
+_MOST = 2**31 - 2**24  # results, and weights: what the last block's threads count beyond them fits, too
 _FORWARD = (depthwise, tensor, winograd, implicit_gemm, direct, plain)
 
 LOOK_AT = ("wei", "seen", *(f"w{axis}" for axis in "nchw"))
@@ -126,6 +127,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"launches at most {_MOST_PHASES} phases, not {p.sh} x {p.sw}"
     if plain.reject(p, t) is not None:
         return plain.reject(p, t)  # of what it may have to compute again
+    if max(p.n * p.ic * p.ih * p.iw, p.oc * p.taps) > _MOST:
+        return "counts results and weights in 32 bits"
     for one in _children(p):
         if all(algorithm.reject(one, t) is not None for algorithm in _FORWARD):
             return f"no algorithm can run the phase {one}"
