@@ -14,6 +14,7 @@ from .problem import DTYPES, Problem
 MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
 MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees signals and other threads
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
+SWEPT_BYTES = 3 << 19  # of source and result of one thread: of more, a second-level cache holds what the call before ended with
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
 SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
 RANKED_SECONDS = 1e-4  # of an image at least, before more than rank 1 is looked for: 3 us of 9x9 full weights, 5 of 15x15
