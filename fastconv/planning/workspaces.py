@@ -10,7 +10,8 @@ import numpy as np
 
 from . import cost as costs
 
-MOST_KEPT = 64 << 20  # bytes of idle workspace, and of idle results
+MOST_KEPT = 64 << 20  # bytes of idle workspace
+MOST_RESULTS = 80 << 20  # of idle results: 4096x4096 of float32 and a page, whose making would take longer than a 3x3 filter of it
 MOST_SIZES = 256
 
 # Stores to addresses that equal those of the image modulo a page hold up the loads behind them (1024x1024 k3: 337 us, half a page apart
@@ -72,7 +73,7 @@ class Workspaces:
         self._idle[size] = idle
 
 
-results = Workspaces()
+results = Workspaces(MOST_RESULTS)
 
 
 class _Lent:
