@@ -88,7 +88,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         pixel = int(np.asarray(fill, dtype).view(f"i{dtype.itemsize}"))
         e = head._replace(bias=1, words=packed.shape[-1], fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), tables])
-        swept = region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * e.bands, own.threads, cost(p, t), src, packed, dst, True)
+        swept = region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * e.bands, own.threads, cost(p, t), src, packed, dst)
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             addends = np.zeros(p.oc + 1, dtype)

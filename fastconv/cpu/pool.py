@@ -111,8 +111,9 @@ def _helper_factory() -> Any:
                 if atomic_get(state + _TURN) == turn:
                     slot, slots = atomic_add(state + _JOINED, 1), peek("i64", state + _SLOTS)
                     if slot < slots:
+                        bounds = peek("i64", state + _U0), peek("i64", state + _U1)
                         _take_chunks(state, peek("i64", state + _FUNCTION), peek("i64", state + _ARGUMENT), peek("i64", state + _CHUNKS),
-                                     slots, slot, peek("i64", state + _U0), peek("i64", state + _U1), peek("i64", state + _BACK))  # fmt: skip
+                                     slots, slot, bounds[0], bounds[1], peek("i64", state + _BACK))  # fmt: skip
                 atomic_add(state + _ACTIVE, -1)
                 waited = 0
             elif waited < spins:

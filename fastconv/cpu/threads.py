@@ -175,7 +175,9 @@ class Region:
             if bias is None:
                 bias = values
             workspace = take(one)
-            call(function, 0, src[first], packed[first], bias, values, dst[first], workspace, extents, 0, units, 1, scratch, alone, turns_at)
+            call(
+                function, 0, src[first], packed[first], bias, values, dst[first], workspace, extents, 0, units, 1, scratch, alone, turns_at
+            )
             give(workspace)
 
         def launch_pieces(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
