@@ -382,9 +382,9 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
 
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:
-    """Pixels of a row that a tile reads, or of each phase of its columns."""
-    apart = _apart(p)
-    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p) + apart
+    """Pixels of a row that a tile reads, or of each phase of its columns; at stride 2 pairs of them, but the last of `HALVED` alone."""
+    apart, alone = _apart(p), _stride_classes(p) == (2, 2) and _fixed(p, tile, DTYPES[p.acc].itemsize)[1] > 0
+    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p) + apart - alone
 
 
 def _widest(p: Problem, tile: Tile, lanes: int) -> int:
