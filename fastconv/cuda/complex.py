@@ -15,7 +15,6 @@ from ..planning.problem import DTYPES, OPS, Problem, not_computed
 from . import plain
 from .arrays import DeviceArray
 from .copy import copied, filled, new
-from .driver import uploaded
 from .pointwise import applied
 from .target import Target
 
@@ -141,8 +140,9 @@ def _weights(p: Problem, wei: Any, backward: bool) -> Any:
         packed[:, 0, :, 1] = packed[:, 1, :, 0] = grouped.imag
         packed[:, negative[0], :, negative[1]] *= -1
         return packed.reshape(2 * p.oc, 2 * (p.ic // p.g), p.kh, p.kw)
-    memory = uploaded(np.zeros(shape, DTYPES[_REAL[p.acc]]), wei.device)
-    made = DeviceArray(memory.address, shape, None, DTYPES[_REAL[p.acc]], wei.stream, wei.device, memory)
+    made = new(wei, shape, DTYPES[_REAL[p.acc]])
+    if wei.dtype.kind != "c":
+        filled(made, 0)  # the pairs of a real and an imaginary part
     for number, part in enumerate((wei.part(0), wei.part(1)) if wei.dtype.kind == "c" else (wei,)):
         part = part.reshape((p.g, 1, p.oc // p.g, 1, p.ic // p.g, p.kh, p.kw))
         for i in (0, 1):
