@@ -145,14 +145,14 @@ def test_a_wrong_algorithm_is_noticed(algorithm, sabotage, monkeypatch):
     planner.forget()
 
 
+@pytest.mark.parametrize("dtype", ["f32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("f64", "c64"))])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_same_without_sabotage_passes(algorithm, monkeypatch):
+def test_the_same_without_sabotage_passes(algorithm, dtype, monkeypatch):
     broken(monkeypatch, algorithm, _nothing)
     refused = []
     for name in set(SABOTAGE.values()):
-        for dtype in ("f32", "f64", "c64"):
-            if runs(CASES[name], dtype):
-                test_algorithms.compare("broken", fitted(algorithm, typed(CASES[name], dtype)), lambda *pair: refused.append(pair))
+        if runs(CASES[name], dtype):
+            test_algorithms.compare("broken", fitted(algorithm, typed(CASES[name], dtype)), lambda *pair: refused.append(pair))
     planner.forget()
 
 
