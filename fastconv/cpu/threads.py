@@ -76,6 +76,10 @@ def _launcher(kind: str) -> Any:
 Bounds = namedtuple("Bounds", "function units chunks slots src_low src_high wei_low wei_high dst_high")
 
 
+# What `launcher` was given of a launch's kernel, and the kernel's address.
+Part = namedtuple("Part", "function extents values scratch units seconds")
+
+
 def _quick_factory() -> Any:
     """One call by a job that is ready but for its arrays: shared with the pool whose state it is given, or on this thread alone."""
 
@@ -202,7 +206,8 @@ class Region:
             return chosen
         limits = Bounds(function, units, min(units, _CHUNKS * threads), threads, *_reach(src), *_reach(wei), _reach(dst)[1])
         source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
-        return QuickLaunch(chosen, functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits))
+        quick = functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits)
+        return QuickLaunch(chosen, quick, Part(function, extents, values, scratch, units, seconds))
 
     def _quick_for(
         self, kinds: tuple[str, str, str], extents: np.ndarray, values: np.ndarray, scratch: int, bounds: Bounds,
