@@ -173,7 +173,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                             put_integers(filter_block, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
                                                            at.extents + e.integers_at, 0))  # fmt: skip
                             call_kernel(e.filters, (filter_block, 0, block // lanes, (block + width) // lanes))
-                        if q == 1 and e.filters != 0 and first_row == y0:
+                        if q == 1 and e.filters != 0 and first_row == y0 and e.soon_row >= 0:
                             soon = at.wei + (group * e.ocg + o + width) * (size if e.soon_row else e.icg * s.taps * size)
                             soon_end = soon + panel_bytes
                             if e.soon_row:
@@ -402,8 +402,9 @@ class Body:
             places["strip_rows"] = self._strip_rows
         head = self._head._replace(**places, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         if self._filters is not None:
+            one_filter = packed.itemsize * packed.shape[-3] * shape.taps
             beside = shape.taps == 1 and packed.strides[-4] == packed.itemsize
-            row = packed.strides[-3] if beside else 0
+            row = packed.strides[-3] if beside else 0 if abs(packed.strides[-4]) >= one_filter else -1
             few = self._problem.oh * self._problem.ow <= _FEW_PIXELS
             lies = in_place and few and row > 0 and row % _CROWDED_BYTES != 0 and packed.ndim == 4
             head = head._replace(filters=self._filters.kernel().address, soon_row=row, filters_row=row if lies else 0)
