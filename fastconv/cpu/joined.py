@@ -15,7 +15,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import QuickLaunch
 from ..planning.problem import DTYPES
-from .memory import call_kernel, copy, fill_row, integers, peek, put_integers, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .threads import JOB_WORDS, Job, Region
 
@@ -46,6 +46,7 @@ def _factory() -> Any:
             e = integers(at.extents + 8 + n * _ENTRY_BYTES, Entry)
             first, end = max(u0, e.first), min(u1, e.end)
             if first < end:
+                poke("i64", at.workspace + JOB_BYTES + index * at.scratch, 0)
                 put_integers(own, Job(at.src + e.src, at.wei + e.wei, at.bias, at.extents + e.values, at.dst + e.dst,
                                       at.workspace + JOB_BYTES, at.extents + e.extents, at.scratch))  # fmt: skip
                 call_kernel(e.function, (own, index, first - e.first + e.own, end - e.first + e.own))

@@ -17,7 +17,7 @@ from ..planning.thread_count import available
 from ..planning.workspaces import Workspaces
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
-from .memory import address, call_kernel, integers, poke, put_integers
+from .memory import address, call_kernel, integers, peek, poke, put_integers
 from .pool import run_job
 from .simd import KINDS
 
@@ -33,7 +33,7 @@ _FIRST = (0, 0, 0, slice(0, 1))
 workspaces = Workspaces()
 
 
-# The job that a kernel receives: addresses, and the bytes of workspace of one thread.
+# The job that a kernel receives: addresses, and the bytes of workspace of one thread, whose first word is 0 before its first unit.
 Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
 JOB_WORDS = len(Job._fields)
 
@@ -48,6 +48,8 @@ def _launch_factory() -> Any:
         job = (address(workspace) + 63) // 64 * 64
         arrays = address(src), address(wei), address(bias), address(values), address(dst)
         put_integers(job, Job(*arrays, job + 8 * JOB_WORDS, address(e), scratch))
+        for slot in range(slots if scratch > 0 else 0):
+            poke("i64", job + 8 * JOB_WORDS + slot * scratch, 0)
         if slots == 1:
             call_kernel(function, (job, 0, u0, u1))
         else:
@@ -95,7 +97,10 @@ def _quick_factory() -> Any:
         poke("i64", job + 8, taps)
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
-        poke("i64", job + 40, (address(workspace) + 63) // 64 * 64)
+        workspace_at, scratch = (address(workspace) + 63) // 64 * 64, peek("i64", job + 56)
+        poke("i64", job + 40, workspace_at)
+        for slot in range(bounds.slots if scratch > 0 else 0):
+            poke("i64", workspace_at + slot * scratch, 0)
         if state == 0:
             call_kernel(bounds.function, (job, 0, 0, bounds.units))
         else:
