@@ -61,6 +61,7 @@ class Steps(NamedTuple):
     columns: int
     step: int  # elements between two columns of one phase
     blocks: int  # of channels
+    ow: int
 
     @property
     def splits(self) -> int:
@@ -85,7 +86,8 @@ def steps_of(p: Problem) -> Steps:
     g, gx = gcd(sh, dh), gcd(sw, dw)
     columns = (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1
     interleaved = p.src_layout == "nhwc" and p.ic > 1
-    return Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1, -(-icg // DEPTH))
+    return Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1, -(-icg // DEPTH),
+                 p.ow)  # fmt: skip
 
 
 @intrinsic(prefer_literal=True)
