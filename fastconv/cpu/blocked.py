@@ -10,14 +10,13 @@ Georganas et al., arXiv:1808.05567, and Halide's apps/conv_layer for the registe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.plans import Launch, Plan, QuickLaunch
+from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue, parse_scaling
 from .blocked_pack import HEAD_AT, MOST_LINES, SPAN_BYTES, TABLES_AT, FilterPacker, Head, Request, panel_packer, steps_of
 from .blocked_split import (
@@ -416,12 +415,7 @@ class Body:
         own = [] if self._filters is None else [self._filters.integers(packed)]
         extents = np.concatenate([np.array(numbers, np.int64), self._tables, *own])
         values = values.view(np.int8) if self._bytes else values
-        if packed.ndim == 4:
-            return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
-        run = self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed[0], dst)
-        return replace(run, run=lambda src, packed, bias, dst: run(src, packed[0], bias, dst)) if isinstance(run, QuickLaunch) else (
-            lambda src, packed, bias, dst: run(src, packed[0], bias, dst)
-        )
+        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
 
 
 def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections import deque, namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,8 +165,10 @@ class Region:
         seconds : float
             Predicted, on one thread.
         src, wei, dst : ndarray
-            Arrays of those shapes and strides, the weights packed.
+            Arrays of those shapes and strides, the weights packed; those with an axis of groups begin where the first group does.
         """
+        if wei.ndim > 4:
+            return _of_groups(self.launcher(extents, values, scratch, units, threads, seconds, src, wei[0], dst))
         function, call = self.kernel().address, _launcher(self._kind)
         if not units:  # an empty batch
             return lambda src, packed, bias, dst: None
@@ -264,6 +267,15 @@ class Region:
             return done
 
         return quick if bounds.slots == 1 else shared
+
+
+def _of_groups(launch: Launch) -> Launch:
+    """A launch for weights with an axis of groups."""
+
+    def run(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        launch(src, packed[0], bias, dst)
+
+    return replace(launch, run=run) if isinstance(launch, QuickLaunch) else run
 
 
 _ONE = (slice(0, 1),) * 4
