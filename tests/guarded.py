@@ -97,8 +97,16 @@ def guard_tables():
     """What kernels receive besides arrays ends at an unreadable page."""
     plain = Region.launcher
 
-    def launcher(self, extents, values, *arguments):
-        return plain(self, like(extents, "end"), like(values, "end"), *arguments)
+    def launcher(self, extents, values, *arguments, **keywords):
+        guarded = like(extents, "end")
+        launch = plain(self, guarded, like(values, "end"), *arguments, **keywords)
+
+        def launch_guarded(*arrays):  # a launch's integers may change from call to call, and the kernel writes some
+            guarded[...] = extents
+            launch(*arrays)
+            extents[...] = guarded
+
+        return launch_guarded
 
     Region.launcher = launcher
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.fft
 
 import fastconv
-from fastconv.cpu import fft, fft_frame, fft_repair, threads
+from fastconv.cpu import fft, fft_frame, fft_phases, fft_repair, threads
 from fastconv.cpu.fft_frame import Axis, Frame, factors, smooth
 from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import cost
@@ -214,7 +214,7 @@ def test_the_plan_states_what_is_allocated(text, count, monkeypatch):
 
     counting = Counting()
     monkeypatch.setattr(threads, "workspaces", counting)
-    monkeypatch.setattr(fft, "workspaces", counting)
+    monkeypatch.setattr(fft_phases, "workspaces", counting)
     plan.run(src, packed, None, dst)
     assert plan.workspace <= sum(set(taken)) <= plan.workspace + 2 * threads._HEAD_BYTES
     assert f"workspace={plan.workspace}" in str(plan)

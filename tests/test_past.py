@@ -79,9 +79,9 @@ def test_only_large_results_with_even_rows(kernel, place, monkeypatch):
     told = []
     launcher = direct.Region.launcher
 
-    def spy(region, extents, *arguments):
+    def spy(region, extents, *arguments, **keywords):
         told.append(int(extents[place]))
-        return launcher(region, extents, *arguments)
+        return launcher(region, extents, *arguments, **keywords)
 
     monkeypatch.setattr(direct.Region, "launcher", spy)
     p = Problem.parse(f"ih12iw256_{kernel}_f32")

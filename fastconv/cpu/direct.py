@@ -335,7 +335,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         e = head._replace(tile=code.address, past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array((*shape, *e), np.int64), tables[0], order, tables[1]])
         return region.launcher(extents, finish_values(p, fill), scratch, units, plan.threads,
-                               costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
+                               costs.direct_seconds(p, lanes), src, packed, dst, turns=True)  # fmt: skip
 
     return Plan(problem=p, algorithm="direct", kernel=code.name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=max(in_place[-1], copied[-1]) * threads, threads=threads)  # fmt: skip
@@ -366,7 +366,7 @@ def _build_carried(p: Problem, t: Target, tile: Tile, lanes: int, kind: str, lea
         e = head._replace(even=even, past=_past(p, t, lanes * size, dy), sn=sn, sc=sc, sy=sy, wo=wo, dn=dn, dc=dc, dy=dy)
         extents = np.concatenate([np.array(e, np.int64), tables, tap_order(p, tile.tall) @ strides])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.oc * head.bands, plan.threads,
-                               costs.direct_seconds(p, lanes), src, packed, dst)  # fmt: skip
+                               costs.direct_seconds(p, lanes), src, packed, dst, turns=True)  # fmt: skip
 
     return Plan(problem=p, algorithm="direct", kernel=name, cost=cost(p, t), pack_weights=_pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads)  # fmt: skip
@@ -382,9 +382,9 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
 
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:
-    """Pixels of a row that a tile reads, or of each phase of its columns."""
-    apart = _apart(p)
-    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p) + apart
+    """Pixels of a row that a tile reads, or of each phase of its columns; at stride 2 pairs of them, but the last of `HALVED` alone."""
+    apart, alone = _apart(p), _stride_classes(p) == (2, 2) and _fixed(p, tile, DTYPES[p.acc].itemsize)[1] > 0
+    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p) + apart - alone
 
 
 def _widest(p: Problem, tile: Tile, lanes: int) -> int:

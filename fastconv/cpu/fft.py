@@ -10,7 +10,7 @@ below 1/2: their sums are exact, and wrap as integers do.
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -20,28 +20,21 @@ from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import border_row
 from .fft_frame import Frame, choose, passes, twist
+from .fft_phases import BACK, COLUMNS, ROWS, Head, Phases
 from .fft_repair import repair, rounds_exactly
 from .fft_tile import Pass, fft_load, fft_middle, fft_pass, fft_store, fft_turn
 from .memory import copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .stage import is_native
 from .target import Target
-from .threads import Job, Region, workspaces
+from .threads import Job, Region
 from .values import finish_values
 
 CASES = ("ih96_k31_p15_f32", "ih70_k21_f64", "ih40_k39_p38_f32", "n2_g2_ic2ih50iw61_oc4k17_reflect_p8_f32_bias+relu")
 
 HEAD = 16  # elements before a packed spectrum: the factor of results, sum(w), sum|w|, what the weights were divided by, max|w|
-# The integers that the kernel receives: these, the passes there and back of columns, of rows, the row map, the two column maps, and
-# for each unit of work the largest bits of an absolute value that it saw.
-Head = namedtuple(
-    "Head",
-    "first last turns same chunk plane block blocks across oc ocg m nx group step_y step_x lead_y lead_x out_y out_x first_x iw nleft "
-    "map_rows bias finish shifted vacant spectrum spectrum_bytes seen column_passes row_passes wo sn sc sy dn dc dy",
-)
 _PASSES_AT, _PASS_BYTES = 8 * len(Head._fields), 8 * len(Pass._fields)
 _VALUES = 8  # of `finish_values`, before the twiddles
-_COLUMNS, _ROWS, _BACK = range(3)  # phases: rows are multiplied and transformed back in one
 
 
 def _factory(kind: str, lanes: int, fma: int) -> Any:
@@ -101,12 +94,12 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
             source = at.src + n * e.sn + o // e.ocg * e.sc
             result = at.dst + n * e.dn + o * e.dc
             fill_row(bits, lanes, seen_at, lanes, zero)
-            if e.first == _COLUMNS:
+            if e.first == COLUMNS:
                 for r in range(ny):
                     row = peek("i64", row_map + (y0 + r) * 8)
                     poke("i64", rows + r * 8, fill_at if row < 0 else source + row * e.sy + (e.first_x + x0) * size)
             tall, wide = min(e.step_y, e.out_y - y0), min(e.step_x, e.out_x - x0)
-            if e.last > _BACK:
+            if e.last > BACK:
                 scale = peek(kind, wei)
                 start = (peek(kind, at.bias + o * size) if e.bias else none) + peek(kind, wei + size) * shift
                 fill_row(kind, lanes, start_at, lanes, start)
@@ -125,12 +118,12 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
             right = max(after // lanes, left)
             wanted = left + max((after + min(e.lead_x, wide) + lanes - 1) // lanes - right, 0)
             for phase in range(e.first, e.last):
-                i0, i1 = 0, strips if phase == _COLUMNS else groups if phase == _ROWS else wanted
+                i0, i1 = 0, strips if phase == COLUMNS else groups if phase == ROWS else wanted
                 if e.chunk:
                     i0, i1 = u * e.chunk, min((u + 1) * e.chunk, i1)
                 for i in range(i0, i1):
                     s, data, list_at, many = i, column, 0, e.column_passes
-                    if phase == _COLUMNS:
+                    if phase == COLUMNS:
                         first, table, xoff = e.first_x + x0 + s * lanes, rows, s * vector
                         if e.vacant and first >= e.iw:  # nothing but zeros
                             for g in range(groups):
@@ -153,23 +146,23 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
                                 else:
                                     border_row(kind, lanes, strip + r * vector, source + row * e.sy, span_at, maps, fill)
                         fft_load(spec, column, e.m, table, xoff, twists, shift_at, seen_at)
-                    elif phase == _ROWS:
+                    elif phase == ROWS:
                         data, list_at, many = spectrum + i * e.group, e.column_passes, e.row_passes
                     else:
                         s = i if i < left else right + i - left
                         list_at = e.column_passes + 2 * e.row_passes
                         fft_turn(spec, column, turned, spectrum + s * turned, e.group, groups)
-                    for turn in range(e.same if phase == _ROWS else 0, e.turns if phase == _ROWS else 1):
+                    for turn in range(e.same if phase == ROWS else 0, e.turns if phase == ROWS else 1):
                         entry = at.extents + _PASSES_AT + (list_at + turn * (many + 1)) * _PASS_BYTES
                         if turn:
                             power = wei + 3 * size if e.same else 0
                             fft_middle(spec, data, wei + HEAD * size + i * e.group, entry - 2 * _PASS_BYTES, power)
-                        inverse = 1 if turn or phase == _BACK else 0
-                        for number in range(many - (1 if phase == _ROWS and e.turns > 1 else 0)):
+                        inverse = 1 if turn or phase == BACK else 0
+                        for number in range(many - (1 if phase == ROWS and e.turns > 1 else 0)):
                             fft_pass(spec, data, inverse, entry + number * _PASS_BYTES, tables)
-                    if phase == _COLUMNS:
+                    if phase == COLUMNS:
                         fft_turn(spec, spectrum + s * turned, e.group, column, turned, groups)
-                    elif phase == _BACK:
+                    elif phase == BACK:
                         for side in range(2):
                             low, high = (after if side else 0), (after + min(e.lead_x, wide) if side else before)
                             to = -after if side else x0 + e.lead_x
@@ -272,10 +265,11 @@ class _Transform:
         pitch = 2 * vector
         down, up, column_table = passes(ny // 2, pitch, 0, self.size)
         across, back, row_table = passes(nx, pitch, len(column_table), self.size)
+        self._packing: deque[Phases] = deque(maxlen=1)
         self.passes = np.array([*down, *across, *back, *up], np.int64).reshape(-1)
         self.tables = np.concatenate([twist(ny), column_table, row_table])
         self.head = Head(*[0] * len(Head._fields))._replace(
-            last=_BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=p.oc // p.g, m=ny // 2, nx=nx,
+            last=BACK + 1, turns=2, blocks=self.frame.blocks, across=self.frame.x.blocks, oc=p.oc, ocg=p.oc // p.g, m=ny // 2, nx=nx,
             group=self.frame.group(lanes, self.size), step_y=self.frame.y.step, step_x=self.frame.x.step, lead_y=self.frame.y.lead,
             lead_x=self.frame.x.lead, out_y=self.frame.y.out, out_x=self.frame.x.out, shifted=int(self.frame.shifted),
             vacant=int(self.frame.x.whole),
@@ -291,42 +285,6 @@ class _Transform:
     def values(self, fill: Any) -> np.ndarray:
         """The kernel's scalars and tables."""
         return np.concatenate([finish_values(self.p, fill), self.tables.astype(DTYPES[self.p.acc])])
-
-    def run(
-        self, head: Head, rows: np.ndarray, before: np.ndarray, after: np.ndarray, values: np.ndarray, arrays: tuple[Any, ...], n: int
-    ) -> np.ndarray:  # fmt: skip
-        """Run all phases of ``n`` images; the largest bits of an absolute value of each plane."""
-        tables = np.concatenate([self.passes, rows, before, after])
-        planes, blocks = n * head.oc, head.blocks
-        phases = range(head.first, head.last)
-        head = head._replace(nleft=len(before), map_rows=len(rows), seen=8 * (len(head) + len(tables)))
-        if not self.split:
-            units = planes * blocks
-            return self._launch(head, tables, values, arrays, units, units * self.seconds).reshape(planes, blocks).max(1, initial=0)
-        seen = np.zeros(planes, np.int64)
-        shared = None if head.spectrum else workspaces.take(self.spectrum + 64)
-        for plane in range(planes):
-            one = head._replace(plane=plane)
-            if shared is not None:
-                one = one._replace(spectrum=-(-shared.ctypes.data // 64) * 64)
-            for block in range(blocks):
-                for phase in phases:
-                    items = head.m // self.lanes if phase == _ROWS else head.nx // self.lanes
-                    chunk = -(-items // (costs.FFT_UNITS_A_THREAD * self.threads))
-                    part = one._replace(first=phase, last=phase + 1, block=block, chunk=chunk)
-                    found = self._launch(part, tables, values, arrays, -(-items // chunk), self.seconds / len(phases))
-                    seen[plane] = max(seen[plane], found.max())
-        if shared is not None:
-            workspaces.give(shared)
-        return seen
-
-    def _launch(
-        self, head: Head, tables: np.ndarray, values: np.ndarray, arrays: tuple[Any, ...], units: int, seconds: float
-    ) -> np.ndarray:
-        extents = np.concatenate([np.array(head, np.int64), tables, np.zeros(units, np.int64)])
-        src, wei, _, dst = arrays
-        self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, src, wei, dst)(*arrays)
-        return extents[len(extents) - units :]
 
     def pack(self, p: Problem, wei: np.ndarray) -> np.ndarray:
         """For each filter ``HEAD`` numbers and the spectrum of the weights, scaled so that no product overflows; then the weights."""
@@ -350,16 +308,26 @@ class _Transform:
             heads[:, 4] = np.abs(filters).max((1, 2, 3))
             scaled = np.ldexp(filters, -(exponent + shift)[:, None, None, None])
             scaled = np.where(np.isfinite(scaled), scaled, dtype.type(0))
-        spectrum = packed.ctypes.data + HEAD * self.size
+        arrays = scaled, filters, None, filters
+        try:
+            phases = self._packing.pop()
+        except IndexError:
+            phases = self._phases_of_filters(arrays)
+        phases(arrays, packed.ctypes.data + HEAD * self.size)
+        self._packing.append(phases)
+        return packed.reshape(1, 1, 1, -1)
+
+    def _phases_of_filters(self, arrays: tuple[Any, ...]) -> Phases:
+        """The launches that transform filters as they transform images, up to the product."""
+        p, own = self.p, self.size
         head = self.head._replace(
-            last=_ROWS + 1, turns=1, ocg=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw, spectrum=spectrum,
-            spectrum_bytes=self.wo * self.size, bias=0, finish=0, shifted=0, vacant=1, sc=p.kh * p.kw * self.size, sy=p.kw * self.size,
+            last=ROWS + 1, turns=1, ocg=1, blocks=1, across=1, step_y=0, step_x=0, lead_y=0, lead_x=0, iw=p.kw,
+            spectrum_bytes=self.wo * own, bias=0, finish=0, shifted=0, vacant=1, sc=p.kh * p.kw * own, sy=p.kw * own,
         )  # fmt: skip
         rows = np.arange(self.frame.y.frame)
         rows[p.kh :] = -1
         none = np.full(self.frame.x.frame, -1)
-        self.run(head, rows, none[:0], none, self.values(0), (scaled, filters, None, filters), 1)
-        return packed.reshape(1, 1, 1, -1)
+        return Phases(self, head, (rows, none[:0], none), self.values(0), arrays, 1)
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
@@ -371,11 +339,15 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         transform.region.kernel()
         values = transform.values(fill)
         kind = floating(p)
-        run = _in_place if is_native(src, kind) and is_native(dst, kind) else _staged
+        in_place = is_native(src, kind) and is_native(dst, kind)
+        idle: deque[Phases] = deque(maxlen=1)  # as many as callers at once would need are made anew
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
             with np.errstate(all="ignore"):
-                seen = run(transform, src, packed, bias, dst, values, kind != p.acc)
+                if in_place:
+                    seen = _in_place(transform, (src, packed, bias, dst), values, idle)
+                else:
+                    seen = _staged(transform, src, packed, bias, dst, values, kind != p.acc)
                 repair(p, transform.frame, child, seen, src, unpacked(transform, packed), bias, dst, fill)
 
         return launch
@@ -393,22 +365,36 @@ def unpacked(transform: _Transform, packed: np.ndarray) -> tuple[np.ndarray, np.
     return flat[2 : count : transform.wo], flat[count:].reshape(p.oc, 1, p.kh, p.kw)
 
 
-def _in_place(
-    transform: _Transform, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray, values: np.ndarray, exact: bool
-) -> np.ndarray:  # fmt: skip
-    """Run on arrays that the kernel reads and writes where they are; the largest bits of each plane."""
-    p, y, x = transform.p, transform.frame.y, transform.frame.x
-    (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-    columns, none = x.sources(p.iw, p.kw, p.border), np.zeros(0, np.int64)
-    before = -x.first
-    head = transform.head._replace(first_x=x.first, iw=p.iw, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
-    arrays = src, packed, bias, dst
+def _in_place(transform: _Transform, arrays: tuple[Any, ...], values: np.ndarray, idle: deque[Phases]) -> np.ndarray:
+    """Run on arrays that the kernel reads and writes where they are; the largest bits of each plane.
+
+    The launches are taken from ``idle``, if they lie there, and left there.
+    """
+    src, packed, _, _ = arrays
     largest = _same(transform, src, packed, values)
     if largest is not None:
-        head = head._replace(first=_ROWS, same=1)
-        transform.run(head, none, none, none, values, arrays, p.n)
+        _phases(transform, arrays, values, same=True)(arrays)
         return largest
-    return transform.run(head, y.sources(p.ih, p.kh, p.border), columns[:before], columns[before + p.iw :], values, arrays, p.n)
+    try:
+        phases = idle.pop()
+    except IndexError:
+        phases = _phases(transform, arrays, values, same=False)
+    seen = phases(arrays)
+    idle.append(phases)
+    return seen
+
+
+def _phases(transform: _Transform, arrays: tuple[Any, ...], values: np.ndarray, same: bool) -> Phases:
+    """The launches for such arrays; ``same`` leaves out the image's own transform, which is the filter's."""
+    p, y, x = transform.p, transform.frame.y, transform.frame.x
+    src, _, _, dst = arrays
+    (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
+    head = transform.head._replace(first_x=x.first, iw=p.iw, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
+    columns, none, before = x.sources(p.iw, p.kw, p.border), np.zeros(0, np.int64), -x.first
+    maps = y.sources(p.ih, p.kh, p.border), columns[:before], columns[before + p.iw :]
+    if same:
+        head, maps = head._replace(first=ROWS, same=1), (none, none, none)
+    return Phases(transform, head, maps, values, arrays, p.n)
 
 
 def _same(transform: _Transform, src: np.ndarray, packed: np.ndarray, values: np.ndarray) -> np.ndarray | None:
@@ -417,9 +403,10 @@ def _same(transform: _Transform, src: np.ndarray, packed: np.ndarray, values: np
     The results have the same bits as if the plane had been transformed.
     """
     p, frame = transform.p, transform.frame
-    filters = unpacked(transform, packed)[1]
-    if not (p.n == p.oc == 1 and frame.y.whole and frame.x.whole and src.shape == filters.shape and values[0] == 0):
+    alike = p.n == p.oc == 1 and (p.ih, p.iw) == (p.kh, p.kw)
+    if not (alike and frame.y.whole and frame.x.whole and values[0] == 0):
         return None
+    filters = unpacked(transform, packed)[1]
     _, _, total, power, largest = packed[0, 0, 0, :5]
     if not (np.isfinite(total) and np.isfinite(power) and np.array_equal(src[0, 0, 0], filters[0, 0, 0]) and np.array_equal(src, filters)):
         return None
@@ -451,7 +438,7 @@ def _staged(
             result = to if is_native(to, p.acc) else np.empty(to.shape, dtype)
             one = head._replace(out_y=many, step_y=many, dy=result.strides[2])
             arrays = pixels, own, None if bias is None else bias[o : o + 1], result
-            found = transform.run(one, np.arange(y.frame), none, after, values, arrays, 1)
+            found = Phases(transform, one, (np.arange(y.frame), none, after), values, arrays, 1)(arrays)
             seen[n, o] = max(seen[n, o], found[0])
             if exact:
                 np.copyto(to, np.rint(result).astype(np.int64), casting="unsafe")

@@ -255,7 +255,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         units = p.n * head.groups * head.blocks * head.bands
 
         def launch_for(dst: np.ndarray) -> Launch:
-            return regions[taps].launcher(extents, values, own, units, threads, costs.panel_seconds(p, lanes), src, packed, dst)
+            return regions[taps].launcher(extents, values, own, units, threads, costs.panel_seconds(p, lanes),
+                                           src, packed, dst, turns=True)  # fmt: skip
 
         return gathering(p, launch_for, dst) if scales(p) else launch_for(dst)
 

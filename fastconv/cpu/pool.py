@@ -5,6 +5,10 @@ scheduler's time slice (8 ms, measured on 2 cores, 2026-11); workqueue aborts th
 child.  Here the caller works through the chunks itself, each idle thread that sees the job takes chunks too, and the caller waits
 only for chunks that were begun.  A helper spins for a while after a job, then sleeps in Python.
 
+Chunks of a large image are taken in one direction, and those of the next one in the other: an image filtered again, or the one just made,
+is in the caches where the last job ended.  In loops on two threads 1024x1024 f32 k3 takes 7 of 100 less, k5 and 1920x1080 GaussianBlur 1.5
+to 2.5, 1448x1448 k3 3 (Emerald Rapids, 2026-11); layers, whose blocks share weights or pixels, gain nothing.
+
 One job at a time; a caller that finds the pool taken (another thread, a nested call) runs its job alone.  Only one that comes in the
 instant between the look and the taking waits for the other's job.
 """
@@ -28,15 +32,32 @@ from .memory import atomic_add, atomic_get, atomic_set, call_kernel, peek, poke,
 # Byte offsets into the pool's state; each has a cache line of its own.  The last is the first slot's next chunk; the others follow.
 _LINE = 64
 _TURN, _JOINED, _ACTIVE, _SLEEPERS, _JOB, _NEXT = (_LINE * n for n in range(6))
-_FUNCTION, _ARGUMENT, _CHUNKS, _SLOTS, _U0, _U1 = (_JOB + 8 * n for n in range(6))
+_FUNCTION, _ARGUMENT, _CHUNKS, _SLOTS, _U0, _U1, _BACK = (_JOB + 8 * n for n in range(7))
 
 # Turns of the helper's waiting loop before it sleeps: about 0.2 ms, ten times the time between two calls of a tight loop.
 _SPINS = 5000
 
 
+# Whether the next job that may turn back does, and the address of that for compiled code.
+_turns = np.zeros(1, np.int64)
+TURNS_AT: int = _turns.ctypes.data
+
+
 @helper
-def run_job(state: Any, function: Any, job: Any, chunks: Any, slots: Any, u0: Any, u1: Any) -> None:
+def turned(turns: Any) -> Any:
+    """Whether this job is done backwards, by the word at an address; the next one is not. Where there is no word, none is."""
+    if turns == 0:
+        return 0
+    back = peek("i64", turns)  # two threads may read and change it at once
+    poke("i64", turns, 1 - back)
+    return back
+
+
+@helper
+def run_job(state: Any, function: Any, job: Any, chunks: Any, slots: Any, turns: Any, u0: Any, u1: Any) -> None:
     """Publish a job, take part in it, and return when all its chunks are done."""
+    back = turned(turns)
+    poke("i64", state + _BACK, back)
     poke("i64", state + _FUNCTION, function)
     poke("i64", state + _ARGUMENT, job)
     poke("i64", state + _CHUNKS, chunks)
@@ -47,21 +68,31 @@ def run_job(state: Any, function: Any, job: Any, chunks: Any, slots: Any, u0: An
         atomic_set(state + _NEXT + slot * _LINE, chunks * slot // slots)
     atomic_set(state + _JOINED, 1)
     atomic_add(state + _TURN, 1)  # odd: open
-    _take_chunks(state, function, job, chunks, slots, 0, u0, u1)
+    _take_chunks(state, function, job, chunks, slots, 0, u0, u1, back)
     atomic_add(state + _TURN, 1)  # even: closed
     while atomic_get(state + _ACTIVE) != 0:
         relax()
 
 
 @helper
-def _take_chunks(state: Any, function: Any, job: Any, chunks: Any, slots: Any, slot: Any, u0: Any, u1: Any) -> None:
+def run_alone(function: Any, job: Any, chunks: Any, turns: Any, u0: Any, u1: Any) -> None:
+    """A job's chunks on this thread."""
+    back = turned(turns)
+    for chunk in range(chunks):
+        place = chunks - 1 - chunk if back else chunk
+        call_kernel(function, (job, 0, u0 + (u1 - u0) * place // chunks, u0 + (u1 - u0) * (place + 1) // chunks))
+
+
+@helper
+def _take_chunks(state: Any, function: Any, job: Any, chunks: Any, slots: Any, slot: Any, u0: Any, u1: Any, back: Any) -> None:
     """The chunks of one's own slot, then what is left of the others': a caller that comes again finds its part in its own cache."""
     for n in range(slots):
         owner = (slot + n) % slots
-        end = chunks * (owner + 1) // slots
+        begin, end = chunks * owner // slots, chunks * (owner + 1) // slots
         chunk = atomic_add(state + _NEXT + owner * _LINE, 1)
         while chunk < end:
-            call_kernel(function, (job, slot, u0 + (u1 - u0) * chunk // chunks, u0 + (u1 - u0) * (chunk + 1) // chunks))
+            place = begin + end - 1 - chunk if back else chunk
+            call_kernel(function, (job, slot, u0 + (u1 - u0) * place // chunks, u0 + (u1 - u0) * (place + 1) // chunks))
             chunk = atomic_add(state + _NEXT + owner * _LINE, 1)
 
 
@@ -80,8 +111,9 @@ def _helper_factory() -> Any:
                 if atomic_get(state + _TURN) == turn:
                     slot, slots = atomic_add(state + _JOINED, 1), peek("i64", state + _SLOTS)
                     if slot < slots:
+                        bounds = peek("i64", state + _U0), peek("i64", state + _U1)
                         _take_chunks(state, peek("i64", state + _FUNCTION), peek("i64", state + _ARGUMENT), peek("i64", state + _CHUNKS),
-                                     slots, slot, peek("i64", state + _U0), peek("i64", state + _U1))  # fmt: skip
+                                     slots, slot, bounds[0], bounds[1], peek("i64", state + _BACK))  # fmt: skip
                 atomic_add(state + _ACTIVE, -1)
                 waited = 0
             elif waited < spins:

@@ -306,7 +306,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
             extents, units = np.concatenate([np.array(e, np.int64), tables]), p.n * head.oc * head.bands
             launches.append(
-                region.launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst)
+                region.launcher(
+                    extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst, turns=True
+                )
             )
         if len(launches) == 1:
             return launches[0]

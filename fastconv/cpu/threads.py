@@ -18,8 +18,8 @@ from ..planning.thread_count import available
 from ..planning.workspaces import Workspaces
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
-from .memory import address, call_kernel, integers, peek, poke, put_integers
-from .pool import run_job
+from .memory import address, integers, peek, poke, put_integers
+from .pool import TURNS_AT, run_alone, run_job
 from .simd import KINDS
 
 # Chunks of work for each thread: a helper that comes late, or is descheduled, leaves the rest to the others.
@@ -44,7 +44,7 @@ def _launch_factory() -> Any:
 
     def launch(
         function: Any, state: Any, src: Any, wei: Any, bias: Any, values: Any, dst: Any, workspace: Any, e: Any, u0: Any, u1: Any,
-        slots: Any, scratch: Any, chunks: Any,
+        slots: Any, scratch: Any, chunks: Any, turns: Any,
     ) -> None:  # fmt: skip
         job = (address(workspace) + 63) // 64 * 64
         arrays = address(src), address(wei), address(bias), address(values), address(dst)
@@ -52,9 +52,9 @@ def _launch_factory() -> Any:
         for slot in range(slots if scratch > 0 else 0):
             poke("i64", job + 8 * JOB_WORDS + slot * scratch, 0)
         if slots == 1:
-            call_kernel(function, (job, 0, u0, u1))
+            run_alone(function, job, chunks, turns, u0, u1)
         else:
-            run_job(state, function, job, chunks, slots, u0, u1)
+            run_job(state, function, job, chunks, slots, turns, u0, u1)
 
     return launch
 
@@ -69,14 +69,14 @@ def _launcher(kind: str) -> Any:
     given = types.Array(number, 1, "C", readonly=True)
     integer = types.int64
     arrays = given, given, given, given, types.Array(number, 1, "C"), types.Array(types.uint8, 1, "C"), types.Array(integer, 1, "C")
-    signature = types.void(integer, integer, *arrays, integer, integer, integer, integer, integer)
+    signature = types.void(integer, integer, *arrays, integer, integer, integer, integer, integer, integer)
     (result,) = compiled(f"launch_{kind}", _launch_factory, (), signature).overloads.values()
     return result.entry_point
 
 
-# What a quick call reads behind its job: the kernel, its units, the chunks and the threads that share them, and the bytes from the first
-# element to both ends of each array.
-Bounds = namedtuple("Bounds", "function units chunks slots src_low src_high wei_low wei_high dst_high")
+# What a quick call reads behind its job: the kernel, its units, the threads that share them and in how many chunks, in how many one
+# thread alone does them, and the bytes from the first element to both ends of each array.
+Bounds = namedtuple("Bounds", "function units slots chunks alone turns src_low src_high wei_low wei_high dst_high")
 
 
 # What `launcher` was given of a launch's kernel, and the kernel's address.
@@ -103,9 +103,9 @@ def _quick_factory() -> Any:
         for slot in range(bounds.slots if scratch > 0 else 0):
             poke("i64", workspace_at + slot * scratch, 0)
         if state == 0:
-            call_kernel(bounds.function, (job, 0, 0, bounds.units))
+            run_alone(bounds.function, job, bounds.alone, bounds.turns, 0, bounds.units)
         else:
-            run_job(state, bounds.function, job, bounds.chunks, bounds.slots, 0, bounds.units)
+            run_job(state, bounds.function, job, bounds.chunks, bounds.slots, bounds.turns, 0, bounds.units)
         return 1
 
     return quick
@@ -150,7 +150,7 @@ class Region:
 
     def launcher(
         self, extents: np.ndarray, values: np.ndarray, scratch: int, units: int, threads: int, seconds: float,
-        src: np.ndarray, wei: np.ndarray, dst: np.ndarray,
+        src: np.ndarray, wei: np.ndarray, dst: np.ndarray, turns: bool = False,
     ) -> Launch:  # fmt: skip
         """A launch for arrays of fixed shapes and strides.
 
@@ -166,15 +166,20 @@ class Region:
             Predicted, on one thread.
         src, wei, dst : ndarray
             Arrays of those shapes and strides, the weights packed; those with an axis of groups begin where the first group does.
+        turns : bool
+            Whether units that follow each other lie beside each other in the image and in the result, and need nothing of each other:
+            every other job of large arrays then goes through them backwards.
         """
         if wei.ndim > 4:
-            return _of_groups(self.launcher(extents, values, scratch, units, threads, seconds, src, wei[0], dst))
+            return _of_groups(self.launcher(extents, values, scratch, units, threads, seconds, src, wei[0], dst, turns))
         function, call = self.kernel().address, _launcher(self._kind)
         if not units:  # an empty batch
             return lambda src, packed, bias, dst: None
         threads = 1 if seconds < costs.PARALLEL_SECONDS else min(threads, units, available())
         pieces = min(max(int(seconds / threads / costs.MOST_SECONDS) + 1, 1), -(-units // threads))
         bounds = [units * piece // pieces for piece in range(pieces + 1)]
+        large = turns and src.nbytes + dst.nbytes > threads * costs.SWEPT_BYTES
+        alone, turns_at = (min(units, _CHUNKS), TURNS_AT) if large else (1, 0)
         one, many = scratch + _HEAD_BYTES, scratch * threads + _HEAD_BYTES
         take, give, first = workspaces.take, workspaces.give, _FIRST
 
@@ -182,7 +187,9 @@ class Region:
             if bias is None:
                 bias = values
             workspace = take(one)
-            call(function, 0, src[first], packed[first], bias, values, dst[first], workspace, extents, 0, units, 1, scratch, 1)
+            call(
+                function, 0, src[first], packed[first], bias, values, dst[first], workspace, extents, 0, units, 1, scratch, alone, turns_at
+            )
             give(workspace)
 
         def launch_pieces(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
@@ -201,7 +208,8 @@ class Region:
             for u0, u1 in itertools.pairwise(bounds):
                 if slots > 1:
                     pool.wake(slots)
-                call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, scratch, min(u1 - u0, _CHUNKS * slots))
+                call(function, pool.state, *arrays, workspace, extents, u0, u1, slots, scratch,
+                     min(u1 - u0, _CHUNKS * slots) if slots > 1 else min(u1 - u0, alone), turns_at)  # fmt: skip
             give(workspace)
 
         several, seen = threads > 1 or pieces > 1, values.dtype
@@ -212,7 +220,8 @@ class Region:
             return _signed(chosen, seen)
         if pieces > 1:
             return chosen
-        limits = Bounds(function, units, min(units, _CHUNKS * threads), threads, *_reach(src), *_reach(wei), _reach(dst)[1])
+        limits = Bounds(function, units, threads, min(units, _CHUNKS * threads), alone, turns_at,
+                        *_reach(src), *_reach(wei), _reach(dst)[1])  # fmt: skip
         source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
         quick = functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits)
         return QuickLaunch(chosen, quick, Part(function, extents, values, scratch, units, seconds))

@@ -14,6 +14,7 @@ from .problem import DTYPES, Problem
 MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
 MOST_SECONDS = 0.3  # of one compiled call, or little more: then Python sees signals and other threads
 UNIT_SECONDS = 0.1  # of one unit of work of `direct`, which is not interrupted
+SWEPT_BYTES = 3 << 19  # of source and result of one thread: of more, a second-level cache holds what the call before ended with
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
 SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
 RANKED_SECONDS = 1e-4  # of an image at least, before more than rank 1 is looked for: 3 us of 9x9 full weights, 5 of 15x15
@@ -128,14 +129,15 @@ WINOGRAD_GIVEN_GROUPS = 2
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
-# Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
-FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
-FFT_PASS = 3.5e-9  # per vector of points: a pass there and one back
+# Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152.  An Emerald
+# Rapids core takes longer than for as many multiply-adds: 2048x2048 k15 17.9 ms, by `fast_fir` 14.0, 512x512 0.87 and 0.76 (2026-11).
+FFT_POINT = 26e-9  # per vector of points, there and back: loads, transposes, product, stores
+FFT_PASS = 4.5e-9  # per vector of points: a pass there and one back
 FFT_CACHED_BYTES = 1 << 18  # of a spectrum; with each doubling beyond a vector of points takes longer by
-FFT_DOUBLING = 5e-9
+FFT_DOUBLING = 6.5e-9
 FFT_TALL_BYTES = 3 << 14  # of a column of vectors; of taller ones each takes longer by
-FFT_TALL = 8e-9
-FFT_CALL_SECONDS = 3e-5
+FFT_TALL = 1e-8
+FFT_CALL_SECONDS = 2e-5
 MOST_SPECTRUM = 2 << 30  # bytes
 FFT_MOST_OWN = 8 << 20  # bytes of a spectrum that each thread has to itself; larger ones are shared by all
 FFT_LEAST_SHARED = 1 << 18

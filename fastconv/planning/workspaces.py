@@ -10,7 +10,8 @@ import numpy as np
 
 from . import cost as costs
 
-MOST_KEPT = 64 << 20  # bytes of idle workspace, and of idle results
+MOST_KEPT = 64 << 20  # bytes of idle workspace
+MOST_RESULTS = 80 << 20  # of idle results: 4096x4096 of float32 and a page, whose making would take longer than a 3x3 filter of it
 MOST_SIZES = 256
 
 # Stores to addresses that equal those of the image modulo a page hold up the loads behind them (1024x1024 k3: 337 us, half a page apart
@@ -72,15 +73,15 @@ class Workspaces:
         self._idle[size] = idle
 
 
-results = Workspaces()
+results = Workspaces(MOST_RESULTS)
 
 
 class _Lent:
     """The owner of a result's memory: what the array has for a base, gone when nobody holds the array or a view of it."""
 
-    def __init__(self, memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, memory: np.ndarray, at: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._memory, self._give = memory, results.give
-        self.__array_interface__ = {"shape": shape, "typestr": dtype.str, "data": (memory.ctypes.data + offset, False), "version": 3}
+        self.__array_interface__ = {"shape": shape, "typestr": dtype.str, "data": (at, False), "version": 3}
 
     def __del__(self) -> None:
         self._give(self._memory)
@@ -98,7 +99,7 @@ def new_result(shape: tuple[int, ...], dtype: np.dtype[Any], near: np.ndarray | 
     if size < costs.LEAST_RESULT:
         return np.empty(shape, dtype)
     memory = results.take(size + _PAGE)
+    at: int = memory.ctypes.data  # which takes a microsecond
     place = 0 if near is None else near.ctypes.data + _PAGE // 2
-    lines = (place - memory.ctypes.data) % _PAGE // _LINE
-    result = np.asarray(_Lent(memory, -memory.ctypes.data % _LINE + lines * _LINE, shape, dtype))
+    result = np.asarray(_Lent(memory, at + -at % _LINE + (place - at) % _PAGE // _LINE * _LINE, shape, dtype))
     return result.view(dtype) if dtype.kind == "V" else result  # of a type that the interface has no word for
