@@ -336,11 +336,10 @@ def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1_bwd-data_f32_nhwc_hwio", "ic34ih12iw13_oc40k1_s2_bwd-data_f32_nhwc_hwio_bias",
-                                  "ic34ih12iw13_oc40k1_s2_bwd-data_f32_nhwc_hwio"])  # fmt: skip
+@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic34ih12iw13_oc40k1_s2", "ic34ih12iw13_oc40k1_s2_bias"])
 def test_phases_are_one_launch_of_the_same_bits(text, threads, monkeypatch):
     """With the pixels that no tap reaches, which are the bias or zeros."""
-    p = Problem.parse(text)
+    p = Problem.parse(text).replace(op="bwd_data", src_layout="nhwc", wei_layout="hwio")
     src, wei, bias = operands(p)
     expected, result, given, launches = run(p, src, wei, bias), result_array(p), plan_problem(p, threads=threads).given(), []
     monkeypatch.setattr(transposed, "joined", lambda *given: launches.append(joined.joined(*given)) or launches[-1])

@@ -85,11 +85,12 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
     between those that are multiples of g = gcd(sh, dh) are left out.
     The panel holds the channels of one pass; between passes the sums of all the unit's tiles wait in the workspace.
     Weights are packed, or the caller's: then a block of them is packed just before the unit's tiles read it, and kept where all blocks
-    are ``held``, for the thread's next units, too.  Tiles go through a strip of rows for one block after the other: so few pixels stay in a cache, and so do the results
-    that the next block lies beside (64 to 256 channels at 56x56, channels last: 795 us instead of 920; one core, Emerald Rapids, 2026-11).
+    are ``held``, for the thread's next units, too.  Tiles go through a strip of rows for one block after the other: so few pixels stay in
+    a cache, and so do the results that the next block lies beside (64 to 256 channels at 56x56, channels last: 795 us instead of 920; one
+    core, Emerald Rapids, 2026-11).
     The addends are the bias or, where the form has scales or a residual, the residual's address and then bias, scales and shifts.
-    Workspace: whose weights are held, addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one, phases between splits,
-    sums, a block of weights.  What panel places beyond the image's width hold is never stored.
+    Workspace: whose weights are held, addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one,
+    phases between splits, sums, a block of weights.  What panel places beyond the image's width hold is never stored.
     """
     size = KINDS[kind][2]
     bits, bits_of_sums = f"i{8 * dsize}", f"i{8 * size}"

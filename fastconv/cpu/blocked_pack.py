@@ -34,8 +34,9 @@ MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no 
 # span of a packed row, the panel's offset of each tap, the row map, image column and panel place of each packed column, the two column
 # maps.  ``icg`` counts elements, ``channels`` channels of a group; ``head`` bytes lie before the weights.  Where ``filters`` is not 0, it
 # packs a block of the caller's weights at ``filters_at`` in the workspace, by the integers at ``integers_at`` behind these; of those that
-# come next ``soon_row`` bytes lie between channels, 0 if each filter's do side by side, -1 if they are not asked for.  Whole blocks are read where they lie, ``filters_row`` bytes
-# between channels, unless that is 0.  Where ``held`` is 1 all of a unit have a place there.
+# come next ``soon_row`` bytes lie between channels, 0 if each filter's do side by side, -1 if they are not asked for.  Whole
+# blocks are read where they lie, ``filters_row`` bytes between channels, unless that is 0.  Where ``held`` is 1 all of a
+# unit have a place there.
 Head = namedtuple(
     "Head",
     "tile ny nx width planes icg channels ocg oh ow kh_rows bands band_rows strip_rows parts part_blocks passes pass_blocks q g qx gx "

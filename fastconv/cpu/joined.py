@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..planning import cost as costs
-from ..planning.plans import QuickLaunch
+from ..planning.plans import Launch, QuickLaunch
 from ..planning.problem import DTYPES
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
-from .simd import KINDS
 from .threads import JOB_WORDS, Job, Region
 
 # The integers of one range of a launch's units: its kernel; bytes from the job's arrays to its own; of values and integers in the job's
@@ -30,7 +29,7 @@ JOB_BYTES = 8 * JOB_WORDS  # of the workspace of one thread, besides that of the
 class Member(NamedTuple):
     """A launch of one kernel, and the bytes from the first image, weight and result of the whole to its own."""
 
-    launch: QuickLaunch
+    launch: Launch
     src: int
     wei: int
     dst: int
@@ -55,33 +54,34 @@ def _factory() -> Any:
     return joined
 
 
-def joined(members: Sequence[Member], kind: str, threads: int, src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Any:
+def joined(members: Sequence[Member], kind: str, threads: int, src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Launch | None:
     """One launch of all members, none of which reads what another writes; None where one of them is not of a single kernel.
 
     A thread begins with its share of each member, in their order.
     """
-    parts = [getattr(member.launch, "part", None) for member in members]
-    if None in parts:
+    parts = [member.launch.part for member in members if isinstance(member.launch, QuickLaunch)]
+    if len(parts) < len(members) or None in parts:
         return None
     ranges = [(number, part.units * slot // threads, part.units * (slot + 1) // threads)
               for slot in range(threads) for number, part in enumerate(parts)]  # fmt: skip
     ranges = [found for found in ranges if found[1] < found[2]]
-    numbers, offsets, at = [], [], 8 + _ENTRY_BYTES * len(ranges)
+    numbers: list[np.ndarray] = []
+    offsets, entries, units, at = [], list[int](), 0, 8 + _ENTRY_BYTES * len(ranges)
     for part in parts:
         words = part.values.view(np.uint8)
         values = np.concatenate([words, np.zeros(-len(words) % 8, np.uint8)]).view(np.int64)
         numbers += [values, part.extents]
         offsets.append((at, at + values.nbytes))
         at += values.nbytes + part.extents.nbytes
-    entries, units = [], 0
     for number, first, end in ranges:
-        member, (values_at, extents_at) = members[number], offsets[number]
-        entries += Entry(parts[number].function, member.src, member.wei, member.dst, values_at, extents_at, units, units + end - first, first)
+        _, src_at, wei_at, dst_at = members[number]
+        entries += Entry(parts[number].function, src_at, wei_at, dst_at, *offsets[number], units, units + end - first, first)
         units += end - first
     extents = np.concatenate([np.array([len(ranges), *entries], np.int64), *numbers])
     scratch = JOB_BYTES + -(-max(part.scratch for part in parts) // 64) * 64
     seconds = sum(part.seconds for part in parts)
-    return Region("joined", _factory, (), kind).launcher(extents, np.zeros(8, DTYPES[kind]), scratch, units, threads, seconds, src, wei, dst)
+    values = np.zeros(8, DTYPES[kind])
+    return Region("joined", _factory, (), kind).launcher(extents, values, scratch, units, threads, seconds, src, wei, dst)
 
 
 Filled = namedtuple("Filled", "oh ow oc bias dn dy dx")
@@ -89,7 +89,6 @@ Filled = namedtuple("Filled", "oh ow oc bias dn dy dx")
 
 def _fill_factory(kind: str, lanes: int) -> Any:
     """Rows of pixels whose channels, side by side, are the addends or zeros."""
-    size = KINDS[kind][2]
 
     def fill_pixels(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -106,7 +105,7 @@ def _fill_factory(kind: str, lanes: int) -> Any:
     return fill_pixels
 
 
-def filled(kind: str, lanes: int, bias: bool, threads: int, src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Any:
+def filled(kind: str, lanes: int, bias: bool, threads: int, src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Launch:
     """A launch that writes the addends, or zeros, to every pixel of results whose channels lie side by side."""
     n, oc, oh, ow = dst.shape
     dn, _, dy, dx = dst.strides

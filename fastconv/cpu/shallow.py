@@ -291,8 +291,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         wy = wy if p.kh > 1 else p.kw * wx
         packer = lanes_packer(size, tile.filters).address if given else 0
         run = p.taps if (wx, wy) == (size, p.kw * size) and (p.ic == p.g or wc == p.kh * p.kw * size) else p.kh * p.kw
-        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wg=wg, wo=wo, wc=wc, wy=wy, wx=wx,
-                          next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)  # fmt: skip
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wg=wg, wo=wo, wc=wc, wy=wy,
+                          wx=wx, next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc,
+                          dy=dy)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), *tables])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
 

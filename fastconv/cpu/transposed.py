@@ -153,7 +153,8 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
         return _of_child(p, t, plan, threads, some[0], given)
     exact = reference.build(p, t, plan, threads)
     telling = _telling(p) if given else None
-    if some and not buffered and not flipped_once and len(children) == 1 and all(as_given):
+    plain = p.src == p.wei == p.dst == p.acc and p.acc in ("f32", "f64")
+    if some and plain and not buffered and not flipped_once and len(children) == 1 and all(as_given):
         return _of_phases(p, t, threads, some, reached, alone, exact, telling)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
@@ -277,7 +278,8 @@ def _of_phases(
         return launch
 
     return Plan(problem=p, algorithm="transposed", kernel="phases", cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
-                workspace=JOB_BYTES * threads, threads=threads, children=tuple({child.problem: child for child in children}.values()))
+                workspace=JOB_BYTES * threads, threads=threads,
+                children=tuple({child.problem: child for child in children}.values()))  # fmt: skip
 
 
 def _of_child(p: Problem, t: Target, plan: PlanFn, threads: int, child: Plan, given: bool) -> Plan:
