@@ -92,7 +92,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """None of its own: its children's are counted with their algorithms."""
+    """None of its own, but for the two of `joined`: its children's are counted with their algorithms."""
     return 0
 
 
