@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import transposed, weights, weights_grouped, weights_split
+from fastconv.cpu import joined, transposed, weights, weights_grouped, weights_split
 from fastconv.cpu.target import detect
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
@@ -322,7 +322,7 @@ def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypat
     assert looked[1:] == [(3, 1, 1), wei.shape]
 
 
-@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic40ih7_oc160k1"])
+@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic40ih7_oc160k1", "g4_ic64ih14_oc64k3_p1"])
 def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same_bits(text):
     """Filters exchanged with channels, turned by half a turn, in groups, every second tap: of any strides, without a copy."""
     p = Problem.parse(text).replace(op="bwd_data")
@@ -333,6 +333,35 @@ def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same
         assert any(np.shares_memory(part, strided) for part in packed[:-1] if part.dtype == wei.dtype)
         given.run(src, packed, None, result)
         assert_same_bits(result, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic34ih12iw13_oc40k1_s2", "ic34ih12iw13_oc40k1_s2_bias"])
+def test_phases_are_one_launch_of_the_same_bits(text, threads, monkeypatch):
+    """With the pixels that no tap reaches, which are the bias or zeros."""
+    p = Problem.parse(text).replace(op="bwd_data", src_layout="nhwc", wei_layout="hwio")
+    src, wei, bias = operands(p)
+    expected, result, given, launches = run(p, src, wei, bias), result_array(p), plan_problem(p, threads=threads).given(), []
+    monkeypatch.setattr(transposed, "joined", lambda *given: launches.append(joined.joined(*given)) or launches[-1])
+    for _ in range(2):
+        result[...] = 9
+        given.run(src, given.pack(wei), bias, result)
+        assert_same_bits(result, expected)
+    assert len(launches) == 2
+    assert None not in launches
+    for value in (np.nan, np.inf):
+        changed = wei.copy()
+        changed[1, 2] = value
+        given.run(src, given.pack(changed), bias, result)
+        assert_within(result, p, truth(p, src, changed, bias))
+
+
+def test_phases_of_which_one_is_staged_are_launched_one_by_one():
+    p = Problem.parse("ic34ih12iw13_oc40k1_s2_bwd-data_f32_nhwc_hwio_bias")
+    src, wei, bias = operands(p)
+    expected, result, given = run(p, src, wei, bias), result_array(p).astype(">f4"), plan_problem(p).given()
+    given.run(src, given.pack(wei), bias, result)
+    assert_same_bits(result.astype("f4"), expected)
 
 
 def test_given_weights_are_alike_for_all_images_where_few_are_computed_at_a_time(monkeypatch):

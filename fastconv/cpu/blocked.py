@@ -85,11 +85,12 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
     between those that are multiples of g = gcd(sh, dh) are left out.
     The panel holds the channels of one pass; between passes the sums of all the unit's tiles wait in the workspace.
     Weights are packed, or the caller's: then a block of them is packed just before the unit's tiles read it, and kept where all blocks
-    are ``held``.  Tiles go through a strip of rows for one block after the other: so few pixels stay in a cache, and so do the results
-    that the next block lies beside (64 to 256 channels at 56x56, channels last: 795 us instead of 920; one core, Emerald Rapids, 2026-11).
+    are ``held``, for the thread's next units, too.  Tiles go through a strip of rows for one block after the other: so few pixels stay in
+    a cache, and so do the results that the next block lies beside (64 to 256 channels at 56x56, channels last: 795 us instead of 920; one
+    core, Emerald Rapids, 2026-11).
     The addends are the bias or, where the form has scales or a residual, the residual's address and then bias, scales and shifts.
-    Workspace: addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one, phases between splits,
-    sums, a block of weights.  What panel places beyond the image's width hold is never stored.
+    Workspace: whose weights are held, addends of the block, panel, tile, residual of the tile, padded rows, what no tap reads of one,
+    phases between splits, sums, a block of weights.  What panel places beyond the image's width hold is never stored.
     """
     size = KINDS[kind][2]
     bits, bits_of_sums = f"i{8 * dsize}", f"i{8 * size}"
@@ -103,7 +104,8 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
         offsets = at.extents + TABLES_AT + SPAN_BYTES
         zero = peek(kind, at.values + 4 * size)
         tile_bytes = ny * nx * width * size
-        bias_block = at.workspace + index * at.scratch
+        packed_at = at.workspace + index * at.scratch  # which weights this thread has held since an earlier unit of the launch
+        bias_block = packed_at + 64
         scales_block = bias_block + width * size
         request = bias_block + 3 * width * size
         filter_block = request + 64  # the job of the kernel that packs given weights lies there, too, until it has
@@ -122,6 +124,8 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
             n, group = rest // e.planes, rest % e.planes
             y0 = band * e.band_rows
             y1 = min(y0 + e.band_rows, e.oh)
+            whose = group * e.parts + part + 1
+            kept = e.held != 0 and peek("i64", packed_at) == whose
             for turn in range(e.passes):
                 first = turn * e.pass_blocks * DEPTH
                 many = min(e.pass_blocks * DEPTH, e.icg - first)
@@ -164,15 +168,15 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         row = width * size
                         lies = e.filters_row != 0 and o + width <= e.ocg
                         if q == 1 and e.filters != 0:
-                            wei = bias_block + e.filters_at + e.held * (o - first_filter) // width * panel_bytes
+                            wei = packed_at + e.filters_at + e.held * (o - first_filter) // width * panel_bytes
                             soon = soon_end = wei
                         if lies:
                             wei, row = at.wei + number, e.filters_row
-                        if q == 1 and e.filters != 0 and not lies and (e.held == 0 or first_row == y0):
+                        if q == 1 and e.filters != 0 and not (lies or kept) and (e.held == 0 or first_row == y0):
                             put_integers(filter_block, Job(at.wei, 0, 0, at.values + 4 * size, wei - block * e.icg * s.taps * size, 0,
                                                            at.extents + e.integers_at, 0))  # fmt: skip
                             call_kernel(e.filters, (filter_block, 0, block // lanes, (block + width) // lanes))
-                        if q == 1 and e.filters != 0 and first_row == y0:
+                        if q == 1 and e.filters != 0 and first_row == y0 and e.soon_row >= 0 and not kept:
                             soon = at.wei + (group * e.ocg + o + width) * (size if e.soon_row else e.icg * s.taps * size)
                             soon_end = soon + panel_bytes
                             if e.soon_row:
@@ -219,6 +223,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                             else:
                                                 for lane in range(filters):
                                                     poke(bits, place + lane * s.dc, peek(bits, pixel + lane * dsize))
+            poke("i64", packed_at, whose)
 
     return blocked
 
@@ -401,8 +406,9 @@ class Body:
             places["strip_rows"] = self._strip_rows
         head = self._head._replace(**places, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
         if self._filters is not None:
+            one_filter = packed.itemsize * packed.shape[-3] * shape.taps
             beside = shape.taps == 1 and packed.strides[-4] == packed.itemsize
-            row = packed.strides[-3] if beside else 0
+            row = packed.strides[-3] if beside else 0 if abs(packed.strides[-4]) >= one_filter else -1
             few = self._problem.oh * self._problem.ow <= _FEW_PIXELS
             lies = in_place and few and row > 0 and row % _CROWDED_BYTES != 0 and packed.ndim == 4
             head = head._replace(filters=self._filters.kernel().address, soon_row=row, filters_row=row if lies else 0)
@@ -410,10 +416,7 @@ class Body:
         own = [] if self._filters is None else [self._filters.integers(packed)]
         extents = np.concatenate([np.array(numbers, np.int64), self._tables, *own])
         values = values.view(np.int8) if self._bytes else values
-        if packed.ndim == 4:
-            return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
-        run = self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed[0], dst)
-        return lambda src, packed, bias, dst: run(src, packed[0], bias, dst)
+        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
 
 
 def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:
@@ -427,7 +430,7 @@ def _scratch(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> int
     tile_bytes = tile.mr * lanes * size * tile.ny * tile.nx
     oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
-    scratch = bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 320 + 3 * tile.mr * lanes * size
+    scratch = bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 384 + 3 * tile.mr * lanes * size
     scratch += MOST_LINES * (s.columns * s.gx + 2 * lanes) * size + s.split_bytes(lanes, size)
     scratch += tile_bytes * (2 + tiles * (split.pass_blocks < s.blocks))
     return -(-scratch // 64) * 64

@@ -34,8 +34,9 @@ MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no 
 # span of a packed row, the panel's offset of each tap, the row map, image column and panel place of each packed column, the two column
 # maps.  ``icg`` counts elements, ``channels`` channels of a group; ``head`` bytes lie before the weights.  Where ``filters`` is not 0, it
 # packs a block of the caller's weights at ``filters_at`` in the workspace, by the integers at ``integers_at`` behind these; of those that
-# come next ``soon_row`` bytes lie between channels, 0 if all do side by side.  Whole blocks are read where they lie, ``filters_row`` bytes
-# between channels, unless that is 0.  Where ``held`` is 1 all of a unit have a place there.
+# come next ``soon_row`` bytes lie between channels, 0 if each filter's do side by side, -1 if they are not asked for.  Whole
+# blocks are read where they lie, ``filters_row`` bytes between channels, unless that is 0.  Where ``held`` is 1 all of a
+# unit have a place there.
 Head = namedtuple(
     "Head",
     "tile ny nx width planes icg channels ocg oh ow kh_rows bands band_rows strip_rows parts part_blocks passes pass_blocks q g qx gx "
@@ -61,6 +62,7 @@ class Steps(NamedTuple):
     columns: int
     step: int  # elements between two columns of one phase
     blocks: int  # of channels
+    ow: int
 
     @property
     def splits(self) -> int:
@@ -85,7 +87,8 @@ def steps_of(p: Problem) -> Steps:
     g, gx = gcd(sh, dh), gcd(sw, dw)
     columns = (p.ow - 1) * (sw // gx) + (p.kw - 1) * (dw // gx) + 1
     interleaved = p.src_layout == "nhwc" and p.ic > 1
-    return Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1, -(-icg // DEPTH))
+    return Steps(g, gx, sh // g, sw // gx, (p.kh - 1) * (dh // g) + 1, dw // gx, columns, DEPTH if interleaved else 1, -(-icg // DEPTH),
+                 p.ow)  # fmt: skip
 
 
 @intrinsic(prefer_literal=True)
@@ -250,6 +253,7 @@ def flipped(form: Form) -> int:
 
 # What the kernel that packs weights receives; behind them, for each channel and tap, the offsets in the caller's weights and in a block,
 # and what `_pack_rows` reads beyond these.
+# Where ``square`` is not 0, elements that come one after the other lie side by side, so many together.
 # ``run`` taps of a channel lie side by side, forwards or, where it is negative, backwards; else it is 0.
 Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square run")
 _FILTERS_BYTES = 8 * len(Filters._fields)
@@ -278,26 +282,33 @@ def _pack_square(typing_context: Any, kind: Any, lanes: Any, src: Any, step: Any
 
 
 @intrinsic(prefer_literal=True)
-def _pack_rows(typing_context: Any, kind: Any, lanes: Any, src: Any, sources: Any, places: Any, dst: Any, rows: Any) -> Any:
-    """A vector from ``src`` plus each of ``rows`` integers at ``sources`` to ``dst`` plus that at ``places``, which lie behind those.
+def _pack_rows(
+    typing_context: Any, kind: Any, lanes: Any, src: Any, sources: Any, places: Any, dst: Any, rows: Any, vectors: Any
+) -> Any:  # fmt: skip
+    """``vectors`` from ``src`` plus each of ``rows`` integers at ``sources`` to ``dst`` plus that at ``places``, which lie behind those.
 
     Those some rows further on are asked for: they lie far apart, where no prefetcher finds them.  So as many integers more are read.
     """
     name, width = literal(kind), literal(lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        src, sources, places, dst, rows = arguments[2:]
+        src, sources, places, dst, rows, vectors = arguments[2:]
         emit = Emitter(builder, name, width, False)
         entry, at = emit.variable(sources), emit.variable(places)
         with emit.loop(rows):
             here, place = emit.get(entry), emit.get(at)
-            emit.prefetch(emit.offset(src, emit.load_integer(emit.offset(here, 8 * _ROWS_AHEAD))), 1)
-            emit.store(emit.offset(dst, emit.load_integer(place)), emit.load(emit.offset(src, emit.load_integer(here))))
+            soon = emit.variable(emit.offset(src, emit.load_integer(emit.offset(here, 8 * _ROWS_AHEAD))))
+            source, to = emit.variable(emit.offset(src, emit.load_integer(here))), emit.variable(emit.offset(dst, emit.load_integer(place)))
+            with emit.loop(vectors):
+                emit.prefetch(emit.get(soon), 1)
+                emit.store(emit.get(to), emit.load(emit.get(source)))
+                for variable in (soon, source, to):
+                    emit.set(variable, emit.offset(emit.get(variable), emit.width))
             emit.set(entry, emit.offset(here, 8))
             emit.set(at, emit.offset(place, 8))
         return context.get_dummy_value()
 
-    return types.void(kind, lanes, *[types.int64] * 5), codegen
+    return types.void(kind, lanes, *[types.int64] * 6), codegen
 
 
 def _filters_factory(kind: str, lanes: int) -> Any:
@@ -323,10 +334,12 @@ def _filters_factory(kind: str, lanes: int) -> Any:
                     fill_row(kind, lanes, to + peek("i64", places + j * 8), lanes, peek(kind, at.values))
             if last < 0:
                 continue
-            if e.square and e.rows >= lanes:
-                for first in range(0, e.rows, lanes):
-                    j = min(first, e.rows - lanes)
-                    _pack_square(kind, lanes, filters + j * size, e.wo, last, places + j * 8, to)
+            if e.square:
+                for start in range(0, e.rows, e.square):
+                    source = filters + peek("i64", sources + start * 8)
+                    for first in range(0, e.square, lanes):
+                        j = min(first, e.square - lanes)
+                        _pack_square(kind, lanes, source + j * size, e.wo, last, places + (start + j) * 8, to)
             elif e.run != 0:
                 for j in range(0, e.rows, abs(e.run)):
                     low = j if e.run > 0 else j - e.run - 1
@@ -334,7 +347,10 @@ def _filters_factory(kind: str, lanes: int) -> Any:
                     turn(kind, lanes, to + peek("i64", places + 8 * low), step if e.run > 0 else -step,
                          filters + peek("i64", sources + 8 * low), e.wo, last + 1, abs(e.run))  # fmt: skip
             elif e.wo == size and last == lanes - 1:
-                _pack_rows(kind, lanes, filters, sources, places, to, e.rows)
+                # whole vectors of one block together: they lie side by side, the next row far away
+                together = min(u1 - u, e.width // lanes - o % e.width // lanes, (e.ocg - o) // lanes)
+                if u == u0 or o % e.width == 0:
+                    _pack_rows(kind, lanes, filters, sources, places, to, e.rows, together)
             elif e.wo == size:
                 for j in range(e.rows):
                     place = to + peek("i64", places + j * 8)
@@ -346,6 +362,12 @@ def _filters_factory(kind: str, lanes: int) -> Any:
                         poke(kind, place + lane * size, peek(kind, source + lane * e.wo))
 
     return pack_filters
+
+
+def _in_runs(sources: np.ndarray, together: int, size: int) -> bool:
+    """Whether so many elements at a time lie side by side."""
+    runs = sources.reshape(-1, together)
+    return bool((runs == runs[:, :1] + np.arange(together) * size).all())
 
 
 def _lines(count: int, dtype: np.dtype[Any]) -> np.ndarray:
@@ -407,14 +429,20 @@ class FilterPacker:
         channel, tap = np.divmod(np.arange(rows), self._taps)
         sources = channel * wc + tap // p.kw * wy + tap % p.kw * wx
         many = self._blocks * self._width // self._lanes
-        square = bool((sources == np.arange(rows) * size).all())
+        places = self._rows()
         block_bytes = self._width * rows * size
         dense = self._taps > 1 and abs(wx if p.kw > 1 else wy) == size and (min(p.kh, p.kw) == 1 or wy == p.kw * wx)
         run = self._taps * (1 if (wx if p.kw > 1 else wy) > 0 else -1) if dense else 0
+        # as they lie in memory, they are found to lie side by side if they do; and further apart than a page, no page is visited twice
+        order = np.argsort(sources, kind="stable")
+        if not run or (order == np.arange(rows)).all():
+            sources, places = sources[order], places[order]
+        together = int(np.argmax(np.append(np.diff(sources) != size, True))) + 1
+        square = together if together >= self._lanes and rows % together == 0 and _in_runs(sources, together, size) else 0
         integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=wg, wo=wo, group_bytes=self._blocks * block_bytes,
-                           block_bytes=block_bytes, square=int(square), run=run)  # fmt: skip
+                           block_bytes=block_bytes, square=square, run=run)  # fmt: skip
         ahead = np.zeros(_ROWS_AHEAD, np.int64)
-        return np.concatenate([np.array(integers, np.int64), sources, self._rows() * self._width * size, ahead])
+        return np.concatenate([np.array(integers, np.int64), sources, places * self._width * size, ahead])
 
     def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
         units, seconds = self._p.g * self._blocks * self._width // self._lanes, filters.nbytes / costs.BYTES_PER_SECOND

@@ -79,9 +79,10 @@ def no_shorter(p: Problem, tile: Tile, split: Split) -> bool:
 def phase_columns(s: Steps, tile: Tile, lanes: int) -> int:
     """Columns of one phase of a row.
 
-    The last tile of a narrow plane reads up to nx - 1 pixels beyond; a row that is split is written up to a vector beyond.
+    The last tile of a narrow plane reads up to nx - 1 pixels beyond; a row of planes is written up to a vector beyond.
     """
-    return -(-s.columns // s.qx) + max(tile.nx, lanes)
+    beyond = max(tile.nx - s.ow + 1, 0) if s.step > 1 else max(tile.nx, lanes)
+    return -(-s.columns // s.qx) + beyond
 
 
 def rows_of_panel(s: Steps, tile: Tile, band_rows: int) -> int:
@@ -122,7 +123,7 @@ def split_of(
     read ``in_place`` are bounded alike, but cost nothing to be read by several units.  Weights that are ``given`` are packed once more by
     every further band, for about the time of one tile a block: pixels in place may then fill half of the second-level ``cache``.
     """
-    most = max(_PANEL_BYTES, cache // 2) if given and in_place else _PANEL_BYTES
+    most = max(_PANEL_BYTES, cache // 2) if given else _PANEL_BYTES
     s, oc_blocks = steps_of(p), -(-(p.oc // p.g) // (tile.mr * lanes))
     weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
     block_row = p.ow * DEPTH * size  # of one row and block of channels
@@ -148,6 +149,8 @@ def split_of(
         ways = [(bands, 1), (bands * threads, 1), (bands, threads)]
         if in_place:  # parts read an image again that the cache does not hold; a small one's few blocks and tiles may not come out even
             ways = [*ways, (threads, oc_blocks)] if bands == 1 else [*ways[:2], (2 * bands * threads, 1)]
+        else:
+            ways.append((-(-bands // threads) * threads, 1))
         packed = 0 if in_place else row_bytes
         if keeps and (p.oh >= 2 * threads or p.oh % threads == 0):
             # pixels, and whole lines of results, are one thread's; what one is late with is another's

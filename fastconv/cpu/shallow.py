@@ -61,7 +61,7 @@ Head = namedtuple(
     "Head",
     "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
     "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors "
-    "given packer kw kernel run wo wc wy wx sn sc sy dn dc dy",
+    "given packer kw kernel run wg wo wc wy wx sn sc sy dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -71,7 +71,7 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
 
     Planes: ``[c][row % sh][column % sw][row // sh][column // sw]`` of the padded image.
     Workspace: first addends, planes, sums of a block of output channels, weights of a group where they are the caller's, ``given``: of
-    ``run`` taps side by side, else ``wo, wc, wy, wx`` bytes apart.
+    ``run`` taps, of a channel or of all, ``wg, wo, wc, wy, wx`` bytes apart.
     """
     spec, last_spec = (kind, lanes, filters, vecs, fma), (kind, lanes, filters, tail, fma)
     size = KINDS[kind][2]
@@ -139,11 +139,10 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
                 for b in range(e.blocks):
                     o = max(min(b * filters, e.ocg - filters), 0)
                     for j in range(filters):
-                        poke("i64", lines + j * 8, at.wei + (group * e.ocg + min(o + j, e.ocg - 1)) * e.wo)
+                        poke("i64", lines + j * 8, at.wei + group * e.wg + min(o + j, e.ocg - 1) * e.wo)
                     for first in range(0, e.terms, e.run):
-                        c, tap = first // e.kernel, first % e.kernel
-                        to, away = own + b * e.block_bytes + first * filters * size, c * e.wc + tap // e.kw * e.wy + tap % e.kw * e.wx
-                        call_kernel(e.packer, (to, filters * size, lines, away, e.run, e.run, e.run * size, size))
+                        to, away = own + b * e.block_bytes + first * filters * size, first // e.kernel * e.wc
+                        call_kernel(e.packer, (to, filters * size, lines, away, e.run, e.kw, e.wy, e.wx))
             for b in range(e.blocks):
                 o = group * e.ocg + max(min(b * filters, e.ocg - filters), 0)
                 for j in range(filters):
@@ -286,14 +285,15 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         dense = dy == p.ow * size
         next_band = head.band_rows * head.sh * sy
-        wo, wc, wy, wx = packed.strides
-        # taps side by side, of one channel or of all
-        alike = [p.kw == 1 or wx == size, p.kh == 1 or wy == p.kw * size, p.ic == p.g or wc == p.kh * p.kw * size]
-        lengths = 1, p.kw, p.kh * p.kw, p.taps
+        wo, wc, wy, wx = packed.strides[-4:]
+        wg = packed.strides[0] if packed.ndim > 4 else p.oc // p.g * wo
+        wx = wx if p.kw > 1 else wy  # of one column, or row, its neighbours may lie anywhere
+        wy = wy if p.kh > 1 else p.kw * wx
         packer = lanes_packer(size, tile.filters).address if given else 0
-        run = lengths[next((n for n, side in enumerate(alike) if not side), len(alike))]
-        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wo=wo, wc=wc, wy=wy, wx=wx,
-                          next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)  # fmt: skip
+        run = p.taps if (wx, wy) == (size, p.kw * size) and (p.ic == p.g or wc == p.kh * p.kw * size) else p.kh * p.kw
+        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wg=wg, wo=wo, wc=wc, wy=wy,
+                          wx=wx, next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc,
+                          dy=dy)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), *tables])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
 
@@ -302,7 +302,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
 
     return Plan(problem=p, algorithm="shallow", kernel=name, cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads,
-                given=None if given else partial(build, p, t, plan, threads, tile, True))  # fmt: skip
+                given=None if given else partial(build, p, t, plan, threads, tile, True), grouped=given)  # fmt: skip
 
 
 def _firsts(ocg: int, filters: int) -> np.ndarray:
@@ -342,7 +342,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut, given: bool = False) -
         vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant), pt=p.pt, ih=p.ih, edges=len(edges),
         block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias), rowwise=int(cut.aside == 0),
         tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=cut.aside, out_vectors=-(-p.ow // lanes),
-        given=int(given), packer=0, kw=p.kw, kernel=p.kh * p.kw, run=1, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        given=int(given), packer=0, kw=p.kw, kernel=p.kh * p.kw, run=1, wg=0, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     return (
         head,

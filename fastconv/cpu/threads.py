@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections import deque, namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..planning.thread_count import available
 from ..planning.workspaces import Workspaces
 from . import pool as pools
 from .compile import Kernel, compiled, kernel
-from .memory import address, integers, poke, put_integers
+from .memory import address, integers, peek, poke, put_integers
 from .pool import TURNS_AT, run_alone, run_job
 from .simd import KINDS
 
@@ -33,7 +34,7 @@ _FIRST = (0, 0, 0, slice(0, 1))
 workspaces = Workspaces()
 
 
-# The job that a kernel receives: addresses, and the bytes of workspace of one thread.
+# The job that a kernel receives: addresses, and the bytes of workspace of one thread, whose first word is 0 before its first unit.
 Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
 JOB_WORDS = len(Job._fields)
 
@@ -48,6 +49,8 @@ def _launch_factory() -> Any:
         job = (address(workspace) + 63) // 64 * 64
         arrays = address(src), address(wei), address(bias), address(values), address(dst)
         put_integers(job, Job(*arrays, job + 8 * JOB_WORDS, address(e), scratch))
+        for slot in range(slots if scratch > 0 else 0):
+            poke("i64", job + 8 * JOB_WORDS + slot * scratch, 0)
         if slots == 1:
             run_alone(function, job, chunks, turns, u0, u1)
         else:
@@ -76,6 +79,10 @@ def _launcher(kind: str) -> Any:
 Bounds = namedtuple("Bounds", "function units slots chunks alone turns src_low src_high wei_low wei_high dst_high")
 
 
+# What `launcher` was given of a launch's kernel, and the kernel's address.
+Part = namedtuple("Part", "function extents values scratch units seconds")
+
+
 def _quick_factory() -> Any:
     """One call by a job that is ready but for its arrays: shared with the pool whose state it is given, or on this thread alone."""
 
@@ -91,7 +98,10 @@ def _quick_factory() -> Any:
         poke("i64", job + 8, taps)
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
-        poke("i64", job + 40, (address(workspace) + 63) // 64 * 64)
+        workspace_at, scratch = (address(workspace) + 63) // 64 * 64, peek("i64", job + 56)
+        poke("i64", job + 40, workspace_at)
+        for slot in range(bounds.slots if scratch > 0 else 0):
+            poke("i64", workspace_at + slot * scratch, 0)
         if state == 0:
             run_alone(bounds.function, job, bounds.alone, bounds.turns, 0, bounds.units)
         else:
@@ -155,11 +165,13 @@ class Region:
         seconds : float
             Predicted, on one thread.
         src, wei, dst : ndarray
-            Arrays of those shapes and strides, the weights packed.
+            Arrays of those shapes and strides, the weights packed; those with an axis of groups begin where the first group does.
         turns : bool
             Whether units that follow each other lie beside each other in the image and in the result, and need nothing of each other:
             every other job of large arrays then goes through them backwards.
         """
+        if wei.ndim > 4:
+            return _of_groups(self.launcher(extents, values, scratch, units, threads, seconds, src, wei[0], dst, turns))
         function, call = self.kernel().address, _launcher(self._kind)
         if not units:  # an empty batch
             return lambda src, packed, bias, dst: None
@@ -211,7 +223,8 @@ class Region:
         limits = Bounds(function, units, threads, min(units, _CHUNKS * threads), alone, turns_at,
                         *_reach(src), *_reach(wei), _reach(dst)[1])  # fmt: skip
         source, taps, result = (f"i{8 * array.itemsize}" if seen.itemsize == 1 else self._kind for array in (src, wei, dst))
-        return QuickLaunch(chosen, functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits))
+        quick = functools.partial(self._quick_for, (source, taps, result), extents, values, scratch, limits)
+        return QuickLaunch(chosen, quick, Part(function, extents, values, scratch, units, seconds))
 
     def _quick_for(
         self, kinds: tuple[str, str, str], extents: np.ndarray, values: np.ndarray, scratch: int, bounds: Bounds,
@@ -263,6 +276,15 @@ class Region:
             return done
 
         return quick if bounds.slots == 1 else shared
+
+
+def _of_groups(launch: Launch) -> Launch:
+    """A launch for weights with an axis of groups."""
+
+    def run(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        launch(src, packed[0], bias, dst)
+
+    return replace(launch, run=run) if isinstance(launch, QuickLaunch) else run
 
 
 _ONE = (slice(0, 1),) * 4

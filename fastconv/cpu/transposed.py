@@ -20,6 +20,7 @@ from ..planning import reference
 from ..planning.phases import Phase, phase_problem, placed
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from .joined import JOB_BYTES, Member, filled, joined
 from .target import Target
 from .threads import workspaces
 
@@ -49,7 +50,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """None of its own: its children's are counted with their algorithms."""
+    """None of its own, but for the two of `joined`: its children's are counted with their algorithms."""
     return 0
 
 
@@ -104,6 +105,9 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
         return _of_child(p, t, plan, threads, some[0], given)
     exact = reference.build(p, t, plan, threads)
     telling = _telling(p) if given else None
+    plain = p.src == p.wei == p.dst == p.acc and p.acc in ("f32", "f64")
+    if some and plain and not buffered and not flipped_once and len(children) == 1 and all(as_given):
+        return _of_phases(p, t, threads, some, reached, alone, exact, telling)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         if telling is None and DTYPES[p.wei].kind in "fc" and not _finite(p, wei):
@@ -140,8 +144,8 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
             for first in range(0, p.n, most):
                 images, results = src[first : first + most], dst[first : first + most]
                 for y, x in alone:
-                    results[:, :, y.first :: p.sh, x.first :: p.sw] = _addend(p, bias)
-                inside = [results[:, :, y.first :: p.sh, x.first :: p.sw] for y, x in reached]
+                    _of(p, results, y, x)[...] = _addend(p, bias)
+                inside = [_of(p, results, y, x) for y, x in reached]
                 arrays = [
                     (_under(images, y, x), to if buffer is None else _aside(p, buffer, len(images), y, x))
                     for to, (y, x) in zip(inside, reached, strict=True)
@@ -164,6 +168,70 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
                 prepare_launch=prepare, workspace=_buffer_bytes(p, most) if buffered else 0, threads=threads,
                 children=tuple({child.problem: child for child in some}.values()),
                 given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+
+
+def _of_phases(
+    p: Problem, t: Target, threads: int, children: list[Plan], reached: list[tuple[Phase, Phase]], alone: list[tuple[Phase, Phase]],
+    exact: Plan, telling: tuple[slice, slice] | None,
+) -> Plan:  # fmt: skip
+    """A plan whose phases are one launch: all read the caller's weights where they lie, and no phase is computed aside."""
+    has_activation = parse_epilogue(p.epilogue).activation is not None
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        if telling is not None or DTYPES[p.wei].kind not in "fc" or _finite(p, wei):
+            return wei.astype(DTYPES[p.acc], copy=False)
+        packed = np.empty(1, object)
+        packed[0] = exact.pack(wei)
+        return packed
+
+    def arrays(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each child."""
+        flipped, found = _swapped(p, wei), []
+        for child, (y, x) in zip(children, reached, strict=True):
+            taps = flipped[..., y.k0 :: y.step, x.k0 :: x.step][..., ::-1, ::-1]
+            found.append((_under(src, y, x), child.pack(taps if p.g > 1 else taps[0]), _of(p, dst, y, x)))
+        return found
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        known: list[Launch] = []
+
+        def phases_of(src: np.ndarray, wei: np.ndarray, dst: np.ndarray) -> Launch:
+            each = arrays(src, wei, dst)
+            launches = [child.prepare(*of_child) for child, of_child in zip(children, each, strict=True)]
+            away = [[a.ctypes.data - whole.ctypes.data for a, whole in zip(own, (src, wei, dst), strict=True)] for own in each]
+            members = [Member(launch, *bytes_away) for launch, bytes_away in zip(launches, away, strict=True)]
+            beside = dst.dtype == DTYPES[p.acc] and dst.strides[1] == dst.itemsize and not has_activation
+            for y, x in alone if beside else []:
+                to = _of(p, dst, y, x)
+                blank = filled(p.acc, t.lanes(dst.itemsize), parse_epilogue(p.epilogue).bias, threads, src, wei, to)
+                members.append(Member(blank, 0, 0, to.ctypes.data - dst.ctypes.data))
+            together = joined(members, p.acc, threads, src, wei, dst)
+            if together is not None and (beside or not alone):
+                return together
+
+            def one_by_one(src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+                for y, x in alone:
+                    _of(p, dst, y, x)[...] = _addend(p, bias)
+                for run, (under, taps, to) in zip(launches, arrays(src, wei, dst), strict=True):
+                    run(under, taps, bias, to)
+
+            return one_by_one
+
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            finite = packed.dtype != object
+            if finite:
+                if not known:
+                    known.append(phases_of(src, packed, dst))
+                known[0](src, packed, bias, dst)
+                finite = telling is None or not len(dst) or np.isfinite(dst[0][:, *telling]).all() or _finite(p, packed)
+            if not finite:
+                exact.run(src, packed[0] if packed.dtype == object else exact.pack(packed), bias, dst, fill)
+
+        return launch
+
+    return Plan(problem=p, algorithm="transposed", kernel="phases", cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+                workspace=JOB_BYTES * threads, threads=threads,
+                children=tuple({child.problem: child for child in children}.values()))  # fmt: skip
 
 
 def _of_child(p: Problem, t: Target, plan: PlanFn, threads: int, child: Plan, given: bool) -> Plan:
@@ -191,6 +259,11 @@ def _finite(p: Problem, wei: np.ndarray) -> bool:
     """Whether all weights are finite, in the type of floating sums, too."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(wei.astype(DTYPES[p.acc], copy=False) if wei.dtype.kind == DTYPES[p.acc].kind else wei).all())
+
+
+def _of(p: Problem, results: np.ndarray, y: Phase, x: Phase) -> np.ndarray:
+    """The results of a phase."""
+    return results[:, :, y.first :: p.sh, x.first :: p.sw]
 
 
 def _under(images: np.ndarray, y: Phase, x: Phase) -> np.ndarray:

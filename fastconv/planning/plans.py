@@ -31,10 +31,13 @@ class QuickLaunch:
     quick : callable
         ``quick(image_ndim, weight_ndim)`` gives the `Quick` for images and results, and packed weights, of so many dimensions, with
         the first pixels, and the strides between pixels, of the views that the launch was prepared for.
+    part : optional
+        What a launch of several kernels needs to know of it.
     """
 
     run: Launch
     quick: Callable[[int, int], Quick]
+    part: Any = None
 
     def __call__(self, src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
         """Run it."""
