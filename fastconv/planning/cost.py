@@ -127,6 +127,11 @@ WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past th
 WINOGRAD_GIVEN_GROUPS = 2
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
+WINOGRAD_ROWS_SHARE = 0.9
+WINOGRAD_ROWS_STORE_SECONDS = 4e-9  # per vector of four rows of results
+WINOGRAD_ROWS_PIXEL_SECONDS = 1.5e-9  # per transformed vector
+WINOGRAD_ROWS_CALL_SECONDS = 8e-6  # flags are looked at by NumPy
+
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
 # Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152
 FFT_POINT = 20e-9  # per vector of points, there and back: loads, transposes, product, stores
@@ -356,6 +361,12 @@ def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int
     moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
     rate = WINOGRAD_FAR_BYTES_PER_SECOND if weights > WINOGRAD_FAR_BYTES else WINOGRAD_BYTES_PER_SECOND
     return CALL_SECONDS + sums + transforms + moved / rate
+
+
+def winograd_rows_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
+    """Vectors of four rows of results, of so many terms, from vectors of transformed rows."""
+    sums = results * (terms / (FMA_PER_SECOND * WINOGRAD_ROWS_SHARE) + WINOGRAD_ROWS_STORE_SECONDS)
+    return WINOGRAD_ROWS_CALL_SECONDS + sums + rows * WINOGRAD_ROWS_PIXEL_SECONDS + _moving_seconds(p)
 
 
 def activated_seconds(p: Problem) -> float:
