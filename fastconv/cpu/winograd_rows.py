@@ -58,6 +58,7 @@ HEAD = 16  # elements before the packed weights: whether they may be transformed
 _MOST_DEPTH = 16  # channels of a group
 _MOST_BYTES = 1 << 20  # of workspace: transformed rows stay in a second-level cache
 _BAND_GROUPS, _LEAST_UNITS = 4, 8  # groups of rows of a unit of work, unless each thread has fewer units than that
+_PIECE_VECTORS = 8  # of a row of results, whose sums stay in a first-level cache
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
 _SPARE_EXPONENT = 40  # of the largest transformed pixel: what sums and transforms add to it, or take from the smallest
 
@@ -66,7 +67,7 @@ _SPARE_EXPONENT = 40  # of the largest transformed pixel: what sums and transfor
 Head = namedtuple(
     "Head",
     "stage groups depth oc ocg blocks bands band_groups oh ow sh sw pitch plane points most_taps table_bytes line lines "
-    "block_bytes whole last finish bias sn sc dn dc dy",
+    "block_bytes pieces columns whole last finish bias sn sc dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -76,8 +77,8 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
 
     Transformed rows: ``[phase of rows, point][c][column % sw][column // sw]``.
     Behind the addends of all output channels lies a number for each image that is set where none of it can be computed so.
-    Workspace: addends of a block of output channels, where four rows go, largest magnitudes, a vector of each row beyond the last,
-    sums, transformed rows, planes.
+    Workspace: addends of a block of output channels, where four rows go, largest magnitudes, a row beyond the last, sums of a piece
+    of the rows, transformed rows, planes.
     """
     spec, last_spec = (kind, lanes, filters, vecs, fma), (kind, lanes, filters, tail, fma)
     size, whole_kind = KINDS[kind][2], f"i{8 * KINDS[kind][2]}"
@@ -97,8 +98,9 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
         rows_at = start + 64 * size
         peak = rows_at + 64
         beyond = peak + 64
-        sums = beyond + wide
-        lines = sums + (ROWS + ROW_TAPS - 1) * filters * wide
+        pitch = (e.columns * size + 63) // 64 * 64
+        sums = beyond + pitch
+        lines = sums + e.points * filters * pitch
         line = e.line * size
         slot = e.depth * e.sw * line
         planes = lines + e.lines * slot
@@ -146,25 +148,28 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
                             poke(kind, start + j * size, peek(kind, at.bias + (o + j) * size))
                     wei = at.wei + (HEAD * size + (group * e.blocks + b) * e.block_bytes)
                     result = at.dst + n * e.dn + o * e.dc + y * e.dy
-                    for t in range(e.whole + e.last):
-                        many = vecs if t < e.whole else tail
-                        x = t * wide if t < e.whole else e.whole * wide + (t - e.whole) * narrow
-                        # the last tile overlaps the one before; it writes the same values again
-                        x = min(x, e.ow * size - many * lanes * size)
+                    for piece in range(e.pieces):
+                        # the last piece, and the last tile of each, overlap the one before; they write the same values again
+                        left = min(piece * e.columns, e.ow - e.columns) * size
+                        for t in range(e.whole + e.last):
+                            if t < e.whole:
+                                x = min(t * wide, e.columns * size - wide)
+                                to = result + left + x
+                                row_sums(spec, e.points, table, lines + left + x, wei, sums + x, pitch, to)
+                            else:
+                                x = min(e.whole * wide + (t - e.whole) * narrow, e.columns * size - narrow)
+                                to = result + left + x
+                                row_sums(last_spec, e.points, table, lines + left + x, wei, sums + x, pitch, to)
                         for i in range(ROWS):
                             inside = y + i < e.oh
-                            poke("i64", rows_at + 16 * i, result + i * e.dy + x if inside else beyond)
+                            poke("i64", rows_at + 16 * i, result + i * e.dy + left if inside else beyond)
                             poke("i64", rows_at + 16 * i + 8, e.dc if inside else 0)
-                        if t < e.whole:
-                            row_sums(spec, e.points, table, lines + x, wei, sums, result + x)
-                        else:
-                            row_sums(last_spec, e.points, table, lines + x, wei, sums, result + x)
                         if e.most_taps == 2:
-                            row_results(kind, lanes, fma, 2, sums, filters, many, start, rows_at, finish)
+                            row_results(kind, lanes, fma, 2, sums, pitch, filters, e.columns, start, rows_at, finish)
                         elif e.most_taps == 3:
-                            row_results(kind, lanes, fma, 3, sums, filters, many, start, rows_at, finish)
+                            row_results(kind, lanes, fma, 3, sums, pitch, filters, e.columns, start, rows_at, finish)
                         else:
-                            row_results(kind, lanes, fma, 4, sums, filters, many, start, rows_at, finish)
+                            row_results(kind, lanes, fma, 4, sums, pitch, filters, e.columns, start, rows_at, finish)
 
     return winograd_rows
 
@@ -202,10 +207,10 @@ def most_error(p: Problem) -> int:
 def cost(p: Problem, t: Target) -> float:
     """Sums of whole tiles, both transforms, and the copies of the planes."""
     tile, lanes = fitting(TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
-    whole, last = _tiles(p, tile, lanes)
+    pieces, _, whole, last = _tiles(p, tile, lanes)
     groups = -(-p.oh // ROWS)
     (terms, made), (_, sw, _, _) = _counts(p), steps(p)
-    results = groups * p.g * -(-p.oc // p.g // tile.filters) * tile.filters * (whole * tile.vecs + last * tile.tail)
+    results = groups * p.g * -(-p.oc // p.g // tile.filters) * tile.filters * pieces * (whole * tile.vecs + last * tile.tail)
     rows = groups * p.ic * sw * made * -(-pitch_of(p) // lanes)
     bands = -(-groups // _BAND_GROUPS)
     copied = costs.shallow_copy_seconds(p, lanes, bands * p.ic * p.sh, _phase_rows(p, _BAND_GROUPS), pitch_of(p) * sw, False)
@@ -237,12 +242,15 @@ def _phase_rows(p: Problem, groups: int) -> int:
     return groups * ROWS + _taps(p)[0] - 1
 
 
-def _tiles(p: Problem, tile: Tile, lanes: int) -> tuple[int, int]:
-    """Whole and last tiles of a row, so that they compute the fewest columns twice."""
+def _tiles(p: Problem, tile: Tile, lanes: int) -> tuple[int, int, int, int]:
+    """Pieces of a row, their columns, and of each the whole and last tiles, so that they compute the fewest columns twice."""
     vectors = -(-p.ow // lanes)
-    most = vectors // tile.vecs + 1 if p.ow >= tile.vecs * lanes else 0
+    pieces = -(-vectors // _PIECE_VECTORS)
+    vectors = -(-vectors // pieces)
+    columns = min(vectors * lanes, p.ow)
+    most = vectors // tile.vecs + 1 if columns >= tile.vecs * lanes else 0
     ways = [(whole, max(-(-(vectors - whole * tile.vecs) // tile.tail), 0)) for whole in range(most + 1)]
-    return min(ways, key=lambda way: (way[0] * tile.vecs + way[1] * tile.tail, -way[0]))
+    return pieces, columns, *min(ways, key=lambda way: (way[0] * tile.vecs + way[1] * tile.tail, -way[0]))
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
@@ -358,8 +366,8 @@ def _scratch(p: Problem, tile: Tile, lanes: int, band_groups: int) -> int:
     """Bytes of workspace of one thread."""
     size, (sh, sw, _, _) = DTYPES[p.acc].itemsize, steps(p)
     depth, (_, made) = p.ic // p.g, _counts(p)
-    wide = tile.vecs * lanes * size
-    fixed = 64 * size + 128 + wide + (ROWS + ROW_TAPS - 1) * tile.filters * wide
+    wide = -(-_tiles(p, tile, lanes)[1] * size // 64) * 64
+    fixed = 64 * size + 128 + (1 + (ROWS + _taps(p)[0] - 1) * tile.filters) * wide
     rows = made * depth * sw * _line(p, lanes) * size
     return fixed + rows + -(-plane_of(p, lanes, _phase_rows(p, band_groups)) * depth * sh * sw * size // 64) * 64
 
@@ -368,12 +376,13 @@ def _layout(p: Problem, tile: Tile, lanes: int, band_groups: int) -> Head:
     """The kernel's integers but for the strides and what `build` fills in."""
     (sh, sw, _, _), taps, ocg = steps(p), _taps(p), p.oc // p.g
     terms, made = _counts(p)
-    whole, last = _tiles(p, tile, lanes)
+    pieces, columns, whole, last = _tiles(p, tile, lanes)
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     return Head(
         stage=0, groups=p.g, depth=p.ic // p.g, oc=p.oc, ocg=ocg, blocks=-(-ocg // tile.filters), bands=-(-p.oh // (ROWS * band_groups)),
         band_groups=band_groups, oh=p.oh, ow=p.ow, sh=sh, sw=sw, pitch=pitch_of(p),
         plane=plane_of(p, lanes, _phase_rows(p, band_groups)), points=ROWS + taps[0] - 1, most_taps=taps[0], table_bytes=0,
-        line=_line(p, lanes), lines=made, block_bytes=terms * tile.filters * DTYPES[p.acc].itemsize, whole=whole, last=last,
+        line=_line(p, lanes), lines=made, block_bytes=terms * tile.filters * DTYPES[p.acc].itemsize, pieces=pieces,
+        columns=columns, whole=whole, last=last,
         finish=int(activation is not None), bias=int(has_bias), sn=0, sc=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
