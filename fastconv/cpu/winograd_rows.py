@@ -15,8 +15,10 @@ underflow, is computed by the plan made under ``precision="strict"``, and so are
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import namedtuple
-from math import ceil
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +60,7 @@ HEAD = 16  # elements before the packed weights: whether they may be transformed
 _MOST_DEPTH = 16  # channels of a group
 _MOST_BYTES = 1 << 20  # of workspace: transformed rows stay in a second-level cache
 _BAND_GROUPS, _LEAST_UNITS = 4, 8  # groups of rows of a unit of work, unless each thread has fewer units than that
-_PIECE_VECTORS = 8  # of a row of results, whose sums stay in a first-level cache
+_PIECE_VECTORS = 16  # of a row of results whose sums are kept; of half as many 64 channels at 224x224 take 1.7 ms instead of 1.45
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
 _SPARE_EXPONENT = 40  # of the largest transformed pixel: what sums and transforms add to it, or take from the smallest
 
@@ -336,24 +338,38 @@ def _terms(p: Problem, tile: Tile, line: int, dc: int, dy: int) -> tuple[np.ndar
     return np.concatenate(found), np.array([*zip(_taps(p), firsts, strict=True)], np.int64).reshape(-1)
 
 
+@functools.cache
+def _weights(kh: int, sh: int) -> np.ndarray:
+    """What each transformed row of taps, ``[point, phase]``, is of the rows of taps."""
+    p = Problem(kh=kh, sh=sh, ih=kh + sh, oc=1)
+    points = _places(p)[1]
+    made = np.zeros((sum(map(len, points)), kh))
+    for to, (py, row) in zip(made, itertools.chain(*points), strict=True):
+        to[py::sh] = row_matrices(_taps(p)[py]).weights[row]
+    return made
+
+
 def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
     """``[g][block][point][phase][c][kx][filters]`` behind a head, and the weights as they are, as ``(1, 1, 1, n)``."""
-    dtype, ocg, taps = DTYPES[p.acc], p.oc // p.g, _taps(p)
+    dtype, ocg, icg = DTYPES[p.acc], p.oc // p.g, p.ic // p.g
+    weights, blocks = _weights(p.kh, steps(p)[0]), -(-ocg // filters)
+    shape = p.g, blocks, len(weights), icg * p.kw, filters
+    count = prod(shape)
+    packed = np.empty(HEAD + count + wei.size, dtype)
     with np.errstate(all="ignore"):
-        given = wei.astype(dtype).reshape(p.oc, -1, p.kh, p.kw)
-        totals = np.abs(given).sum((1, 2, 3), dtype=np.float64)
+        given = packed[HEAD + count :].reshape(wei.shape)
+        given[...] = wei
+        totals = np.abs(given).reshape(p.oc, -1).sum(1, dtype=np.float64)
         fits = ((totals >= np.ldexp(1, -_MOST_EXPONENT)) & (totals <= np.ldexp(1, _MOST_EXPONENT))) | (totals == 0)
-        wide = given.astype(np.float64)
-        made = [np.tensordot(row_matrices(r).weights, wide[:, :, py :: len(taps)], ([1], [2])) for py, r in enumerate(taps)]
-        # [oc][term]
-        terms = np.concatenate([made[py][row].reshape(p.oc, -1) for point in _places(p)[1] for py, row in point], 1)
-        firsts = np.minimum(np.arange(-(-ocg // filters)) * filters, ocg - filters)
-        channels = (np.arange(p.g)[:, None, None] * ocg + firsts[:, None] + np.arange(filters)).reshape(-1, filters)
-        blocks = terms[channels].swapaxes(1, 2)
-        packed = np.empty(HEAD + blocks.size + wei.size, dtype)
-        packed[HEAD : HEAD + blocks.size] = blocks.reshape(-1)
+        rows = given.transpose(2, 0, 1, 3).astype(np.float64, order="C").reshape(p.kh, -1)
+        terms = (weights @ rows).reshape(len(weights), p.g, ocg, icg * p.kw)
+        if ocg % filters == 0:
+            terms = terms.reshape(len(weights), p.g, blocks, filters, icg * p.kw)
+        else:
+            # the last block overlaps the one before
+            terms = terms[:, :, np.minimum(np.arange(blocks) * filters, ocg - filters)[:, None] + np.arange(filters)]
+        packed[HEAD : HEAD + count].reshape(shape)[...] = terms.transpose(1, 2, 0, 4, 3)
     packed[:HEAD] = fits.all()
-    packed[HEAD + blocks.size :] = given.reshape(-1)
     return packed.reshape(1, 1, 1, -1)
 
 
