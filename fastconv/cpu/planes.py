@@ -76,7 +76,7 @@ def _factory(kind: str, lanes: int) -> Any:
     return planes
 
 
-def planes_kernel(kind: str, lanes: int) -> TileKernel:
+def planes_tile_kernel(kind: str, lanes: int) -> TileKernel:
     """`_factory`'s, to be called with six integers."""
     return TileKernel(f"planes_{kind}_{lanes}", _factory, (kind, lanes), 6)
 

@@ -23,7 +23,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import pitch_of, plane_of, planes_kernel, planes_layout, steps
+from .planes import pitch_of, plane_of, planes_tile_kernel, planes_layout, steps
 from .shallow_tile import copy_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -236,7 +236,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     lanes, tile = t.lanes(size), tile or _cheapest(p, t)[0]
     spec = (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma))
     name = f"shallow_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
-    region = Region(name, _factory, spec, kind)
+    region, stage = Region(name, _factory, spec, kind), planes_tile_kernel(kind, lanes)
     cut = _cut(p, t, tile, threads)
     head, tables, scratch = _layout(p, tile, lanes, cut, given)
 
@@ -256,9 +256,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         lengths = 1, p.kw, p.kh * p.kw, p.taps
         packer = lanes_packer(size, tile.filters).address if given else 0
         run = lengths[next((n for n, side in enumerate(alike) if not side), len(alike))]
-        stage = planes_kernel(kind, lanes).address
-        e = head._replace(stage=stage, tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wo=wo, wc=wc, wy=wy, wx=wx,
-                          next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, dn=dn, dc=dc, dy=dy)  # fmt: skip
+        e = head._replace(stage=stage.address, tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wo=wo,
+                          wc=wc, wy=wy, wx=wx, next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, dn=dn, dc=dc,
+                          dy=dy)  # fmt: skip
         record, more = planes_layout(p, lanes, cut.phase_rows)
         extents = np.concatenate([np.array(e, np.int64), *tables, np.array(record._replace(sc=sc, sy=sy), np.int64), *more])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)

@@ -29,7 +29,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from ..planning.winograd_points import ROW_TAPS, ROWS, row_amplification, row_matrices
 from .border import too_large
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import pitch_of, plane_of, planes_kernel, planes_layout, steps
+from .planes import pitch_of, plane_of, planes_tile_kernel, planes_layout, steps
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -220,7 +220,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return len(fitting(TILES, t))  # the planes are those of `shallow`
+    return 2  # the bands, and the planes, which are those of `shallow`
 
 
 def _taps(p: Problem) -> list[int]:
@@ -261,7 +261,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     tile, lanes = fitting(TILES, t)[0], t.lanes(dtype.itemsize)
     name = f"winograd_rows_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
     region = Region(name, _factory, (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma)), kind)
-    groups = -(-p.oh // ROWS)
+    stage, groups = planes_tile_kernel(kind, lanes), -(-p.oh // ROWS)
     band_groups = min(max(max(p.n, 1) * p.g * groups // (_LEAST_UNITS * threads), 1), _BAND_GROUPS)
     head, scratch, seconds = _layout(p, tile, lanes, band_groups), _scratch(p, tile, lanes, band_groups), cost(p, t)
     child = plan(p.replace(n=1, precision="strict"), t, threads)
@@ -273,7 +273,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         if not (is_native(src, p.acc) and is_native(dst, p.acc)):
             return staged_launch(p, own.threads, again, t, src, packed, dst, fill, multiple=ROWS)
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
-        e = head._replace(stage=planes_kernel(kind, lanes).address, sn=sn, sc=sc, dn=dn, dc=dc, dy=dy)
+        e = head._replace(stage=stage.address, sn=sn, sc=sc, dn=dn, dc=dc, dy=dy)
         record, tables = planes_layout(p, lanes, _phase_rows(p, band_groups))
         table, phases = _terms(p, tile, head.line, dc, dy)
         extents = np.concatenate([np.array(e, np.int64), table, phases, np.array(record._replace(sc=sc, sy=sy), np.int64), *tables])
