@@ -23,7 +23,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import pitch_of, plane_of, planes_tile_kernel, planes_layout, steps
+from .planes import pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
 from .shallow_tile import copy_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -87,7 +87,7 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
         start = at.workspace + index * at.scratch
         planes = start + 64 * size
         aside = planes + ((e.planes * e.plane + width) * size + 63) // 64 * 64
-        plane, pitch = e.plane * size, e.pitch * size
+        pitch = e.pitch * size
         lines = aside + (e.aside_pitch * filters + 63) // 64 * 64
         own = lines + (8 * filters + 63) // 64 * 64
         packed = -1

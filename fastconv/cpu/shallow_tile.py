@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import KINDS, Emitter, literal, outlined
+from .simd import Emitter, literal, outlined
 
 
 @intrinsic(prefer_literal=True)

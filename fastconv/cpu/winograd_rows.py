@@ -29,7 +29,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from ..planning.winograd_points import ROW_TAPS, ROWS, row_amplification, row_matrices
 from .border import too_large
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import pitch_of, plane_of, planes_tile_kernel, planes_layout, steps
+from .planes import pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -185,6 +185,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return "a transform is not a direct sum, which precision strict asks for"
     if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
         return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
+    if p.src_layout == "nhwc":
+        return "for planes, not channels last"
     if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
         return f"does not fuse {p.epilogue}"
     taps, (_, _, dh, _) = _taps(p), steps(p)
@@ -216,7 +218,7 @@ def cost(p: Problem, t: Target) -> float:
     rows = groups * p.ic * sw * made * -(-pitch_of(p) // lanes)
     bands = -(-groups // _BAND_GROUPS)
     copied = costs.shallow_copy_seconds(p, lanes, bands * p.ic * p.sh, _phase_rows(p, _BAND_GROUPS), pitch_of(p) * sw, False)
-    return copied + costs.staged_seconds(p) + costs.winograd_rows_seconds(p, p.n * results, terms, p.n * rows)
+    return copied + costs.winograd_rows_seconds(p, p.n * results, terms, p.n * rows)
 
 
 def most_kernels(t: Target) -> int:
