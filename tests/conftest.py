@@ -38,6 +38,7 @@ LEAST_EXERCISED = {
     "masked": 4,
     "quotient": 4,
     "winograd": 50,
+    "winograd_rows": 20,
 }
 
 

@@ -132,6 +132,11 @@ def fitted(name, p):
         epilogue = "bias" if p.epilogue.startswith("bias") else ""
         dense = p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, dh=1, dw=1, order="any", src_layout="nchw", epilogue=epilogue)
         return dense.replace(ih=ih, iw=iw, kh=max(p.kh, 2))
+    if name == "winograd_rows":  # of few channels, at least a block of results of each and two to four rows of taps of a phase
+        depth, most = max(d for d in range(1, 17) if p.ic // p.g % d == 0), max(p.oc // p.g, 8)
+        kh = min(max(p.kh, p.sh + 1), 4 * p.sh)
+        p = p.replace(ic=p.g * depth, oc=p.g * most, kh=kh, dh=1, ih=max(p.ih, kh), order="any", src_layout="nchw")
+        return p.replace(iw=max(p.iw, 34 * p.sw + p.kw_span))
     if name not in STRUCTURED:
         return p
     if name == "sparse":  # whose rows are not narrower than a tile

@@ -29,12 +29,13 @@ from . import (
     weights_parts,
     weights_rows,
     winograd,
+    winograd_rows,
 )
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
     depthwise_image, depthwise_weights, transposed, folded, weights_rows, weights_grouped, weights, weights_parts, complex, activated,
-    depthwise, shallow, winograd, blocked, int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient,
-    reference,
+    depthwise, shallow, winograd_rows, winograd, blocked, int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked,
+    quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

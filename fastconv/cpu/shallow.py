@@ -19,11 +19,12 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
-from .border import pixels_of, row_map, too_large
+from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from .border import too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_tile import copy_rows, fill_vectors, place_rows, shallow_tile
+from .planes import pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
+from .shallow_tile import copy_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -55,13 +56,11 @@ _LEAST_FILTERS = 3  # 1x1 kernels of 8 channels for 2 results take 130 us instea
 _CHAINS = 8  # sums that have to be independent: of fewer, each waits for the one before
 _BAND_BYTES = 40 << 10, 128 << 10  # of a band's planes and sums: what a first-level cache holds, and a part of a second-level one
 
-# The integers that the kernel receives; behind them the offsets of all terms, image row of each padded row, place and image column of
-# each padded column that is copied alone.
+# The integers that the kernel receives; behind them the offsets of all terms, then what the kernel at ``stage`` receives.
 Head = namedtuple(
     "Head",
-    "groups depth ocg blocks bands band_rows oh ow terms sh sw rows phase_rows pitch plane planes ahead even_at odd_at inside "
-    "vectors constant pt ih edges block_bytes finish bias rowwise tight next_band next_group aside_pitch out_vectors "
-    "given packer kw kernel run wg wo wc wy wx sn sc sy dn dc dy",
+    "stage groups depth ocg blocks bands band_rows oh ow terms sh pitch plane planes block_bytes finish bias rowwise tight "
+    "next_band next_group aside_pitch out_vectors given packer kw kernel run wg wo wc wy wx sn sc dn dc dy",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -82,14 +81,13 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
         at = integers(job, Job)
         e = integers(at.extents, Head)
         offsets = at.extents + _TABLES_AT
-        row_map = offsets + e.terms * 8
-        edges = row_map + e.rows * 8
-        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
+        extents = offsets + e.terms * 8
+        zero = peek(kind, at.values + 4 * size)
         finish = e.finish * (at.values + size)
         start = at.workspace + index * at.scratch
         planes = start + 64 * size
         aside = planes + ((e.planes * e.plane + width) * size + 63) // 64 * 64
-        plane, pitch = e.plane * size, e.pitch * size
+        pitch = e.pitch * size
         lines = aside + (e.aside_pitch * filters + 63) // 64 * 64
         own = lines + (8 * filters + 63) // 64 * 64
         packed = -1
@@ -103,37 +101,8 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
             rows = min(e.band_rows, e.oh - y0)
             top = y0 * e.sh
             soon = e.next_band if band + 1 < e.bands else e.next_group if group + 1 < e.groups else 0
-            for c in range(e.depth):
-                image = at.src + n * e.sn + (group * e.depth + c) * e.sc
-                for py in range(e.sh):
-                    to = planes + (c * e.sh + py) * e.sw * plane
-                    if e.constant:
-                        # the rows of this phase that are the image's: first .. last - 1
-                        first = min(max((e.pt - top - py + e.sh - 1) // e.sh, 0), e.phase_rows)
-                        last = min(max((e.ih - 1 + e.pt - top - py) // e.sh + 1, first), e.phase_rows)
-                        above = (first * e.pitch + e.ahead + lanes - 1) // lanes
-                        for px in range(e.sw):
-                            fill_vectors(kind, lanes, to + px * plane, above, fill)
-                        if last > first:
-                            row = image + (top + py + first * e.sh - e.pt) * e.sy
-                            even, odd = to + first * pitch + e.even_at, to + first * pitch + e.odd_at
-                            down, many = e.sh * e.sy, last - first
-                            if e.sw == 1:
-                                place_rows(kind, lanes, 1, even, pitch, odd, row, down, many, e.inside, e.vectors, soon, fill)
-                            else:
-                                place_rows(kind, lanes, 2, even, pitch, odd, row, down, many, e.inside, e.vectors, soon, fill)
-                        below = ((e.phase_rows - last) * e.pitch + lanes - 1) // lanes
-                        for px in range(e.sw):
-                            fill_vectors(kind, lanes, to + px * plane + last * pitch, below, fill)
-                    else:
-                        for r in range(e.phase_rows):
-                            row = peek("i64", row_map + min(top + r * e.sh + py, e.rows - 1) * 8)
-                            line = to + r * pitch
-                            if row < 0:
-                                for px in range(e.sw):
-                                    fill_row(kind, lanes, line + px * plane, e.pitch, fill)
-                            else:
-                                pixels_of(kind, line, image + row * e.sy, edges, e.edges, fill)
+            image = at.src + n * e.sn + group * e.depth * e.sc
+            call_kernel(e.stage, (extents, image, planes, top, soon, at.values))
             if e.given and packed != group:
                 packed = group
                 for b in range(e.blocks):
@@ -192,7 +161,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return len(fitting(TILES, t))
+    return len(fitting(TILES, t)) + 1  # and the planes
 
 
 class Cut(NamedTuple):
@@ -215,10 +184,10 @@ def _cheapest(p: Problem, t: Target) -> tuple[Tile, Cut]:
 
 def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
     """Into bands that either cache holds, and one or two more, since bands share rows; or into bands of the rows that are given."""
-    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
+    size, (sh, sw, dh, _) = DTYPES[p.acc].itemsize, steps(p)
     lanes, oh, ow, taps, depth, ocg = t.lanes(size), p.oh, p.ow, p.taps, p.ic // p.g, p.oc // p.g
     width, part, below = tile.vecs * lanes, tile.tail * lanes, (p.kh - 1) * dh + 1
-    pitch = -(-((ow - 1) * sw + (p.kw - 1) * dw + 1) // sw)
+    pitch = pitch_of(p)
     # the few sums of a last tile wait for each other
     slow = max(_CHAINS / (tile.filters * tile.tail), 1.0)
 
@@ -231,7 +200,7 @@ def _cuts(p: Problem, t: Target, tile: Tile, *given: int) -> list[Cut]:
 
     def cut(rows: int) -> Cut:
         phase_rows = -(-((rows - 1) * sh + below) // sh)
-        plane = phase_rows * pitch + 2 * lanes + p.pl // sw + 1
+        plane = plane_of(p, lanes, phase_rows)
         aside = 0 if rowwise else ((rows - 1) * pitch + ow + width) // lanes * lanes * size
         total = (plane * sh * sw * depth + width) * size + aside * tile.filters
         whole, rest = oh // rows, oh % rows
@@ -260,18 +229,13 @@ def _cut(p: Problem, t: Target, tile: Tile, threads: int) -> Cut:
     return best if more == 1 else _cuts(p, t, tile, -(-p.oh // min(bands * more, p.oh)))[0]
 
 
-def _steps(p: Problem) -> tuple[int, int, int, int]:
-    """Strides and dilations that matter: of one row or column of results no stride does, of one tap no dilation."""
-    return (*p.strides, (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1))
-
-
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False) -> Plan:
     """A plan whose weights are packed as ``[g][block][c][ky][kx][filters]``, or ``given`` with every image and packed group by group."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), tile or _cheapest(p, t)[0]
     spec = (kind, lanes, tile.filters, tile.vecs, tile.tail, int(t.fma))
     name = f"shallow_{kind}_{tile.filters}x{tile.vecs}_{lanes}"
-    region = Region(name, _factory, spec, kind)
+    region, stage = Region(name, _factory, spec, kind), planes_tile_kernel(kind, lanes)
     cut = _cut(p, t, tile, threads)
     head, tables, scratch = _layout(p, tile, lanes, cut, given)
 
@@ -291,10 +255,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
         wy = wy if p.kh > 1 else p.kw * wx
         packer = lanes_packer(size, tile.filters).address if given else 0
         run = p.taps if (wx, wy) == (size, p.kw * size) and (p.ic == p.g or wc == p.kh * p.kw * size) else p.kh * p.kw
-        e = head._replace(tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wg=wg, wo=wo, wc=wc, wy=wy,
-                          wx=wx, next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc,
-                          dy=dy)  # fmt: skip
-        extents = np.concatenate([np.array(e, np.int64), *tables])
+        e = head._replace(stage=stage.address, tight=head.tight if dense else p.oh, next_band=next_band, packer=packer, run=run, wg=wg,
+                          wo=wo, wc=wc, wy=wy, wx=wx, next_group=head.depth * sc - (head.bands - 1) * next_band, sn=sn, sc=sc, dn=dn,
+                          dc=dc, dy=dy)  # fmt: skip
+        record, more = planes_layout(p, lanes, cut.phase_rows)
+        extents = np.concatenate([np.array(e, np.int64), *tables, np.array(record._replace(sc=sc, sy=sy), np.int64), *more])
         return region.launcher(extents, finish_values(p, fill), scratch, p.n * p.g * head.bands, own.threads, cut.seconds, src, packed, dst)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
@@ -322,30 +287,22 @@ def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut, given: bool = False) -> tuple[Head, list[np.ndarray], int]:
-    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
-    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, _steps(p)
+    """The kernel's integers but for the strides, its table, and the bytes of workspace of one thread."""
+    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, steps(p)
     depth, ocg, pitch, plane = p.ic // p.g, p.oc // p.g, cut.pitch, cut.plane
     c, ky, kx = (index.reshape(-1) for index in np.indices((depth, p.kh, p.kw)))
     ky, kx = ky * dh, kx * dw
     offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
-    # of a constant border rows are copied by vectors, of others and of large strides pixel by pixel
-    constant, read = p.border == "constant" and sw <= 2, (p.ow - 1) * sw + (p.kw - 1) * dw + 1
-    columns = np.arange(0 if constant else read)
-    edges = np.stack([(columns % sw * plane + columns // sw) * size, border_indices(-p.pl, len(columns), 1, p.iw, p.border)], 1)
-    rows, inside = row_map(p), max(min(p.iw, read - p.pl), 0)
-    even, odd = ((x % sw * plane + x // sw) * size for x in (p.pl, p.pl + 1))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     head = Head(
-        groups=p.g, depth=depth, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // cut.rows), band_rows=cut.rows,
-        oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, sw=sw, rows=len(rows), phase_rows=cut.phase_rows, pitch=pitch, plane=plane,
-        planes=depth * sh * sw, ahead=-(-p.pl // sw), even_at=even, odd_at=odd, inside=inside,
-        vectors=max(-(-pitch // lanes), inside // (lanes * sw) + 1), constant=int(constant), pt=p.pt, ih=p.ih, edges=len(edges),
+        stage=0, groups=p.g, depth=depth, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // cut.rows),
+        band_rows=cut.rows, oh=p.oh, ow=p.ow, terms=p.taps, sh=sh, pitch=pitch, plane=plane, planes=depth * sh * sw,
         block_bytes=p.taps * tile.filters * size, finish=int(activation is not None), bias=int(has_bias), rowwise=int(cut.aside == 0),
         tight=-(-(lanes - 1) // p.ow), next_band=0, next_group=0, aside_pitch=cut.aside, out_vectors=-(-p.ow // lanes),
-        given=int(given), packer=0, kw=p.kw, kernel=p.kh * p.kw, run=1, wg=0, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, dn=0, dc=0, dy=0,
+        given=int(given), packer=0, kw=p.kw, kernel=p.kh * p.kw, run=1, wg=0, wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     return (
         head,
-        [offsets, rows, edges.reshape(-1)],
+        [offsets],
         -(-(cut.bytes + 64 * size + 192 + 8 * tile.filters + 64 + given * head.blocks * head.block_bytes) // 64) * 64,
     )

@@ -1,4 +1,4 @@
-"""shallow_tile: the register tile of `shallow`, pixels in lanes, output channels broadcast; rows put into planes by phase, and back."""
+"""shallow_tile: the register tile of `shallow`, pixels in lanes, output channels broadcast; rows put into place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import KINDS, Emitter, literal, outlined
+from .simd import Emitter, literal, outlined
 
 
 @intrinsic(prefer_literal=True)
@@ -72,84 +72,6 @@ def shallow_tile(
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 9), codegen
-
-
-@intrinsic(prefer_literal=True)
-def place_rows(
-    typing_context: Any, kind: Any, lanes: Any, step: Any, dst: Any, pitch: Any, odd: Any, src: Any, down: Any, rows: Any, count: Any,
-    vectors: Any, soon: Any, fill: Any,
-) -> Any:  # fmt: skip
-    """``rows`` rows of ``count`` pixels, ``down`` bytes apart, to rows ``pitch`` bytes apart; ``fill`` behind them.
-
-    ``vectors`` whole vectors of each row are written, more than ``count`` fill; what they hold beyond the row's end is overwritten by the
-    next.  For ``step`` 2 these are the even pixels, to ``dst``, and the odd ones, to ``odd``.  No pixel beyond ``count`` is read.
-    The lines ``soon`` bytes further are asked for: another band's, which come while this one is summed.
-    """
-    name, width, apart = literal(kind), literal(lanes), literal(step)
-
-    def body(builder: Any, arguments: Any) -> None:
-        dst, pitch, odd, src, down, rows, count, vectors, soon, fill = arguments
-        emit = Emitter(builder, name, width, False)
-        other = emit.spread(fill)
-        full = emit.quotient(count, apart * width)
-        rest = builder.sub(count, emit.times(full, apart * width))
-        beyond = builder.sub(emit.offset(vectors, -1), full)
-        lines = [emit.variable(dst), emit.variable(odd)][:apart]
-        line = emit.variable(src)
-        with emit.loop(rows):
-            at = emit.variable(emit.get(line))
-            places = [emit.variable(emit.get(place)) for place in lines]
-
-            def put(parts: Any) -> None:
-                for place, part in zip(places, parts, strict=True):
-                    emit.store(emit.get(place), part)
-                    emit.set(place, emit.offset(emit.get(place), emit.width))
-
-            def phases(parts: Any) -> Any:
-                return [emit.even(*parts), emit.odd(*parts)] if apart == 2 else parts
-
-            def ask() -> None:
-                for n in range(apart):
-                    emit.prefetch(emit.offset(emit.get(at), soon, n * emit.width))
-
-            with emit.loop(full):
-                ask()
-                put(phases([emit.load(emit.offset(emit.get(at), n * emit.width)) for n in range(apart)]))
-                emit.set(at, emit.offset(emit.get(at), apart * emit.width))
-            ask()
-            put(
-                phases(
-                    [emit.load_or(emit.offset(emit.get(at), n * emit.width), emit.offset(rest, -n * width), other) for n in range(apart)]
-                )
-            )
-            with emit.loop(beyond):
-                put([other] * apart)
-            for place in lines:
-                emit.set(place, emit.offset(emit.get(place), pitch))
-            emit.set(line, emit.offset(emit.get(line), down))
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        outlined(builder, f"place_rows_{name}_{width}_{apart}", arguments[3:], body)
-        return context.get_dummy_value()
-
-    return types.void(kind, lanes, step, *[types.int64] * 9, KINDS[name][1]), codegen
-
-
-@intrinsic(prefer_literal=True)
-def fill_vectors(typing_context: Any, kind: Any, lanes: Any, dst: Any, count: Any, value: Any) -> Any:
-    """``count`` whole vectors of ``value``."""
-    name, width = literal(kind), literal(lanes)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        dst, count, value = arguments[2:]
-        emit = Emitter(builder, name, width, False)
-        to, many = emit.variable(dst), emit.spread(value)
-        with emit.loop(count):
-            emit.store(emit.get(to), many)
-            emit.set(to, emit.offset(emit.get(to), emit.width))
-        return context.get_dummy_value()
-
-    return types.void(kind, lanes, types.int64, types.int64, KINDS[name][1]), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -128,9 +128,16 @@ WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past th
 WINOGRAD_GIVEN_GROUPS = 2
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
+WINOGRAD_ROWS_SHARE = 0.9
+WINOGRAD_ROWS_STORE_SECONDS = 8e-9  # per vector of four rows of results
+WINOGRAD_ROWS_PIXEL_SECONDS = 1.5e-9  # per transformed vector
+WINOGRAD_ROWS_CALL_SECONDS = 8e-6  # flags are looked at by NumPy
+# Of an image's results, the rest of which memory takes at its own rate: sums of half the products do not hide it.  64 channels at 224x224
+# from 3 take as long as `shallow`'s; at 112x112, 7x7, 1.04 ms instead of 1.63 (one core, Emerald Rapids, 2026-11)
+WINOGRAD_ROWS_NEAR_BYTES = 4 << 20
+
 FFT_LEAST_RATIO, FFT_MOST_RATIO = 1.2, 40.0  # of a frame's extent to the kernel's: what is tried
-# Zen 4, one core: 35 ns a vector of points of 64x64 frames, 40 of 128x128, 52 of 384x384, 65 of 640x1152, 79 of 1152x1152.  An Emerald
-# Rapids core takes longer than for as many multiply-adds: 2048x2048 k15 17.9 ms, by `fast_fir` 14.0, 512x512 0.87 and 0.76 (2026-11).
+# Zen 4, one core: 35 ns a vector of points of 64x64 frames, 52 of 384x384, 79 of 1152x1152; half as much again on Emerald Rapids
 FFT_POINT = 26e-9  # per vector of points, there and back: loads, transposes, product, stores
 FFT_PASS = 4.5e-9  # per vector of points: a pass there and one back
 FFT_CACHED_BYTES = 1 << 18  # of a spectrum; with each doubling beyond a vector of points takes longer by
@@ -361,6 +368,13 @@ def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int
     moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
     rate = WINOGRAD_FAR_BYTES_PER_SECOND if weights > WINOGRAD_FAR_BYTES else WINOGRAD_BYTES_PER_SECOND
     return CALL_SECONDS + sums + transforms + moved / rate
+
+
+def winograd_rows_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
+    """Vectors of four rows of results, of so many terms, from vectors of transformed rows."""
+    sums = results * (terms / (FMA_PER_SECOND * WINOGRAD_ROWS_SHARE) + WINOGRAD_ROWS_STORE_SECONDS)
+    far = max(p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize - WINOGRAD_ROWS_NEAR_BYTES, 0) * p.n / BYTES_PER_SECOND
+    return WINOGRAD_ROWS_CALL_SECONDS + sums + rows * WINOGRAD_ROWS_PIXEL_SECONDS + _moving_seconds(p) + far
 
 
 def activated_seconds(p: Problem) -> float:
