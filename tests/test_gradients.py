@@ -356,6 +356,14 @@ def test_phases_are_one_launch_of_the_same_bits(text, threads, monkeypatch):
         assert_within(result, p, truth(p, src, changed, bias))
 
 
+def test_phases_of_kernels_that_take_no_axis_of_groups():
+    p = Problem.parse("n1_g2_ic2ih4iw3_oc2kh2kw2_sh2sw1_pt1pb0pl2pr1_f64").replace(op="bwd_data")
+    src, wei, _ = operands(p)
+    expected, result, given = run(p, src, wei, algorithm="transposed"), result_array(p), plan_problem(p, algorithm="transposed").given()
+    given.run(src, given.pack(wei), None, result)
+    assert_same_bits(result, expected)
+
+
 def test_phases_of_which_one_is_staged_are_launched_one_by_one():
     p = Problem.parse("ic34ih12iw13_oc40k1_s2_bwd-data_f32_nhwc_hwio_bias")
     src, wei, bias = operands(p)

@@ -106,7 +106,8 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     exact = reference.build(p, t, plan, threads)
     telling = _telling(p) if given else None
     plain = p.src == p.wei == p.dst == p.acc and p.acc in ("f32", "f64")
-    if some and plain and not buffered and not flipped_once and len(children) == 1 and all(as_given):
+    as_they_lie = all(as_given) and (p.g == 1 or all(child.grouped for child in some))
+    if some and plain and not buffered and not flipped_once and len(children) == 1 and as_they_lie:
         return _of_phases(p, t, threads, some, reached, alone, exact, telling)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
