@@ -3,6 +3,7 @@
 import concurrent.futures
 import gc
 import itertools
+import os
 import sys
 import time
 import tracemalloc
@@ -197,6 +198,17 @@ def test_a_large_result_is_lent_until_nobody_holds_it(monkeypatch):
     assert (second == 2).all()
     assert (third == 3).all()
     assert new_result((3, 4), dtype).flags.owndata
+
+
+def test_results_are_kept_in_proportion_to_the_memory_there_is(monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(workspaces, "_LIMITS", (tmp_path / "none", limit))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 23}.get)  # 32 GiB
+    for text, most in (("max", 512 << 20), (str(16 << 30), 256 << 20), (str(1 << 30), workspaces.LEAST_RESULTS)):
+        limit.write_text(text)
+        assert workspaces.most_results() == most
+    monkeypatch.delattr(os, "sysconf")
+    assert workspaces.most_results() == workspaces.LEAST_RESULTS
 
 
 def test_results_in_a_loop_share_two_memories(monkeypatch):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,10 @@ import numpy as np
 from . import cost as costs
 
 MOST_KEPT = 64 << 20  # bytes of idle workspace
-MOST_RESULTS = 80 << 20  # of idle results: 4096x4096 of float32 and a page, whose making would take longer than a 3x3 filter of it
+LEAST_RESULTS = 80 << 20  # of idle results, on any machine: 4096x4096 of float32 and a page
+# Making a new array's pages takes longer than a 3x3 filter of it: 8192x8192 39 ms instead of 16 (two cores, Emerald Rapids, 2026-11).
+RESULTS_SHARE = 64  # of the memory that this process may have, one part of so many
+_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 MOST_SIZES = 256
 
 # Stores to addresses that equal those of the image modulo a page hold up the loads behind them (1024x1024 k3: 337 us, half a page apart
@@ -73,7 +79,18 @@ class Workspaces:
         self._idle[size] = idle
 
 
-results = Workspaces(MOST_RESULTS)
+def most_results() -> int:
+    """Bytes of idle results that are kept."""
+    if not hasattr(os, "sysconf"):
+        return LEAST_RESULTS
+    memory = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # there is none of this kind, or it says "max"
+            memory.append(int(limit.read_text()))
+    return max(min(memory) // RESULTS_SHARE, LEAST_RESULTS)
+
+
+results = Workspaces(most_results())
 
 
 class _Lent:
