@@ -164,11 +164,9 @@ def _tile(p: Problem, t: Target) -> Tile:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward float sums of one plane each, dense and of stride 1, at least a tile of them."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", transforms=True)
     if reason is not None:
         return reason
-    if p.precision == "strict":
-        return "a transform is not a direct sum, which precision strict asks for"
     if p.acc not in ("f32", "f64") or not p.src == p.dst == p.acc:
         return f"for f32 and f64, not {p.src} summed as {p.acc} into {p.dst}"
     if p.ic != p.g or (p.src_layout == "nhwc" and p.ic > 1):

@@ -186,11 +186,9 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, dense, filters of one channel, of floats or small integers."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", transforms=True)
     if reason is not None:
         return reason
-    if p.precision == "strict":
-        return "a transform is not a direct sum, which precision strict asks for"
     if p.acc not in ("f32", "f64") and not (p.acc == p.dst and all(DTYPES[name].kind in "iu" for name in (p.src, p.wei, p.acc))):
         return f"sums in f32 or f64, or of integers, not {p.acc} of {p.src} and {p.wei}"
     if p.ic != p.g:

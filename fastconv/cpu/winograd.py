@@ -208,11 +208,9 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel, float32 and float64."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", transforms=True)
     if reason is not None:
         return reason
-    if p.precision == "strict":
-        return "a transform is not a direct sum, which precision strict asks for"
     if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
         return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):

@@ -178,11 +178,9 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64, few channels a group, at least a block of results of each, 2 to 4 rows of taps of a phase."""
-    reason = not_computed(p, "fwd")
+    reason = not_computed(p, "fwd", transforms=True)
     if reason is not None:
         return reason
-    if p.precision == "strict":
-        return "a transform is not a direct sum, which precision strict asks for"
     if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
         return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if p.src_layout == "nhwc":

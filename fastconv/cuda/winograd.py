@@ -110,11 +110,10 @@ def pack_kernel(tile: Tile, wei: str = KIND) -> Kernel:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel, float32 and bfloat16; what is counted fits 32 bits."""
-    reason = not_computed(p, "fwd", roundings=(None, "saturate"), scalings=True, bfloat=True, bfloat_weights=True) or cannot_finish(p)
+    known = not_computed(p, "fwd", roundings=(None, "saturate"), scalings=True, bfloat=True, bfloat_weights=True, transforms=True)
+    reason = known or cannot_finish(p)
     if reason is not None:
         return reason
-    if p.precision == "strict":
-        return "a transform is not a direct sum, which precision strict asks for"
     finished = tail_of(p) or parse_epilogue(p.epilogue).rounding
     if p.acc != KIND or not {p.src, p.wei} <= _READ or (p.dst not in _READ and not finished):
         return f"images and weights of f32 and bf16, sums of f32, not {p.src}, {p.wei}, {p.dst} and {p.acc}"

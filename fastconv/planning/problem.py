@@ -367,21 +367,15 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
 
 
 def not_computed(
-    p: Problem,
-    *ops: str,
-    orders: tuple[str, ...] = ("any",),
-    roundings: tuple[str | None, ...] = (None,),
-    masked: bool = False,
-    scalings: bool = False,
-    halves: bool = False,
-    bfloat: bool = False,
-    bfloat_weights: bool = False,
-    bfloat_ops: tuple[str, ...] = ("fwd",),
-) -> str | None:
+    p: Problem, *ops: str, orders: tuple[str, ...] = ("any",), roundings: tuple[str | None, ...] = (None,), masked: bool = False,
+    scalings: bool = False, halves: bool = False, bfloat: bool = False, bfloat_weights: bool = False,
+    bfloat_ops: tuple[str, ...] = ("fwd",), transforms: bool = False,
+) -> str | None:  # fmt: skip
     """Why an algorithm that computes these ops, orders and roundings, and knows no field that was added later, cannot run ``p``, or None.
 
     ``scalings``: whether it computes what `parse_scaling` reads, ``halves`` in float16, too; ``bfloat``: whether it takes images and
-    results of bfloat16, and ``bfloat_weights`` weights, in ``bfloat_ops``.  Every algorithm's ``reject`` begins with it.
+    results of bfloat16, and ``bfloat_weights`` weights, in ``bfloat_ops``; ``transforms``: whether its sums are those of transformed
+    numbers.  Every algorithm's ``reject`` begins with it.
 
     Examples
     --------
@@ -393,6 +387,8 @@ def not_computed(
     known = p.op in bfloat_ops
     if "bf16" in (p.acc, *(() if known and bfloat else (p.src, p.dst)), *(() if known and bfloat_weights else (p.wei,))):
         return "reads and stores no bfloat16" if p.op == "fwd" else "no gradient is of bfloat16"
+    if transforms and p.precision == "strict":
+        return "a transform is not a direct sum, which precision strict asks for"
     if p.masked != masked:
         return "for masked problems" if masked else "does not compute masked problems"
     if p.order not in orders:
