@@ -6,7 +6,7 @@ A kernel of its own, which others call by its address, so that each of those com
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -17,6 +17,16 @@ from .border import pixels_of, row_map
 from .compile import TileKernel
 from .memory import fill_row, integers, peek, unrolled_by_hand
 from .simd import KINDS, Emitter, literal, outlined
+
+
+class Tile(NamedTuple):
+    """``filters`` output channels x ``vecs`` vectors of pixels, or ``tail`` of them, that are summed from planes."""
+
+    registers: int  # of the target, at least
+    filters: int
+    vecs: int
+    tail: int
+
 
 # What the kernel reads at its first argument; behind it the image row of each padded row, then place and image column of each padded column
 # that is copied alone.

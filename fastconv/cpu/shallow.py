@@ -23,7 +23,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
+from .planes import Tile, pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
 from .shallow_tile import copy_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -34,15 +34,6 @@ from .values import finish_values
 
 CASES = ("ic3ih56_oc32k7_s2_p3_f32", "ic3ih32_oc20k3_p1_f32_bias+relu", "g8_ic32ih14_oc32k3_p1_f32", "g5_ic20ih9_oc40k3_s2_p1_f32",
          "g2_ic6ih20_oc14k3_d2_p2_reflect_f64", "g4_ic12ih23_oc20k5_s3_p2_wrap_f64_bias")  # fmt: skip
-
-
-class Tile(NamedTuple):
-    """``filters`` output channels x ``vecs`` vectors of pixels; ``tail`` of them at the end of a row."""
-
-    registers: int  # of the target, at least
-    filters: int
-    vecs: int
-    tail: int
 
 
 TILES = (

@@ -17,7 +17,7 @@ from ..planning.plans import Launch, Quick, QuickLaunch
 from ..planning.thread_count import available
 from ..planning.workspaces import Workspaces
 from . import pool as pools
-from .compile import Kernel, compiled, kernel
+from .compile import Kernel, compiled, helper, kernel
 from .memory import address, integers, peek, poke, put_integers
 from .pool import TURNS_AT, run_alone, run_job
 from .simd import KINDS
@@ -39,6 +39,13 @@ Job = namedtuple("Job", "src wei bias values dst workspace extents scratch")
 JOB_WORDS = len(Job._fields)
 
 
+@helper
+def _begin(workspace: Any, scratch: Any, slots: Any) -> None:
+    """Put 0 into the first word of each slot's workspace."""
+    for slot in range(slots if scratch > 0 else 0):
+        poke("i64", workspace + slot * scratch, 0)
+
+
 def _launch_factory() -> Any:
     """The one function between Python and every kernel: puts the job into the workspace's head and calls."""
 
@@ -49,8 +56,7 @@ def _launch_factory() -> Any:
         job = (address(workspace) + 63) // 64 * 64
         arrays = address(src), address(wei), address(bias), address(values), address(dst)
         put_integers(job, Job(*arrays, job + 8 * JOB_WORDS, address(e), scratch))
-        for slot in range(slots if scratch > 0 else 0):
-            poke("i64", job + 8 * JOB_WORDS + slot * scratch, 0)
+        _begin(job + 8 * JOB_WORDS, scratch, slots)
         if slots == 1:
             run_alone(function, job, chunks, turns, u0, u1)
         else:
@@ -98,10 +104,9 @@ def _quick_factory() -> Any:
         poke("i64", job + 8, taps)
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
-        workspace_at, scratch = (address(workspace) + 63) // 64 * 64, peek("i64", job + 56)
+        workspace_at = (address(workspace) + 63) // 64 * 64
         poke("i64", job + 40, workspace_at)
-        for slot in range(bounds.slots if scratch > 0 else 0):
-            poke("i64", workspace_at + slot * scratch, 0)
+        _begin(workspace_at, peek("i64", job + 56), bounds.slots)
         if state == 0:
             run_alone(bounds.function, job, bounds.alone, bounds.turns, 0, bounds.units)
         else:

@@ -19,7 +19,7 @@ import functools
 import itertools
 from collections import namedtuple
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from ..planning.winograd_points import ROW_TAPS, ROWS, row_amplification, row_matrices
 from .border import too_large
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
+from .planes import Tile, pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
 from .simd import KINDS
 from .stage import is_native, staged_launch
 from .target import Target
@@ -40,15 +40,6 @@ from .winograd_rows_tile import AHEAD, row_pixels, row_results, row_sums
 
 CASES = ("ic3ih64_oc32k7_s2_p3_f32", "ic3ih34_oc20k3_p1_f32_bias+relu", "n2_g2_ic4ih37iw70_oc22kh5kw4_s2_p2_reflect_f32_bias",
          "ic2ih21iw40_oc9kh2kw3_p1_f64", "ic3ih47iw90_oc12k11_s4_p2_wrap_f64_bias+leaky_relu:0.1")  # fmt: skip
-
-
-class Tile(NamedTuple):
-    """``filters`` output channels x ``vecs`` vectors of pixels, or ``tail`` of them."""
-
-    registers: int  # of the target, at least
-    filters: int
-    vecs: int
-    tail: int
 
 
 TILES = (
