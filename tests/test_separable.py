@@ -11,7 +11,7 @@ import fastconv
 from fastconv.cpu.factor import FOUND, factor, words
 from fastconv.cpu.separable import TILES
 from fastconv.cpu.target import detect
-from fastconv.planning import cost, planner
+from fastconv.planning import cost, planner, structure
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
 from fastconv.planning.structure import structure_of
@@ -318,7 +318,7 @@ def test_calls_look_at_the_weights_each_time(runs):
     p = Problem.parse("ih301iw299_k7_p3")
     for name in ("correlate2d", "convolve2d", "conv2d"):
         keywords = {"padding": 3} if name == "conv2d" else {"mode": "same"}
-        for weights in (full, rank1, full, np.ones((7, 7), "f4"), rank1[::-1]):
+        for weights in (full, full, rank1, rank1, full, np.ones((7, 7), "f4"), rank1[::-1]):
             result = getattr(fastconv, name)(x, weights, **keywords)
             w = weights[::-1, ::-1] if name == "convolve2d" else weights
             assert_within(result[None, None], p, truth(p, x[None, None], w[None, None]), what=name)
@@ -334,6 +334,25 @@ def test_calls_look_at_the_weights_each_time(runs):
     assert runs == ["separable"]
     with pytest.raises(ValueError, match="for weights of rank 1, not full"):
         fastconv.conv2d(x, full, algorithm="separable")
+
+
+def test_the_same_weights_are_looked_at_once(monkeypatch):
+    """Bit by bit, whatever array holds them; an array that has been changed in place is looked at again."""
+    looks = []
+    found = structure.structure_of
+    monkeypatch.setattr(structure, "structure_of", lambda *arguments, **keywords: looks.append(1) or found(*arguments, **keywords))
+    rng = np.random.default_rng(0)
+    x, p = rng.standard_normal((211, 199)).astype("f4"), Problem.parse("ih211iw199_k7_p3")
+    weights, sizes = rng.standard_normal((7, 7)).astype("f4"), []
+    for change in (None, "copy", np.outer(gaussian(7), gaussian(7)), None, -0.0, 0.0, "copy", np.eye(7)[::-1], None):
+        if isinstance(change, str):
+            weights = weights.copy()
+        elif change is not None:
+            weights[...] = change
+        result = fastconv.conv2d(x, weights, padding=3)
+        assert_within(result[None, None], p, truth(p, x[None, None], weights[None, None]))
+        sizes.append(len(looks))
+    assert sizes == [1, 1, 2, 2, 3, 4, 4, 5, 5]
 
 
 def test_depthwise_weights_of_rank_1_each(runs):

@@ -182,13 +182,24 @@ class GivenWeights(Call):
     problem: Problem
     launch: Launch
     bias_type: np.dtype[Any]  # or the mask's
-    in_place: bool  # whether the kernel reads the caller's weights, from their first element on, and nobody looks at them before
+    in_place: bool  # whether the kernel reads the caller's weights, from their first element on
     compiled: Quick | None = None
     rival: Callable[[np.ndarray, np.ndarray, np.ndarray], GivenWeights | None] | None = None  # see `prepared`
+    seen: tuple[bytes, GivenWeights] | None = None  # the weights that `rival` looked at last, and the call for them
+
+    def again(self, weight: np.ndarray) -> GivenWeights | None:
+        """The call for weights that are those `rival` looked at last, bit by bit; None for others.
+
+        To look costs 5 to 20 us, of 55 us that 5x5 takes on 256x256; to compare, less than one.
+        """
+        seen = self.seen
+        return seen[1] if seen is not None and seen[0] == weight.tobytes() else None
 
     def quick(self, inputs: Inputs, dst: np.ndarray) -> bool:
         """As `Call.quick`, without a bias."""
         input, weight, bias = inputs
+        if self.rival is not None and self.again(weight) is not self:
+            return False
         if self.compiled is None:
             if not (self.in_place and isinstance(self.launch, QuickLaunch)):
                 return False
@@ -209,9 +220,12 @@ class GivenWeights(Call):
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(widened(bias).reshape(-1), self.bias_type)
         src, wei, to = self.image(input), self.weights(weight), self.to(dst)
-        chosen = self
+        chosen: GivenWeights | None = self
         if self.rival is not None:
-            chosen = self.rival(src, wei, to) or self
+            chosen = self.again(weight)
+            if chosen is None:
+                chosen = self.rival(src, wei, to) or self
+                self.seen = (weight.tobytes(), chosen) if weight.nbytes <= MOST_COMPARED else None
         chosen.launch(src, chosen.pack(chosen.problem, wei), bias, to)
 
 
@@ -235,7 +249,7 @@ def prepared(
     plan = plan.given() if plan.given is not None else plan
     packed = plan.pack(weights(wei))
     launch = plan.prepare(image(src), packed, to(dst), fill)
-    in_place = packed.ctypes.data == wei.ctypes.data and rivals is None and kind is GivenWeights
+    in_place = packed.ctypes.data == wei.ctypes.data and kind is GivenWeights
     addend = DTYPES["b8" if plan.problem.masked else plan.problem.acc]
     call = kind(shape, dtype, image, weights, to, plan.pack_weights, plan.problem, launch, addend, in_place)
     if rivals is not None:
