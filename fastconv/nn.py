@@ -278,10 +278,11 @@ class ConvolutionPlan(Plan):
         TypeError, ValueError
             Another shape or type; weights where the plan holds some, or none where it does not.
         """
-        held, parsed, key = self._held, self._parsed, cast("tuple[Any, ...] | None", None)
-        if type(input) is np.ndarray and (out is None or type(out) is np.ndarray) and weight is None and bias is None:
+        held, parsed, array = self._held, self._parsed, np.ndarray
+        key: tuple[Any, ...] | None = None
+        if weight is None and bias is None and type(input) is array and (out is None or type(out) is array):
             key = (None if out is None else (out.shape, out.strides, out.dtype), input.shape, input.strides, input.dtype)
-            call = held.calls.find(key)
+            call = held.calls.get(key)
             if call is not None:
                 result: np.ndarray | None = call.result((input,)) if out is None else call.into((input,), out)
                 if result is not None:

@@ -11,7 +11,8 @@ import fastconv
 from fastconv.cpu.factor import FOUND, factor, words
 from fastconv.cpu.separable import TILES
 from fastconv.cpu.target import detect
-from fastconv.planning import cost, planner, structure
+from fastconv.planning import cost, planner
+from fastconv.planning import structure as structures
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
 from fastconv.planning.structure import structure_of
@@ -339,8 +340,8 @@ def test_calls_look_at_the_weights_each_time(runs):
 def test_the_same_weights_are_looked_at_once(monkeypatch):
     """Bit by bit, whatever array holds them; an array that has been changed in place is looked at again."""
     looks = []
-    found = structure.structure_of
-    monkeypatch.setattr(structure, "structure_of", lambda *arguments, **keywords: looks.append(1) or found(*arguments, **keywords))
+    found = structures.structure_of
+    monkeypatch.setattr(structures, "structure_of", lambda *arguments, **keywords: looks.append(1) or found(*arguments, **keywords))
     rng = np.random.default_rng(0)
     x, p = rng.standard_normal((211, 199)).astype("f4"), Problem.parse("ih211iw199_k7_p3")
     weights, sizes = rng.standard_normal((7, 7)).astype("f4"), []

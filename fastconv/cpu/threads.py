@@ -104,7 +104,7 @@ def _quick_factory() -> Any:
         poke("i64", job + 8, taps)
         poke("i64", job + 16, bias)
         poke("i64", job + 32, result)
-        workspace_at = (address(workspace) + 63) // 64 * 64
+        workspace_at = (workspace + 63) // 64 * 64
         poke("i64", job + 40, workspace_at)
         _begin(workspace_at, peek("i64", job + 56), bounds.slots)
         if state == 0:
@@ -122,8 +122,7 @@ def _quick(kinds: tuple[str, str, str], image_ndim: int, weight_ndim: int) -> An
     source, taps, result = (KINDS[kind][1] for kind in kinds)
     integer = types.int64
     image, weight = types.Array(source, image_ndim, "A", readonly=True), types.Array(taps, weight_ndim, "A", readonly=True)
-    workspace = types.Array(types.uint8, 1, "C")
-    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"), workspace, integer)
+    signature = integer(integer, integer, image, weight, types.Array(result, image_ndim, "A"), integer, integer)
     name = f"quick_{'_'.join(kinds)}_{image_ndim}{weight_ndim}"
     (made,) = compiled(name, _quick_factory, (), signature).overloads.values()
     return made.entry_point
@@ -239,25 +238,31 @@ class Region:
         # as large as `launcher` takes it, which a first call may have left
         head, size = 8 * (JOB_WORDS + len(Bounds._fields)) + 64, scratch * bounds.slots + _HEAD_BYTES
         take, give = workspaces.take, workspaces.give
-        # a job, the memory that it lies in, and a workspace unless that is one of all launches'
-        slots: deque[tuple[int, np.ndarray, np.ndarray | None]] = deque(maxlen=1)
+        # a job, a workspace's address, or 0 where that is one of all launches', and the memory that they lie in
+        slots: deque[tuple[int, int, tuple[np.ndarray, ...]]] = deque(maxlen=1)
 
-        def slot() -> tuple[int, np.ndarray, np.ndarray | None]:
+        def slot() -> tuple[int, int, tuple[np.ndarray, ...]]:
             memory = np.empty(head, np.uint8)
             job = -(-memory.ctypes.data // 64) * 64
             first = job - memory.ctypes.data
             words = memory[first : first + 8 * (JOB_WORDS + len(bounds))].view(np.int64)
             words[:] = (0, 0, 0, values.ctypes.data, 0, 0, extents.ctypes.data, scratch, *bounds)
-            return job, memory, np.empty(size, np.uint8) if size <= _MOST_OWN else None
+            if size > _MOST_OWN:
+                return job, 0, (memory,)
+            own = np.empty(size, np.uint8)
+            return job, own.ctypes.data, (memory, own)
 
         def quick(src: np.ndarray, packed: np.ndarray, bias: int, dst: np.ndarray) -> int:
             try:
                 held = slots.pop()
             except IndexError:  # the first call, or another thread has it
                 held = slot()
-            workspace = take(size) if held[2] is None else held[2]
-            done: int = call(held[0], bias, src, packed, dst, workspace, 0)
-            if held[2] is None:
+            job, place, _ = held
+            workspace = None if place else take(size)
+            if workspace is not None:
+                place = workspace.ctypes.data
+            done: int = call(job, bias, src, packed, dst, place, 0)
+            if workspace is not None:
                 give(workspace)
             slots.append(held)
             return done
@@ -270,12 +275,15 @@ class Region:
                 held = slots.pop()
             except IndexError:
                 held = slot()
-            workspace = take(size) if held[2] is None else held[2]
+            job, place, _ = held
+            workspace = None if place else take(size)
+            if workspace is not None:
+                place = workspace.ctypes.data
             with pool.lock:  # as `launch_pieces` takes it
                 pool.ready(bounds.slots)
                 pool.wake(bounds.slots)
-                done: int = call(held[0], bias, src, packed, dst, workspace, pool.state)
-            if held[2] is None:
+                done: int = call(job, bias, src, packed, dst, place, pool.state)
+            if workspace is not None:
                 give(workspace)
             slots.append(held)
             return done

@@ -220,12 +220,12 @@ class GivenWeights(Call):
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(widened(bias).reshape(-1), self.bias_type)
         src, wei, to = self.image(input), self.weights(weight), self.to(dst)
-        chosen: GivenWeights | None = self
+        chosen = self
         if self.rival is not None:
-            chosen = self.again(weight)
-            if chosen is None:
-                chosen = self.rival(src, wei, to) or self
-                self.seen = (weight.tobytes(), chosen) if weight.nbytes <= MOST_COMPARED else None
+            known = self.again(weight)
+            chosen = known or self.rival(src, wei, to) or self
+            if known is None and weight.nbytes <= MOST_COMPARED:
+                self.seen = weight.tobytes(), chosen
         chosen.launch(src, chosen.pack(chosen.problem, wei), bias, to)
 
 
