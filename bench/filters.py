@@ -110,12 +110,20 @@ def roof_seconds(problem, peak, copy_rate):
     return max(problem.flops / peak, traffic(problem) / copy_rate)
 
 
+def _best_beside(samples):
+    """For each round the best sample of it, the one before and the one behind it."""
+    return [max(samples[max(at - 1, 0) : at + 2]) for at in range(len(samples))]
+
+
 def roof_row(problem, peer, timings, refusals, probed, target):
-    """The share of the roof in each setting: the median over rounds, each with the ceilings that it found."""
+    """The share of the roof in each setting: the median over rounds, each with the ceilings that it and the rounds beside it found.
+
+    A ceiling is what the machine can do: a sample that found a core busy says nothing of it, and a round's speed is that of its neighbours.
+    """
     values, bound_by = {}, ""
     for (default, out), timing in by_setting(timings, peer).items():
-        peaks = probed["fma", default]
-        copies = [max(pair) for pair in zip(probed["copy", default, False], probed["copy", default, True], strict=True)]
+        peaks = _best_beside(probed["fma", default])
+        copies = _best_beside([max(pair) for pair in zip(probed["copy", default, False], probed["copy", default, True], strict=True)])
         roofs = [roof_seconds(problem, *found) for found in zip(peaks, copies, strict=True)]
         values[variant(default, out)] = median(roof / s for roof, s in zip(roofs, timing.rounds_s, strict=True))
         if default:

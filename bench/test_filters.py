@@ -1,6 +1,7 @@
 """Image filtering: every peer's answer on a small image of each kind, and how the figures are judged."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import cv2
@@ -152,6 +153,15 @@ def test_the_roof_is_the_longer_of_arithmetic_and_traffic():
     assert (arithmetic.measured, arithmetic.against) == (pytest.approx(0.75), "FMA")
     traffic = filters.roof_row(IMAGE, "ours", timings, [], _probed(IMAGE.flops, 1024, 2048 / 3), 0.7)
     assert (traffic.measured, traffic.against) == (pytest.approx(0.5), "copy")
+
+
+def test_a_busy_sample_is_no_ceiling():
+    """Each round is judged by the best that it and its neighbours found: seconds 1, 1, 2, 2, 2."""
+    probed = _probed(IMAGE.flops, 1e9, 1e9)
+    for key in probed:
+        probed[key] = [IMAGE.flops * speed for speed in (1.0, 0.1, 0.2, 0.5, 0.1)] if key[0] == "fma" else [1e9] * 5
+    timing = replace(_timing("ours", 2.0, out=True), rounds_s=(2.0, 2.0, 5.0, 4.0, 4.0))
+    assert filters.roof_row(IMAGE, "ours", [timing], [], probed, 0.7).measured == pytest.approx(0.5)
 
 
 def test_samples_of_one_footprint_are_together():
