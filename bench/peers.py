@@ -9,6 +9,7 @@ imported when the first row of theirs is set up.
 import os
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -172,6 +173,12 @@ def _conv2d_arguments(p):
     return {name: value for name, value in given.items() if value != defaults[name]}
 
 
+@lru_cache(maxsize=1)
+def _existing(shape, dtype):
+    """The array that settings of one shape write into in turn: they compare what is done and not where."""
+    return np.empty(shape, dtype)
+
+
 def _fastconv(data_format=None, algorithm=None, planned=False):
     """Setup of a row that calls conv2d (a 2-D image where the case is one), or a plan with the weights packed beforehand."""
 
@@ -189,7 +196,7 @@ def _fastconv(data_format=None, algorithm=None, planned=False):
             src, wei, shape, canonical = operands.src[0, 0], operands.wei[0, 0], (p.oh, p.ow), _plane
         else:
             src, wei, shape, canonical = operands.src, operands.wei, (p.n, p.oc, p.oh, p.ow), np.asarray
-        dst = np.empty(shape, DTYPES[p.dst])
+        dst = _existing(shape, DTYPES[p.dst])
         if planned:
             run = fastconv.plan(src, wei, **arguments)
             return Prepared((lambda: run(src, out=dst)) if out else (lambda: run(src)), canonical)
