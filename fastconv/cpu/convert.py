@@ -23,6 +23,7 @@ INTEGERS = {
 }
 LOADED = (*INTEGERS, "f16", "bf16", "f32", "f64")  # as f32 or f64; bfloat16 as f32 only
 STORED = tuple(name for name in LOADED if name != "b8")  # from f32 or f64; float16 and bfloat16 from f32 only
+_SPREAD = 4  # vectors of a turn
 _HALF_INFINITY, _HALF_NAN = 0x7C00, 0x7E00
 
 
@@ -31,6 +32,11 @@ def converts_half() -> bool:
     """Whether the processor converts float16; elsewhere LLVM would call a library."""
     triple, _, features = magic()
     return triple.startswith(("aarch64", "arm64")) or "+f16c" in features.split(",")
+
+
+def converts_beyond() -> bool:
+    """Whether floats beyond 32 bits, made integers, are at least 2^31 without a sign: x86-64 has one number for all of them."""
+    return magic()[0].startswith("x86_64")
 
 
 @functools.cache
@@ -155,6 +161,10 @@ def _rounded(emit: Emitter, name: str, rounding: str, value: Any) -> Any:
         value = build.select(build.fcmp_ordered("ord", value, value), value, emit.number(0))
     if rounding == "half_up":
         value = build.fadd(value, emit.number(1 / 2))
+    if rounding == "saturate" and not signed and emit.width == 64 and converts_beyond():
+        # what is too large becomes 2^31, and one instruction cuts it as it narrows
+        whole = emit.call("llvm.lrint", build.select(build.fcmp_ordered(">", value, emit.number(0)), value, emit.number(0)), result=wide)
+        return build.select(build.icmp_unsigned("<", whole, wide.number(most)), whole, wide.number(most))
     low, high = emit.number(least), emit.number(most if exact else 2**31 - 2**7)
     inside = build.select(build.fcmp_ordered(">", value, low), value, low)  # NaN becomes the least of an unsigned type
     inside = build.select(build.fcmp_ordered("<", inside, high), inside, high)
@@ -238,8 +248,12 @@ def _spread(emit: Emitter, count: Any, sizes: tuple[int, int], starts: tuple[Any
 
     with build.if_else(build.icmp_signed(">=", count, emit.constant(lanes))) as (enough, fewer):
         with enough:
-            at = emit.variable(emit.constant(0))
-            with emit.loop(emit.quotient(count, lanes)):
+            at, several = emit.variable(emit.constant(0)), _SPREAD * lanes
+            with emit.loop(emit.quotient(count, several)):
+                for vec in range(_SPREAD):
+                    move(emit, *places(emit.offset(emit.get(at), vec * lanes)))
+                emit.set(at, emit.offset(emit.get(at), several))
+            with emit.loop(emit.quotient(build.sub(count, emit.get(at)), lanes)):
                 move(emit, *places(emit.get(at)))
                 emit.set(at, emit.offset(emit.get(at), lanes))
             if lanes > 1:
