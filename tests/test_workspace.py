@@ -198,6 +198,16 @@ def test_a_large_result_is_lent_until_nobody_holds_it(monkeypatch):
     assert (second == 2).all()
     assert (third == 3).all()
     assert new_result((3, 4), dtype).flags.owndata
+    # what somebody makes of its base, a copy or a view, gives nothing back
+    base = again.base
+    copies = base.copy(), base[1:], base + 1, np.asarray(base)
+    del copies
+    other = new_result(shape, dtype, image)
+    other[...] = 5
+    assert (again == 4).all()
+    del again, base
+    assert new_result(shape, dtype, image).ctypes.data == place
+    assert [type(array) for array in (other, other[1:], other.view("i4"))] == [np.ndarray] * 3
 
 
 def test_results_are_kept_in_proportion_to_the_memory_there_is(monkeypatch, tmp_path):

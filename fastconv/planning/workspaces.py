@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +94,25 @@ def most_results() -> int:
 results = Workspaces(most_results())
 
 
-class _Lent:
-    """The owner of a result's memory: what the array has for a base, gone when nobody holds the array or a view of it."""
+class _Memory(np.ndarray):
+    """Bytes that know their address ``at``, which takes a microsecond to ask for, and to whom to ``give`` them back."""
 
-    def __init__(self, memory: np.ndarray, at: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._memory, self._give = memory, results.give
-        self.__array_interface__ = {"shape": shape, "typestr": dtype.str, "data": (at, False), "version": 3}
+    at: int
+    give: Callable[[np.ndarray], None]
+
+
+class _Lent(np.ndarray):
+    """What a result has for a base, gone when nobody holds the result or a view of it; its own base, a `_Memory`, is then given back.
+
+    NumPy sets a view's base to the last array of another class, so each of the three is of its own.
+    """
+
+    lent = False  # of views and copies that somebody makes of it
 
     def __del__(self) -> None:
-        self._give(self._memory)
+        memory = self.base
+        if self.lent and isinstance(memory, _Memory):
+            memory.give(memory)
 
 
 def new_result(shape: tuple[int, ...], dtype: np.dtype[Any], near: np.ndarray | None = None) -> np.ndarray:
@@ -115,8 +126,14 @@ def new_result(shape: tuple[int, ...], dtype: np.dtype[Any], near: np.ndarray | 
     size = math.prod(shape) * dtype.itemsize
     if size < costs.LEAST_RESULT:
         return np.empty(shape, dtype)
-    memory = results.take(size + _PAGE)
-    at: int = memory.ctypes.data  # which takes a microsecond
+    idle = results.take(size + _PAGE)
+    if isinstance(idle, _Memory):
+        memory = idle
+    else:
+        memory = idle.view(_Memory)
+        memory.at, memory.give = idle.ctypes.data, results.give
     place = 0 if near is None else near.ctypes.data + _PAGE // 2
-    result = np.asarray(_Lent(memory, at + -at % _LINE + (place - at) % _PAGE // _LINE * _LINE, shape, dtype))
-    return result.view(dtype) if dtype.kind == "V" else result  # of a type that the interface has no word for
+    first = -memory.at % _LINE
+    base = memory.view(_Lent)
+    base.lent = True
+    return np.ndarray(shape, dtype, base, first + (place - memory.at - first) % _PAGE // _LINE * _LINE)
