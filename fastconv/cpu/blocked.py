@@ -346,7 +346,7 @@ class Body:
         self._filters = filters
         if filters is not None:
             integers_at = TABLES_AT + self._tables.nbytes
-            held = in_place and held_blocks(p, tile, lanes, size)
+            held = held_blocks(p, tile, lanes, size)
             self._head = self._head._replace(filters_at=self.scratch, integers_at=integers_at, held=int(held))
             blocks = self._head.part_blocks if held else 1
             self.scratch += -(-(p.ic // p.g) * p.kh * p.kw * tile.mr * lanes * size * blocks // 64) * 64

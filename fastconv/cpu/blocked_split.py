@@ -15,6 +15,14 @@ _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache wit
 # For each thread, of weights that are given and held: 64 to 128 channels at 56x56 take 210 us in 8 bands, 238 in 2, 304 in two parts; 256
 # to 256 1690, 1865 and 2002 (two cores, Emerald Rapids, 2026-11).
 _UNITS = 4
+# Of a small image read in place, so many parts of the output channels for each thread: each reads, and packs, its own weights, and what one
+# is late with is another's.  256 to 1024 channels at 14x14, given, take 526 us instead of 853 of planes, 600 instead of 721 channels last;
+# packed 160 to 960 at 7x7 78 instead of 90 (two cores, Emerald Rapids, 2026-11).
+_SMALL_PIXELS = 256
+_PARTS = 8
+# How much longer sums take to wait for the next pass than weights to be read again, byte for byte: 128 to 128 channels at 56x56, stride 2,
+# take 1017 us in bands of one pass, 1089 of two (two cores, Emerald Rapids, 2026-11).
+_SUMS_FACTOR = 2
 _HELD_BYTES = 1 << 20  # of all weights of a group, packed: a second-level cache holds them beside a strip of pixels
 _MERGED_PIXELS = 256  # of rows that are seen as one: strips and bands are whole rows
 _STRIP_BYTES = 64 << 10  # of pixels whose channels lie side by side, as those of the results do: those of several blocks fill whole lines
@@ -102,7 +110,7 @@ def held_blocks(p: Problem, tile: Tile, lanes: int, size: int) -> bool:
 def few_bands(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_place: bool, cache: int) -> bool:
     """Whether so few bands pack weights that are given that it takes less than to pack them once beforehand."""
     bands = p.n * -(-p.oh // split_of(p, tile, lanes, size, threads, in_place, True, cache).band_rows)
-    shared = threads > 1 and p.n == 1 and in_place and held_blocks(p, tile, lanes, size)
+    shared = p.n == 1 and (threads > 1 or not in_place) and held_blocks(p, tile, lanes, size)
     return bands <= (_UNITS * threads if shared else costs.BLOCKED_GIVEN_BANDS)
 
 
@@ -121,9 +129,11 @@ def split_of(
 
     Every further band reads the weights once more, every further pass over the channels writes and reads all sums.  Pixels that are
     read ``in_place`` are bounded alike, but cost nothing to be read by several units.  Weights that are ``given`` are packed once more by
-    every further band, for about the time of one tile a block: pixels in place may then fill half of the second-level ``cache``.
+    every further band, for about the time of one tile a block, unless the thread holds them all: pixels in place, or the panel of weights
+    that are not held, may then fill half of the second-level ``cache``.
     """
-    most = max(_PANEL_BYTES, cache // 2) if given else _PANEL_BYTES
+    keeps = given and held_blocks(p, tile, lanes, size)
+    most = max(_PANEL_BYTES, cache // 2) if given and (in_place or not keeps) else _PANEL_BYTES
     s, oc_blocks = steps_of(p), -(-(p.oc // p.g) // (tile.mr * lanes))
     weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
     block_row = p.ow * DEPTH * size  # of one row and block of channels
@@ -132,8 +142,7 @@ def split_of(
         return block_row * rows * blocks if in_place else bytes_of_panel(s, tile, lanes, size, rows, blocks)
 
     row_bytes = block_row * s.blocks if in_place else held(tile.ny, s.blocks) // rows_of_panel(s, tile, tile.ny) * s.q
-    keeps = given and in_place and held_blocks(p, tile, lanes, size)
-    fewest = 1 if keeps else min(max(1, -(-row_bytes * p.oh // most)), p.oh)
+    fewest = 1 if keeps and in_place else min(max(1, -(-row_bytes * p.oh // most)), p.oh)
     found = []
     for bands in {1, 2, 3, 4, fewest} if fewest > 4 else range(1, fewest + 1):
         rows = band_rows(p, tile, bands)
@@ -142,7 +151,7 @@ def split_of(
             blocks = s.blocks
         passes = -(-s.blocks // blocks)
         too_long = blocks == s.blocks and bands < fewest
-        found.append((too_long, (bands - 1) * weights + (passes - 1) * sums, bands, -(-s.blocks // passes)))
+        found.append((too_long, (bands - 1) * weights + _SUMS_FACTOR * (passes - 1) * sums, bands, -(-s.blocks // passes)))
     *_, bands, pass_blocks = min(found)
     parts = 1
     if threads > 1 and p.n * p.g * bands < 4 * threads:
@@ -152,10 +161,12 @@ def split_of(
         else:
             ways.append((-(-bands // threads) * threads, 1))
         packed = 0 if in_place else row_bytes
-        if keeps and (p.oh >= 2 * threads or p.oh % threads == 0):
+        if in_place and p.oh * p.ow <= _SMALL_PIXELS and oc_blocks >= 4 * threads:
+            ways = [(bands, min(oc_blocks, _PARTS * threads))]
+        elif keeps and in_place and (p.oh >= 2 * threads or p.oh % threads == 0):
             # pixels, and whole lines of results, are one thread's; what one is late with is another's
             ways = [(min(-(-_UNITS * threads // (p.n * p.g)), p.oh), 1)]
-        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given))
+        bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given and not keeps))
     # a unit is not interrupted
     seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
     bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))

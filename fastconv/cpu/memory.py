@@ -211,6 +211,17 @@ def call_kernel(typing_context: Any, kernel: Any, arguments: Any) -> Any:
 
 
 @intrinsic
+def call_reader(typing_context: Any, address: Any) -> Any:
+    """What the C function at an address returns, which takes nothing and returns an int."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        return builder.sext(builder.call(builder.inttoptr(arguments[0], function), []), I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def atomic_add(typing_context: Any, at: Any, value: Any) -> Any:
     """Add to the 64-bit integer at an address; what it was before.  Sequentially consistent, as all three."""
 
