@@ -229,10 +229,13 @@ def direct_seconds(p: Problem, lanes: int) -> float:
 
 
 def fast_fir_seconds(p: Problem, lanes: int, rows: int) -> float:
-    """Three sums of half the taps for each pair of rows of results, and the rows that they read."""
-    half = (p.kh + 1) // 2
-    vectors = p.n * p.oc * _padded(p.oh, 2 * rows) * _padded(p.ow, 2 * lanes) / lanes
-    sums = vectors / 2 * p.kw * (2 * half + p.kh // 2) / (FMA_PER_SECOND * DIRECT_SHARE)
+    """Three sums of half the taps for each pair of rows of results, or of columns at stride 2, and the rows that they read."""
+    down, across = (2, 1) if p.sh == 1 else (1, 2)
+    vectors = p.n * p.oc * _padded(p.oh, down * rows) * _padded(p.ow, across * 2 * lanes) / lanes
+    taps = p.kw * (2 * ((p.kh + 1) // 2) + p.kh // 2)
+    if p.sw == 2:
+        taps = p.kh * (2 * ((p.kw + 3) // 4 + (p.kw + 2) // 4) + (p.kw + 1) // 4 + p.kw // 4)
+    sums = vectors / 2 * taps / (FMA_PER_SECOND * DIRECT_SHARE)
     staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS
     return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + _moving_seconds(p)
 
