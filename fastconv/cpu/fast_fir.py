@@ -25,7 +25,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from .border import Span, border_row, column_maps, row_map, span, too_large, whole_lines
+from .border import LINE, Span, border_row, column_maps, row_map, span, too_large, whole_lines
 from .fast_fir_tile import CHUNK, PARTS, fast_fir_columns, fast_fir_rows, fast_fir_tile_kernel
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .runs import Block, blocks_of
@@ -48,35 +48,38 @@ _BAND = 32  # pairs of rows of results that one unit of work computes at most
 
 Head = namedtuple(
     "Head",
-    "tile rows width oc ocg blocks bands band_steps steps padded oh held entries pitch phase wide words nleft ahead behind "
+    "tile rows width oc ocg blocks bands band_steps steps padded oh held entries pitch phase wide words nleft reach ahead behind "
     "sn sc sy wo dn dc dy",
 )
 # Blocks hold their whole tiles, and where one more starts that ends with it, or 0.
 _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
 _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
-# Behind a block of stride 2, whose span is that of a copy of its left edge: `CHUNK`s that lie there, in the image from a column on and in a
-# copy of the right edge, and that one's span.  Of an odd number of columns the last tile has one too many.
-Chunks = namedtuple("Chunks", ("odd", "left", "inside", "column", "right", *(f"right_{name}" for name in Span._fields)))
-_RIGHT_AT = 8 * Chunks._fields.index("right_before")
+# Behind a block of stride 2, whose span is that of copies of its left edge: whether its columns are odd, of which the last tile then has one
+# too many; `CHUNK`s that lie there, in the image and in copies of the right edge, the image's column where the first would lie, and the
+# span of the right edge's, two pixels before it on.
+Chunks = namedtuple("Chunks", ("odd", "left", "inside", "right", "column", *(f"right_{name}" for name in Span._fields)))
+_RIGHT_AT = _BLOCK_BYTES + 8 * Chunks._fields.index("right_before")
 
 
 def _factory(kind: str, lanes: int, stride: int) -> Any:
     """The band kernel: units ``u0 .. u1 - 1``, each an (image, group, block of columns, band of steps of a tile).
 
-    A step is a pair of rows of results at stride 1, a row at stride 2.
+    A step is a pair of rows of results at stride 1, a row at stride 2.  What tiles of stride 2 read of new rows is made just before
+    the tile that needs it: so prefetchers follow all of them while tiles are summed.
     A unit makes the weights of the three parts of its channel's filters: ``words`` numbers, each of one tap or the sum of two.
     Behind the addends of all output channels lies a number that is set where a result is not finite: no unit is computed from then on.
-    Workspace: three row tables, the addresses of what a row is made of, first addend and taps, tile of the first part, results aside, fill
-    row, ring, copies of a row's edges.
+    Workspace: three row tables, three of the rows that these are made of, NaN where a result is not finite, tile of the first part, results
+    aside, first addend and taps, fill row, ring, copies of rows' edges.
     """
     size, results = KINDS[kind][2], 3 - stride  # rows of results of a step
     block_bytes = _BLOCK_BYTES + 8 * len(Chunks._fields) * (stride - 1)
+    chunk_bytes, lead = CHUNK * lanes * size, LINE
 
     def fast_fir(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         e = integers(at.extents + _HEAD_AT, Head)
-        rows, width, entries = e.rows, e.width, e.entries
+        rows, width, entries, held = e.rows, e.width, e.entries, e.held
         blocks = at.extents + _BLOCKS_AT
         row_map = blocks + e.blocks * block_bytes
         order = row_map + e.padded * 8
@@ -84,15 +87,15 @@ def _factory(kind: str, lanes: int, stride: int) -> Any:
         fill = peek(kind, at.values)
         failed = at.bias + e.oc * size
         table = (at.workspace + index * at.scratch + 63) // 64 * 64
-        addresses = table + (PARTS * entries * 8 + 63) // 64 * 64
-        check = addresses + 64
+        sources = table + PARTS * entries * 8
+        check = sources + (PARTS * (entries + held) * 8 + 63) // 64 * 64 - PARTS * entries * 8
         tile_at = check + (lanes + rows * width) * size
         start = tile_at + results * rows * width * size
-        fill_at = start + TAPS_AT + (e.words * size + 63) // 64 * 64
+        fill_at = start + TAPS_AT + (e.words * size + 63) // 64 * 64 + lead
         ring = fill_at + e.wide * size
-        ahead = ring + PARTS * e.held * e.pitch
-        behind = ahead + e.ahead * size
-        fill_row(kind, lanes, fill_at, e.wide, fill)
+        ahead = ring + PARTS * held * e.pitch + lead
+        behind = ahead + held * e.ahead
+        fill_row(kind, lanes, fill_at - lead, e.wide + lead // size, fill)
         fill_row(kind, lanes, check, lanes, peek(kind, at.values + 4 * size))
         for u in range(u0, u1):
             if peek(kind, failed) != 0:
@@ -106,43 +109,38 @@ def _factory(kind: str, lanes: int, stride: int) -> Any:
             j1 = min(j0 + e.band_steps, e.steps)
             plane = at.src + n * e.sn + group * e.sc
             to = at.dst + n * e.dn + block.to
-            shift = 0
+            shift, total, odd = 0, 0, 0
             if stride == 1:
                 shift = -block.before * size % 64
             else:
+                total, odd = chunks.left + chunks.inside + chunks.right, chunks.odd
                 # what lies beyond the padded image is read too, and cancels
-                fill_row(kind, lanes, ahead, e.ahead, fill)
-                fill_row(kind, lanes, behind, e.behind, fill)
+                fill_row(kind, lanes, ahead - lead, held * (e.ahead + e.behind) // size, fill)
             staged = 0
             for j in range(j0, j1, rows):
                 # the last tile overlaps the one before; it writes the same values again
                 jt = max(min(j, j1 - rows), j0)
-                for r in range(staged, (jt - j0) * stride + e.held):
-                    line = ring + shift + r % e.held * PARTS * e.pitch
+                fresh, staged = staged, max(staged, (jt - j0) * stride + held)
+                for r in range(fresh, staged):
+                    line = ring + shift + r % held * PARTS * e.pitch
                     for part in range(PARTS):
                         poke("i64", table + (part * entries + r) * 8, line + part * e.pitch)
                     if stride == 1:
                         for part in range(3):
                             y = 2 * (j0 + r) + part
                             row = peek("i64", row_map + y * 8) if y < e.padded else -1
-                            poke("i64", addresses + part * 8, plane + row * e.sy if row >= 0 else fill_at - block.first * size)
-                        fast_fir_rows(kind, lanes, line, e.pitch, addresses, block_at, maps, fill)
+                            poke("i64", sources + part * 8, plane + row * e.sy if row >= 0 else fill_at - block.first * size)
+                        fast_fir_rows(kind, lanes, line, e.pitch, sources, block_at, maps, fill)
                     else:
-                        y = 2 * j0 + r
+                        y, source, copied = 2 * j0 + r, sources + (r - fresh) * 8, (r - fresh) * e.ahead
                         row = peek("i64", row_map + y * 8) if y < e.padded else -1
                         pixels = plane + row * e.sy
                         if row >= 0 and chunks.left:
-                            border_row(kind, lanes, ahead, pixels, block_at, maps, fill)
-                        if row >= 0 and chunks.right:
-                            border_row(kind, lanes, behind, pixels, block_at + _BLOCK_BYTES + _RIGHT_AT, maps, fill)
-                        poke("i64", addresses, ahead if row >= 0 else fill_at)
-                        poke("i64", addresses + 8, chunks.left if row >= 0 else chunks.left + chunks.inside + chunks.right)
-                        poke("i64", addresses + 16, pixels + chunks.column * size)
-                        poke("i64", addresses + 24, chunks.inside if row >= 0 else 0)
-                        poke("i64", addresses + 32, behind)
-                        poke("i64", addresses + 40, chunks.right if row >= 0 else 0)
-                        fast_fir_columns(kind, lanes, line, e.pitch, e.phase, addresses)
-                staged = max(staged, (jt - j0) * stride + e.held)
+                            border_row(kind, lanes, ahead + copied, pixels, block_at, maps, fill)
+                        poke("i64", source, ahead + copied if row >= 0 else fill_at)
+                        poke("i64", source + held * 8, pixels + chunks.column * size if row >= 0 else fill_at)
+                        poke("i64", source + 2 * held * 8, 0 if row >= 0 else fill_at)
+                made = 0  # vectors of what tiles read
                 all_rows = jt + rows <= j1 and results * (jt + rows) <= e.oh
                 for i in range(e.ocg):
                     o = group * e.ocg + i
@@ -156,13 +154,28 @@ def _factory(kind: str, lanes: int, stride: int) -> Any:
                             poke(kind, start + TAPS_AT + word * size, weight)
                     line = to + o * e.dc + results * jt * e.dy
                     for run in range(2 if block.last else 1):
-                        tiles, beyond = (1, chunks.odd if stride == 2 else 0) if run else (block.tiles, 0)
+                        tiles, beyond = (1, odd) if run else (block.tiles, 0)
                         whole = all_rows and not beyond
-                        for part in range(1 if whole else tiles):
+                        many = tiles if whole and (stride == 1 or made == total) else 1
+                        for part in range(0, tiles, many):
                             x = (block.last if run else 0) + part * width
-                            made, pitch, many = (line + x * size, e.dy, tiles) if whole else (tile_at, width * size, 1)
+                            if stride == 2:
+                                for chunk in range(made, min((x // 2 + width // 2 + e.reach + lanes - 1) // lanes, total)):
+                                    where = 0 if chunk < chunks.left else 1 if chunk < chunks.left + chunks.inside else 2
+                                    if where == 2 and chunk == chunks.left + chunks.inside:
+                                        for r in range(staged - fresh):
+                                            source = sources + 2 * held * 8 + r * 8
+                                            if peek("i64", source) == 0:
+                                                copied = behind + r * e.behind
+                                                pixels = peek("i64", source - held * 8) - chunks.column * size
+                                                border_row(kind, lanes, copied - 2 * size, pixels, block_at + _RIGHT_AT, maps, fill)
+                                                poke("i64", source, copied - chunk * chunk_bytes)
+                                    fast_fir_columns(kind, lanes, table + fresh * 8, chunk * lanes * size, e.pitch, e.phase,
+                                                     sources + where * held * 8, chunk * chunk_bytes, staged - fresh)  # fmt: skip
+                                    made = chunk + 1
+                            result, pitch = (line + x * size, e.dy) if whole else (tile_at, width * size)
                             call_kernel(e.tile, (at.extents, start, check, table + (jt - j0) * stride * 8, x // stride * size,
-                                                 made, pitch, many))  # fmt: skip
+                                                 result, pitch, many))  # fmt: skip
                             if not whole:
                                 for row in range(min(results * rows, e.oh - results * jt, results * (j1 - jt))):
                                     copy(kind, lanes, line + x * size + row * e.dy, tile_at + row * width * size, width - beyond)
@@ -307,7 +320,7 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
         else:
             left, chunks = _chunks(p, first, columns, lanes)
             made.append((*Block(*left, *at), *chunks))
-            edges = [max(most, many * CHUNK * lanes) for most, many in zip(edges, (chunks.left, chunks.right), strict=True)]
+            edges = [max(most, LINE + many * CHUNK * lanes * size) for most, many in zip(edges, (chunks.left, chunks.right), strict=True)]
             wide = max(wide, (chunks.left + chunks.inside + chunks.right) * CHUNK * lanes)
     steps = -(-p.oh * stride // 2)
     unit_steps = min(_BAND * stride, _unit_steps(p, lanes, tile, len(made)))
@@ -319,7 +332,7 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
     head = Head(
         tile=0, rows=tile.rows, width=width, oc=p.oc, ocg=p.oc // p.g, blocks=len(made), bands=-(-steps // band_steps),
         band_steps=band_steps, steps=steps, padded=p.ih_padded, oh=p.oh, held=held, entries=entries, pitch=pitch, phase=phase, wide=wide,
-        words=words, nleft=p.pl, ahead=edges[0], behind=edges[1], sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
+        words=words, nleft=p.pl, reach=(p.kw + 3) // 4, ahead=edges[0], behind=edges[1], sn=0, sc=0, sy=0, wo=0, dn=0, dc=0, dy=0,
     )  # fmt: skip
     before, after = column_maps(p, p.pr)
     tables = np.concatenate([np.array(made, np.int64).reshape(-1), row_map(p)]), np.concatenate([before, after, _places(p, phase, size)])
@@ -327,9 +340,9 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
         icg=1, pitch=entries * 8, step=0, kh=p.kh, kw=p.kw, tap=size, column=size,
         places=_BLOCKS_AT + 8 * (len(tables[0]) + 2 * words + len(before) + len(after)),
     )  # fmt: skip
-    table, taps = (-(-part // 64) * 64 for part in (PARTS * entries * 8, words * size))
+    table, taps = (-(-part // 64) * 64 for part in (PARTS * (entries + held) * 8, words * size))
     results = (1 + 3 - stride) * tile.rows * width
-    scratch = 64 + table + 64 + (lanes + results + wide + sum(edges)) * size + TAPS_AT + taps + PARTS * held * pitch
+    scratch = 64 + table + (lanes + results + wide) * size + TAPS_AT + taps + 2 * LINE + held * (PARTS * pitch + sum(edges))
     return shape, head, tables, -(-scratch // 64) * 64
 
 
@@ -337,12 +350,12 @@ def _chunks(p: Problem, first: int, columns: int, lanes: int) -> tuple[Span, Chu
     """Of a block of stride 2, what a copy of the left edge holds, and the rest."""
     start, read, chunk = 2 * first - p.pl, 2 * (columns - 1) + p.kw, CHUNK * lanes
     chunks = -(-((columns + 1) // 2 + (p.kw + 3) // 4) // lanes)
-    left = min(-(-max(-start, 0) // chunk), chunks)
+    # of the image, two pixels before each lie in it too
+    left = min(-(-max(2 - start, 0) // chunk), chunks)
     inside = max(min((p.iw - start) // chunk, chunks) - left, 0)
     behind = (left + inside) * chunk
-    right = span(start + behind, max(read - behind, 0), p.iw)
-    copied = span(start, min(left * chunk, read), p.iw)
-    return copied, Chunks(columns % 2, left, inside, start + left * chunk, chunks - left - inside, *right)
+    right = span(start + behind - 2, max(read - behind + 2, 0), p.iw)
+    return span(start, min(left * chunk, read), p.iw), Chunks(columns % 2, left, inside, chunks - left - inside, start, *right)
 
 
 def _unit_steps(p: Problem, lanes: int, tile: Tile, blocks: int) -> int:

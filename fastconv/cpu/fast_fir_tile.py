@@ -176,36 +176,35 @@ def fast_fir_rows(
 
 
 @intrinsic(prefer_literal=True)
-def fast_fir_columns(typing_context: Any, kind: Any, lanes: Any, dst: Any, apart: Any, phase: Any, runs: Any) -> Any:
-    """What three parts read of a row of the image: of q = 0, 1, ``x[4t+2+q]``, ``x[4t+q] - x[4t+2+q]`` and ``x[4t+q] - x[4t-2+q]``.
+def fast_fir_columns(
+    typing_context: Any, kind: Any, lanes: Any, lines: Any, to: Any, apart: Any, phase: Any, rows: Any, at: Any, count: Any
+) -> Any:  # fmt: skip
+    """What three parts read of rows of the image: of q = 0, 1, ``x[4t+2+q]``, ``x[4t+q] - x[4t+2+q]`` and ``x[4t+q] - x[4t-2+q]``.
 
-    Parts lie ``apart`` bytes apart, the two q ``phase`` bytes; t counts up from 0, and x[-2], x[-1] are seen as 0.
-    ``runs`` is the address of three addresses of pixels, each with how many vectors of t, of `CHUNK` vectors of pixels, lie there.
+    A vector of t of each of ``count`` rows: of `CHUNK` vectors of pixels, and the two before them.  ``rows`` and ``lines`` are the
+    addresses of those of the rows of pixels, x being ``at`` bytes into them, and of the first parts of what is made of them, to which
+    is written ``to`` bytes behind their starts.  Parts lie ``apart`` bytes apart, the two q ``phase`` bytes.
     """
     name, width = literal(kind), literal(lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, dst, apart, phase, runs = arguments
+        lines, to, apart, phase, rows, at, count = arguments[2:]
         emit = Emitter(builder, name, width, False)
         bits = emit.bits()
-        # as integers, whose lane shifts LLVM makes one instruction of
-        to, run, before = emit.variable(dst), emit.variable(runs), [emit.variable(bits.number(0)) for _ in range(2)]
-        with emit.loop(emit.constant(3)):
-            at = emit.variable(emit.load_integer(emit.get(run)))
-            with emit.loop(emit.load_integer(emit.offset(emit.get(run), 8))):
-                x = [bits.load(emit.offset(emit.get(at), n * emit.width)) for n in range(CHUNK)]
-                for q, pick in enumerate((bits.even, bits.odd)):
-                    pair = pick(x[0], x[1]), pick(x[2], x[3])
-                    even, odd = bits.even(*pair), bits.odd(*pair)
-                    shifted = bits.pick(emit.get(before[q]), odd, range(width - 1, 2 * width - 1))
-                    emit.set(before[q], odd)
-                    even, odd, shifted = (emit.values(value) for value in (even, odd, shifted))
-                    place = emit.offset(emit.get(to), emit.times(phase, q))
-                    for n, value in enumerate((odd, builder.fsub(even, odd), builder.fsub(even, shifted))):
-                        emit.store(emit.offset(place, emit.times(apart, n)), value)
-                emit.set(at, emit.offset(emit.get(at), CHUNK * emit.width))
-                emit.set(to, emit.offset(emit.get(to), emit.width))
-            emit.set(run, emit.offset(emit.get(run), 16))
+        line, row = emit.variable(lines), emit.variable(rows)
+        with emit.loop(count):
+            source = emit.offset(emit.load_integer(emit.get(row)), at)
+            # as integers, whose lane shifts LLVM makes one instruction of
+            x = [bits.load(emit.offset(source, n * emit.width)) for n in range(CHUNK)]
+            for q, pick in enumerate((bits.even, bits.odd)):
+                pair, place = (pick(x[0], x[1]), pick(x[2], x[3])), emit.offset(emit.load_integer(emit.get(line)), to, emit.times(phase, q))
+                even, odd = bits.even(*pair), bits.odd(*pair)
+                before = bits.pick(bits.splat(emit.offset(source, (q - 2) * emit.itemsize)), odd, range(width - 1, 2 * width - 1))
+                even, odd, before = (emit.values(value) for value in (even, odd, before))
+                for n, value in enumerate((odd, builder.fsub(even, odd), builder.fsub(even, before))):
+                    emit.store(emit.offset(place, emit.times(apart, n)), value)
+            emit.set(line, emit.offset(emit.get(line), 8))
+            emit.set(row, emit.offset(emit.get(row), 8))
         return context.get_dummy_value()
 
-    return types.void(kind, lanes, *[types.int64] * 4), codegen
+    return types.void(kind, lanes, *[types.int64] * 7), codegen
