@@ -50,7 +50,7 @@ DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked 
 # Columns of stride 2 are copied by phase instead in rows of so many results with so many taps, or of still more results that several
 # channels read: 256x256 k5 takes 22 us with pairs and 29 so, k7 41 and 37, k21 224 and 170, 28x28 k7 of 16 channels 112 and 166 (one core,
 # Zen 4, 2026-11); 1024x1024 k3 301 us with pairs and 523 so, k5 376 and 599, k7 637 and 632 (one core of two 512-bit FMA units).
-PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
+PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 8
 PHASE_FACTOR = 1.1  # longer so: k11 732 us of 666, k21 2075 of 1690 (1024x1024, one core of two 512-bit FMA units)
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
