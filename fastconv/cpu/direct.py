@@ -48,7 +48,7 @@ TILES = (
 # A width is for one channel, with all taps in registers and side by side.
 FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
 # (kh, kw) of those at stride 2, for one channel: 512x512 k3 37 us instead of 48, k5 57 instead of 81 (two 512-bit FMA units, 2026-11).
-HALVED, _HALVED_REGISTERS = ((3, 3), (5, 5)), 32
+HALVED, _HALVED_REGISTERS = ((3, 3), (5, 5), (7, 7)), 32
 
 _BAND = 64  # rows of output that one unit of work computes at most
 _STRIP_BYTES = 4 << 20  # of the strips of a band, where they leave more than one tile's rows
@@ -277,7 +277,7 @@ def _tile(p: Problem, t: Target) -> Tile:
     most = -(-p.kh // -(-p.kh // 8))  # rows of taps of a group; of 6 the tall tile's addresses nearly fit
     columns = [-(-p.ow // (vecs * lanes)) * vecs for vecs in (2, 4)]
     narrow = p.strides == (1, 1) and (p.ow < 20 * lanes if most <= 6 else columns[1] >= costs.FLAT_COLUMNS * columns[0])
-    flat = p.kh >= 5 and p.ow >= 4 * lanes and not narrow
+    flat = p.kh >= 5 and p.ow >= 4 * lanes and not narrow and not (p.strides == (2, 2) and p.ic == p.g and (p.kh, p.kw) in HALVED)
     rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p) == 1 else (4, 4) if flat else (8, 2)
     able = fitting(TILES, t)
     # of tables with carrying tiles alone, as tests make them, these are taken for anything
@@ -315,7 +315,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     code = direct_tile_kernel("direct", (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma)))
     region = Region(f"direct_bands_{kind}_{lanes}" + "_by_phase" * (h == 0), _factory, (kind, lanes, int(h == 0)), kind)
     in_place = _layout(p, tile, lanes, size, t.l2 // 2 if not h else 0)
-    crowds = h and p.kh >= costs.COPIED_ROWS and p.ic == p.g
+    crowds = h and not (kw and h == 2) and p.kh >= costs.COPIED_ROWS and p.ic == p.g
     copied = _layout(p, tile, lanes, size, t.l2 // 2) if crowds else in_place
     if copied[-1] > costs.MOST_WORKSPACE:
         copied = in_place

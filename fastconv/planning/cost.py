@@ -50,7 +50,7 @@ DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked 
 # Columns of stride 2 are copied by phase instead in rows of so many results with so many taps, or of still more results that several
 # channels read: 256x256 k5 takes 22 us with pairs and 29 so, k7 41 and 37, k21 224 and 170, 28x28 k7 of 16 channels 112 and 166 (one core,
 # Zen 4, 2026-11); 1024x1024 k3 301 us with pairs and 523 so, k5 376 and 599, k7 637 and 632 (one core of two 512-bit FMA units).
-PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
+PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 8
 PHASE_FACTOR = 1.1  # longer so: k11 732 us of 666, k21 2075 of 1690 (1024x1024, one core of two 512-bit FMA units)
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
@@ -229,10 +229,13 @@ def direct_seconds(p: Problem, lanes: int) -> float:
 
 
 def fast_fir_seconds(p: Problem, lanes: int, rows: int) -> float:
-    """Three sums of half the taps for each pair of rows of results, and the rows that they read."""
-    half = (p.kh + 1) // 2
-    vectors = p.n * p.oc * _padded(p.oh, 2 * rows) * _padded(p.ow, 2 * lanes) / lanes
-    sums = vectors / 2 * p.kw * (2 * half + p.kh // 2) / (FMA_PER_SECOND * DIRECT_SHARE)
+    """Three sums of half the taps for each pair of rows of results, or of columns at stride 2, and the rows that they read."""
+    down, across = (2, 1) if p.sh == 1 else (1, 2)
+    vectors = p.n * p.oc * _padded(p.oh, down * rows) * _padded(p.ow, across * 2 * lanes) / lanes
+    taps = p.kw * (2 * ((p.kh + 1) // 2) + p.kh // 2)
+    if p.sw == 2:
+        taps = p.kh * (2 * ((p.kw + 3) // 4 + (p.kw + 2) // 4) + (p.kw + 1) // 4 + p.kw // 4)
+    sums = vectors / 2 * taps / (FMA_PER_SECOND * DIRECT_SHARE)
     staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS
     return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + _moving_seconds(p)
 
