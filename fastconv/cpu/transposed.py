@@ -3,6 +3,9 @@
 Every ``sh``-th row and ``sw``-th column of the result, a *phase*, is a forward problem of stride 1 on the result's gradient: of the taps
 that reach it, flipped, with channels of input and output swapped.  With ``g = gcd(s, d)`` these are every ``s/g``-th tap, ``d/g``
 pixels apart.  So no zero is multiplied that a forward pass would not multiply, and what serves the forward pass serves here.
+Few channels of planes are exempt: where that is predicted to be faster, all phases are channels of one forward problem, whose taps are
+those of any phase and 0 where a phase has none, so that the gradient is read once and lanes are full (3 channels at 224x224, 7x7 at
+stride 2, from 64: {FIGURE}).  Where a result of that is not finite, the phases are computed apart.
 Rows and columns that no tap reaches are the bias alone.  Order of accumulation, and class of
 the error: those of the child plans.
 """
@@ -29,6 +32,7 @@ CASES = ("ic32ih14_oc24k3_p1_bwd-data_f32", "n3_g2_ic16ih15iw17_oc12k3_s2_p1_bwd
          "n2_ic3ih16_oc8k5_s4_bwd-data_f16:f16:f16:f32", "ic2ih12_oc3k3_s2_p1_bwd-data_i32", "ih9_k5_p2_bwd-data_c64",
          "n2_g6_ic6ih13_oc6k3_s2_p1_bwd-data_f32_nhwc_bias+tanh", "n2_ic2ih1iw2_oc3kh2kw3_s4_p5_bwd-data_f32_bias")  # fmt: skip
 _MOST_PHASES = 1 << 10
+_MOST_CHANNELS = 16  # of all phases of a result, that are computed as channels of one problem
 
 
 def reject(p: Problem, t: Target) -> str | None:
@@ -77,11 +81,12 @@ def _telling(p: Problem) -> tuple[slice, slice] | None:
     return slice(first[0], first[0] + p.sh), slice(first[1], first[1] + p.sw)
 
 
-def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False) -> Plan:
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False, apart: bool = False) -> Plan:
     """A plan whose packed weights are an array of the children's packed weights.
 
     Weights that are not finite are left to the reference: a forward problem multiplies its padding by them.  Those that are ``given``
-    with every image are only looked for where a few results are not finite: 0.6 ms of 512 channels to 512.
+    with every image are only looked for where a few results are not finite: 0.6 ms of 512 channels to 512.  Phases ``apart`` are no
+    channels of one problem.
     """
     places = placed(p)
     reached = [place for place in places if all(axis.taps for axis in place)]
@@ -103,6 +108,10 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     if flipped_once and all((axis.low, axis.before, axis.end, axis.after) == (0, 0, pixels, 0)
                             for axis, pixels in zip(places[0], (p.oh, p.ow), strict=True)):  # fmt: skip
         return _of_child(p, t, plan, threads, some[0], given)
+    if not apart and buffered and _as_channels(p, reached) and p.n:
+        one = [plan(phase_problem(p, *place, 1), t, threads).cost for place in reached]
+        if plan(_channels_problem(p, reached, 1), t, threads).cost < sum(one):
+            return _of_channels(p, t, plan, threads, reached, most)
     exact = reference.build(p, t, plan, threads)
     telling = _telling(p) if given else None
     plain = p.src == p.wei == p.dst == p.acc and p.acc in ("f32", "f64")
@@ -168,7 +177,95 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     return Plan(problem=p, algorithm="transposed", kernel="phases" if len(places) > 1 else "flipped", cost=cost(p, t), pack_weights=pack,
                 prepare_launch=prepare, workspace=_buffer_bytes(p, most) if buffered else 0, threads=threads,
                 children=tuple({child.problem: child for child in some}.values()),
-                given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+                given=None if given else partial(build, p, t, plan, threads, True, apart))  # fmt: skip
+
+
+def _as_channels(p: Problem, reached: list[tuple[Phase, Phase]]) -> bool:
+    """Whether all phases may be channels of one problem: few of them, each reached, of dense taps, floats of one type."""
+    plain = p.src == p.wei == p.dst == p.acc and p.acc in ("f32", "f64") and p.epilogue in ("", "bias")
+    return plain and p.g == 1 and (p.dh, p.dw) == (1, 1) and p.sh * p.sw == len(reached) and p.ic * len(reached) <= _MOST_CHANNELS
+
+
+def _window(axis: list[Phase], pixels: int) -> Phase:
+    """The phases of an axis as one: whatever pixels and taps any of them has.
+
+    Examples
+    --------
+    >>> from fastconv.planning.phases import phases
+    >>> _window(phases(6, 3, 3, 2, 1, 1), 3)[1:]
+    (3, 0, 1, 2, 1, 0, 3, 0, 1)
+    """
+    first, many = min(phase.low - phase.before for phase in axis), max(phase.many for phase in axis)
+    taps = max(phase.low - phase.before + phase.taps for phase in axis) - first
+    high = first + many + taps - 1
+    return Phase(0, many, 0, 1, taps, 1, max(first, 0), min(high, pixels), max(-first, 0), max(high - pixels, 0))
+
+
+def _windows(p: Problem, reached: list[tuple[Phase, Phase]]) -> tuple[Phase, Phase]:
+    """Of rows and of columns."""
+    rows, columns = zip(*reached, strict=True)
+    return _window(list(rows), p.oh), _window(list(columns), p.ow)
+
+
+def _channels_problem(p: Problem, reached: list[tuple[Phase, Phase]], images: int) -> Problem:
+    """The forward problem whose channels are ``[phase][channel]``."""
+    return phase_problem(p, *_windows(p, reached), images).replace(oc=p.ic * len(reached))
+
+
+def _of_channels(p: Problem, t: Target, plan: PlanFn, threads: int, reached: list[tuple[Phase, Phase]], most: int) -> Plan:
+    """A plan of one forward problem for so many images at a time.
+
+    A 0 where a phase has no tap makes a NaN of a pixel that is not finite: then, and where weights are not, phases are computed apart.
+    """
+    y, x = _windows(p, reached)
+    children = {images: plan(_channels_problem(p, reached, images), t, threads) for images in {most, p.n % most} - {0}}
+    child, phases = children[most], build(p, t, plan, threads, apart=True)
+    dtype = DTYPES[p.dst]
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        packed = np.empty(2, object)
+        packed[0], packed[1] = wei.copy(), None
+        if _finite(p, wei):
+            flipped = _swapped(p, wei)[0]
+            taps = np.zeros((len(reached), p.ic, p.oc, y.taps, x.taps), DTYPES[p.acc])
+            for to, (row, column) in zip(taps, reached, strict=True):
+                top, left = row.low - row.before - (y.low - y.before), column.low - column.before - (x.low - x.before)
+                own = flipped[..., row.k0 :: row.step, column.k0 :: column.step][..., ::-1, ::-1]
+                to[..., top : top + row.taps, left : left + column.taps] = own
+            packed[1] = child.pack(taps.reshape(-1, *taps.shape[2:]))
+        return packed
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        launches: dict[int, Launch] = {}
+
+        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+            if packed[1] is None:
+                phases.run(src, phases.pack(packed[0]), bias, dst, fill)
+                return
+            addends = None if bias is None else np.tile(bias, len(reached))
+            buffer = workspaces.take(workspace)
+            for first in range(0, p.n, most):
+                images, results = src[first : first + most], dst[first : first + most]
+                shape = len(images), len(reached), p.ic, y.many, x.many
+                sums = buffer[: prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+                under, to = _under(images, y, x), sums.reshape(len(images), -1, y.many, x.many)
+                if len(images) not in launches:
+                    launches[len(images)] = children[len(images)].prepare(under, packed[1], to)
+                launches[len(images)](under, packed[1], addends, to)
+                with np.errstate(all="ignore"):
+                    finite = np.isfinite(sums.sum())
+                if not finite:
+                    phases.run(src, phases.pack(packed[0]), bias, dst, fill)
+                    break
+                for number, (row, column) in enumerate(reached):
+                    _of(p, results, row, column)[...] = sums[:, number, :, : row.many, : column.many]
+            workspaces.give(buffer)
+
+        return launch
+
+    workspace = most * p.ic * len(reached) * y.many * x.many * dtype.itemsize
+    return Plan(problem=p, algorithm="transposed", kernel="channels", cost=cost(p, t), pack_weights=pack, prepare_launch=prepare,
+                workspace=max(workspace, phases.workspace), threads=threads, children=(*children.values(), *phases.children))  # fmt: skip
 
 
 def _of_phases(
