@@ -12,6 +12,7 @@ the error: those of the child plans.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from functools import partial
 from math import prod
 from typing import Any
@@ -23,9 +24,13 @@ from ..planning import reference
 from ..planning.phases import Phase, phase_problem, placed
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from .depthwise_image_tile import finite
 from .joined import JOB_BYTES, Member, filled, joined
+from .memory import alternate, integers, peek, poke, unrolled_by_hand
+from .simd import KINDS
+from .stage import is_native
 from .target import Target
-from .threads import workspaces
+from .threads import Job, Region, workspaces
 
 CASES = ("ic32ih14_oc24k3_p1_bwd-data_f32", "n3_g2_ic16ih15iw17_oc12k3_s2_p1_bwd-data_f32_bias+relu",
          "ic16ih20_oc24k4_s2_p1_bwd-data_f64_nhwc_hwio", "ic4ih21_oc6k3_s3_d2_p2_bwd-data_f32", "ic5ih9_oc7k1_s2_bwd-data_f32_bias",
@@ -54,8 +59,8 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """None of its own, but for the two of `joined`: its children's are counted with their algorithms."""
-    return 0
+    """One of its own, besides the two of `joined`: its children's are counted with their algorithms."""
+    return 1
 
 
 def _buffered(p: Problem) -> bool:
@@ -212,6 +217,44 @@ def _channels_problem(p: Problem, reached: list[tuple[Phase, Phase]], images: in
     return phase_problem(p, *_windows(p, reached), images).replace(oc=p.ic * len(reached))
 
 
+# Rows and columns of a phase, and of the result; bytes between the result's images, channels and rows.
+Placed = namedtuple("Placed", "ic sh sw many_y many_x ih iw dn dc dy")
+
+
+def _placing_factory(kind: str, lanes: int) -> Any:
+    """Images ``[n][phase of rows][phase of columns][c][y][x]`` put into place; units of work are (image, channel, row of a phase).
+
+    Columns of the result are side by side.  The addend of each unit becomes whether all that it read is finite.
+    """
+    size = KINDS[kind][2]
+
+    def place(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Placed)
+        for u in range(u0, u1):
+            rest, y = u // e.many_y, u % e.many_y
+            n, c = rest // e.ic, rest % e.ic
+            fits = 1
+            for a in range(min(e.sh, e.ih - y * e.sh)):
+                to = at.dst + n * e.dn + c * e.dc + (y * e.sh + a) * e.dy
+                line = at.src + ((((n * e.sh + a) * e.sw * e.ic + c) * e.many_y + y) * e.many_x) * size
+                apart = e.ic * e.many_y * e.many_x * size
+                for b in range(e.sw):
+                    fits &= finite(kind, lanes, line + b * apart, e.many_x // lanes)
+                    for x in range(e.many_x // lanes * lanes, e.many_x):
+                        fits &= finite(kind, 1, line + b * apart + x * size, 1)
+                first = 0
+                if e.sw == 2:
+                    first = e.iw // 2
+                    alternate(kind, lanes, to, line, line + apart, first)
+                for x in range(first * e.sw, e.iw):
+                    poke(kind, to + x * size, peek(kind, line + x % e.sw * apart + x // e.sw * size))
+            poke(kind, at.bias + u * size, fits)
+
+    return place
+
+
 def _of_channels(p: Problem, t: Target, plan: PlanFn, threads: int, reached: list[tuple[Phase, Phase]], most: int) -> Plan:
     """A plan of one forward problem for so many images at a time.
 
@@ -235,31 +278,46 @@ def _of_channels(p: Problem, t: Target, plan: PlanFn, threads: int, reached: lis
             packed[1] = child.pack(taps.reshape(-1, *taps.shape[2:]))
         return packed
 
+    def placing(sums: np.ndarray, results: np.ndarray) -> Launch:
+        """Launch that puts sums into place, whose addends become whether all that a unit read is finite."""
+        dn, dc, dy, _ = results.strides
+        extents = np.array(Placed(p.ic, p.sh, p.sw, y.many, x.many, p.ih, p.iw, dn, dc, dy), np.int64)
+        lanes, units = t.lanes(dtype.itemsize), len(results) * p.ic * y.many
+        region = Region(f"place_phases_{p.acc}_{lanes}", _placing_factory, (p.acc, lanes), p.acc)
+        seconds = 2 * sums.nbytes / costs.BYTES_PER_SECOND
+        return region.launcher(extents, np.zeros(8, dtype), 0, units, threads, seconds, sums, sums, results)
+
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        launches: dict[int, Launch] = {}
+        launches: dict[int, tuple[Launch, Launch | None]] = {}
+
+        def placed_finite(sums: np.ndarray, results: np.ndarray, place: Launch | None) -> bool:
+            if place is not None:
+                fits = np.empty(len(results) * p.ic * y.many, dtype)
+                flat = sums.reshape(len(results), -1, y.many, x.many)
+                place(flat, flat, fits, results)
+                return bool(fits.all())
+            for number, (row, column) in enumerate(reached):
+                _of(p, results, row, column)[...] = sums[:, number, :, : row.many, : column.many]
+            return bool(np.isfinite(sums).all())
 
         def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            if packed[1] is None:
-                phases.run(src, phases.pack(packed[0]), bias, dst, fill)
-                return
+            whole = packed[1] is not None
             addends = None if bias is None else np.tile(bias, len(reached))
             buffer = workspaces.take(workspace)
-            for first in range(0, p.n, most):
+            for first in range(0, p.n if whole else 0, most):
                 images, results = src[first : first + most], dst[first : first + most]
-                shape = len(images), len(reached), p.ic, y.many, x.many
+                shape = len(images), len(reached) * p.ic, y.many, x.many
                 sums = buffer[: prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
-                under, to = _under(images, y, x), sums.reshape(len(images), -1, y.many, x.many)
+                under = _under(images, y, x)
                 if len(images) not in launches:
-                    launches[len(images)] = children[len(images)].prepare(under, packed[1], to)
-                launches[len(images)](under, packed[1], addends, to)
-                with np.errstate(all="ignore"):
-                    finite = np.isfinite(sums.sum())
-                if not finite:
-                    phases.run(src, phases.pack(packed[0]), bias, dst, fill)
-                    break
-                for number, (row, column) in enumerate(reached):
-                    _of(p, results, row, column)[...] = sums[:, number, :, : row.many, : column.many]
+                    place = placing(sums, results) if is_native(dst, p.acc) else None
+                    launches[len(images)] = children[len(images)].prepare(under, packed[1], sums), place
+                run, place = launches[len(images)]
+                run(under, packed[1], addends, sums)
+                whole = whole and placed_finite(sums.reshape(len(images), len(reached), p.ic, y.many, x.many), results, place)
             workspaces.give(buffer)
+            if not whole:
+                phases.run(src, phases.pack(packed[0]), bias, dst, fill)
 
         return launch
 
