@@ -320,7 +320,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         places = np.where(columns < 0, OUTSIDE, columns * (head.capacity * stored_bytes(form.src) if head.staged else sx))
         extents = np.concatenate([np.array(numbers, np.int64), rows, places, ranges])
         values = finish_values(p, fill) if alike else _values(p, form, fill)
-        return region.launcher(extents, values, scratch, units, plan.threads, seconds, src, packed, dst)
+        return region.launcher(extents, values, scratch, units, plan.threads, seconds, src, packed, dst, turns=True)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(DTYPES[p.acc], copy=False) if given else _pack(p, wei, lanes)
@@ -405,7 +405,8 @@ def _layout(
     row_seconds = costs.depthwise_seconds(p.replace(n=1), lanes, nx, staged == _LANES, False) / (p.oh * blocks)
     most = max(min(_BAND, _STAGED_BYTES // row_bytes, int(costs.UNIT_SECONDS / row_seconds)), 1)
     bands = max(-(-p.oh // most), min(-(-4 * threads // max(p.n * blocks, 1)), -(-p.oh // 4)) if threads > 1 else 1)
-    band_rows = max(-(-p.oh // bands), ny)
+    # whole tiles of rows, since a last one overlaps the one before
+    band_rows = -(-p.oh // (bands * ny)) * ny
     while p.oh % band_rows and p.oh % band_rows < ny:
         band_rows += 1
     bands = -(-p.oh // band_rows)

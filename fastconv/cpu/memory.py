@@ -114,6 +114,32 @@ def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: 
 
 
 @intrinsic(prefer_literal=True)
+def alternate(typing_context: Any, kind: Any, lanes: Any, dst: Any, even: Any, odd: Any, count: Any) -> Any:
+    """``alternate(kind, lanes, dst, even, odd, count)``: what `split` takes apart, ``count`` elements of each row; none beyond."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit, one = Emitter(builder, name, width, False), Emitter(builder, name, 1, False)
+        to, first, second = (emit.variable(argument) for argument in arguments[2:5])
+        order = [side + lane for lane in range(width) for side in (0, width)]
+        with emit.loop(emit.quotient(arguments[5], width)):
+            low, high = emit.load(emit.get(first)), emit.load(emit.get(second))
+            for n in range(2):
+                emit.store(emit.offset(emit.get(to), n * emit.width), emit.pick(low, high, order[n * width : (n + 1) * width]))
+            for place in (first, second):
+                emit.set(place, emit.offset(emit.get(place), emit.width))
+            emit.set(to, emit.offset(emit.get(to), 2 * emit.width))
+        with emit.loop(emit.remainder(arguments[5], width)):
+            for n, place in enumerate((first, second)):
+                one.store(emit.offset(emit.get(to), n * emit.itemsize), one.load(emit.get(place)))
+                emit.set(place, emit.offset(emit.get(place), emit.itemsize))
+            emit.set(to, emit.offset(emit.get(to), 2 * emit.itemsize))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
 def every(typing_context: Any, kind: Any, lanes: Any, dst: Any, src: Any, step: Any, count: Any) -> Any:
     """``every(kind, lanes, dst, src, step, count)``: elements ``step`` bytes apart, a multiple of ``lanes`` of them, side by side."""
     name, turn = literal(kind), min(literal(lanes), 8)
