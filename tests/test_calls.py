@@ -114,7 +114,7 @@ def test_another_out_of_any_class_is_checked_again(call, make):
     assert not np.asarray(wide)[:, 1::2].any()
 
 
-@pytest.mark.parametrize("bias", [None, np.array(3.0, "f4")], ids=["", "bias"])
+@pytest.mark.parametrize("bias", [None, *(np.full(shape, 3, dtype) for shape, dtype in (((), "f4"), (1, "f4"), (1, ">f4"), (1, "f8")))])
 def test_calls_that_come_again_are_the_same(bias):
     """From the third call on a small problem goes the quick way: same bits, new weights seen, overlaps seen."""
     rng = np.random.default_rng(1)
@@ -151,6 +151,14 @@ def test_an_out_that_holds_the_weights():
         expected = fastconv.conv2d(x, k.copy())
         assert fastconv.conv2d(x, k, out=out) is out
         assert np.array_equal(out, expected)
+
+
+def test_an_out_that_holds_the_bias():
+    x, k = np.arange(49.0, dtype="f4").reshape(7, 7), np.eye(3, dtype="f4")
+    for _ in range(4):
+        out = np.arange(25.0, dtype="f4").reshape(5, 5)
+        bias = out[2, 3:4]
+        assert np.array_equal(fastconv.conv2d(x, k, bias, out=out), fastconv.conv2d(x, k) + np.float32(13))
 
 
 def test_small_calls_from_many_threads():

@@ -196,15 +196,24 @@ class GivenWeights(Call):
         return seen[1] if seen is not None and seen[0] == weight.tobytes() else None
 
     def quick(self, inputs: Inputs, dst: np.ndarray) -> bool:
-        """As `Call.quick`, without a bias."""
+        """As `Call.quick`."""
         input, weight, bias = inputs
         if self.rival is not None and self.again(weight) is not self:
             return False
+        place = 0
+        if bias is not None:
+            if self.foreign(bias) or np.may_share_memory(dst, bias):
+                return False
+            place = bias.ctypes.data
         if self.compiled is None:
             if not (self.in_place and isinstance(self.launch, QuickLaunch)):
                 return False
             self.compiled = self.launch.quick(input.ndim, weight.ndim)
-        return bias is None and self.compiled(input, weight, 0, dst) > 0
+        return self.compiled(input, weight, place, dst) > 0
+
+    def foreign(self, bias: np.ndarray) -> bool:
+        """Whether no kernel reads a bias where it is."""
+        return bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous
 
     def repeated(self, image: np.ndarray, weight: np.ndarray) -> np.ndarray | None:
         """The result of arrays that may be other views of the same memory, without a bias; None where no call has been `quick` before."""
@@ -216,7 +225,7 @@ class GivenWeights(Call):
     def run(self, inputs: Inputs, dst: np.ndarray) -> None:
         """As `Call.run`."""
         input, weight, bias = inputs
-        if bias is not None and (bias.dtype is not self.bias_type or bias.ndim != 1 or not bias.flags.c_contiguous):
+        if bias is not None and self.foreign(bias):
             with np.errstate(invalid="ignore"):  # a NaN becomes an integer as C makes it one
                 bias = np.ascontiguousarray(widened(bias).reshape(-1), self.bias_type)
         src, wei, to = self.image(input), self.weights(weight), self.to(dst)
