@@ -15,8 +15,8 @@ _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache wit
 # For each thread, of weights that are given and held: 64 to 128 channels at 56x56 take 210 us in 8 bands, 238 in 2, 304 in two parts; 256
 # to 256 1690, 1865 and 2002 (two cores, Emerald Rapids, 2026-11).
 _UNITS = 4
-# Of an image and a result that no second-level cache holds, on one thread: every other call begins where the last one ended (96 to 16 channels
-# at 112x112 436 us instead of 476, 32 to 16 160 and 175; one core, Emerald Rapids, 2026-11).
+# Of an image and a result that no second-level cache holds, on one thread: every other call begins where the last one ended (96 to 16
+# channels at 112x112 436 us instead of 476, 32 to 16 160 and 175; one core, Emerald Rapids, 2026-11).
 _SWEPT_BANDS = 8
 # Of a small image read in place, so many parts of the output channels for each thread: each reads, and packs, its own weights, and what one
 # is late with is another's.  256 to 1024 channels at 14x14, given, take 526 us instead of 853 of planes, 600 instead of 721 channels last;
