@@ -10,6 +10,7 @@ import fastconv
 from fastconv.cpu import blocked, blocked_split
 from fastconv.cpu.blocked_split import merged, split_of, strip_rows
 from fastconv.cpu.target import detect
+from fastconv.planning import cost
 from fastconv.planning.calls import MOST_HELD
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
@@ -159,6 +160,25 @@ def test_a_pass_over_all_channels_where_sums_would_wait_for_the_next():
     p = Problem.parse("ic128ih56_oc128k3_s2_p1_f32_nhwc_hwio")
     tile = next(tile for tile in blocked.TILES if (tile.registers, tile.mr, tile.nx) == (32, 2, 14))
     assert split_of(p, tile, 16, 4, 1).pass_blocks == 8
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_an_image_beyond_the_cache_is_swept_forth_and_back(given, monkeypatch):
+    """By one thread, too, whose weights are packed once all the same."""
+    p, launches = Problem(ic=40, ih=20, iw=30, oc=150, src_layout="nhwc"), []
+    monkeypatch.setattr(cost, "SWEPT_BYTES", 4 * 600 * 100)
+    launcher = blocked.Region.launcher
+    monkeypatch.setattr(blocked.Region, "launcher", lambda self, *rest: launches.append(rest) or launcher(self, *rest))
+    plan, (src, wei, _) = blocked.build(p, detect(), plan_problem), operands(p)
+    plan = plan.given() if given else plan
+    packed = plan.pack(wei)
+    launches.clear()
+    launch, result = plan.prepare(src, packed, result_array(p)), result_array(p)
+    assert launches[0][3] >= 4, "units of work, of which some come first and others last"
+    assert launches[0][-1], "they turn"
+    for _ in range(2):
+        launch(src, packed, None, result)
+        assert_within(result, p, truth(p, src, wei), "blocked")
 
 
 def test_an_image_beyond_the_cache_is_read_once():

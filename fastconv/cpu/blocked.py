@@ -196,7 +196,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                 ahead, ahead_step = soon, soon_step
                                 if e.in_place and o == first_filter:
                                     ahead = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x
-                                    ahead_step = 64 if e.channels_last else s.channel
+                                    ahead_step = max(64, nx * size) if e.channels_last else s.channel
                                 elif soon < soon_end:
                                     soon += soon_jump
                                 else:
@@ -416,7 +416,8 @@ class Body:
         own = [] if self._filters is None else [self._filters.integers(packed)]
         extents = np.concatenate([np.array(numbers, np.int64), self._tables, *own])
         values = values.view(np.int8) if self._bytes else values
-        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst)
+        turns = bool(in_place) and head.parts == 1
+        return self._region.launcher(extents, values, self.scratch, self._units, threads, self._seconds, src, packed, dst, turns)
 
 
 def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:

@@ -15,6 +15,9 @@ _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache wit
 # For each thread, of weights that are given and held: 64 to 128 channels at 56x56 take 210 us in 8 bands, 238 in 2, 304 in two parts; 256
 # to 256 1690, 1865 and 2002 (two cores, Emerald Rapids, 2026-11).
 _UNITS = 4
+# Of an image and a result that no second-level cache holds, on one thread: every other call begins where the last one ended (96 to 16
+# channels at 112x112 436 us instead of 476, 32 to 16 160 and 175; one core, Emerald Rapids, 2026-11).
+_SWEPT_BANDS = 8
 # Of a small image read in place, so many parts of the output channels for each thread: each reads, and packs, its own weights, and what one
 # is late with is another's.  256 to 1024 channels at 14x14, given, take 526 us instead of 853 of planes, 600 instead of 721 channels last;
 # packed 160 to 960 at 7x7 78 instead of 90 (two cores, Emerald Rapids, 2026-11).
@@ -110,8 +113,8 @@ def held_blocks(p: Problem, tile: Tile, lanes: int, size: int) -> bool:
 def few_bands(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_place: bool, cache: int) -> bool:
     """Whether so few bands pack weights that are given that it takes less than to pack them once beforehand."""
     bands = p.n * -(-p.oh // split_of(p, tile, lanes, size, threads, in_place, True, cache).band_rows)
-    shared = p.n == 1 and (threads > 1 or not in_place) and held_blocks(p, tile, lanes, size)
-    return bands <= (_UNITS * threads if shared else costs.BLOCKED_GIVEN_BANDS)
+    shared = p.n == 1 and held_blocks(p, tile, lanes, size)
+    return bands <= (max(_UNITS * threads, _SWEPT_BANDS) if shared else costs.BLOCKED_GIVEN_BANDS)
 
 
 def strip_rows(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> int:
@@ -154,6 +157,9 @@ def split_of(
         found.append((too_long, (bands - 1) * weights + _SUMS_FACTOR * (passes - 1) * sums, bands, -(-s.blocks // passes)))
     *_, bands, pass_blocks = min(found)
     parts = 1
+    near = in_place and held_blocks(p, tile, lanes, size)
+    if threads == 1 and near and costs.bytes_moved(p) > costs.SWEPT_BYTES:
+        bands = max(bands, min(_SWEPT_BANDS, p.oh))
     if threads > 1 and p.n * p.g * bands < 4 * threads:
         ways = [(bands, 1), (bands * threads, 1), (bands, threads)]
         if in_place:  # parts read an image again that the cache does not hold; a small one's few blocks and tiles may not come out even
@@ -161,9 +167,10 @@ def split_of(
         else:
             ways.append((-(-bands // threads) * threads, 1))
         packed = 0 if in_place else row_bytes
-        if in_place and p.oh * p.ow <= _SMALL_PIXELS and oc_blocks >= 4 * threads:
+        small = p.oh * p.ow <= _SMALL_PIXELS
+        if in_place and small and oc_blocks >= 4 * threads:
             ways = [(bands, min(oc_blocks, _PARTS * threads))]
-        elif keeps and in_place and (p.oh >= 2 * threads or p.oh % threads == 0):
+        elif near and (given or not small) and (p.oh >= 2 * threads or p.oh % threads == 0):
             # pixels, and whole lines of results, are one thread's; what one is late with is another's
             ways = [(min(-(-_UNITS * threads // (p.n * p.g)), p.oh), 1)]
         bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given and not keeps))

@@ -7,7 +7,8 @@ only for chunks that were begun.  A helper spins for a while after a job, then s
 
 Chunks of a large image are taken in one direction, and those of the next one in the other: an image filtered again, or the one just made,
 is in the caches where the last job ended.  In loops on two threads 1024x1024 f32 k3 takes 7 of 100 less, k5 and 1920x1080 GaussianBlur 1.5
-to 2.5, 1448x1448 k3 3 (Emerald Rapids, 2026-11); layers, whose blocks share weights or pixels, gain nothing.
+to 2.5, 1448x1448 k3 3 (Emerald Rapids, 2026-11); layers of one
+tap gain where pixels and results outweigh weights, others, whose blocks share weights or pixels, nothing.
 
 One job at a time; a caller that finds the pool taken (another thread, a nested call) runs its job alone.  Only one that comes in the
 instant between the look and the taking waits for the other's job.
