@@ -128,10 +128,11 @@ def fitted(name, p):
     if name == "identity":
         return p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, epilogue="", order="any", src_layout="nchw", structure="identity")
     if name == "fast_fir":  # of planes of at least a tile
-        iw, ih = max(p.iw, 64 + p.kw_span), max(p.ih, 16 + p.kh_span)
+        stride = 2 if p.strides == (2, 2) else 1
+        iw, ih = max(p.iw, 64 * stride + p.kw_span), max(p.ih, 16 + p.kh_span)
         epilogue = "bias" if p.epilogue.startswith("bias") else ""
-        dense = p.replace(g=p.oc, ic=p.oc, sh=1, sw=1, dh=1, dw=1, order="any", src_layout="nchw", epilogue=epilogue)
-        return dense.replace(ih=ih, iw=iw, kh=max(p.kh, 2))
+        dense = p.replace(g=p.oc, ic=p.oc, sh=stride, sw=stride, dh=1, dw=1, order="any", src_layout="nchw", epilogue=epilogue)
+        return dense.replace(ih=ih, iw=iw, kh=max(p.kh, 2), kw=max(p.kw, 2 * stride - 1))
     if name == "winograd_rows":  # of few channels, at least a block of results of each and two to four rows of taps of a phase
         depth, most = max(d for d in range(1, 17) if p.ic // p.g % d == 0), max(p.oc // p.g, 8)
         kh = min(max(p.kh, p.sh + 1), 4 * p.sh)

@@ -39,7 +39,8 @@ def test_columns_by_phase(target, exercised, monkeypatch):
         exercised("direct", f"phases {target.name} {text}")
 
 
-HALVED = (("ih21iw71_k3_s2_p1", AVX512, "_8x2_16_kh3kw3_s22"), ("n2_g2_ic2ih24iw134_oc4k5_s2_p2_wrap_bias", AVX512, "_4x4_16_kh5kw5_s22"),
+HALVED = (("ih21iw71_k3_s2_p1", AVX512, "_8x2_16_kh3kw3_s22"), ("n2_g2_ic2ih24iw134_oc4k5_s2_p2_wrap_bias", AVX512, "_8x2_16_kh5kw5_s22"),
+          ("ih21iw150_k7_s2_p3_reflect", AVX512, "_8x2_16_kh7kw7_s22"), ("ih21iw71_k7_s2_p3", AVX2, "_4x2_8_s20"),
           ("ih10iw19_k5_s2_p2_wrap", NEON, "_8x2_4_kh5kw5_s22"), ("ih21iw71_k3_s2_p1", AVX2, "_4x2_8_s22"))  # fmt: skip
 
 
@@ -62,4 +63,13 @@ def test_rows_split_once_for_all_taps(text, target, kernel, exercised):
 def test_flat_tiles_are_for_planes_as_wide_as_some(kh, iw, vecs):
     p = Problem.parse(f"ih40iw{iw}_kh{kh}kw{kh}_f32").replace(pt=kh // 2, pb=kh // 2, pl=kh // 2 - 1, pr=kh // 2 + 1)
     assert direct._tile(p, AVX512).vecs == vecs
-    assert direct._tile(p.replace(sw=2, sh=2), AVX512).vecs == (4 if kh >= 5 and p.replace(sw=2).ow >= 64 else 2)
+    # rows of 5x5 and 7x7 at stride 2 are split in registers, for which the tall tile has enough
+    assert direct._tile(p.replace(sw=2, sh=2), AVX512).vecs == (4 if kh >= 11 and p.replace(sw=2).ow >= 64 else 2)
+
+
+def test_rows_that_are_split_are_read_in_place():
+    """However far apart: each is read once for all taps, so that none is needed again where others evict it."""
+    p = Problem.parse("ih256iw4096_k7_s2_p3_f32")
+    in_place = direct._layout(p, direct._tile(p, AVX512), 16, 4)[-1]
+    assert direct.build(p, AVX512, plan_problem, 1).workspace == in_place
+    assert direct.build(p.replace(sh=1, sw=1), AVX512, plan_problem, 1).workspace > in_place

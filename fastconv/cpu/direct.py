@@ -47,7 +47,8 @@ TILES = (
 # (kh, kw) of kernels that at stride 1 get a compiled kernel of their own, 0 for any width; all others share one of all heights.
 # A width is for one channel, with all taps in registers and side by side.
 FIXED = ((3, 3), (3, 0), (5, 0), (7, 0))
-# (kh, kw) of those at stride 2, for one channel: 512x512 k3 37 us instead of 48, k5 57 instead of 81 (two 512-bit FMA units, 2026-11).
+# (kh, kw) of those at stride 2, for one channel: 512x512 k3 37 us instead of 48, k5 57 instead of 81, and 4096x4096 k7 9.0 ms instead of
+# 13.6 of columns by phase (two 512-bit FMA units, 2026-11).
 HALVED, _HALVED_REGISTERS = ((3, 3), (5, 5), (7, 7)), 32
 
 _BAND = 64  # rows of output that one unit of work computes at most
@@ -245,24 +246,24 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return sh, sw, (p.dh if p.kh > 1 else sh), (p.dw if p.kw > 1 else 1)
 
 
-def _stride_classes(p: Problem) -> tuple[int, int]:
+def _stride_classes(p: Problem, lanes: int) -> tuple[int, int]:
     """``(v, h)`` of a tile: the stride of rows within a phase, and that of columns; 0 where it is neither 1 nor 2."""
     sh, sw, dh, _ = _steps(p)
     v = sh // gcd(sh, dh)
-    return v if v <= 2 else 0, sw if _by_phase(p) == 1 else 0
+    return v if v <= 2 else 0, sw if _by_phase(p, lanes) == 1 else 0
 
 
-def _by_phase(p: Problem) -> int:
+def _by_phase(p: Problem, lanes: int) -> int:
     """The stride of columns that are copied by phase, or 1.
 
     Picked out of vectors as they are loaded, those of stride 2 take two loads and a shuffle for each tap; copied, one load.
     """
-    return _steps(p)[1] if costs.columns_by_phase(p) else 1
+    return _steps(p)[1] if costs.columns_by_phase(p, lanes) else 1
 
 
-def _apart(p: Problem) -> int:
+def _apart(p: Problem, lanes: int) -> int:
     """Pixels between two of neighbouring results of a row, as a tile reads them."""
-    return _steps(p)[1] // _by_phase(p)
+    return _steps(p)[1] // _by_phase(p, lanes)
 
 
 def _tile(p: Problem, t: Target) -> Tile:
@@ -278,7 +279,7 @@ def _tile(p: Problem, t: Target) -> Tile:
     columns = [-(-p.ow // (vecs * lanes)) * vecs for vecs in (2, 4)]
     narrow = p.strides == (1, 1) and (p.ow < 20 * lanes if most <= 6 else columns[1] >= costs.FLAT_COLUMNS * columns[0])
     flat = p.kh >= 5 and p.ow >= 4 * lanes and not narrow and not (p.strides == (2, 2) and p.ic == p.g and (p.kh, p.kw) in HALVED)
-    rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p) == 1 else (4, 4) if flat else (8, 2)
+    rows, vecs = (8, 1) if p.ow <= lanes and _by_phase(p, lanes) == 1 else (4, 4) if flat else (8, 2)
     able = fitting(TILES, t)
     # of tables with carrying tiles alone, as tests make them, these are taken for anything
     able = [tile for tile in able if tile.carries and _lead(p, tile, lanes) is not None] or [
@@ -286,17 +287,17 @@ def _tile(p: Problem, t: Target) -> Tile:
     return min(able, key=lambda tile: (abs(tile.vecs - vecs), abs(tile.rows - rows)))
 
 
-def _fixed(p: Problem, tile: Tile, size: int) -> tuple[int, int]:
+def _fixed(p: Problem, tile: Tile, lanes: int) -> tuple[int, int]:
     """The row of FIXED or HALVED that this problem's kernel is compiled for, or zeros."""
-    side_by_side = _steps(p)[3] == 1 and p.ic == p.g and size >= 4
-    if _stride_classes(p) == (2, 2):
+    side_by_side = _steps(p)[3] == 1 and p.ic == p.g and DTYPES[p.acc].itemsize >= 4
+    if _stride_classes(p, lanes) == (2, 2):
         return (p.kh, p.kw) if side_by_side and (p.kh, p.kw) in HALVED and tile.registers >= _HALVED_REGISTERS else (0, 0)
-    return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p) == (1, 1) else (0, 0)
+    return fixed(FIXED, p, tile, side_by_side) if _stride_classes(p, lanes) == (1, 1) else (0, 0)
 
 
 def _lead(p: Problem, tile: Tile, lanes: int) -> int | None:
     """Of a carrying tile and a kernel that it is for, `carried.lead_of`; else None."""
-    able = tile.carries and p.dh == 1 and p.strides == (1, 1) and _fixed(p, tile, DTYPES[p.acc].itemsize)[1]
+    able = tile.carries and p.dh == 1 and p.strides == (1, 1) and _fixed(p, tile, lanes)[1]
     return carried.lead_of(p, tile.rows, tile.vecs, lanes) if able else None
 
 
@@ -309,12 +310,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     lead = _lead(p, tile, lanes)
     if lead is not None:
         return _build_carried(p, t, tile, lanes, kind, lead, threads)
-    v, h = _stride_classes(p)
-    kh, kw = _fixed(p, tile, size)
+    v, h = _stride_classes(p, lanes)
+    kh, kw = _fixed(p, tile, lanes)
     tall = tile.tall if h != 2 or kw else tile.tall // 2
     code = direct_tile_kernel("direct", (kind, lanes, tile.rows, tile.vecs, v, h, tall, kh, kw, int(t.fma)))
     region = Region(f"direct_bands_{kind}_{lanes}" + "_by_phase" * (h == 0), _factory, (kind, lanes, int(h == 0)), kind)
     in_place = _layout(p, tile, lanes, size, t.l2 // 2 if not h else 0)
+    # rows that are split are each read once
     crowds = h and not (kw and h == 2) and p.kh >= costs.COPIED_ROWS and p.ic == p.g
     copied = _layout(p, tile, lanes, size, t.l2 // 2) if crowds else in_place
     if copied[-1] > costs.MOST_WORKSPACE:
@@ -383,21 +385,21 @@ def _pack(p: Problem, wei: np.ndarray) -> np.ndarray:
 
 def _reach(p: Problem, tile: Tile, lanes: int) -> int:
     """Pixels of a row that a tile reads, or of each phase of its columns; at stride 2 pairs of them, but the last of `HALVED` alone."""
-    apart, alone = _apart(p), _stride_classes(p) == (2, 2) and _fixed(p, tile, DTYPES[p.acc].itemsize)[1] > 0
-    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p) + apart - alone
+    apart, alone = _apart(p, lanes), _stride_classes(p, lanes) == (2, 2) and _fixed(p, tile, lanes)[1] > 0
+    return (lanes * tile.vecs - 1) * apart + (p.kw - 1) * _steps(p)[3] // _by_phase(p, lanes) + apart - alone
 
 
 def _widest(p: Problem, tile: Tile, lanes: int) -> int:
     """Pixels of both strips of a row, at most."""
     reach = _reach(p, tile, lanes)
-    if _by_phase(p) > 1:
+    if _by_phase(p, lanes) > 1:
         return _whole(p, tile, lanes, DTYPES[p.acc].itemsize)
-    return min(2 * (p.ow * _apart(p) + reach), p.pl + p.pr + 4 * reach) + 2 * LINE // DTYPES[p.acc].itemsize
+    return min(2 * (p.ow * _apart(p, lanes) + reach), p.pl + p.pr + 4 * reach) + 2 * LINE // DTYPES[p.acc].itemsize
 
 
 def _part(p: Problem, tile: Tile, lanes: int) -> int:
     """Pixels from one phase of the columns of a row to the next."""
-    return whole_lines(max(p.ow - lanes * tile.vecs, 0) * _apart(p) + _reach(p, tile, lanes), DTYPES[p.acc].itemsize)
+    return whole_lines(max(p.ow - lanes * tile.vecs, 0) * _apart(p, lanes) + _reach(p, tile, lanes), DTYPES[p.acc].itemsize)
 
 
 def _entries(p: Problem, tile: Tile, band_rows: int) -> int:
@@ -428,7 +430,7 @@ def _crowded(p: Problem, tile: Tile, vector: int, pitch: int, l1: int) -> bool:
     copy, k11 2060 and 2260 (one core, 12 ways, 512-bit vectors, 2026-11).
     """
     rows = np.arange((tile.rows - 1) * min(p.sh, p.kh) + p.kh) * (pitch * _steps(p)[2])
-    reach, at_once = tile.vecs * vector * _apart(p) + LINE, (tile.rows - 1) * min(p.sh, p.kh) + min(p.kh, tile.tall)
+    reach, at_once = tile.vecs * vector * _steps(p)[1] + LINE, (tile.rows - 1) * min(p.sh, p.kh) + min(p.kh, tile.tall)
     crowds = np.count_nonzero((rows + reach) % _PERIOD < 2 * reach) > _WAYS
     return bool(crowds and (l1 <= _WAYS * _PERIOD or at_once > l1 // _PERIOD))
 
@@ -438,7 +440,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
 
     ``copied``: where rows are read from a copy, the bytes that a band's should take.  Columns of a stride always are.
     """
-    (sh, _, dh, dw), sw, apart = _steps(p), _by_phase(p), _apart(p)
+    (sh, _, dh, dw), sw, apart = _steps(p), _by_phase(p, lanes), _apart(p, lanes)
     g = gcd(sh, dh)
     q, k = sh // g, dh // g
     held, phases = min(q, p.kh), min(k, p.oh)
@@ -451,9 +453,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
     band_rows = min(band, -(-of_phase // tile.rows) * tile.rows)
     icg = p.ic // p.g
     entries, ring = _entries(p, tile, band_rows), _ring(p, tile, band_rows)
-    runs, left, right = runs_of(
-        p, _apart(p), lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0
-    )
+    runs, left, right = runs_of(p, apart, lanes * tile.vecs, _reach(p, tile, lanes), icg * entries * 8, size, sw * part if copied else 0)
     # where each phase has a column of the image: from, and how many; where not, or for few, columns are taken one by one
     ahead = -(-p.pl // sw)
     whole = max(min((p.iw + p.pl) // sw, part) - ahead, 0)
@@ -492,7 +492,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, copied: int = 0) -> t
 def _whole(p: Problem, tile: Tile, lanes: int, size: int) -> int:
     """Pixels from one copied row to the next: an odd number of lines, and no small part of a period."""
     line = LINE // size
-    lines = -(-_by_phase(p) * _part(p, tile, lanes) // line)
+    lines = -(-_by_phase(p, lanes) * _part(p, tile, lanes) // line)
     spread = _PERIOD // LINE // 3
     while not (lines % 2 and spread // 2 < lines % (_PERIOD // LINE) < 2 * spread):
         lines += 1

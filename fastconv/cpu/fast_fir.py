@@ -9,8 +9,9 @@ ones are each filtered so at stride 1, into the same sums.  Wins where kernels a
 A unit of work is a block of columns by a band of rows of one plane.  Its rows are put, with their borders, as the three that the sums
 read into a ring that stays in the caches.  Order of accumulation per output: see `fast_fir_tile.fast_fir_tile`.
 
-Transform class: with u half the accumulator's epsilon, each result is a sum of at most ``kw (kh + 1)`` products, or ``kh (kw + 2)``, which
-come to three times max|x| sum|w| at most, of weights and pixels rounded once: |error| <= C u max|x| sum|w| with C = `most_error`.
+Transform class: with u half the accumulator's epsilon, each result is a sum of at most ``kw (kh + 1)`` products, at stride 2
+``kh (kw + 2)``, which come to three times max|x| sum|w| at most, of weights and pixels rounded once: |error| <= C u max|x| sum|w| with
+C = `most_error`.
 Where a result is not finite, as with pixels and weights that are not and with sums that overflow, all are those of the plan made under
 ``precision="strict"``.
 """
@@ -37,7 +38,8 @@ from .tile import TAPS_AT, Shape, Tile, fitting, row_groups
 from .values import finish_values, kernel_kind
 
 CASES = ("ih64_k9_p4_f32", "ih33iw700_kh10kw3_p2_reflect_f64_bias", "n2_g2_ic2ih49iw70_oc4k7_p9_wrap_f32_bias",
-         "ih41iw1200_kh17kw1_pt8pb3_f32", "ih16iw47_kh2kw5_p1_edge_f32", "ih69iw150_k7_s2_p3_f32", "n2_g2_ic2ih37iw260_oc4kh6kw9_s2_p7_wrap_f64_bias")  # fmt: skip
+         "ih41iw1200_kh17kw1_pt8pb3_f32", "ih16iw47_kh2kw5_p1_edge_f32", "ih69iw150_k7_s2_p3_f32",
+         "n2_g2_ic2ih37iw260_oc4kh6kw9_s2_p7_wrap_f32_bias")  # fmt: skip
 
 TILES = (
     Tile(32, rows=8, vecs=2, tall=8),  # 16 accumulators, 8 taps, 2 pixels of 32 registers
@@ -54,11 +56,11 @@ Head = namedtuple(
 # Blocks hold their whole tiles, and where one more starts that ends with it, or 0.
 _HEAD_AT, _BLOCK_BYTES = 8 * len(Shape._fields), 8 * len(Block._fields)
 _BLOCKS_AT = _HEAD_AT + 8 * len(Head._fields)
-# Behind a block of stride 2, whose span is that of copies of its left edge: whether its columns are odd, of which the last tile then has one
-# too many; `CHUNK`s that lie there, in the image and in copies of the right edge, the image's column where the first would lie, and the
-# span of the right edge's, two pixels before it on.
-Chunks = namedtuple("Chunks", ("odd", "left", "inside", "right", "column", *(f"right_{name}" for name in Span._fields)))
-_RIGHT_AT = _BLOCK_BYTES + 8 * Chunks._fields.index("right_before")
+# Behind a block of stride 2, whose span is that of copies of its left edge: whether its columns are odd, of which the last tile then
+# has one too many; `CHUNK`s that lie there, in the image and in copies of the right edge, the image's column where the first would lie,
+# and the span of the right edge's, two pixels before it on.
+Chunks = namedtuple("Chunks", "odd left inside right column")
+_RIGHT_AT = _BLOCK_BYTES + 8 * len(Chunks._fields)
 
 
 def _factory(kind: str, lanes: int, stride: int) -> Any:
@@ -72,7 +74,7 @@ def _factory(kind: str, lanes: int, stride: int) -> Any:
     aside, first addend and taps, fill row, ring, copies of rows' edges.
     """
     size, results = KINDS[kind][2], 3 - stride  # rows of results of a step
-    block_bytes = _BLOCK_BYTES + 8 * len(Chunks._fields) * (stride - 1)
+    block_bytes = _BLOCK_BYTES if stride == 1 else _RIGHT_AT + 8 * len(Span._fields)
     chunk_bytes, lead = CHUNK * lanes * size, LINE
 
     def fast_fir(job: Any, index: Any, u0: Any, u1: Any) -> None:
@@ -188,7 +190,7 @@ def _factory(kind: str, lanes: int, stride: int) -> Any:
 
 def most_error(p: Problem) -> int:
     """C of the error bound."""
-    return 3 * (max((p.kh + 1) * p.kw, p.kh * (p.kw + 2)) + 4)
+    return 3 * (((p.kh + 1) * p.kw if p.sw == 1 else p.kh * (p.kw + 2)) + 4)
 
 
 def _tile(p: Problem, t: Target) -> Tile:
@@ -306,20 +308,21 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
     """The kernel's integers but for the strides; its tables before and behind the order of the taps; bytes of workspace of one thread."""
     size, stride, width = DTYPES[p.acc].itemsize, p.sw, _width(p, tile, lanes)
     held = tile.rows + (p.kh + 1) // 2 - 1 if stride == 1 else 2 * (tile.rows - 1) + p.kh
-    most = max(costs.FAST_FIR_RING_BYTES // (PARTS * held * size * width), 1)  # tiles of a block
+    most = max(costs.FAST_FIR_RING_BYTES[stride] // (PARTS * held * size * width), 1)  # tiles of a block
     tiles = -(-p.ow // (-(-p.ow // (most * width)) * width))
     # two columns that are computed together stay together, in all blocks
     odd = p.ow % 2 if stride == 2 else 0
     columns_of = blocks_of(p.ow, tiles * width, width + odd, stride, p.pl, p.kw, p.iw)
-    made, wide, edges = [], whole_lines(tiles * width + p.kw - 1, size) if stride == 1 else 0, [0, 0]
+    made: list[tuple[int, ...]] = []
+    wide, edges = whole_lines(tiles * width + p.kw - 1, size) if stride == 1 else 0, [0, 0]
     for inside, first, columns in columns_of:
         last = columns + columns % stride - width if columns % width else 0
         at = first * size, columns // width, last
         if stride == 1:
             made.append(Block(*inside, *at))
         else:
-            left, chunks = _chunks(p, first, columns, lanes)
-            made.append((*Block(*left, *at), *chunks))
+            left, chunks, right = _chunks(p, first, columns, lanes)
+            made.append((*left, *at, *chunks, *right))
             edges = [max(most, LINE + many * CHUNK * lanes * size) for most, many in zip(edges, (chunks.left, chunks.right), strict=True)]
             wide = max(wide, (chunks.left + chunks.inside + chunks.right) * CHUNK * lanes)
     steps = -(-p.oh * stride // 2)
@@ -346,8 +349,8 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Shape, Head, tuple[np.n
     return shape, head, tables, -(-scratch // 64) * 64
 
 
-def _chunks(p: Problem, first: int, columns: int, lanes: int) -> tuple[Span, Chunks]:
-    """Of a block of stride 2, what a copy of the left edge holds, and the rest."""
+def _chunks(p: Problem, first: int, columns: int, lanes: int) -> tuple[Span, Chunks, Span]:
+    """Of a block of stride 2, what copies of the left and of the right edge hold, and what there is of each."""
     start, read, chunk = 2 * first - p.pl, 2 * (columns - 1) + p.kw, CHUNK * lanes
     chunks = -(-((columns + 1) // 2 + (p.kw + 3) // 4) // lanes)
     # of the image, two pixels before each lie in it too
@@ -355,7 +358,7 @@ def _chunks(p: Problem, first: int, columns: int, lanes: int) -> tuple[Span, Chu
     inside = max(min((p.iw - start) // chunk, chunks) - left, 0)
     behind = (left + inside) * chunk
     right = span(start + behind - 2, max(read - behind + 2, 0), p.iw)
-    return span(start, min(left * chunk, read), p.iw), Chunks(columns % 2, left, inside, chunks - left - inside, start, *right)
+    return span(start, min(left * chunk, read), p.iw), Chunks(columns % 2, left, inside, chunks - left - inside, start), right
 
 
 def _unit_steps(p: Problem, lanes: int, tile: Tile, blocks: int) -> int:

@@ -50,7 +50,7 @@ DIRECT_PAIR_FACTOR = 1.6  # longer at column stride 2, where vectors are picked 
 # Columns of stride 2 are copied by phase instead in rows of so many results with so many taps, or of still more results that several
 # channels read: 256x256 k5 takes 22 us with pairs and 29 so, k7 41 and 37, k21 224 and 170, 28x28 k7 of 16 channels 112 and 166 (one core,
 # Zen 4, 2026-11); 1024x1024 k3 301 us with pairs and 523 so, k5 376 and 599, k7 637 and 632 (one core of two 512-bit FMA units).
-PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 8
+PHASE_RESULTS, PHASE_FEW, PHASE_TAPS = 512, 32, 7
 PHASE_FACTOR = 1.1  # longer so: k11 732 us of 666, k21 2075 of 1690 (1024x1024, one core of two 512-bit FMA units)
 PHASE_VECTOR_SECONDS = 1.5e-9  # per vector of pixels of stride 2
 PHASE_PIXEL_SECONDS = 0.3e-9  # per pixel of larger strides
@@ -60,11 +60,10 @@ DIRECT_PLANE_SECONDS = 1e-7
 DIRECT_ROW_SECONDS = 7e-9  # and column stride: the ends of a row are copied
 DIRECT_CHANNEL_SECONDS = 1.5e-9  # per result vector and further channel: other rows, a loop of few turns
 
-FAST_FIR_RING_BYTES = 128 << 10  # of the rows of one block of columns
-FAST_FIR_STAGE_SECONDS = 1e-9  # per vector of a row of the padded image
+FAST_FIR_RING_BYTES = {1: 128 << 10, 2: 768 << 10}  # by stride, of the rows of one block of columns
+FAST_FIR_STAGE_SECONDS = {1: 1e-9, 2: 2.7e-9}  # by stride, per vector of a row of the padded image
 FAST_FIR_STORE_SECONDS = 2.2e-9  # per result vector: the start and the end of a tile
 FAST_FIR_CALL_SECONDS = 8e-6  # flags are looked at by NumPy; the weights of the parts are made
-
 PANEL_STAGE_SECONDS = 1.5e-9  # per vector of a row that is converted
 MASKED_QUOTIENT_SECONDS = 3e-9  # per result vector
 QUOTIENT_CALL_SECONDS = 3e-5
@@ -74,9 +73,8 @@ STAGED_VALUE_SECONDS = 1.2e-9  # per pixel or result that NumPy converts
 STAGED_CALL_SECONDS = 1.5e-5
 SPARSE_TAP_SECONDS, SPARSE_STORE_SECONDS = 0.3e-9, 4e-9  # per result vector: a load and a multiply-add; the start and the end
 SEPARABLE_TAP_SECONDS = 0.2e-9  # per result vector and tap of a row: a multiply-add and a lane shift
-DOUBLED_TAPS = (
-    7  # of a float box's row from which on adding up by doubling pays (250x250, Zen 4: k7 24 and 26 us, k13 34 and 43, k21 48 and 67)
-)
+# Of a float box's row from which on adding up by doubling pays (250x250, Zen 4: k7 24 and 26 us, k13 34 and 43, k21 48 and 67)
+DOUBLED_TAPS = 7
 SEPARABLE_STORE_SECONDS = 2e-9  # per result vector: both passes' tiles, the sums between them
 SEPARABLE_BYTES_SHARE = 0.6  # of the time, for bytes whose weights may turn out to be small whole numbers
 
@@ -200,9 +198,10 @@ def _moving_seconds(p: Problem) -> float:
     return SEEN_SHARE * bytes_moved(p) / BYTES_PER_SECOND
 
 
-def columns_by_phase(p: Problem) -> bool:
-    """Whether `direct` copies columns by phase."""
-    pays = p.ow >= PHASE_FEW and (p.kw >= PHASE_TAPS or (p.ow >= PHASE_RESULTS and p.oc > p.g))
+def columns_by_phase(p: Problem, lanes: int) -> bool:
+    """Whether `direct` copies columns by phase; 7x7 is split by `direct.HALVED` where registers have 512 bits."""
+    halved = (p.kh, p.kw, *p.strides, p.dh, p.dw, p.ic) == (7, 7, 2, 2, 1, 1, p.g) and lanes * DTYPES[p.acc].itemsize == 64
+    pays = p.ow >= PHASE_FEW and not halved and (p.kw >= PHASE_TAPS or (p.ow >= PHASE_RESULTS and p.oc > p.g))
     return p.ow > 1 and (p.sw > 2 or (p.sw == 2 and pays))
 
 
@@ -216,7 +215,7 @@ def _phase_seconds(p: Problem, lanes: int) -> float:
 def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row, and what columns of a stride take longer."""
     vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
-    by_phase = columns_by_phase(p)
+    by_phase = columns_by_phase(p, lanes)
     strided = PHASE_FACTOR if by_phase else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
     taps = min(p.kh, DIRECT_ROWS)
@@ -230,13 +229,11 @@ def direct_seconds(p: Problem, lanes: int) -> float:
 
 def fast_fir_seconds(p: Problem, lanes: int, rows: int) -> float:
     """Three sums of half the taps for each pair of rows of results, or of columns at stride 2, and the rows that they read."""
-    down, across = (2, 1) if p.sh == 1 else (1, 2)
-    vectors = p.n * p.oc * _padded(p.oh, down * rows) * _padded(p.ow, across * 2 * lanes) / lanes
-    taps = p.kw * (2 * ((p.kh + 1) // 2) + p.kh // 2)
-    if p.sw == 2:
-        taps = p.kh * (2 * ((p.kw + 3) // 4 + (p.kw + 2) // 4) + (p.kw + 1) // 4 + p.kw // 4)
+    vectors = p.n * p.oc * _padded(p.oh, rows * 2 // p.sh) * _padded(p.ow, 2 * lanes * p.sw) / lanes
+    columns = 2 * ((p.kw + 3) // 4 + (p.kw + 2) // 4) + (p.kw + 1) // 4 + p.kw // 4
+    taps = p.kw * (2 * ((p.kh + 1) // 2) + p.kh // 2) if p.sw == 1 else p.kh * columns
     sums = vectors / 2 * taps / (FMA_PER_SECOND * DIRECT_SHARE)
-    staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS
+    staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS[p.sw]
     return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + _moving_seconds(p)
 
 
