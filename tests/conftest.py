@@ -25,6 +25,7 @@ LEAST_EXERCISED = {
     "weights": 8,
     "weights_grouped": 6,
     "weights_rows": 4,
+    "weights_planes": 3,
     "depthwise_image": 5,
     "depthwise_weights": 3,
     "complex": 15,

@@ -34,7 +34,7 @@ STRUCTURED = {
 }  # algorithms for weights of which something is known
 # algorithms that compute gradients only
 BACKWARD = {"transposed": "bwd_data", "folded": "bwd_data", "depthwise_image": "bwd_data", "depthwise_weights": "bwd_weight",
-            "weights": "bwd_weight", "weights_grouped": "bwd_weight", "weights_rows": "bwd_weight",
+            "weights": "bwd_weight", "weights_grouped": "bwd_weight", "weights_rows": "bwd_weight", "weights_planes": "bwd_weight",
             "weights_parts": "bwd_weight"}  # fmt: skip
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import depthwise
-from fastconv.cpu.target import AVX2, AVX512, SSE2
+from fastconv.cpu import depthwise, shallow
+from fastconv.cpu.target import AVX2, AVX512, SSE2, detect
+from fastconv.cpu.threads import Region
 from fastconv.nn import Epilogue
 from fastconv.planning.addends import Addends, finish_type
 from fastconv.planning.planner import plan_problem
@@ -154,3 +155,25 @@ def test_results_of_one_column_in_memory_of_any_strides(layout):
     turned[...] = src
     assert_same_bits(run(p, turned, wei, bias, "depthwise"), expected)
     assert_same_bits(run(p, src, wei, bias, "depthwise", dst=result), expected)
+
+
+def test_bands_are_whole_tiles_of_rows():
+    """Of others the last tile computes rows again."""
+    for text in ("g144_ic144ih56_oc144k3_p1", "g96_ic96ih112_oc96k3_s2_p1", "g192_ic192ih28_oc192k3_p1", "g576_ic576ih14_oc576k3_p1"):
+        for threads in (1, 2, 3):
+            p = Problem.parse(f"{text}_nhwc")
+            rows, (ny, *_) = depthwise._layout(p, AVX512, threads)[1].band_rows, depthwise._tile(p, AVX512)
+            assert ny == 2
+            assert rows % ny == 0 or rows == p.oh, f"{text} {threads}"
+
+
+@pytest.mark.parametrize(("algorithm", "text"), [("depthwise", "g16_ic16ih9_oc16k3_p1_nhwc"), ("shallow", "ic3ih9_oc8k3_p1")])
+def test_images_are_swept_forth_and_back(algorithm, text, monkeypatch):
+    """Units that follow each other need nothing of each other: a cache's last rows are used first."""
+    p, seen = Problem.parse(text), []
+    src, wei, _ = operands(p)
+    launcher = Region.launcher
+    monkeypatch.setattr(Region, "launcher", lambda *given, **named: seen.append(named["turns"]) or launcher(*given, **named))
+    plan = {"depthwise": depthwise, "shallow": shallow}[algorithm].build(p, detect(), plan_problem)
+    plan.run(src, plan.pack(wei), None, result_array(p))
+    assert seen == [True]

@@ -70,7 +70,9 @@ def test_images_of_any_strides():
     ("text", "reason"),
     [
         ("g4_ic4ih9_oc8k3_f32", "at least 3 results of each channel, not 2"),
-        ("ic65ih9_oc8k3_f32", "at most 48 channels, not 65"),
+        ("ic65ih9_oc7k3_f32", "at most 64 channels, not 65"),
+        ("ic49ih9_oc16k3_f32", "at most 48 channels, not 49"),
+        ("ic49ih9_oc7k3_f32_nhwc", "at most 48 channels, not 49"),
         ("ic3ih9_oc8k3_i32", "sums in f32 or f64"),
         ("ic3ih9_oc8k3_f32_gelu", "does not fuse gelu"),
         ("ic32ih9iw9000000_oc8k3_f32", "MiB of workspace"),
@@ -102,5 +104,7 @@ def test_it_is_chosen_for_what_it_is_for():
         "g32_ic128ih56_oc128k3_p1",
         "g32_ic256ih28_oc256k3_p1",
         "g6_ic30ih28_oc30k3_p1",
+        "ic64ih224_oc3k3_p1",
+        "ic64ih112_oc12k4_p2",
     ):
         assert plan_problem(Problem.parse(text), AVX512).algorithm == "shallow", text

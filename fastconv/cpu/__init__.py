@@ -27,6 +27,7 @@ from . import (
     weights,
     weights_grouped,
     weights_parts,
+    weights_planes,
     weights_rows,
     winograd,
     winograd_rows,
@@ -34,7 +35,7 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    depthwise_image, depthwise_weights, transposed, folded, weights_rows, weights_grouped, weights, weights_parts, complex, activated,
+    depthwise_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_grouped, weights, weights_parts, complex, activated,
     depthwise, shallow, winograd_rows, winograd, blocked, int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked,
     quotient, reference,
 )  # fmt: skip

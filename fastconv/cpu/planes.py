@@ -107,6 +107,15 @@ def plane_of(p: Problem, lanes: int, phase_rows: int) -> int:
     return phase_rows * pitch_of(p) + 2 * lanes + p.pl // steps(p)[1] + 1
 
 
+def places_of(p: Problem, plane: int) -> np.ndarray:
+    """Bytes from the planes of a group to the pixel of its first result that each tap meets, ``[c][ky][kx]``."""
+    sh, sw, dh, dw = steps(p)
+    c, ky, kx = (index.reshape(-1) for index in np.indices((p.ic // p.g, p.kh, p.kw)))
+    ky, kx = ky * dh, kx * dw
+    places: np.ndarray = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch_of(p) + kx // sw) * DTYPES[p.acc].itemsize
+    return places
+
+
 def planes_layout(p: Problem, lanes: int, phase_rows: int) -> tuple[Planes, list[np.ndarray]]:
     """The kernel's integers but for the strides, and its tables."""
     size, (sh, sw, _, dw) = DTYPES[p.acc].itemsize, steps(p)

@@ -23,7 +23,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .border import too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .planes import Tile, pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
+from .planes import Tile, pitch_of, places_of, plane_of, planes_layout, planes_tile_kernel, steps
 from .shallow_tile import copy_rows, shallow_tile
 from .simd import KINDS
 from .stage import is_native, staged_launch
@@ -285,11 +285,8 @@ def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
 
 def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut, given: bool = False) -> tuple[Head, list[np.ndarray], int]:
     """The kernel's integers but for the strides, its table, and the bytes of workspace of one thread."""
-    size, (sh, sw, dh, dw) = DTYPES[p.acc].itemsize, steps(p)
+    size, (sh, sw, _, _) = DTYPES[p.acc].itemsize, steps(p)
     depth, ocg, pitch, plane = p.ic // p.g, p.oc // p.g, cut.pitch, cut.plane
-    c, ky, kx = (index.reshape(-1) for index in np.indices((depth, p.kh, p.kw)))
-    ky, kx = ky * dh, kx * dw
-    offsets = (((c * sh + ky % sh) * sw + kx % sw) * plane + ky // sh * pitch + kx // sw) * size
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     head = Head(
         stage=0, groups=p.g, depth=depth, ocg=ocg, blocks=len(_firsts(ocg, tile.filters)), bands=-(-p.oh // cut.rows),
@@ -300,6 +297,6 @@ def _layout(p: Problem, tile: Tile, lanes: int, cut: Cut, given: bool = False) -
     )  # fmt: skip
     return (
         head,
-        [offsets],
+        [places_of(p, plane)],
         -(-(cut.bytes + 64 * size + 192 + 8 * tile.filters + 64 + given * head.blocks * head.block_bytes) // 64) * 64,
     )
