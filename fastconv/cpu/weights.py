@@ -18,14 +18,14 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, Quick, QuickLaunch
 from ..planning.problem import DTYPES, Problem, border_indices
 from .border import row_map, too_large
-from .memory import copy, fill_row, integers, peek, poke, split, unrolled_by_hand
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, split, unrolled_by_hand
 from .panels import in_turn, not_summed, steps_between
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values
 from .weights_split import Split, Tile, counts_of, is_expanded, lies, split_of, unit_seconds
-from .weights_tile import turn, weights_tile
+from .weights_tile import turn_kernel, weights_tile_kernel
 
 CASES = (
     "n2_ic24ih15_oc40k3_p1_bwd-weight_f32",
@@ -58,33 +58,33 @@ _MOST_TAPS = 1 << 16
 # the result's to each column and to each tap.
 Head = namedtuple(
     "Head",
-    "n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks tap_parts tap_many band_images "
-    "band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step pixel_step panel grads flat way resume "
-    "result_step one_tap sn sc sy sx gn gc gy gx go",
+    "tile turn width pitch block n planes icg ocg oh ow columns taps expanded kx_step parts part_blocks column_parts column_blocks "
+    "tap_parts tap_many band_images band_rows g q kh_rows padded_rows padded_columns row positions before after left inside step "
+    "pixel_step panel grads flat way resume result_step one_tap sn sc sy sx gn gc gy gx go",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
-    """The kernel: units of work are (group, part of the output channels, part of the columns, part of the taps), each over all pixels.
+def _factory(kind: str, lanes: int) -> Any:
+    """The band kernel of all tiles: units of work are (group, part of the output channels, part of the columns, part of the taps), each
+    over all pixels.
 
     Panel of pixels: ``[column block][image][row][position][pitch]``, a position being a pixel of a padded row that some tap reads, its
-    ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][mr*lanes]``.
+    ``columns`` values padded to whole vectors; panel of gradients: ``[oc block][image][row][pixel][width]``, ``mr`` vectors wide.
     Whole blocks whose channels are side by side are read where they lie: gradients, and pixels that a single tap reads; but gradients
     whose pixels lie so far apart that few lines of a first-level cache hold them.
-    Workspace: zeros, sums ``[oc block][column][tap][mr*lanes]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads
+    Workspace: zeros, sums ``[oc block][column][tap][width]``, panel of pixels, panel of gradients, padded row, lines, what no tap reads
     of one.  The last band's sums of whole blocks are stored where the result lies, if its output channels do side by side.
     What lies beyond the last column or channel is zeros (left by others it may be subnormal numbers, of which a product takes 150 cycles),
     or computed in vain, and never stored.
     """
-    spec, crowded = (kind, lanes, mr, columns, fma), _CROWDED_BYTES
-    size = KINDS[kind][2]
-    width, pitch = mr * lanes, -(-columns // lanes) * lanes
+    crowded, size = _CROWDED_BYTES, KINDS[kind][2]
 
     def weights(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         e = integers(at.extents, Head)
+        width, pitch, columns = e.width, e.pitch, e.block
         rows_at = at.extents + _TABLES_AT
         columns_at = rows_at + e.padded_rows * 8
         taps_at = columns_at + e.padded_columns * 8
@@ -142,12 +142,12 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                             plane = at.wei + (i0 + i) * e.gn + group * e.ocg * e.gc + y0 * e.gy
                             if e.gx == size:
                                 runs, many = (1, rows * e.ow) if e.gy == e.ow * size else (rows, e.ow)
-                                for m in range(mr):
+                                for m in range(width // lanes):
                                     first = min(o + m * lanes, o1 - 1)
                                     left = min(o1 - first, lanes)
                                     for r in range(runs):
-                                        turn(kind, lanes, to + (r * many * width + m * lanes) * size, width * size,
-                                             plane + first * e.gc + r * e.gy, e.gc, left, many)  # fmt: skip
+                                        call_kernel(e.turn, (to + (r * many * width + m * lanes) * size, width * size,
+                                                             plane + first * e.gc + r * e.gy, e.gc, left, many))  # fmt: skip
                             else:
                                 for r in range(rows):
                                     for x in range(e.ow):
@@ -178,9 +178,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                     first = peek("i64", columns_at + e.before * 8)
                                     for m in range(pitch // lanes):
                                         c = min(m * lanes, many - 1)
-                                        turn(kind, lanes, to + (e.before * pitch + m * lanes) * size, pitch * size,
-                                             line + c * e.sc + first * size, e.sc, min(many - c, lanes),
-                                             positions - e.before - e.after)  # fmt: skip
+                                        call_kernel(e.turn, (to + (e.before * pitch + m * lanes) * size, pitch * size,
+                                                             line + c * e.sc + first * size, e.sc, min(many - c, lanes),
+                                                             positions - e.before - e.after))  # fmt: skip
                                     if e.before + e.after:
                                         for at_side in range(e.before + e.after):
                                             x = at_side if at_side < e.before else e.positions - e.before - e.after + at_side
@@ -221,8 +221,8 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                                 poke(kind, own + x * size, peek(kind, source_at + x * e.step * size))
                                     for m in range(pitch // lanes):
                                         c = min(m * lanes, many - 1)
-                                        turn(kind, lanes, to + m * lanes * size, pitch * size, lines + c * line_bytes, line_bytes,
-                                             min(many - c, lanes), e.positions)  # fmt: skip
+                                        call_kernel(e.turn, (to + m * lanes * size, pitch * size, lines + c * line_bytes,
+                                                             line_bytes, min(many - c, lanes), e.positions))  # fmt: skip
                     image_step = ((e.band_rows - 1) * e.q + e.kh_rows) * e.row
                     image = at.src + i0 * e.sn + group * e.icg * e.sc + y0 * e.q * e.g * e.sy
                     gradient = at.wei + i0 * e.gn + group * e.ocg * e.gc + y0 * e.gy
@@ -254,9 +254,12 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                                 elif dense and here and number < lines_of_pixel + lines_of_grad:
                                     ahead, ahead_step = next_grads + o0 * size + (number - lines_of_pixel) * 64, gx
                                 number += 1
-                                weights_tile(spec, zeros if opening else own, 0 if opening else own_step, to, to_step, grad, gx, gy, gn,
-                                             pixels, right, below, behind, images, 1 if dense else rows,
-                                             rows * e.ow if dense else e.ow, ahead, ahead_step)  # fmt: skip
+                                arguments = (
+                                    zeros if opening else own, 0 if opening else own_step, to, to_step, grad, gx, gy, gn,
+                                    pixels, right, below, behind, images, 1 if dense else rows, rows * e.ow if dense else e.ow,
+                                    ahead, ahead_step,
+                                )  # fmt: skip
+                                call_kernel(e.tile, arguments)
             places = (j1 - j0) * e.tap_many
             for b in range(oc_blocks):
                 many = min(width, o1 - o0 - b * width)
@@ -268,8 +271,9 @@ def _factory(kind: str, lanes: int, mr: int, columns: int, fma: int) -> Any:
                         left = min(many - m * lanes, lanes)
                         for place in range(0, places, lanes):
                             first = min(place, places - lanes)
-                            turn(kind, lanes, to + m * lanes * e.go + first * size, e.go,
-                                 sums + b * block_bytes + (first * width + m * lanes) * size, width * size, lanes, left)  # fmt: skip
+                            call_kernel(e.turn, (to + m * lanes * e.go + first * size, e.go,
+                                                 sums + b * block_bytes + (first * width + m * lanes) * size, width * size,
+                                                 lanes, left))  # fmt: skip
                 else:
                     for j in range(j0 + (j1 - j0) // columns * columns if stored else j0, j1):
                         for t in range(t0, t1):
@@ -307,7 +311,7 @@ def cost(p: Problem, t: Target) -> float:
 
 def most_kernels(t: Target) -> int:
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
-    return sum(tile.registers == most for tile in TILES)
+    return sum(tile.registers == most for tile in TILES) + 2  # the bands, and what turns squares
 
 
 def _arranged(p: Problem, t: Target) -> tuple[Problem, Tile]:
@@ -362,6 +366,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> tupl
     before = min(p.pl, s.positions)
     left = min(p.pl, padded)
     head = Head(
+        tile=0, turn=0, width=width, pitch=pitch, block=tile.columns,
         n=p.n, planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, oh=p.oh, ow=p.ow, columns=p.ic // p.g * (p.kw if expanded else 1), taps=taps,
         expanded=p.kw if expanded else 0, kx_step=p.dw, parts=ceil(oc_blocks / split.part_blocks), part_blocks=split.part_blocks,
         column_parts=ceil(column_blocks / split.column_blocks), column_blocks=split.column_blocks, tap_parts=ceil(taps / split.tap_many),
@@ -387,8 +392,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     size, (p, tile) = KINDS[kind][2], _arranged(p, t)
     exchanged = p is not whole
     lanes = t.lanes(size)
-    name = f"weights_{kind}_{tile.mr}x{tile.columns}_{lanes}"
-    region = Region(name, _factory, (kind, lanes, tile.mr, tile.columns, int(t.fma)), kind)
+    code = weights_tile_kernel(kind, lanes, tile.mr, tile.columns, int(t.fma))
+    turning = turn_kernel(kind, lanes)
+    region = Region(f"weights_bands_{kind}_{lanes}", _factory, (kind, lanes), kind)
     head, tables, scratch = _layout(p, tile, lanes, size, threads)
     units = p.g * head.parts * head.column_parts * head.tap_parts
     own = Split(head.part_blocks, head.column_blocks, head.tap_many, 1, 1)
@@ -407,13 +413,13 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
             out = columns, (down[:, None] + across).reshape(-1)
         dense = not expanded and head.tap_parts == 1 and (dc, dy, dx) == (p.kh * p.kw * size, p.kw * size, size)
         flat = p.kh * p.kw == p.sh == p.sw == 1 and p.iw == p.ow and p.ih == p.oh and (sy, sx) == (p.iw * size, size)
-        e = head._replace(n=images, resume=resume, flat=int(flat), way=2 if go == size else int(dense),
-                          result_step=0 if expanded else dc, sn=sn, sc=sc, sy=sy, sx=sx,
+        e = head._replace(tile=code.address, turn=turning.address, n=images, resume=resume, flat=int(flat),
+                          way=2 if go == size else int(dense), result_step=0 if expanded else dc, sn=sn, sc=sc, sy=sy, sx=sx,
                           gn=gn, gc=gc, gy=gy, gx=gx, go=go)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), tables, *out])
         seconds = costs.weights_seconds(p.replace(n=images), lanes, tile.mr, tile.columns, expanded)
         launch = region.launcher(extents, finish_values(p, fill), scratch, units, threads, seconds, src, grad, dst)
         return _exchanged(launch) if exchanged else launch
 
-    return Plan(problem=whole, algorithm="weights", kernel=name, cost=cost(whole, t), pack_weights=lambda p, wei: wei,
+    return Plan(problem=whole, algorithm="weights", kernel=code.name, cost=cost(whole, t), pack_weights=lambda p, wei: wei,
                 prepare_launch=in_turn(whole, most, launch_of), workspace=scratch * threads, threads=threads)  # fmt: skip

@@ -7,6 +7,8 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from .compile import TileKernel
+from .memory import unrolled_by_hand
 from .simd import Emitter, literal
 
 _FEWEST = 4  # elements of a row that are transposed in a square
@@ -35,6 +37,25 @@ def weights_tile(
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 17), codegen
+
+
+def _factory(*spec: Any) -> Any:
+    """The kernel of `weights_tile` with this ``spec``, of its other arguments."""
+
+    def tile(
+        start: Any, start_step: Any, sums: Any, sums_step: Any, grad: Any, grad_step: Any, grad_row: Any, grad_image: Any, pixels: Any,
+        pixel_step: Any, pixel_row: Any, pixel_image: Any, images: Any, rows: Any, many: Any, ahead: Any, ahead_step: Any,
+    ) -> None:  # fmt: skip
+        unrolled_by_hand()
+        weights_tile(spec, start, start_step, sums, sums_step, grad, grad_step, grad_row, grad_image, pixels, pixel_step, pixel_row,
+                     pixel_image, images, rows, many, ahead, ahead_step)  # fmt: skip
+
+    return tile
+
+
+def weights_tile_kernel(kind: str, lanes: int, mr: int, columns: int, fma: int) -> TileKernel:
+    """`_factory`'s, to be called with seventeen integers."""
+    return TileKernel(f"weights_{kind}_{mr}x{columns}_{lanes}", _factory, (kind, lanes, mr, columns, fma), 17)
 
 
 def _emit_weights(
@@ -199,6 +220,21 @@ def turn(
         return context.get_dummy_value()
 
     return types.void(kind, lanes, *[types.int64] * 6), codegen
+
+
+def _turn_factory(kind: str, lanes: int) -> Any:
+    """The kernel of `turn`, of its other arguments."""
+
+    def turned(dst: Any, pitch: Any, src: Any, row_step: Any, rows: Any, many: Any) -> None:
+        unrolled_by_hand()
+        turn(kind, lanes, dst, pitch, src, row_step, rows, many)
+
+    return turned
+
+
+def turn_kernel(kind: str, lanes: int) -> TileKernel:
+    """`_turn_factory`'s, to be called with six integers."""
+    return TileKernel(f"turn_{kind}_{lanes}", _turn_factory, (kind, lanes), 6)
 
 
 @intrinsic(prefer_literal=True)
