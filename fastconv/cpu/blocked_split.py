@@ -19,7 +19,7 @@ _UNITS = 4
 # channels at 112x112 436 us instead of 476, 32 to 16 160 and 175; one core, Emerald Rapids, 2026-11).
 _SWEPT_BANDS = 8
 # Of a small image read in place, about so many parts of the output channels for each thread: each reads, and packs, its own weights, and
-# what one is late with is another's.  256 to 1024 channels at 14x14, given, take 559 us instead of 853 of planes, 617 instead of 721 channels
+# what one is late with is another's.  256 to 1024 channels at 14x14, given: 559 us instead of 853 of planes, 617 instead of 721 channels
 # last; packed 160 to 960 at 7x7 78 instead of 90 (two cores, Emerald Rapids, 2026-11).
 _SMALL_PIXELS = 256
 _PARTS = 4
