@@ -141,12 +141,14 @@ def test_small_images_are_shared_by_rows_and_filters():
 
 
 def test_threads_share_a_small_images_blocks_of_filters():
-    """Each packs its own, and what one is late with is another's: 256 to 1024 channels at 14x14 take 526 us instead of 853."""
+    """Each packs its own, and what one is late with is another's: 256 to 1024 channels at 14x14 take 559 us instead of 853."""
     p, target = Problem(ic=40, ih=14, iw=14, oc=600), detect()
     tile, lanes = blocked.tile_of(p, target), target.lanes(4)
     blocks = -(-p.oc // (tile.mr * lanes))
     for given in (False, True):
-        assert split_of(p, tile, lanes, 4, 2, True, given) == (p.oh, min(blocks, 16), 3)
+        split = split_of(p, tile, lanes, 4, 2, True, given)
+        assert (split.band_rows, split.pass_blocks) == (p.oh, 3)
+        assert split.parts in (-(-blocks // (blocks // 8)), -(-blocks // -(-blocks // 8)))
     src, wei, bias = operands(p, False)
     plan, results = blocked.build(p, target, plan_problem, 2), [result_array(p), result_array(p)]
     plan.run(src, plan.pack(wei), bias, results[0])

@@ -18,11 +18,12 @@ _UNITS = 4
 # Of an image and a result that no second-level cache holds, on one thread: every other call begins where the last one ended (96 to 16
 # channels at 112x112 436 us instead of 476, 32 to 16 160 and 175; one core, Emerald Rapids, 2026-11).
 _SWEPT_BANDS = 8
-# Of a small image read in place, so many parts of the output channels for each thread: each reads, and packs, its own weights, and what one
-# is late with is another's.  256 to 1024 channels at 14x14, given, take 526 us instead of 853 of planes, 600 instead of 721 channels last;
-# packed 160 to 960 at 7x7 78 instead of 90 (two cores, Emerald Rapids, 2026-11).
+# Of a small image read in place, about so many parts of the output channels for each thread: each reads, and packs, its own weights, and
+# what one is late with is another's.  256 to 1024 channels at 14x14, given: 559 us instead of 853 of planes, 617 instead of 721 channels
+# last; packed 160 to 960 at 7x7 78 instead of 90 (two cores, Emerald Rapids, 2026-11).
 _SMALL_PIXELS = 256
-_PARTS = 8
+_PARTS = 4
+_APART_BYTES = 1 << 19  # of weights at least, channels last, where all threads write all pages (96 to 576 at 14x14 118 us in bands, 130 so)
 # How much longer sums take to wait for the next pass than weights to be read again, byte for byte: 128 to 128 channels at 56x56, stride 2,
 # take 1017 us in bands of one pass, 1089 of two (two cores, Emerald Rapids, 2026-11).
 _SUMS_FACTOR = 2
@@ -168,8 +169,10 @@ def split_of(
             ways.append((-(-bands // threads) * threads, 1))
         packed = 0 if in_place else row_bytes
         small = p.oh * p.ow <= _SMALL_PIXELS
-        if in_place and small and oc_blocks >= 4 * threads:
-            ways = [(bands, min(oc_blocks, _PARTS * threads))]
+        apart = s.step == 1 or weights > _APART_BYTES
+        if in_place and small and apart and oc_blocks >= _PARTS * threads:
+            each = -(-oc_blocks // (_PARTS * threads)), oc_blocks // (_PARTS * threads)
+            ways = [(bands, -(-oc_blocks // blocks)) for blocks in each]
         elif near and (given or not small) and (p.oh >= 2 * threads or p.oh % threads == 0):
             # pixels, and whole lines of results, are one thread's; what one is late with is another's
             ways = [(min(-(-_UNITS * threads // (p.n * p.g)), p.oh), 1)]
