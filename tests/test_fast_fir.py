@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu.target import detect
+from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
 from tests.oracles import assert_same_bits, assert_within, truth
-from tests.problems import ALGORITHMS, operands, run
+from tests.problems import ALGORITHMS, operands, result_array, run
 
 FINITE = ("n2_g2_ic2ih49iw70_oc4k7_p9_wrap_f32_bias", "n2_g2_ic2ih49iw150_oc4k7_s2_p9_wrap_f32_bias")
 
@@ -32,6 +32,20 @@ def test_every_width_at_stride_2(kw, exercised):
         src, wei, _ = operands(p)
         assert_within(run(p, src, wei, algorithm="fast_fir", threads=2), p, truth(p, src, wei), "fast_fir")
         exercised("fast_fir", str(p))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_stride_2_for_every_target(target, dtype):
+    """Vectors of any target's width compile on any processor; chunks of pixels are as wide as they."""
+    for text in ("n2_g2_ic2ih37iw200_oc4k9_s2_p9_reflect", "ih30iw161_kh7kw6_s2_pl40pr3"):
+        p = Problem.parse(f"{text}_{dtype}")
+        src, wei, bias = operands(p)
+        plan = ALGORITHMS["fast_fir"].build(p, target, plan_problem, 2)
+        dst = result_array(p)
+        plan.run(src, plan.pack(wei), bias, dst)
+        assert_within(dst, p, truth(p, src, wei, bias), "fast_fir")
 
 
 @pytest.mark.parametrize("stride", [1, 2])
