@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     taps: int
 
 
-TILES = (
+_TILES = (
     Tile(32, filters=8, taps=3),  # 24 accumulators, 3 pixels, 1 gradient of 32 registers
     Tile(16, filters=4, taps=3),  # 12 accumulators, 3 pixels, 1 gradient of 16 registers
 )
@@ -122,7 +122,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return reason
     if p.src_layout != "nchw" or p.g > 1 or p.ic > MOST_CHANNELS:
         return f"is for at most {MOST_CHANNELS} planes, of one group"
-    tile, lanes = fitting(TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
+    tile, lanes = fitting(_TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
     if p.oc < tile.filters or p.ow < lanes:
         return f"is for at least {tile.filters} results, and {lanes} columns of them"
     if not tile.taps <= p.taps <= _MOST_TAPS:
@@ -142,7 +142,7 @@ def most_kernels(t: Target) -> int:
 
 
 def _seconds(p: Problem, t: Target) -> float:
-    tile, lanes = fitting(TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
+    tile, lanes = fitting(_TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
     rows = _band_rows(p, tile)
     copied = costs.shallow_copy_seconds(p, lanes, ceil(p.oh / rows) * p.ic * p.sh, _phase_rows(p, rows), pitch_of(p) * p.sw, False)
     # sums are loaded and stored again every few rows
@@ -163,7 +163,7 @@ def _phase_rows(p: Problem, rows: int) -> int:
 
 def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, np.ndarray, int]:
     """The kernel's integers but for strides, the places of all taps, bytes of workspace of one thread."""
-    size, tile = DTYPES[p.acc].itemsize, fitting(TILES, t)[0]
+    size, tile = DTYPES[p.acc].itemsize, fitting(_TILES, t)[0]
     lanes, (sh, sw, _, _), rows = t.lanes(size), steps(p), _band_rows(p, tile)
     blocks, plane = ceil(p.oc / tile.filters), plane_of(p, lanes, _phase_rows(p, rows))
     part_blocks = ceil(blocks / min(threads, blocks))
@@ -178,7 +178,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, np.ndarray, int]
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
-    kind, size, tile = p.acc, KINDS[p.acc][2], fitting(TILES, t)[0]
+    kind, size, tile = p.acc, KINDS[p.acc][2], fitting(_TILES, t)[0]
     lanes, (head, places, scratch) = t.lanes(size), _layout(p, t, threads)
     name = f"weights_planes_{kind}_{tile.filters}x{tile.taps}_{lanes}"
     region = Region(name, _factory, (kind, lanes, tile.filters, tile.taps, int(t.fma)), kind)
