@@ -133,6 +133,7 @@ def test_tables_serve_every_target(name):
             "depthwise_image",
             "depthwise_weights",
             "weights_rows",
+            "weights_planes",
             "fft",
             "folded",
             "identity",
