@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import weakref
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ import fastconv
 from fastconv.cpu.factor import FOUND, factor, words
 from fastconv.cpu.separable import TILES
 from fastconv.cpu.target import detect
+from fastconv.cpu.threads import Region
 from fastconv.planning import cost, planner
 from fastconv.planning import structure as structures
-from fastconv.planning.planner import plan_problem
+from fastconv.planning.planner import compile_kernels, plan_problem
 from fastconv.planning.problem import BORDERS, Problem
 from fastconv.planning.structure import structure_of
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth
@@ -417,6 +419,29 @@ def test_quotients_of_boxes_of_bytes_are_exact():
         expected = np.minimum((sums + (count // 2 + (1 < count == count & -count))) // count, 255)
         found = fastconv.opencv.blur(image, (kw, kh), anchor=(0, 0))[: 41 - kh, : 71 - kw]
         assert np.array_equal(found, expected), (kh, kw)
+
+
+def test_the_kernel_for_other_weights_is_made_when_they_come(monkeypatch):
+    """Of bytes: whole weights and others have kernels of their own; the launch holds no image; `warmup` compiles both."""
+    made = []
+    kernel = Region.kernel
+    monkeypatch.setattr(Region, "kernel", lambda region: made.append(region._name.split("_")[1]) or kernel(region))
+    p = Problem.parse("ih20iw40_k3_p1_u8:f32:u8:f32_saturate_structure=rank1")
+    plan = plan_problem(p, algorithm="separable")
+    src, dst = np.full((1, 1, 20, 40), 3, "u1"), np.empty((1, 1, 20, 40), "u1")
+    whole, other = (plan.pack(np.outer(w, w).astype("f4")[None, None]) for w in (np.ones(3), np.array([0.3, 0.7, 1 / 9])))
+    launch = plan.prepare(src, whole, dst)
+    assert made == ["i16"]
+    for packed, inner in ((whole, 27), (other, 4), (whole, 27)):
+        launch(src, packed, None, dst)
+        assert (dst[..., 1:-1, 1:-1] == inner).all()
+    assert made == ["i16", "f32"]
+    image = weakref.ref(src)
+    del src
+    assert image() is None
+    made.clear()
+    compile_kernels(plan)
+    assert set(made) == {"i16", "f32"}
 
 
 @pytest.mark.parametrize("threads", [1, 2])

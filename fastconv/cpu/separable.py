@@ -14,12 +14,15 @@ column.  Weights that are whole numbers times a power of two have factors that a
 
 from __future__ import annotations
 
+import functools
 from collections import namedtuple
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from ..planning import cost as costs
+from ..planning.operands import like
 from ..planning.plans import Launch, Plan, Quick, QuickLaunch
 from ..planning.problem import DTYPES, ROUNDINGS, Finish, Problem, not_computed, parse_epilogue
 from .border import column_maps, row_map, too_large
@@ -301,35 +304,48 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         (sn, sc, sy, _), (dn, dc, dy, _) = src.strides, dst.strides
         past = int(dst_type == p.acc and costs.bytes_moved(p) > costs.PAST_SHARE * t.l3 and dy % (t.bits // 8) == 0)
         values = finish_values(p, fill)
-        launches = []
-        for (_, region), (head, tables, _) in zip(regions, layouts, strict=True):
+        made_for = like(src), like(packed), like(dst)  # a launch may be made when these are gone
+
+        def launch_of(n: int) -> Launch:
+            head, tables, _ = layouts[n]
             e = head._replace(past=past, fill=pixel, sn=sn, sc=sc, sy=sy, dn=dn, dc=dc, dy=dy)
             extents, units = np.concatenate([np.array(e, np.int64), tables]), p.n * head.oc * head.bands
-            launches.append(
-                region.launcher(
-                    extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds, src, packed, dst, turns=True
-                )
-            )
-        if len(launches) == 1:
-            return launches[0]
-        plain, whole = launches
-        most = 1 if box else 2
+            image, weights, result = made_for
+            return regions[n][1].launcher(extents, values if own else values.view(np.int8), scratch, units, plan.threads, seconds,
+                                          image, weights, result, turns=True)  # fmt: skip
 
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            (whole if 0 < packed[0, 0, 0, -1] <= most else plain)(src, packed, bias, dst)
-
-        if not (isinstance(plain, QuickLaunch) and isinstance(whole, QuickLaunch)):
-            return launch
-
-        def quick(image_ndim: int, weight_ndim: int) -> Quick:
-            rest, exact = plain.quick(image_ndim, weight_ndim), whole.quick(image_ndim, weight_ndim)
-            last = (*(0,) * (weight_ndim - 1), -1)
-            return lambda src, packed, bias, dst: (exact if 0 < packed[last] <= most else rest)(src, packed, bias, dst)
-
-        return QuickLaunch(launch, quick)
+        return launch_of(0) if len(kinds) == 1 else _either(launch_of, 1 if box else 2, packed)
 
     return Plan(problem=p, algorithm="separable", kernel="_or_".join(name for name, _ in regions), cost=cost(p, t), pack_weights=_pack,
-                prepare_launch=prepare, workspace=scratch * threads, threads=threads)  # fmt: skip
+                prepare_launch=prepare, workspace=scratch * threads, threads=threads,
+                compile_all=lambda: [region.kernel() for _, region in regions])  # fmt: skip
+
+
+def _either(launch_of: Callable[[int], Launch], most: int, packed: np.ndarray) -> Launch:
+    """The launch 1, of whole numbers, for weights that are packed so in one of the first ``most`` ways, and the launch 0 for others.
+
+    Each is made, which may take seconds of compilation, when there are weights for it; that for ``packed`` at once.
+    """
+    launch_of = functools.cache(launch_of)
+
+    def chosen(packed: np.ndarray) -> Launch:
+        return launch_of(int(0 < packed[0, 0, 0, -1] <= most))
+
+    def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        chosen(packed)(src, packed, bias, dst)
+
+    if not isinstance(chosen(packed), QuickLaunch):
+        return launch
+
+    def quick(image_ndim: int, weight_ndim: int) -> Quick:
+        @functools.cache
+        def quick_of(n: int) -> Quick:
+            return cast("QuickLaunch", launch_of(n)).quick(image_ndim, weight_ndim)
+
+        last = (*(0,) * (weight_ndim - 1), -1)
+        return lambda src, packed, bias, dst: quick_of(int(0 < packed[last] <= most))(src, packed, bias, dst)
+
+    return QuickLaunch(launch, quick)
 
 
 def region(

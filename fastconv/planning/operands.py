@@ -65,6 +65,11 @@ def _described(shape: tuple[int, int, int, int], name: str, layout: str) -> np.n
     return as_strided(np.zeros(1, DTYPES[name]), shape, strides)
 
 
+def like(array: np.ndarray) -> np.ndarray:
+    """What has an array's shape, strides and type, but no memory; it must not be read or written."""
+    return as_strided(np.zeros(1, array.dtype), array.shape, array.strides)
+
+
 def random(p: Problem) -> Operands:
     """Operands of small whole numbers, made in the problem's types and layout.
 

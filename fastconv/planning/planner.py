@@ -141,6 +141,8 @@ def compile_kernels(plan: Plan) -> None:
     if isinstance(launch, QuickLaunch):
         for image_ndim, weight_ndim in ((2, 2), (2, 4)) if p.n == p.ic == p.oc == 1 else ((4, 4),):
             launch.quick(image_ndim, weight_ndim)
+    if plan.compile_all is not None:
+        plan.compile_all()
     for child in plan.children:
         compile_kernels(child)
 

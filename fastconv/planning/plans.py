@@ -106,6 +106,8 @@ class Plan:
     given : callable, optional
         Makes the plan of the same bits for weights that come with every image: it packs them block by block where they are used, or not
         at all, instead of all beforehand.
+    compile_all : callable, optional
+        Compiles what launches may need later, where that depends on the weights.
     grouped : bool
         Whether weights may come as ``(g, oc/g, ic/g, kh, kw)``, too: those of a gradient have one stride for all filters of a group only.
     """
@@ -121,6 +123,7 @@ class Plan:
     threads: int = 1
     children: tuple[Plan, ...] = ()
     given: Callable[[], Plan] | None = field(default=None, repr=False)
+    compile_all: Callable[[], object] | None = field(default=None, repr=False)
     grouped: bool = False
 
     def pack(self, wei: np.ndarray) -> np.ndarray:
