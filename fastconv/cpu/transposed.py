@@ -23,7 +23,8 @@ from ..planning import reference
 from ..planning.phases import Phase, phase_problem, placed
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
-from .joined import JOB_BYTES, Member, filled, joined, placing
+from .joined import JOB_BYTES, Member, filled, joined
+from .placing import placing
 from .stage import is_native
 from .target import Target
 from .threads import workspaces
@@ -57,7 +58,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """None of its own, but for the three of `joined`: its children's are counted with their algorithms."""
+    """None of its own, but for the two of `joined` and that of `placing`: its children's are counted with their algorithms."""
     return 0
 
 

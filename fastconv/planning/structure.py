@@ -3,7 +3,8 @@
 The proof is the backend's (:mod:`fastconv.cpu.factor`): for each tap |w - u v| <= 4 eps |w| in the accumulator's epsilon, for sums of
 several products that of all taps, sum |w - u v - ...| <= 4 eps sum |w|; all weights finite.  It costs a few microseconds, so it is asked
 for only where an image is predicted to take ``cost.EXAMINED_SECONDS`` directly, and another algorithm would compute weights of low rank;
-or where it takes ``cost.SINGLE_SECONDS``, and weights of one tap that is 1 would be a copy.
+or where it takes ``cost.SINGLE_SECONDS``, and weights of one tap that is 1 would be a copy.  The same weights, bit by bit, in the next call
+are not looked at again (`fastconv.planning.calls.GivenWeights`).
 """
 
 from __future__ import annotations
