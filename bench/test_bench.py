@@ -73,6 +73,16 @@ def test_a_peer_s_bound_is_looser():
         truth.check(off, IMAGE)
 
 
+def test_a_peer_s_weights_gradient_of_images_is_judged():
+    problem = Problem.parse("n2_ic3ih8_oc5k3_p1_bwd-weight")
+    found = truth.operands(problem)
+    assert found.exact.scale.shape == (5, 1, 1, 1)
+    off = found.exact.value + 30 * oracles.unit(np.float32) * found.exact.scale
+    assert truth.check(off.astype(np.float32), problem, peer=True) < 1
+    with pytest.raises(truth.WrongAnswer, match="times its bound"):
+        truth.check((1.01 * found.exact.value).astype(np.float32), problem, peer=True)
+
+
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_case_lists_hold_distinct_problems(name):
     problems = cases.load(name)

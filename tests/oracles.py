@@ -207,8 +207,11 @@ def truth(p, src, wei, bias=None, fill=0):
             magnitude = sums(p, *absolute, abs(fill))
             largest = max(float(absolute[0].max(initial=0, where=np.isfinite(absolute[0]))), abs(fill) if np.isfinite(fill) else 0)
             each = absolute[1].sum((2, 3))
-            of_group = each.reshape(p.g, p.oc // p.g, -1).sum(1) if p.op == "bwd_data" else each.sum(1)
-            scale = largest * of_group.reshape(-1)[:, None, None]
+            if p.op == "bwd_weight":  # `wei` is the gradient of the result, of all images
+                scale = largest * each.sum(0)[:, None, None, None]
+            else:
+                of_group = each.reshape(p.g, p.oc // p.g, -1).sum(1) if p.op == "bwd_data" else each.sum(1)
+                scale = largest * of_group.reshape(-1)[:, None, None]
         if bias is not None:
             value = value + bias.astype(kind)[:, None, None]
             magnitude = magnitude + np.abs(bias.astype(np.complex128))[:, None, None]
