@@ -251,8 +251,8 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """How many kernels of one type can ever be compiled: tiles x extents of a block, and for each extent one that packs."""
-    return (len(fitting(TILES, t)) + 1) * len(POINTS)
+    """How many kernels of one type can ever be compiled: tiles x extents of a block, for each extent one that packs, one that turns."""
+    return (len(fitting(TILES, t)) + 1) * len(POINTS) + 1
 
 
 def variants(p: Problem) -> tuple[int, ...]:
