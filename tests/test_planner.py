@@ -283,7 +283,7 @@ def test_the_bound_of_kernels_holds_and_is_near(name, target, monkeypatch):
 
         return made
 
-    for maker in [maker for maker in vars(owner) if maker.endswith("_tile_kernel")]:
+    for maker in [maker for maker in vars(owner) if maker.endswith(("_tile_kernel", "turn_kernel"))]:
         monkeypatch.setattr(owner, maker, recorded(getattr(owner, maker)))
     for dtype in ("f32", "f64", "i32", "u8", "f16:f16:f16:f32", "u8:f32:u8:f32_saturate", "u8:i8:i32:i32"):
         for drawn in many_problems(dtype):

@@ -32,6 +32,7 @@ from .target import Target
 from .threads import JOB_WORDS, Job, Region
 from .tile import fitting
 from .values import finish_values
+from .weights_tile import turn_kernel
 from .winograd_pack import HEAD, Packing, packing_kernel, transformable, weights_of
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
@@ -325,7 +326,8 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
     m, tile, *_ = choice = _split(p, t, m or choice.m, threads)
-    pack = Packing(Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind), kind, lanes, m, tile.mr, threads)
+    packing = Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind)
+    pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
     if given:
         scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * CHUNK * tile.mr * lanes * KINDS[kind][2]

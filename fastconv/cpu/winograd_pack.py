@@ -12,10 +12,10 @@ from numpy.lib.array_utils import byte_bounds
 from ..planning import cost as costs
 from ..planning.problem import DTYPES, Problem
 from ..planning.workspaces import new_result
+from .compile import TileKernel
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job, Region
-from .weights_tile import turn_kernel
 from .winograd_tile import magnitudes, transformed_weights, turned_pixels
 
 # Elements before the packed weights: whether they may be transformed; the axes of the weights as they are, from the outermost in memory
@@ -32,7 +32,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
     ``pitch`` bytes lie between two (i, j).
     ``totals[unit][o % width]`` is the sum of the absolute weights.  Each unit copies ``each`` elements from ``raw`` to ``own``, as far as there
     are weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector
-    of output channels.  ``turn`` is the address of :func:`fastconv.cpu.weights_tile.turn_kernel`'s.
+    of output channels.  ``turn`` is the address of `Packing.turning`.
     """
     spec = (kind, lanes, m, mr, 0, fma)
     size = KINDS[kind][2]
@@ -97,6 +97,7 @@ class Packing:
     """How weights are packed for a kernel: ``HEAD`` elements, the first not 0 if they may be transformed; transformed; as they are."""
 
     region: Region
+    turning: TileKernel  # `fastconv.cpu.weights_tile.turn_kernel`'s
     kind: str
     lanes: int
     m: int
@@ -110,8 +111,7 @@ class Packing:
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
         totals = np.empty((p.g, blocks, depth, width), DTYPES[p.acc])
         pitch = channels * self.lanes * width * size
-        turning = turn_kernel(self.kind, self.lanes).address
-        head = Head(icg, ocg, blocks, depth, pitch, 0, totals.ctypes.data, turning, 0, 0, 0, wei.size, *wei.strides)
+        head = Head(icg, ocg, blocks, depth, pitch, 0, totals.ctypes.data, self.turning.address, 0, 0, 0, wei.size, *wei.strides)
         return np.array(head, np.int64), totals
 
     @property

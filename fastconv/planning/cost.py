@@ -414,8 +414,8 @@ def weights_rows_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float
     share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
     sums = vectors * many * p.kh * p.n * p.oh * p.ow / (FMA_PER_SECOND * share)
     copied = p.n * p.ih_padded * p.iw_padded * (icg / lanes if p.g == 1 else 4) * vectors / mr
-    # gradients, of which a block of one vector reads a line of each pixel, and copies those of few channels
-    partial = p.n * p.oh * p.ow * (2 * vectors / mr + 4 * (oc % (mr * lanes) > 0))
+    # gradients, of which a block of one vector reads a line of each pixel, and copies those of few channels; many lines come later
+    partial = p.n * p.oh * p.ow * (2 * vectors / mr + 4 * (oc % (mr * lanes) > 0) + 2 * vectors * (vectors > 2))
     return CALL_SECONDS + p.g * (sums + (copied + partial) * DEPTHWISE_STORE_SECONDS + p.taps * oc * DEPTHWISE_SCALAR_SECONDS)
 
 
