@@ -9,7 +9,7 @@ import fastconv
 from bench.cases import load
 from fastconv.cpu import winograd
 from fastconv.cpu.target import TARGETS, detect
-from fastconv.cpu.winograd_pack import HEAD, weights_of
+from fastconv.cpu.winograd_pack import HEAD, SPARE, weights_of
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
@@ -286,14 +286,16 @@ def test_functional_calls_pack_nothing_where_weights_are_given(monkeypatch):
 def test_weights_are_packed_as_their_copies(ic, order):
     """Each order in memory, as it is and as a gradient has it: channels and filters exchanged and turned by half a turn, in place."""
     p = Problem.parse(f"ic{ic}ih28_oc64k3_p1")
-    plan = winograd.build(p, detect(), plan_problem, 1, 2)
+    plan, lanes = winograd.build(p, detect(), plan_problem, 1, 2), detect().lanes(4)
+    rows = 16 * -(-p.oc // (plan.pack_weights.mr * lanes))
     sizes = {"O": 64, "I": ic, "H": 3, "W": 3}
     memory = np.random.default_rng(0).standard_normal([sizes[axis] for axis in order]).astype("f4")
     forward = memory.transpose([order.index(axis) for axis in "OIHW"])
     gradient = memory.transpose([order.index(axis) for axis in "IOHW"])[:, :, ::-1, ::-1]
     for wei in (forward, gradient) if ic == p.oc else (forward,):
         expected, found = plan.pack(np.ascontiguousarray(wei)), plan.pack(wei)
-        transformed = slice(HEAD, found.size - wei.size)
-        assert_same_bits(found[0, 0, 0, transformed], expected[0, 0, 0, transformed], "transformed weights")
+        # of each place of a transform, but for what is spare behind them
+        places = [packed[0, 0, 0, HEAD : packed.size - wei.size].reshape(rows, -1)[:, : -SPARE * lanes] for packed in (found, expected)]
+        assert_same_bits(*places, "transformed weights")
         assert_same_bits(weights_of(p, found), wei, "weights as they are")
         assert weights_of(p, found).strides == wei.strides, "or they were turned to be copied"

@@ -170,6 +170,10 @@ class Emitter:
         fenced = self.builder.asm(ir.FunctionType(result, [self.vector] * count), "", constraints, list(values), True)
         return [self.builder.extract_value(fenced, n) for n in range(count)] if count > 1 else [fenced]
 
+    def opaque(self, value: Any) -> Any:
+        """The same 64-bit integer, of which LLVM does not know how it was computed: it stays in a register."""
+        return self.builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [value], False)
+
     def undefined(self) -> Any:
         """A vector whose lanes will not be used."""
         return ir.Constant(self.vector, ir.Undefined)

@@ -33,7 +33,7 @@ from .threads import JOB_WORDS, Job, Region
 from .tile import fitting
 from .values import finish_values
 from .weights_tile import turn_kernel
-from .winograd_pack import HEAD, Packing, packing_kernel, transformable, weights_of
+from .winograd_pack import HEAD, SPARE, Packing, packing_kernel, transformable, weights_of
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64")
@@ -77,7 +77,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     """
     spec = (kind, lanes, m, mr, nt, fma)
     size = KINDS[kind][2]
-    vector, width, taps, chunk = lanes * size, mr * lanes, (m + 2) ** 2, CHUNK // lanes
+    vector, width, taps, chunk, spare = lanes * size, mr * lanes, (m + 2) ** 2, CHUNK // lanes, SPARE * lanes
 
     def winograd(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -166,7 +166,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                 filters = group * e.blocks + block
                 for turn in range(turns):
                     low, high = turn * held, min((turn + 1) * held, depth)
-                    place_of_block = (HEAD + filters * taps * depth * lanes * width + low * lanes * width) * size
+                    place_of_block = (HEAD + filters * taps * (depth * lanes * width + spare) + low * lanes * width) * size
                     wei = at.wei + place_of_block
                     if e.pack != 0:
                         wei = packed
@@ -183,7 +183,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                                 # what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; one core, Emerald Rapids, 2026-11)
                                 soon = first + channels * lanes * (width * size + t // nt * soon_step)
                                 products(spec, to, sum_bytes, place, many * vector, first, channels, c, soon, soon_step)
-                        wei += held * lanes * width * size
+                        wei += (held * width + SPARE) * vector
                 for t in range(many):
                     by, bx = ty + t // wide, tx + t % wide
                     y, x = by * m, bx * m
@@ -330,7 +330,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
     if given:
-        scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * CHUNK * tile.mr * lanes * KINDS[kind][2]
+        scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
     name = f"winograd_{kind}_{m}x{m}_{tile.mr}x{tile.nt}_{lanes}"
     region = Region(name, _factory, (kind, lanes, m, tile.mr, tile.nt, int(t.fma)), kind)
     head, tables = _layout(p, lanes, choice)

@@ -21,6 +21,7 @@ from .winograd_tile import magnitudes, transformed_weights, turned_pixels
 # Elements before the packed weights: whether they may be transformed; the axes of the weights as they are, from the outermost in memory
 # to the innermost; 1 for each axis of the four that runs backwards there
 HEAD = 16
+SPARE = 5  # vectors behind the weights of one (i, j): else each of a filter's would lie in one set of a first-level cache
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
 Head = namedtuple("Head", "icg ocg blocks depth pitch past totals turn raw own each weights so sc sy sx")
 
@@ -29,14 +30,14 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
     """The kernel: units of work are (group, ``mr * lanes`` output channels, ``lanes`` channels).
 
     ``dst[HEAD + [g][o / width][i][j][c][o % width]] = sum_{ky, kx} G[i, ky] G[j, kx] src[g, o, c, ky, kx]``, 0 for channels beyond;
-    ``pitch`` bytes lie between two (i, j).
-    ``totals[unit][o % width]`` is the sum of the absolute weights.  Each unit copies ``each`` elements from ``raw`` to ``own``, as far as there
-    are weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector
-    of output channels.  ``turn`` is the address of `Packing.turning`.
+    `SPARE` vectors lie behind those of each (i, j), and ``pitch`` bytes between two.
+    ``totals[unit][o % width]`` is the sum of the absolute weights.  Each unit copies ``each`` elements from ``raw`` to ``own``, as far as
+    there are weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector of output channels.  ``turn`` is the address
+    of `Packing.turning`.
     """
     spec = (kind, lanes, m, mr, 0, fma)
     size = KINDS[kind][2]
-    vector, width, taps = lanes * size, mr * lanes, (m + 2) ** 2
+    vector, width, taps, spare = lanes * size, mr * lanes, (m + 2) ** 2, SPARE * lanes
 
     def winograd_pack(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -80,7 +81,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
                             place = source + c * e.sc + tap // 3 * e.sy + tap % 3 * e.sx
                             for lane in range(filters):
                                 poke(kind, turned + (c * 9 + tap) * vector + lane * size, peek(kind, place + lane * e.so))
-                to = at.dst + (HEAD + rest * taps * e.depth * lanes * width) * size + (cb * lanes * width + o) * size
+                to = at.dst + (HEAD + rest * taps * (e.depth * lanes * width + spare)) * size + (cb * lanes * width + o) * size
                 transformed_weights(spec, to, width * size, e.pitch, turned, lanes, e.past)
                 magnitudes(spec, e.totals + (u * width + o) * size, turned, 9 * lanes)
 
@@ -110,7 +111,7 @@ class Packing:
         icg, ocg = p.ic // p.g, p.oc // p.g
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
         totals = np.empty((p.g, blocks, depth, width), DTYPES[p.acc])
-        pitch = channels * self.lanes * width * size
+        pitch = (channels * width + SPARE) * self.lanes * size
         head = Head(icg, ocg, blocks, depth, pitch, 0, totals.ctypes.data, self.turning.address, 0, 0, 0, wei.size, *wei.strides)
         return np.array(head, np.int64), totals
 
@@ -124,7 +125,7 @@ class Packing:
         dtype, size, width = DTYPES[p.acc], DTYPES[p.acc].itemsize, self.mr * self.lanes
         icg, ocg = p.ic // p.g, p.oc // p.g
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
-        count = p.g * blocks * (self.m + 2) ** 2 * depth * self.lanes * width
+        count = p.g * blocks * (self.m + 2) ** 2 * (depth * width + SPARE) * self.lanes
         memory = new_result((HEAD + count + wei.size + 64 // size,), dtype)
         first = -memory.ctypes.data % 64 // size
         packed = memory[first : first + HEAD + count + wei.size].reshape(1, 1, 1, -1)
