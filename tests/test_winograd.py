@@ -248,10 +248,11 @@ def test_variants_depend_on_one_image_only():
         assert winograd._choice(p, smaller).m == chosen, "the caches of a processor must not change its results"
 
 
+@pytest.mark.parametrize("n", [1, 5])  # 5 are transformed before they are used
 @pytest.mark.parametrize(("value", "repairs"), [(1.0, False), (1e-15, True), (np.nan, True)])
-def test_given_weights_are_transformed_where_they_are_used_to_the_same_bits(value, repairs, monkeypatch):
-    p = Problem.parse("ic150ih7iw9_oc70k3_p1_f32")
-    plan = plan_problem(p, algorithm="winograd")
+def test_given_weights_are_transformed_where_they_are_used_to_the_same_bits(value, repairs, n, monkeypatch):
+    p = Problem.parse(f"n{n}_ic150ih7iw9_oc70k3_p1_f32")
+    plan = plan_problem(p, algorithm="winograd", threads=1)
     given = plan.given()
     assert given.given is None
     src, wei, bias = operands(p)
@@ -269,8 +270,16 @@ def test_given_weights_are_transformed_where_they_are_used_to_the_same_bits(valu
         assert bool(place) == repairs
 
 
-def test_given_weights_of_many_groups_of_blocks_are_packed_once():
-    assert plan_problem(Problem.parse("ic64ih224_oc64k3_p1_f32"), algorithm="winograd").given is None
+def test_given_weights_of_many_groups_of_blocks_are_packed_once_a_call(monkeypatch):
+    """And not kept: the caller's serve where blocks are computed again."""
+    p = Problem.parse("n5_ic150ih7iw9_oc70k3_p1")
+    given = plan_problem(p, algorithm="winograd", threads=1).given()
+    src, wei, bias = operands(p)
+    launch = given.prepare(src, given.pack(wei), dst := result_array(p))
+    packs, pack = [], winograd.Packing.__call__
+    monkeypatch.setattr(winograd.Packing, "__call__", lambda *args, **how: packs.append(how) or pack(*args, **how))
+    launch(src, wei, bias, dst)
+    assert packs == [{"kept": False}]
 
 
 def test_functional_calls_pack_nothing_where_weights_are_given(monkeypatch):

@@ -321,7 +321,10 @@ def _scratch(p: Problem, t: Target, choice: Choice) -> int:
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, given: bool = False) -> Plan:
-    """A plan whose child computes blocks that no transform can; ``given``: of the caller's weights, transformed as they are used."""
+    """A plan whose child computes blocks that no transform can.
+
+    ``given``: of the caller's weights, transformed as they are used, or first of all where many groups of blocks use them.
+    """
     kind, lanes = p.acc, t.lanes(DTYPES[p.acc].itemsize)
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
@@ -329,11 +332,13 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     packing = Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind)
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
-    if given:
+    head, tables = _layout(p, lanes, choice)
+    few = p.n * head.groups_y * head.groups_x <= (1 if threads == 1 else costs.WINOGRAD_GIVEN_GROUPS * threads)
+    as_used, before = given and few, given and not few
+    if as_used:
         scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
     name = f"winograd_{kind}_{m}x{m}_{tile.mr}x{tile.nt}_{lanes}"
     region = Region(name, _factory, (kind, lanes, m, tile.mr, tile.nt, int(t.fma)), kind)
-    head, tables = _layout(p, lanes, choice)
     units = p.n * p.g * head.groups_y * head.groups_x * head.parts
     seconds = cost(p, t)
     patch = p.replace(n=_PATCHES, ih=m + 2, iw=m + 2, pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict", src_layout="nchw")
@@ -354,7 +359,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
         def state() -> _State:
             flags = np.zeros(1 + p.n * head.rows * head.columns, np.int64)
             here, own_head = placed._replace(flags=flags.ctypes.data), None
-            if given:
+            if as_used:
                 own_head = pack.head(p, packed, CHUNK // lanes)
                 here = here._replace(pack=pack.region.kernel().address, pack_extents=own_head[0].ctypes.data, pack_scratch=pack.scratch,
                                      packed_at=packed_at)  # fmt: skip
@@ -370,6 +375,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
             except IndexError:
                 found = state()
             flags, own_head, run = found
+            wei, packed = packed, pack(p, packed, kept=False) if before else packed
             if own_head is not None or packed[0, 0, 0, 0]:
                 run(src, packed, bias, dst)
             else:
@@ -378,7 +384,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
                 flags[:] = 1
             if flags[0]:
                 wrong = np.argwhere(flags[1:].reshape(p.n, head.rows, head.columns))
-                _repair(p, m, child, wrong, src, packed if given else weights_of(p, packed), bias, dst, fill)
+                _repair(p, m, child, wrong, src, wei if given else weights_of(p, packed), bias, dst, fill)
                 flags[:] = 0
             idle.append(found)
 
@@ -387,10 +393,9 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(DTYPES[p.acc], copy=False)
 
-    few = p.n * head.groups_y * head.groups_x <= (1 if threads == 1 else costs.WINOGRAD_GIVEN_GROUPS * threads)
     return Plan(problem=p, algorithm="winograd", kernel=name, cost=seconds, pack_weights=as_given if given else pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
-                given=functools.partial(build, p, t, plan, threads, m, True) if few and not given else None)  # fmt: skip
+                given=None if given else functools.partial(build, p, t, plan, threads, m, True))  # fmt: skip
 
 
 class _State(NamedTuple):

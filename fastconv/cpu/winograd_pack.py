@@ -120,28 +120,30 @@ class Packing:
         """Bytes of workspace that the kernel needs."""
         return (1 + 9 * self.lanes) * self.lanes * KINDS[self.kind][2]
 
-    def __call__(self, p: Problem, wei: np.ndarray) -> np.ndarray:
-        """As ``(1, 1, 1, n)``, aligned to vectors."""
+    def __call__(self, p: Problem, wei: np.ndarray, kept: bool = True) -> np.ndarray:
+        """As ``(1, 1, 1, n)``, aligned to vectors; without the weights as they are, of this type, where those are not to be kept."""
         dtype, size, width = DTYPES[p.acc], DTYPES[p.acc].itemsize, self.mr * self.lanes
         icg, ocg = p.ic // p.g, p.oc // p.g
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
         count = p.g * blocks * (self.m + 2) ** 2 * (depth * width + SPARE) * self.lanes
-        memory = new_result((HEAD + count + wei.size + 64 // size,), dtype)
+        size_of_own = wei.size if kept else 0
+        memory = new_result((HEAD + count + size_of_own + 64 // size,), dtype)
         first = -memory.ctypes.data % 64 // size
-        packed = memory[first : first + HEAD + count + wei.size].reshape(1, 1, 1, -1)
-        packed[0, 0, 0, 1:5] = sorted(range(4), key=lambda axis: -abs(wei.strides[axis]))
-        packed[0, 0, 0, 5:9] = [stride < 0 for stride in wei.strides]
-        own = weights_of(p, packed)
-        units = p.g * blocks * depth
-        (raw, end), place = byte_bounds(wei), byte_bounds(own)[0]
-        dense = wei.dtype == dtype and end - raw == wei.nbytes
-        if not dense:
-            with np.errstate(all="ignore"):
-                own[...] = wei
-        source = wei if wei.dtype == dtype else own
+        packed = memory[first : first + HEAD + count + size_of_own].reshape(1, 1, 1, -1)
+        units, source = p.g * blocks * depth, wei
+        how = {"past": int(count * size > costs.WINOGRAD_PAST_BYTES and packed.ctypes.data % 64 == 0)}
+        if kept:
+            packed[0, 0, 0, 1:5] = sorted(range(4), key=lambda axis: -abs(wei.strides[axis]))
+            packed[0, 0, 0, 5:9] = [stride < 0 for stride in wei.strides]
+            own, (raw, end) = weights_of(p, packed), byte_bounds(wei)
+            if wei.dtype == dtype and end - raw == wei.nbytes:
+                how |= {"raw": raw, "own": byte_bounds(own)[0], "each": -(-wei.size // units)}
+            else:
+                with np.errstate(all="ignore"):
+                    own[...] = wei
+                source = own
         extents, totals = self.head(p, source, depth)
-        past = count * size > costs.WINOGRAD_PAST_BYTES and packed.ctypes.data % 64 == 0
-        for name, value in {"past": past, "raw": raw, "own": place, "each": -(-wei.size // units) if dense else 0}.items():
+        for name, value in how.items():
             extents[Head._fields.index(name)] = value
         seconds = costs.WINOGRAD_PACK_SECONDS * units * width
         values = np.zeros(8, dtype)
