@@ -397,3 +397,10 @@ def test_backward_problems(op, text, dtype):
     p = Problem.parse(f"{text}_{dtype}").replace(op=op)
     src, wei, bias = operands(p)
     assert_within(run(p, src, wei, bias), p, truth(p, src, wei, bias))
+
+
+@pytest.mark.parametrize(("text", "expanded"), [("ic512ih14_oc512k3_p1_bwd-weight", False), ("ic3ih224_oc64k7_s2_p3_bwd-weight", True),
+                                                ("ic20ih14_oc64k3_p1_bwd-weight", True)])  # fmt: skip
+def test_columns_of_a_kernel_are_expanded_where_that_saves_a_tenth(text, expanded):
+    """Not for one block of 120: the lines that are made take longer."""
+    assert weights_split.is_expanded(Problem.parse(text), weights.TILES[0]) == expanded
