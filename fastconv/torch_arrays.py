@@ -78,8 +78,7 @@ def laid(image: torch.Tensor, weight: torch.Tensor, data_format: str) -> tuple[A
 
 def tensor_of(image: Any, last: bool) -> torch.Tensor:
     """A result, seen as NCHW where it was computed as NHWC."""
-    result = of_array(image)
-    return result.permute(0, 3, 1, 2) if last else result
+    return of_array(turned(image, 0, 3, 1, 2) if last else image)
 
 
 def without_border(padded: torch.Tensor, padding: Sequence[int], padding_mode: str, axes: tuple[int, int]) -> torch.Tensor:

@@ -59,7 +59,7 @@ _OUTSIDE, _BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 Head = namedtuple(
     "Head",
     "planes icg ocg ih iw oh ow rows columns gy gx groups_y groups_x parts part_blocks blocks pad_x padded_x bias flags "
-    "pack pack_extents pack_scratch packed_at sn sc sy sx dn dc dy dx",
+    "pack pack_extents pack_scratch packed_at soon_low soon_calls soon_lines soon_outer soon_step wo wc sn sc sy sx dn dc dy dx",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
@@ -73,7 +73,9 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     Products of blocks beyond the group's last, up to a tile, are of what lies there and never used.
     Workspace: bias of the output channels, a vector of zeros, results of a block, raw pixels, a row of blocks transformed along columns,
     transformed pixels, products; ``packed_at`` bytes on, the job of the kernel at ``pack``, its workspace, what it transforms.
-    Where ``pack`` is not 0, the weights are the caller's, and those of a chunk of channels are transformed just before they are used.
+    Where ``pack`` is not 0, the weights are the caller's, and those of a chunk of channels are transformed just before they are used;
+    the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines ``soon_step``
+    bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
     """
     spec = (kind, lanes, m, mr, nt, fma)
     size = KINDS[kind][2]
@@ -168,6 +170,9 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                     low, high = turn * held, min((turn + 1) * held, depth)
                     place_of_block = (HEAD + filters * taps * (depth * lanes * width + spare) + low * lanes * width) * size
                     wei = at.wei + place_of_block
+                    source = at.wei + (group * e.ocg + (block + (high == depth)) * width) * e.wo + e.soon_low
+                    source += (high if high < depth else 0) * lanes * e.wc
+                    call = 0
                     if e.pack != 0:
                         wei = packed
                         to = packed - place_of_block
@@ -181,8 +186,13 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                                 channels = min(chunk, depth - c)
                                 # the next weights, a part with each tile of these: asked for all at once they come no sooner, and hold up
                                 # what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; one core, Emerald Rapids, 2026-11)
-                                soon = first + channels * lanes * (width * size + t // nt * soon_step)
-                                products(spec, to, sum_bytes, place, many * vector, first, channels, c, soon, soon_step)
+                                soon, step = first + channels * lanes * (width * size + t // nt * soon_step), soon_step
+                                if call < e.soon_calls:
+                                    soon, step = source + call // e.soon_lines * e.soon_outer + call % e.soon_lines * 64, e.soon_step
+                                elif e.pack != 0:
+                                    step = 0
+                                call += 1
+                                products(spec, to, sum_bytes, place, many * vector, first, channels, c, soon, step)
                         wei += (held * width + SPARE) * vector
                 for t in range(many):
                     by, bx = ty + t // wide, tx + t % wide
@@ -362,7 +372,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
             if as_used:
                 own_head = pack.head(p, packed, CHUNK // lanes)
                 here = here._replace(pack=pack.region.kernel().address, pack_extents=own_head[0].ctypes.data, pack_scratch=pack.scratch,
-                                     packed_at=packed_at)  # fmt: skip
+                                     packed_at=packed_at, **pack.ahead(packed))  # fmt: skip
             extents = np.concatenate([np.array(here, np.int64), tables])
             return _State(flags, own_head, region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst))
 

@@ -16,7 +16,7 @@ from .compile import TileKernel
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job, Region
-from .winograd_tile import magnitudes, transformed_weights, turned_pixels
+from .winograd_tile import CHUNK, magnitudes, transformed_weights, turned_pixels
 
 # Elements before the packed weights: whether they may be transformed; the axes of the weights as they are, from the outermost in memory
 # to the innermost; 1 for each axis of the four that runs backwards there
@@ -114,6 +114,20 @@ class Packing:
         pitch = (channels * width + SPARE) * self.lanes * size
         head = Head(icg, ocg, blocks, depth, pitch, 0, totals.ctypes.data, self.turning.address, 0, 0, 0, wei.size, *wei.strides)
         return np.array(head, np.int64), totals
+
+    def ahead(self, wei: np.ndarray) -> dict[str, int]:
+        """How the weights of a chunk of channels are asked for ahead, for the kernel of `winograd`: its ``soon_`` and its strides."""
+        wo, wc, wy, wx = wei.strides
+        size, width = wei.itemsize, self.mr * self.lanes
+        taps = 2 * abs(wy) + 2 * abs(wx) + size
+        low = 2 * min(wy, 0) + 2 * min(wx, 0)
+        if 0 < wo < wc:  # lines of a channel, of each tap or of all
+            apart = abs(wx) > wo
+            lines = -(-((width - 1) * wo + (size if apart else taps)) // 64)
+            soon = {"soon_calls": 9 * lines if apart else lines, "soon_lines": lines, "soon_outer": abs(wx), "soon_step": wc}
+        else:
+            soon = {"soon_calls": width, "soon_lines": 1, "soon_outer": wo, "soon_step": ((CHUNK - 1) * abs(wc) + taps) // CHUNK}
+        return {"soon_low": low, **soon, "wo": wo, "wc": wc}
 
     @property
     def scratch(self) -> int:
