@@ -26,7 +26,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .blocked_tile import Form
 from .border import row_map, too_large
 from .convert import stored_bytes
-from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .depthwise_tile import DOWN, FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
 from .finish import gathering
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -57,10 +57,12 @@ TILES = (
 
 DEPTHS = (1, 2, 4, 8, 16)
 
-# Vectors of a block from which on all but the first and the last start where cache lines do, which takes one more:
-# 144 channels at 56x56, 16 bytes from a line, take 101 us instead of 112, at lines 85 (one core, Zen 4, 2026-11).
-_SKEWED = 6
-_BAND = 28  # rows of results that one unit of work computes at most
+# Vectors of channels from which on all results but the first and the last start where cache lines do, which takes one more: copies from
+# and to a second-level cache in a tile's order take 2.9 ns a line, wherever pixels begin, but 5.2 where results begin beside lines
+# (one core, Emerald Rapids, 2026-11).
+_SKEWED = 3
+_BAND, _DOWN_BAND = 28, 7  # rows of results that one unit of work computes at most, and of a tile that goes down
+_DOWN_VECTORS = 64  # of channels that it goes down one after the other
 _HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-level cache while it goes down the rows
 _IN_PLACE, _LANES, _COPIED = 0, 1, 2  # what `Head.staged` says: planes are put into lanes, rows copied
 _COPIED_DEPTH = 4  # channels of a group from which on a copy, which begins at cache lines, is always made
@@ -78,16 +80,17 @@ _LARGEST = {"u8": 255, "i8": 128}  # magnitude of bytes
 # first and last image row of each band.
 Head = namedtuple(
     "Head",
-    "oc block blocks bands band_rows oh ow iw sh rows reach pitch columns finish bias depth multiplier channels_last staged held_rows "
-    "capacity deepest given packer wo wc wy wx sn sc sy sx dn dc dy dx",
+    "oc block blocks bands band_rows tall tiles turn skewed oh ow iw sh rows reach pitch columns finish bias depth multiplier "
+    "channels_last staged held_rows capacity deepest given packer wo wc wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form: Any) -> Any:
-    """The band kernel: units of work are (image, block of channels, band of rows).
+def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: int, *form: Any) -> Any:
+    """The band kernel: units of work are (image, band of rows, block of channels), so that threads write lines of their own.
 
+    Of images that are put into lanes, and of weights that are packed by units, blocks come before bands.
     Columns of tiles go down the rows of the band; the table holds for each padded row the addresses of the pixels that a tile reads.
     Of images that are put into lanes a block is one vector; lanes beyond the last channel repeat its group.
     The addends are the bias or, where the form has scales, 8 bytes and then bias, scales and shifts.
@@ -95,9 +98,10 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
     results, weights of the block where they are the caller's, ``given``: ``wo, wc, wy, wx`` bytes apart.
     """
     f = Form(*form)
-    spec = (lanes, ny, nx, kw, step, depth, *form)
+    spec = (lanes, ny, nx, kh, kw, step, depth, *form)
     size, ssize, dsize, scaled = KINDS[f.kind][2], stored_bytes(f.src), stored_bytes(f.dst), f.scaled
     sums, pixels, stored = f"i{8 * size}", f"i{8 * ssize}", f"i{8 * dsize}"  # they are moved as integers
+    stored_vector = lanes * dsize
     vector, words, addends_at = lanes * ssize, lanes * size // 8, 8 if scaled else 0
 
     def depthwise(job: Any, index: Any, u0: Any, u1: Any) -> None:
@@ -123,13 +127,21 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
         packed = -1
         fill_row(pixels, lanes, fill_at, e.capacity, peek(pixels, at.values))
         for u in range(u0, u1):
-            rest, band = u // e.bands, u % e.bands
-            n, part = rest // e.blocks, rest % e.blocks
-            o = part * e.block
-            many = e.oc - o if part == e.blocks - 1 else e.block
+            n, rest = u // (e.bands * e.blocks), u % (e.bands * e.blocks)
+            if e.staged == _LANES or e.given:
+                part, band = rest // e.bands, rest % e.bands
+            else:
+                band, part = rest // e.blocks, rest % e.blocks
+            y0, y1 = e.tall * (e.tiles * band // e.bands), min(e.tall * (e.tiles * (band + 1) // e.bands), e.oh)
+            # blocks, but for the first one, and its second vector, begin where vectors of the result do
+            beside = e.skewed * (-(at.dst + n * e.dn + y0 * e.dy) % stored_vector // dsize)
+            if beside % depth or (e.dx % stored_vector, e.dy % stored_vector) != (0, 0):
+                beside = 0
+            back = lanes - beside if beside else 0
+            o = part * e.block - (back if part else 0)
+            many = e.oc - o if part == e.blocks - 1 else (part + 1) * e.block - back - o
+            second = lanes if part else lanes - back
             held = lanes if e.staged == _LANES else many
-            y0 = band * e.band_rows
-            y1 = min(y0 + e.band_rows, e.oh)
             for lane in range(held):
                 own = o + (lane if lane < many else many - depth + lane % depth)
                 poke(sums, start + lane * size, peek(sums, at.bias + addends_at + own * size) if e.bias else zero)
@@ -175,9 +187,6 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
             to, dy, dx = at.dst + n * e.dn + y0 * e.dy + o * e.dc, e.dy, e.dx
             if aside:
                 to, dy, dx = aside_at, e.ow * aside_pitch, aside_pitch
-            second = lanes
-            if depth == 1 and not e.staged and held >= _SKEWED * lanes and (e.sx % vector, e.sy % vector) == (0, 0):
-                second = (vector - base % vector) // ssize
             for x in range(0, e.ow, nx):
                 xt = max(min(x, e.ow - nx), 0)
                 for r in range((y1 - y0 - 1) * e.sh + (s.kh - 1) * (s.below // e.pitch) + 1):
@@ -187,10 +196,10 @@ def _factory(lanes: int, ny: int, nx: int, kw: int, step: int, depth: int, *form
                         addresses(words, entries, base + row * sy, columns + xt * s.column, fill_at, e.reach)
                     else:
                         fill_row("i64", words, entries, e.reach, fill_at)
-                for y in range(0, y1 - y0, ny):
-                    yt = max(min(y, y1 - y0 - ny), 0)
+                for y in range(0, y1 - y0, e.turn):
+                    yt = max(min(y, y1 - y0 - e.turn), 0)
                     depthwise_tile(spec, at.extents, table + yt * s.down, wei, start, apart, finish,
-                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes)  # fmt: skip
+                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes, y1 - y0)  # fmt: skip
             if aside:
                 dense = e.channels_last == 0 and e.dy == e.ow * dsize
                 runs, length = (1, (y1 - y0) * e.ow) if dense else (y1 - y0, e.ow)
@@ -259,25 +268,30 @@ def cost(p: Problem, t: Target) -> float:
 
 def _seconds(p: Problem, t: Target) -> float:
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    _, nx, kw, _ = _tile(p, t)
+    _, nx, _, kw, _ = _tile(p, t)
     low = p.ic > p.g and fitting(TILES, t)[0].ny > 1
     return costs.depthwise_seconds(p, lanes, nx, _staged(p, lanes), kw > 0, low)
 
 
 def most_kernels(t: Target) -> int:
     lanes = t.lanes(4)
-    return 2 * sum(depth <= lanes for depth, _ in FIXED) + sum(depth <= lanes for depth in DEPTHS)
+    down = fitting(TILES, t)[0].ny > 1
+    return 2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS)
 
 
-def _tile(p: Problem, t: Target) -> tuple[int, int, int, int]:
-    """``ny, nx`` of the tile, and the columns of taps and their stride that the kernel is compiled for, or zeros."""
+def _tile(p: Problem, t: Target) -> tuple[int, int, int, int, int]:
+    """``ny, nx`` of the tile, and the rows and columns of taps and their stride that the kernel is compiled for, or zeros."""
     tile = fitting(TILES, t)[0]
     sh, sw, dh, dw = _steps(p)
     if (p.ic // p.g, p.kw) not in FIXED or dw > 1 or sw > 2:
-        return 1, tile.nx, 0, 0
+        return 1, tile.nx, 0, 0, 0
     if p.ic > p.g or tile.ny == 1:
-        return 1, tile.nx, p.kw, sw
-    return (tile.ny, tile.nx, p.kw, sw) if (sh, dh) == (sw, 1) and p.kh >= sh and p.oh >= tile.ny else (1, tile.nx, 0, 0)
+        return 1, tile.nx, 0, p.kw, sw
+    if (sh, dh) != (sw, 1):
+        return 1, tile.nx, 0, 0, 0
+    if p.kh == p.kw == DOWN and p.oh >= DOWN:
+        return -(-DOWN // sh), tile.nx, DOWN, p.kw, sw
+    return (tile.ny, tile.nx, 0, p.kw, sw) if p.kh >= sh and p.oh >= tile.ny else (1, tile.nx, 0, 0, 0)
 
 
 def _staged(p: Problem, lanes: int) -> bool:
@@ -293,11 +307,12 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
     """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them, or ``given`` with every image and packed by blocks."""
     form = _form(p, t)
-    lanes, depth, (ny, nx, kw, step) = t.lanes(KINDS[form.kind][2]), p.ic // p.g, _tile(p, t)
+    lanes, depth, (ny, nx, kh, kw, step) = t.lanes(KINDS[form.kind][2]), p.ic // p.g, _tile(p, t)
     alike = form.src == form.dst == form.kind
     words = [form.kind, *([] if alike else [form.src, form.dst]), form.rounding, "scaled" * form.scaled]
-    name = f"depthwise_{'_'.join(filter(None, words))}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{kw}s{step}" * bool(kw)
-    region = Region(name, _factory, (lanes, ny, nx, kw, step, depth, *form), form.kind if alike else "i8")
+    name = f"depthwise_{'_'.join(filter(None, words))}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1)
+    name += f"_kw{kw}s{step}" * bool(kw) + "_down" * bool(kh)
+    region = Region(name, _factory, (lanes, ny, nx, kh, kw, step, depth, *form), form.kind if alike else "i8")
     layouts, seconds = {copied: _layout(p, t, threads, copied, given) for copied in _ways(p, t)}, _seconds(p, t)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -378,7 +393,7 @@ def _copied(p: Problem, t: Target, sy: int, sx: int) -> bool:
     if _staged(p, t.lanes(DTYPES[p.acc].itemsize)):
         return False
     sh, sw, dh, dw = _steps(p)
-    ny, nx, _, _ = _tile(p, t)
+    ny, nx, *_ = _tile(p, t)
     rows, columns = np.arange((ny - 1) * sh + p.kh) * sy * dh, np.arange((nx - 1) * sw + (p.kw - 1) * dw + 1) * sx
     sets = (rows[:, None] + columns) % _PERIOD // _LINE
     return _COPIED_DEPTH <= p.ic // p.g < t.lanes(DTYPES[p.acc].itemsize) or int(np.bincount(sets.reshape(-1)).max()) > _CROWDED
@@ -388,33 +403,38 @@ def _layout(
     p: Problem, t: Target, threads: int, copied: bool = False, given: bool = False
 ) -> tuple[Shape, Head, tuple[np.ndarray, np.ndarray, np.ndarray], int]:
     """The kernel's integers but for the strides, its tables of rows, columns and bands, and the bytes of workspace of one thread."""
-    form, (ny, nx, _, _) = _form(p, t), _tile(p, t)
+    form, (ny, nx, down, _, _) = _form(p, t), _tile(p, t)
     size, ssize, dsize = KINDS[form.kind][2], stored_bytes(form.src), stored_bytes(form.dst)
     lanes, depth = t.lanes(size), p.ic // p.g
     sh, sw, dh, dw = _steps(p)
     staged = _COPIED if copied else _staged(p, lanes) * _LANES
     reach = (nx - 1) * sw + (p.kw - 1) * dw + 1
-    block = lanes if staged == _LANES else max(_HELD_BYTES // (p.kh * reach * ssize) // lanes, 1) * lanes
+    # a tile that goes down reads pixels once, whatever a first-level cache holds
+    block = lanes if staged == _LANES else (_DOWN_VECTORS if down else max(_HELD_BYTES // (p.kh * reach * ssize) // lanes, 1)) * lanes
     blocks = -(-p.oc // block)
     if staged != _LANES:  # even blocks, and none of less than a vector
         block = -(-p.oc // (blocks * lanes)) * lanes
         blocks = max(-(-p.oc // block) - (p.oc % block < lanes and p.oc % block > 0), 1)
     capacity = lanes if staged == _LANES else -(-(p.oc - (blocks - 1) * block) // lanes) * lanes
-    capacity = max(capacity, block)
+    capacity = max(capacity, block) + lanes * (staged != _LANES and blocks > 1)
     row_bytes = max((p.iw if staged else reach) * capacity * ssize * sh, 1)
     row_seconds = costs.depthwise_seconds(p.replace(n=1), lanes, nx, staged == _LANES, False) / (p.oh * blocks)
-    most = max(min(_BAND, _STAGED_BYTES // row_bytes, int(costs.UNIT_SECONDS / row_seconds)), 1)
-    bands = max(-(-p.oh // most), min(-(-4 * threads // max(p.n * blocks, 1)), -(-p.oh // 4)) if threads > 1 else 1)
-    # whole tiles of rows, since a last one overlaps the one before
-    band_rows = -(-p.oh // (bands * ny)) * ny
-    while p.oh % band_rows and p.oh % band_rows < ny:
-        band_rows += 1
-    bands = -(-p.oh // band_rows)
+    most = max(min(_DOWN_BAND if down else _BAND, _STAGED_BYTES // row_bytes, int(costs.UNIT_SECONDS / row_seconds)), 1)
+    tall = 1 if down else ny
+    tiles = -(-p.oh // tall)  # of rows
+    bands = -(-p.oh // most)
+    if threads > 1:  # two units for each thread, and as many for each
+        units = max(p.n * blocks, 1)
+        bands = max(bands, min(-(-2 * threads // units), max(p.oh // (_DOWN_BAND if down else 4), threads)))
+        bands = -(-bands // threads) * threads if units % threads and units * bands < 4 * threads else bands
+    bands = max(min(bands, tiles // 2), 1)  # of whole tiles, since a last one overlaps the one before
+    band_rows = -(-tiles // bands) * tall
     rows, words = row_map(p), lanes * size // 8
     deep = (band_rows - 1) * sh + (p.kh - 1) * dh + 1
     ranges, held_rows = [], 1
     for band in range(bands):
-        used = rows[band * band_rows * sh :][: (min(band_rows, p.oh - band * band_rows) - 1) * sh + (p.kh - 1) * dh + 1]
+        y0, y1 = tiles * band // bands * tall, min(tiles * (band + 1) // bands * tall, p.oh)
+        used = rows[y0 * sh :][: (y1 - y0 - 1) * sh + (p.kh - 1) * dh + 1]
         used = used[used >= 0]
         first, last = (int(used.min()), int(used.max())) if len(used) else (0, -1)
         ranges += [first, last]
@@ -425,7 +445,8 @@ def _layout(
     has_bias, activation, _, rounding = parse_epilogue(p.epilogue)
     shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=step, down=sh * pitch)
     head = Head(
-        oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
+        oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, tall=tall, tiles=tiles, turn=band_rows if down else ny,
+        skewed=int(staged != _LANES and p.oc >= _SKEWED * lanes and p.ow >= nx), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,

@@ -35,7 +35,7 @@ def quads_tile(
         shape, table, wei, start, finish, targets, pitch, most = arguments[1:]
         tile = _QuadsTile(builder, chosen, shape)
         lanes = tile.emit.constant(tile.lanes)
-        tile.emit_vectors(table, wei, start, lanes, finish, targets, pitch, lanes, lanes, most)
+        tile.emit_vectors(table, wei, start, lanes, finish, targets, pitch, lanes, lanes, most, lanes)
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 8), codegen
@@ -80,9 +80,9 @@ class _QuadsTile(DepthwiseTile):
         self.rows(self.emit.remainder(self.shape.kh, STEP), [0])
         self.rows(self.emit.quotient(self.shape.kh, STEP), [0, 1])
 
-    def places(self, dst: Any, dy: Any, dx: Any) -> Iterator[Any]:
+    def places(self, dst: Any, dy: Any, dx: Any, rows: int) -> Iterator[Any]:
         """From the table at ``dst``, whose rows are ``dy`` bytes apart."""
-        for i in range(self.ny):
+        for i in range(rows):
             for j in range(self.nx):
                 yield self.emit.offset(self.emit.load_integer(self.emit.offset(dst, dy if i else 0, 8 * j)), self.there)
 

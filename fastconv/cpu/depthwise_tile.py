@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from numba import types
@@ -17,6 +18,8 @@ from .simd import Emitter, literal
 
 # (channels of a group, columns of taps) that get kernels of their own, at strides 1 and 2
 FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
+
+DOWN = 3  # rows, and columns, of taps of the tile that goes down
 
 OUTSIDE = -(2**63)  # of columns beyond the image
 _HELD = 4  # channels of a group whose weights are in registers at a time
@@ -30,16 +33,17 @@ Shape = namedtuple("Shape", "kh kw below tap column wei_step down")
 @intrinsic(prefer_literal=True)
 def depthwise_tile(
     typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any,
-    second: Any, most: Any,
+    second: Any, most: Any, rows: Any,
 ) -> Any:  # fmt: skip
-    """All vectors of channels at ``ny x nx`` pixels of the result.
+    """All vectors of channels at ``ny x nx`` pixels of the result, or at ``rows x nx`` of a tile that goes down.
 
     ``acc[jy, jx, o] = start[o] + sum_{ky, c, kx} pixel(jy, jx, ky, kx)[group(o) + c] * wei[ky, kx, c, o]``, then
     ``activation(acc * scale[o] + shift[o])``, each rounded, as far as the form has them.
 
-    ``spec = (lanes, ny, nx, kw, step, depth, *form)``, see :class:`Form`: groups of ``depth`` channels (a power of two, at most the lanes),
-    ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0 for any.
-    With ``ny`` = 2 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.
+    ``spec = (lanes, ny, nx, kh, kw, step, depth, *form)``, see :class:`Form`: groups of ``depth`` channels (a power of two, at most the
+    lanes), ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0 for
+    any.  With ``ny`` > 1 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.  Where ``kh`` is not 0
+    the tile goes down through ``rows``, at least ``ny - 1``, of which it sums ``ny = ceil(kh / step)`` at a time: see `_DownTile`.
     ``shape`` is the address of the integers of :data:`Shape`; ``table`` that of a table of the addresses of pixels, in the order of the
     padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  Scales and shifts lie ``apart`` and twice
     ``apart`` bytes behind ``start``.  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded
@@ -53,18 +57,19 @@ def depthwise_tile(
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        DepthwiseTile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
+        tile = _DownTile if chosen[3] else DepthwiseTile
+        tile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 11), codegen
+    return types.void(spec, *[types.int64] * 12), codegen
 
 
 class DepthwiseTile:
     """The code of one specialisation, written into ``builder``."""
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
-        self.lanes, self.ny, self.nx, self.kw, self.step, self.depth = spec[:6]
-        self.form = form = Form(*spec[6:])
+        self.lanes, self.ny, self.nx, self.kh, self.kw, self.step, self.depth = spec[:7]
+        self.form = form = Form(*spec[7:])
         self.builder = builder
         self.whole = form.kind == "i32"
         self.emit = emit = Emitter(builder, "f32" if self.whole else form.kind, self.lanes, form.how == "fma")
@@ -76,7 +81,7 @@ class DepthwiseTile:
     held = _HELD
 
     def emit_vectors(
-        self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any
+        self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any, rows: Any
     ) -> None:
         """All vectors of channels; the arguments of `depthwise_tile`."""
         emit, build, size = self.emit, self.builder, self.emit.itemsize
@@ -87,15 +92,20 @@ class DepthwiseTile:
             at = emit.get(channel)
             here = build.select(build.icmp_signed("<", at, most), at, most)
             self.here, self.there = emit.times(here, stored_bytes(self.form.src)), emit.times(here, stored_bytes(self.form.dst))
-            start_here = emit.offset(start, emit.times(here, size))
-            self.ask(dst, dy, dx)
+            start_here, wei_here = (emit.offset(place, emit.times(here, size)) for place in (start, wei))
             first = emit.number(0) if self.whole else emit.load(start_here)
             self.acc = [[emit.variable(first) for _ in range(self.nx)] for _ in range(self.ny)]
-            self.row, self.wei = emit.variable(table), self.weights(emit.offset(wei, emit.times(here, size)))
-            self.sums()
-            self.store(start_here, apart, finish, dst, dy, dx)
+            self.row = emit.variable(table)
+            self.emit_vector(wei_here, first, partial(self.store, start_here, apart, finish), dst, dy, dx, rows)
             first = build.icmp_signed("==", at, emit.constant(0))
             emit.set(channel, build.select(first, second, emit.offset(at, self.lanes)))
+
+    def emit_vector(self, wei: Any, first: Any, store: Callable[..., None], dst: Any, dy: Any, dx: Any, rows: Any) -> None:
+        """One vector of channels, whose accumulators hold ``first``; ``store(values, dst, dy, dx)`` takes rows of sums."""
+        self.ask(dst, dy, dx)
+        self.wei = self.weights(wei)
+        self.sums()
+        store([[self.emit.get(place) for place in row] for row in self.acc], dst, dy, dx)
 
     def weights(self, wei: Any) -> list[Any]:
         """Where each row of outputs reads its weights."""
@@ -111,10 +121,10 @@ class DepthwiseTile:
             self.rows(emit.offset(self.shape.kh, -self.step), [0, 1])
             self.rows(emit.constant(self.step), [1])
 
-    def places(self, dst: Any, dy: Any, dx: Any) -> Iterator[Any]:
+    def places(self, dst: Any, dy: Any, dx: Any, rows: int) -> Iterator[Any]:
         """The addresses of the results' vectors, row by row."""
         dst = self.emit.offset(dst, self.there)
-        for _ in range(self.ny):
+        for _ in range(rows):
             place = dst
             for _ in range(self.nx):
                 yield place
@@ -126,13 +136,13 @@ class DepthwiseTile:
         for column in range((self.nx - 1) * self.step + self.kw):
             yield [(j, column - j * self.step) for j in range(self.nx) if 0 <= column - j * self.step < self.kw]
 
-    def ask(self, dst: Any, dy: Any, dx: Any) -> None:
+    def ask(self, dst: Any, dy: Any, dx: Any, rows: int = 0) -> None:
         """Have the lines that will be written come while the sums are computed.
 
         144 channels at 56x56 take 180 us instead of 255, 96 at 112x112 with stride 2 300 instead of 325 (one core, Emerald Rapids, 2026-11;
         past the caches 670 and 730, since pixels begin beside lines).
         """
-        for place in self.places(dst, dy, dx):
+        for place in self.places(dst, dy, dx, rows or self.ny):
             self.emit.prefetch(place, 1, True)
 
     def of_row(self) -> Any:
@@ -155,10 +165,17 @@ class DepthwiseTile:
 
     def known_taps(self, row: Any, outputs: list[int], weights: list[Any], chunk: range) -> None:
         """All taps of a row: a pixel is loaded once for all of them."""
-        emit, kw = self.emit, self.kw
+        self.keep(self.across(row, {i: self.row_of_taps(at, chunk) for i, at in zip(outputs, weights, strict=True)}, chunk))
+
+    def row_of_taps(self, at: Any, chunk: range) -> list[list[Any]]:
+        """The weights of a row of taps, for each channel of a part of the group."""
+        emit = self.emit
+        return [self.taps(emit.offset(at, emit.times(self.shape.wei_step, kx * self.depth)), chunk) for kx in range(self.kw)]
+
+    def across(self, row: Any, taps: dict[int, list[list[Any]]], chunk: range) -> dict[int, list[Any]]:
+        """The sums of the rows of outputs that have ``taps``, with what a row of pixels adds to them."""
+        emit, outputs = self.emit, list(taps)
         sums = {i: [emit.get(place) for place in self.acc[i]] for i in outputs}
-        taps = {i: [self.taps(emit.offset(at, emit.times(self.shape.wei_step, kx * self.depth)), chunk) for kx in range(kw)]
-                for i, at in zip(outputs, weights, strict=True)}  # fmt: skip
         for column, uses in enumerate(self.uses()):
             if uses:
                 pixels = self.pixels(emit.load_integer(emit.offset(row, 8 * column)), chunk)
@@ -169,7 +186,7 @@ class DepthwiseTile:
                             sums[i][j] = emit.multiply_add(pixel, taps[i][kx][c], sums[i][j])
                 for (i, j), value in zip(places, emit.fence([sums[i][j] for i, j in places]), strict=True):
                     sums[i][j] = value
-        self.keep(sums)
+        return sums
 
     def any_taps(self, row: Any, weights: Any, chunk: range) -> None:
         """The taps of a row one after the other."""
@@ -208,11 +225,11 @@ class DepthwiseTile:
             for place, value in zip(self.acc[i], values, strict=True):
                 self.emit.set(place, value)
 
-    def store(self, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any) -> None:
-        """The accumulators as the form finishes them."""
+    def store(self, start: Any, apart: Any, finish: Any, values: list[list[Any]], dst: Any, dy: Any, dx: Any) -> None:
+        """Rows of sums as the form finishes them."""
         tail, form = self.tail, self.form
         after = [tail.load(tail.offset(start, tail.times(apart, n))) for n in range(3)] if self.whole or form.scaled else []
-        sums = [[self.summed(self.emit.get(place), after) for place in row] for row in self.acc]
+        sums = [[self.summed(value, after) for value in row] for row in values]
 
         def limits(many: int) -> list[Any]:
             return [tail.splat(tail.offset(finish, n * tail.itemsize)) for n in range(many)]
@@ -241,8 +258,48 @@ class DepthwiseTile:
 
     def store_rows(self, values: list[list[Any]], dst: Any, dy: Any, dx: Any) -> None:
         """Vectors, each with its emitter, to the pixels of the result."""
-        for place, (part, value) in zip(self.places(dst, dy, dx), itertools.chain(*values), strict=True):
+        for place, (part, value) in zip(self.places(dst, dy, dx, len(values)), itertools.chain(*values), strict=True):
             part.store(place, value)
+
+
+class _DownTile(DepthwiseTile):
+    """Columns of results whose weights stay in registers: a row of pixels is loaded once for all rows of results that it meets.
+
+    Accumulator row 0 is the youngest; a row of results is ``kh`` rows of pixels old when it is stored.
+    """
+
+    def emit_vector(self, wei: Any, first: Any, store: Callable[..., None], dst: Any, dy: Any, dx: Any, rows: Any) -> None:
+        """As `DepthwiseTile.emit_vector`."""
+        emit, (one,), step = self.emit, self.chunks, self.step
+        taps = [self.row_of_taps(emit.offset(wei, emit.times(self.of_row(), ky)), one) for ky in range(self.kh)]
+        to, oldest = emit.variable(dst), self.ny - 1
+
+        def turn(running: range, count: Any) -> None:
+            """``step`` rows of pixels, ``count`` times; ``running`` are the rows of results that still, or already, are summed."""
+            with emit.loop(count):
+                if 0 in running:
+                    self.ask(emit.offset(emit.get(to), emit.times(dy, min(oldest, len(running) - 1))), dy, dx, 1)
+                for r in range(step):
+                    met = {i: taps[r + i * step] for i in running if r + i * step < self.kh}
+                    if not met:
+                        continue
+                    sums = self.across(emit.get(self.row), met, one)
+                    emit.set(self.row, emit.offset(emit.get(self.row), self.shape.below))
+                    if oldest in met and r + oldest * step == self.kh - 1:
+                        store([sums.pop(oldest)], emit.get(to), dy, dx)
+                        emit.set(to, emit.offset(emit.get(to), dy))
+                    self.keep(sums)
+                for i in reversed(range(1, self.ny)):
+                    if i - 1 in running:
+                        self.keep({i: [emit.get(place) for place in self.acc[i - 1]]})
+                self.keep({0: [first] * self.nx})
+
+        once = emit.constant(1)
+        for young in range(1, self.ny):
+            turn(range(young), once)
+        turn(range(self.ny), emit.offset(rows, -oldest))
+        for old in range(1, self.ny):
+            turn(range(old, self.ny), once)
 
 
 @intrinsic(prefer_literal=True)
