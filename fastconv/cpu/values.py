@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..planning.addends import finish_type
-from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, parse_epilogue, parse_scaling
+from ..planning.problem import DTYPES, Problem, Scaling, dtype_name, not_computed, parse_epilogue, parse_scaling
 
 # accumulator -> kernel kind: arithmetic that wraps is the same for both signs
 _KINDS = {"f32": "f32", "f64": "f64", **{f"{sign}{bits}": f"i{bits}" for sign in "iu" for bits in (8, 16, 32, 64)}}
@@ -65,3 +65,13 @@ def not_fused(p: Problem) -> str | None:
     if scaling != Scaling() and p.dst != tail and finish.rounding is None:
         return f"stores what it scaled as {tail}, or rounded in 8 bits, not as {p.dst}"
     return None
+
+
+def not_transformed(p: Problem) -> str | None:
+    """Why no transform of images computes the problem, whatever its windows, or None: forward, float32 and float64."""
+    reason = not_computed(p, "fwd", transforms=True)
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
+        return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
+    return not_fused(p)

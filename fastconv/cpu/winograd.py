@@ -22,7 +22,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 from ..planning.winograd_points import POINTS
 from .border import too_large
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
@@ -31,7 +31,7 @@ from .stage import staged_launch
 from .target import Target
 from .threads import JOB_WORDS, Job, Region
 from .tile import fitting
-from .values import finish_values
+from .values import finish_values, not_transformed
 from .weights_tile import turn_kernel
 from .winograd_pack import HEAD, SPARE, Packing, packing_kernel, transformable, weights_of
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
@@ -74,8 +74,8 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     Workspace: bias of the output channels, a vector of zeros, results of a block, raw pixels, a row of blocks transformed along columns,
     transformed pixels, products; ``packed_at`` bytes on, the job of the kernel at ``pack``, its workspace, what it transforms.
     Where ``pack`` is not 0, the weights are the caller's, and those of a chunk of channels are transformed just before they are used;
-    the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines ``soon_step``
-    bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
+    the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines that lie
+    ``soon_step`` bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
     """
     spec = (kind, lanes, m, mr, nt, fma)
     size = KINDS[kind][2]
@@ -219,15 +219,11 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel, float32 and float64."""
-    reason = not_computed(p, "fwd", transforms=True)
+    reason = not_transformed(p)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):
         return f"3x3 windows at every pixel, not {p.kh}x{p.kw}, strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
     choice = _choice(p.replace(n=1), t)
     if choice is None:
         return f"needs more than {costs.MOST_WORKSPACE >> 20} MiB of workspace a thread"

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, parse_epilogue
 from ..planning.winograd_points import ROW_TAPS, ROWS, row_amplification, row_matrices
 from .border import too_large
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
@@ -35,7 +35,7 @@ from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
-from .values import finish_values
+from .values import finish_values, not_transformed
 from .winograd_rows_tile import AHEAD, row_pixels, row_results, row_sums
 
 CASES = ("ic3ih64_oc32k7_s2_p3_f32", "ic3ih34_oc20k3_p1_f32_bias+relu", "n2_g2_ic4ih37iw70_oc22kh5kw4_s2_p2_reflect_f32_bias",
@@ -169,15 +169,11 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64, few channels a group, at least a block of results of each, 2 to 4 rows of taps of a phase."""
-    reason = not_computed(p, "fwd", transforms=True)
+    reason = not_transformed(p)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if p.src_layout == "nhwc":
         return "for planes, not channels last"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
     taps, (_, _, dh, _) = _taps(p), steps(p)
     if not 2 <= taps[0] <= ROW_TAPS or dh > 1:
         return f"for 2 to {ROW_TAPS} dense rows of taps of each phase of the stride, not {p.kh} of stride {p.sh} and dilation {p.dh}"
