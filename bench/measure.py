@@ -39,7 +39,8 @@ class Pace(NamedTuple):
     case_s: float = 120.0
 
 
-FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.005, longest_s=0.5)
+# no shorter sleep than OpenMP spins: after 5 ms calls on two threads behind torch's read up to twice as long as they take
+FULL, QUICK = Pace(), Pace(rounds=3, burst_s=0.005, settle_s=0.015, longest_s=0.5)
 
 
 class Contender(NamedTuple):
