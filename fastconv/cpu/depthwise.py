@@ -59,9 +59,9 @@ DEPTHS = (1, 2, 4, 8, 16)
 
 # Vectors of channels from which on all results but the first and the last start where cache lines do, which takes one more: copies from
 # and to a second-level cache in a tile's order take 2.9 ns a line, wherever pixels begin, but 5.2 where results begin beside lines
-# (one core, Emerald Rapids, 2026-11).
+# (one core, Emerald Rapids, 2026-11).  Groups of several channels have more to sum than that.
 _SKEWED = 3
-_BAND, _DOWN_BAND = 28, 7  # rows of results that one unit of work computes at most, and of a tile that goes down
+_BAND, _DOWN_BAND = 28, 7  # rows of results that one unit of work computes at most, and of pixels of a tile that goes down
 _DOWN_VECTORS = 64  # of channels that it goes down one after the other
 _HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-level cache while it goes down the rows
 _IN_PLACE, _LANES, _COPIED = 0, 1, 2  # what `Head.staged` says: planes are put into lanes, rows copied
@@ -137,7 +137,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             y1 = min(e.tall * ((e.tiles * (band + 1) + e.bands - 1) // e.bands), e.oh)
             # blocks, but for the first one, and its second vector, begin where vectors of the result do
             beside = e.skewed * (-(at.dst + n * e.dn + y0 * e.dy) % stored_vector // dsize)
-            if beside % depth or (e.dx % stored_vector, e.dy % stored_vector) != (0, 0):
+            if (e.dx % stored_vector, e.dy % stored_vector) != (0, 0):
                 beside = 0
             back = lanes - beside if beside else 0
             o = part * e.block - (back if part else 0)
@@ -434,7 +434,7 @@ def _layout(
     capacity = max(capacity, block) + lanes * (staged != _LANES and blocks > 1)
     row_bytes = max((p.iw if staged else reach) * capacity * ssize * sh, 1)
     row_seconds = costs.depthwise_seconds(p.replace(n=1), lanes, nx, staged == _LANES, False) / (p.oh * blocks)
-    band = _DOWN_BAND if down and staged != _LANES else _BAND
+    band = -(-_DOWN_BAND // sh) if down and staged != _LANES else _BAND
     most = max(min(band, _STAGED_BYTES // row_bytes, int(costs.UNIT_SECONDS / row_seconds)), 1)
     tall = 1 if down else ny
     tiles = -(-p.oh // tall)  # of rows
@@ -462,7 +462,7 @@ def _layout(
     shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=step, down=sh * pitch)
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, tall=tall, tiles=tiles, turn=band_rows if down else ny,
-        skewed=int(staged != _LANES and p.oc >= _SKEWED * lanes and p.ow >= nx), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
+        skewed=int(staged != _LANES and depth == 1 and p.oc >= _SKEWED * lanes and p.ow >= nx), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
