@@ -19,7 +19,7 @@ NARROW = "ih5iw5_k3_p1"  # rows shorter than a tile: results are put aside
 PROBLEMS = (
     "g112_ic112oc112_ih6iw17_k3_p1",  # blocks of which all but the first and last vectors begin at cache lines
     f"g112_ic112oc112_{NARROW}",
-    "g1024_ic1024oc1024_ih3iw9_k3_p1",  # pixels 4096 bytes apart are copied
+    "g1024_ic1024oc1024_ih3iw9_k3_p1",  # pixels 4096 bytes apart, which others than 3x3 copy
     "g56_ic112oc112_ih6iw17_k3_p1",
     "g7_ic112oc112_ih6iw17_k3_p1",
     "g14_ic112oc112_ih6iw17_k3_p1",
@@ -51,9 +51,26 @@ def test_layouts_and_places_have_the_same_bits(text):
             assert_same_bits(dst.copy(), expected, f"{p} {elements} {away}")
 
 
+def test_blocks_and_tables_that_several_tiles_share_have_the_same_bits(monkeypatch):
+    """Blocks end beside vectors of channels where results do; inner tiles of inner bands share the addresses of pixels."""
+    planes = Problem.parse("n2_g112_ic112oc112_ih22iw37_k3_p1_reflect_f32")
+    p = planes.replace(src_layout="nhwc")
+    src, wei, _ = operands(p)
+    expected = run(planes, np.ascontiguousarray(src), wei, None, "depthwise")
+    assert_within(expected, planes, truth(planes, src, wei), "depthwise")
+    monkeypatch.setattr(depthwise, "_DOWN_VECTORS", 3)
+    for threads in (1, 2):
+        plan = depthwise.build(p, detect(), plan_problem, threads)
+        for elements in (0, 1, 4, 13):
+            dst = beside(result_array(p), elements)
+            plan.run(src, plan.pack(wei), None, dst)
+            assert_same_bits(dst.copy(), expected, f"{elements} {threads}")
+
+
 def test_pixels_that_crowd_a_cache_s_sets_are_copied():
-    for text, copied in (("g1024_ic1024ih14_oc1024", True), ("g144_ic144ih14_oc144", False), ("g8_ic64ih14_oc64", True)):
-        p = Problem.parse(f"{text}k3_p1_f32_nhwc")
+    for text, copied in (("g1024_ic1024ih14_oc1024k5", True), ("g1024_ic1024ih14_oc1024k3", False), ("g144_ic144ih14_oc144k5", False),
+                         ("g8_ic64ih14_oc64k3", True)):  # fmt: skip
+        p = Problem.parse(f"{text}_p1_f32_nhwc")
         assert depthwise._copied(p, AVX512, 14 * 4 * p.ic, 4 * p.ic) == copied, text
 
 

@@ -33,7 +33,7 @@ Shape = namedtuple("Shape", "kh kw below tap column wei_step down")
 @intrinsic(prefer_literal=True)
 def depthwise_tile(
     typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any,
-    second: Any, most: Any, rows: Any,
+    second: Any, most: Any, rows: Any, shift: Any,
 ) -> Any:  # fmt: skip
     """All vectors of channels at ``ny x nx`` pixels of the result, or at ``rows x nx`` of a tile that goes down.
 
@@ -44,12 +44,12 @@ def depthwise_tile(
     lanes), ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0 for
     any.  With ``ny`` > 1 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.  Where ``kh`` is not 0
     the tile goes down through ``rows``, at least ``ny - 1``, of which it sums ``ny = ceil(kh / step)`` at a time: see `_DownTile`.
-    ``shape`` is the address of the integers of :data:`Shape`; ``table`` that of a table of the addresses of pixels, in the order of the
-    padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  Scales and shifts lie ``apart`` and twice
-    ``apart`` bytes behind ``start``.  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and high of a rounded
-    result within its type less the zero point, or 0 where sums are neither activated nor rounded.  ``dy, dx`` are bytes between the
-    pixels of the result.  The second vector starts ``second`` channels from the first, at most a vector, the last one ``most``; both may
-    overlap the one before.
+    ``shape`` is the address of the integers of :data:`Shape`; ``table`` that of a table of the addresses of pixels, ``shift`` bytes
+    before them, in the order of the padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  Scales and shifts lie
+    ``apart`` and twice ``apart`` bytes behind ``start``.  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and
+    high of a rounded result within its type less the zero point, or 0 where sums are neither activated nor rounded.  ``dy, dx`` are bytes
+    between the pixels of the result.  The second vector starts ``second`` channels from the first, at most a vector, the last one
+    ``most``; both may overlap the one before.
     Order of accumulation: ky, at most four channels of the group, kx, these channels.  Sums of i32 are those of float32, which must be
     exact; ``start`` is added to them as integers.
     No borders: the driver sees to them.
@@ -61,7 +61,7 @@ def depthwise_tile(
         tile(builder, chosen, arguments[1]).emit_vectors(*arguments[2:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 12), codegen
+    return types.void(spec, *[types.int64] * 13), codegen
 
 
 class DepthwiseTile:
@@ -81,8 +81,9 @@ class DepthwiseTile:
     held = _HELD
 
     def emit_vectors(
-        self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any, rows: Any
-    ) -> None:
+        self, table: Any, wei: Any, start: Any, apart: Any, finish: Any, dst: Any, dy: Any, dx: Any, second: Any, most: Any, rows: Any,
+        shift: Any,
+    ) -> None:  # fmt: skip
         """All vectors of channels; the arguments of `depthwise_tile`."""
         emit, build, size = self.emit, self.builder, self.emit.itemsize
         bits = emit.constant(self.lanes.bit_length() - 1)
@@ -91,7 +92,8 @@ class DepthwiseTile:
         with emit.loop(count):
             at = emit.get(channel)
             here = build.select(build.icmp_signed("<", at, most), at, most)
-            self.here, self.there = emit.times(here, stored_bytes(self.form.src)), emit.times(here, stored_bytes(self.form.dst))
+            self.here = emit.offset(shift, emit.times(here, stored_bytes(self.form.src)))
+            self.there = emit.times(here, stored_bytes(self.form.dst))
             start_here, wei_here = (emit.offset(place, emit.times(here, size)) for place in (start, wei))
             first = emit.number(0) if self.whole else emit.load(start_here)
             self.acc = [[emit.variable(first) for _ in range(self.nx)] for _ in range(self.ny)]
@@ -136,13 +138,13 @@ class DepthwiseTile:
         for column in range((self.nx - 1) * self.step + self.kw):
             yield [(j, column - j * self.step) for j in range(self.nx) if 0 <= column - j * self.step < self.kw]
 
-    def ask(self, dst: Any, dy: Any, dx: Any, rows: int = 0) -> None:
+    def ask(self, dst: Any, dy: Any, dx: Any) -> None:
         """Have the lines that will be written come while the sums are computed.
 
         144 channels at 56x56 take 180 us instead of 255, 96 at 112x112 with stride 2 300 instead of 325 (one core, Emerald Rapids, 2026-11;
         past the caches 670 and 730, since pixels begin beside lines).
         """
-        for place in self.places(dst, dy, dx, rows or self.ny):
+        for place in self.places(dst, dy, dx, self.ny):
             self.emit.prefetch(place, 1, True)
 
     def of_row(self) -> Any:
@@ -277,8 +279,6 @@ class _DownTile(DepthwiseTile):
         def turn(running: range, count: Any) -> None:
             """``step`` rows of pixels, ``count`` times; ``running`` are the rows of results that still, or already, are summed."""
             with emit.loop(count):
-                if 0 in running:
-                    self.ask(emit.offset(emit.get(to), emit.times(dy, min(oldest, len(running) - 1))), dy, dx, 1)
                 for r in range(step):
                     met = {i: taps[r + i * step] for i in running if r + i * step < self.kh}
                     if not met:
