@@ -64,6 +64,7 @@ TILES = (
     Tile(32, mr=2, ny=2, nx=7),  # the same for rows of 7
     Tile(32, mr=2, ny=1, nx=7),  # for an odd number of such rows
     Tile(32, mr=4, ny=1, nx=6),  # 24 accumulators, 4 weights, 1 pixel
+    Tile(32, mr=3, ny=1, nx=9),  # 27 accumulators, 3 weights, 1 pixel, for 96 and 144 output channels
     Tile(32, mr=1, ny=1, nx=28),  # one vector of output channels
     Tile(32, mr=1, ny=4, nx=7),
     Tile(16, mr=2, ny=1, nx=6),  # 12 accumulators, 2 weights, 1 pixel of 16 registers
