@@ -182,7 +182,7 @@ def test_bands_are_whole_tiles_of_rows():
             head = depthwise._layout(p, AVX512, threads)[1]
             assert (head.tall, head.tall * head.tiles) == (tall, p.oh), text
             assert head.tiles // head.bands >= 2, f"{text} {threads}"
-            assert head.bands % threads == 0 or p.oh < 2 * threads, f"{text} {threads}"
+            assert head.bands % threads == 0 or head.bands >= 4 * threads or p.oh < 2 * threads, f"{text} {threads}"
 
 
 @pytest.mark.parametrize(("algorithm", "text"), [("depthwise", "g16_ic16ih9_oc16k3_p1_nhwc"), ("shallow", "ic3ih9_oc8k3_p1")])
