@@ -180,7 +180,8 @@ class _Tile:
         def channels(count: Any, unroll: int, at: Any) -> None:
             firsts = [
                 emit.variable(emit.offset(at, emit.times(s.step_y, jy), emit.times(s.step_x, x0) if x0 else 0))
-                for jy in range(self.ny) for x0 in range(0, self.nx, together)
+                for jy in range(self.ny)
+                for x0 in range(0, self.nx, together)
             ]
             with emit.loop(count):
                 sums = [[emit.get(place) for place in places] for places in acc]

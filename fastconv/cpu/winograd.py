@@ -73,8 +73,8 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     Workspace: bias of the output channels, a vector of zeros, results of a block, raw pixels, a row of blocks transformed along columns,
     transformed pixels, products; ``packed_at`` bytes on, the job of the kernel at ``pack``, its workspace, what it transforms.
     Where ``pack`` is not 0, the weights are the caller's, and those of a chunk of channels are transformed just before they are used;
-    the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines ``soon_step``
-    bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
+    the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines
+    ``soon_step`` bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
     """
     spec = (kind, lanes, m, mr, nt, fma)
     size = KINDS[kind][2]
