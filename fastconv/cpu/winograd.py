@@ -395,7 +395,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(DTYPES[p.acc], copy=False)
 
-    few = p.n * head.groups_y * head.groups_x <= (1 if threads == 1 else costs.WINOGRAD_GIVEN_GROUPS * threads)
+    few = p.n * head.groups_y * head.groups_x <= costs.WINOGRAD_GIVEN_GROUPS * threads
     return Plan(problem=p, algorithm="winograd", kernel=name, cost=seconds, pack_weights=as_given if given else pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
                 given=functools.partial(build, p, t, plan, threads, m, True) if few and not given else None)  # fmt: skip
