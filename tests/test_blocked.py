@@ -9,7 +9,7 @@ import pytest
 import fastconv
 from fastconv.cpu import blocked, blocked_split
 from fastconv.cpu.blocked_split import merged, split_of, strip_rows
-from fastconv.cpu.target import detect
+from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import cost
 from fastconv.planning.calls import MOST_HELD
 from fastconv.planning.planner import plan_problem
@@ -202,11 +202,21 @@ def test_tiles_of_narrow_planes_multiply_nothing_that_was_left_in_memory(case, m
     assert_within(dst, p, truth(p, src, wei, bias), "blocked")
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_rows_seen_as_one_and_rows_apart_give_the_same_bits(threads):
+@pytest.mark.parametrize("channels", [96, 144])
+def test_layers_of_one_tap_have_tiles_whose_vectors_their_channels_fill(channels):
+    """Channels last; of planes and of several taps more pixels in a row are worth more."""
+    target = next(target for target in TARGETS if target.registers == 32 and target.lanes(4) == 16)
+    p = Problem(ic=24, ih=56, iw=56, oc=channels, src_layout="nhwc")
+    assert blocked.tile_of(p, target)[1:] == (3, 1, 9)
+    for other in (p.replace(src_layout="nchw"), p.replace(kh=3, kw=3, pt=1, pb=1, pl=1, pr=1)):
+        assert blocked.tile_of(other, target)[1:] == (2, 1, 14)
+
+
+@pytest.mark.parametrize(("threads", "shape"), [(1, (4, 6)), (2, (4, 6)), (1, (3, 9))])
+def test_rows_seen_as_one_and_rows_apart_give_the_same_bits(threads, shape):
     """Of the image, of the result, and where the weights are given."""
     p = Problem(n=2, ic=20, ih=14, iw=14, oc=60, src_layout="nhwc")
-    tile = next(tile for tile in blocked.TILES if (tile.mr, tile.nx) == (4, 6)) if detect().registers == 32 else None
+    tile = next(tile for tile in blocked.TILES if (tile.mr, tile.nx) == shape) if detect().registers == 32 else None
     assert tile is None or merged(p, tile).iw == 98
     plan = blocked.build(p, detect(), plan_problem, threads, tile)
     src, wei, _ = operands(p)

@@ -9,7 +9,9 @@ import fastconv
 from bench.cases import load
 from fastconv.cpu import winograd
 from fastconv.cpu.target import TARGETS, detect
-from fastconv.cpu.winograd_pack import HEAD, SPARE, weights_of
+from fastconv.cpu.weights_tile import turn_kernel
+from fastconv.cpu.winograd_pack import HEAD, SPARE, Head, Packing, weights_of
+from fastconv.cpu.winograd_tile import CHUNK
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
@@ -280,6 +282,38 @@ def test_given_weights_of_many_groups_of_blocks_are_packed_once_a_call(monkeypat
     monkeypatch.setattr(winograd.Packing, "__call__", lambda *args, **how: packs.append(how) or pack(*args, **how))
     launch(src, wei, bias, dst)
     assert packs == [{"kept": False}]
+
+
+@pytest.mark.parametrize("filters_first", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_weights_of_a_call_are_asked_for_before_they_are_transformed(filters_first, turned):
+    """Every line of a chunk of channels: of a filter's taps side by side, or of filters, forwards or turned by half a turn."""
+    icg, ocg, lanes, mr = CHUNK, 64, 16, 4
+    numbers = np.arange(icg * ocg * 9, dtype="f4")
+    if turned:  # as a gradient has them: channels of input and output swapped
+        wei = numbers.reshape((3, 3, icg, ocg) if filters_first else (icg, ocg, 3, 3))
+        wei = wei.transpose((3, 2, 0, 1) if filters_first else (1, 0, 2, 3))[:, :, ::-1, ::-1]
+    else:
+        wei = numbers.reshape((3, 3, icg, ocg) if filters_first else (ocg, icg, 3, 3))
+        wei = wei.transpose(3, 2, 0, 1) if filters_first else wei
+    soon = Packing(None, None, "f32", lanes, 4, mr, 1).ahead(wei)
+    first = wei.ctypes.data - numbers.ctypes.data + soon["soon_low"]
+    asked = {
+        (first + call // soon["soon_lines"] * soon["soon_outer"] + call % soon["soon_lines"] * 64 + channel * soon["soon_step"]) // 64
+        for call in range(soon["soon_calls"])
+        for channel in range(CHUNK)
+    }
+    every = set(range(numbers.nbytes // 64))
+    assert every <= asked
+    assert len(asked) <= len(every) + ocg
+
+
+def test_transformed_weights_of_a_filter_lie_in_many_sets_of_a_cache():
+    """Of those of one channel and filter, at each (i, j) one, few have addresses that are equal modulo a page."""
+    p = Problem(ic=256, oc=256, ih=14, iw=14, kh=3, kw=3, pt=1, pb=1, pl=1, pr=1)
+    head, _ = Packing(None, turn_kernel("f32", 16), "f32", 16, 4, 4, 1).head(p, operands(p)[1], CHUNK // 16)
+    pitch = int(head[Head._fields.index("pitch")])
+    assert len({place * pitch % 4096 // 64 for place in range(36)}) == 36
 
 
 def test_functional_calls_pack_nothing_where_weights_are_given(monkeypatch):

@@ -339,7 +339,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
     head, tables = _layout(p, lanes, choice)
-    few = p.n * head.groups_y * head.groups_x <= (1 if threads == 1 else costs.WINOGRAD_GIVEN_GROUPS * threads)
+    few = p.n * head.groups_y * head.groups_x <= costs.WINOGRAD_GIVEN_GROUPS * threads
     as_used, before = given and few, given and not few
     if as_used:
         scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
