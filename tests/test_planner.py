@@ -81,11 +81,11 @@ def test_choice(target, text):
 
 
 def test_calibrated_numbers_have_a_name_in_one_file():
-    """Fractions and powers of ten are in planning/cost.py, each at the start of a line as ``NAME = ...``."""
+    """Fractions and powers of ten are in planning/cost.py and card_cost.py, each at the start of a line as ``NAME = ...``."""
     planning = ROOT / "fastconv" / "planning"
-    for path in [*ROOT.glob("fastconv/cpu/*.py"), planning / "reference.py", planning / "cost.py"]:
+    for path in [*ROOT.glob("fastconv/cpu/*.py"), *(planning / f"{name}.py" for name in ("reference", "cost", "card_cost"))]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        named = {node for line in tree.body if isinstance(line, ast.Assign) for node in ast.walk(line)} if path.stem == "cost" else set()
+        named = {node for line in tree.body if isinstance(line, ast.Assign) for node in ast.walk(line)} if "cost" in path.stem else set()
         numbers = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, float)]
         bare = [f"{path.name}:{node.lineno}: {node.value}" for node in numbers if node not in named and node.value not in (0, 1)]
         assert not bare

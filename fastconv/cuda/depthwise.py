@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
@@ -173,7 +173,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """Of memory mostly: a pixel is loaded for each row of taps, from caches."""
-    return costs.cuda_direct_seconds(p, t.bandwidth, t.fma)
+    return card_cost.direct_seconds(p, t.bandwidth, t.fma)
 
 
 def most_kernels(t: Target) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
 from . import border, plain
@@ -154,7 +154,7 @@ def parts_of(p: Problem) -> tuple[int, int]:
 
 def cost(p: Problem, t: Target) -> float:
     """Loads of pixels mostly, from caches."""
-    return costs.cuda_depthwise_weights_seconds(p, t.bandwidth, t.fma)
+    return card_cost.depthwise_weights_seconds(p, t.bandwidth, t.fma)
 
 
 def most_kernels(t: Target) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
@@ -147,7 +147,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 
 def cost(p: Problem, t: Target) -> float:
-    return costs.cuda_direct_seconds(p, t.bandwidth, t.fma)
+    return card_cost.direct_seconds(p, t.bandwidth, t.fma)
 
 
 def most_kernels(t: Target) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Plan
 from ..planning.problem import Problem
 from .compile import Kernel
@@ -78,7 +78,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """Multiplications in whole tiles."""
-    return costs.cuda_gemm_seconds(p, padded_products(p, best_tile(p, TILES)), t.bandwidth, t.fma * costs.CUDA_GEMM_SHARE)
+    return card_cost.gemm_seconds(p, padded_products(p, best_tile(p, TILES)), t.bandwidth, t.fma * card_cost.GEMM_SHARE)
 
 
 def most_kernels(t: Target) -> int:

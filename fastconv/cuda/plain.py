@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Launch, Plan
 from ..planning.problem import OPS, ORDERS, Problem, not_computed, parse_epilogue
 from . import border
@@ -251,7 +251,7 @@ def _results(p: Problem) -> tuple[int, int]:
 
 
 def cost(p: Problem, t: Target) -> float:
-    return costs.cuda_plain_seconds(p, t.fma)
+    return card_cost.plain_seconds(p, t.fma)
 
 
 def most_kernels(t: Target) -> int:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.bfloat import narrowed, widened
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
@@ -127,7 +127,7 @@ def factor(p: Problem) -> str:
 def cost(p: Problem, t: Target) -> float:
     """Multiplications in whole tiles."""
     products = padded_products(p, best_tile(p, TILES), factor(p))
-    return costs.cuda_gemm_seconds(p, products, t.bandwidth, t.fma * costs.CUDA_TENSOR_RATES[factor(p) or "tf32"])
+    return card_cost.gemm_seconds(p, products, t.bandwidth, t.fma * card_cost.TENSOR_RATES[factor(p) or "tf32"])
 
 
 def most_kernels(t: Target) -> int:

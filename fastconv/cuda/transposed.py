@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.phases import Phase, phase_problem, placed
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import Problem, not_computed
@@ -149,7 +149,7 @@ def cost(p: Problem, t: Target) -> float:
     """The children's, and what looks at weights."""
     each = [min(algorithm.cost(one, t) for algorithm in _FORWARD if algorithm.reject(one, t) is None) for one in _children(p)]
     others = len(placed(p)) - len(each) + 2 * _looks(p)
-    return costs.cuda_phases_seconds(each, others)
+    return card_cost.phases_seconds(each, others)
 
 
 def most_kernels(t: Target) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Launch, Plan
 from ..planning.problem import Problem
 from . import border, plain
@@ -252,7 +252,7 @@ def cost(p: Problem, t: Target) -> float:
     """Multiplications in whole tiles, and the sums' way to memory and back."""
     rows, columns = _padded(p, best_tile(p))
     each, count = parts_of(p)
-    return costs.cuda_weights_seconds(p, rows * columns * each * count, 2 * rows * columns * count * SIZES[SUMS[p.acc]], t.bandwidth, t.fma)
+    return card_cost.weights_seconds(p, rows * columns * each * count, 2 * rows * columns * count * SIZES[SUMS[p.acc]], t.bandwidth, t.fma)
 
 
 def most_kernels(t: Target) -> int:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..planning import cost as costs
+from ..planning import card_cost
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from . import border
@@ -154,8 +154,8 @@ def _plane(p: Problem, m: int) -> int:
 def _products(p: Problem, m: int) -> float:
     """Multiplications in whole blocks, and of the channels in whose time transforms that nothing hides are done."""
     tile = _least_tile(m)
-    filters = _filters(p, tile) + _blocks(p, tile) * tile.bm * costs.CUDA_WINOGRAD_ENDS[m]
-    return parts(p.n * _plane(p, m), SQUARES) * SQUARES * tile.points * filters / costs.CUDA_WINOGRAD_SHARES[m]
+    filters = _filters(p, tile) + _blocks(p, tile) * tile.bm * card_cost.WINOGRAD_ENDS[m]
+    return parts(p.n * _plane(p, m), SQUARES) * SQUARES * tile.points * filters / card_cost.WINOGRAD_SHARES[m]
 
 
 def extent(p: Problem, t: Target) -> int:
@@ -187,7 +187,7 @@ def best_tile(p: Problem, t: Target) -> Tile:
 
 def cost(p: Problem, t: Target) -> float:
     """Multiplications in whole blocks."""
-    return costs.cuda_gemm_seconds(p, _products(p, extent(p, t)), t.bandwidth, t.fma)
+    return card_cost.gemm_seconds(p, _products(p, extent(p, t)), t.bandwidth, t.fma)
 
 
 def most_kernels(t: Target) -> int:

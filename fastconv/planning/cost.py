@@ -1,4 +1,4 @@
-"""cost: predicted seconds on one thread, and every calibrated constant.
+"""cost: predicted seconds on one thread, and every calibrated constant; those of CUDA devices are in `card_cost`.
 
 Fitted on one Zen 5 core (AVX-512, 250 GFLOP/s float32) in 2026-11; what matters is the order of the algorithms, which is flat in
 every constant within a factor of 1.5.
@@ -160,26 +160,6 @@ COMPLEX_VALUE_SECONDS = 4e-9  # per pixel and per result: NumPy takes them apart
 CHILD_CALL_SECONDS = 3e-5
 MOST_BUFFER = 4 << 20  # bytes of a phase of a transposed convolution that is computed aside; of more images, some at a time
 APART_FACTOR = 2.0  # by which complex sums must be quicker apart
-
-# CUDA: guesses, all of them: nothing was measured on a card.  They are shares of what data sheets say (multiply-adds of float32 a second,
-# and bytes: T4 4.05e12 and 3.2e11, A100 9.75e12 and 1.56e12, H200 3.35e13 and 4.8e12), from counts of instructions in the machine code
-# and of the shared memory's accesses.  `python -m bench.gpu` shows what they should be.
-CUDA_LAUNCH_SECONDS = 3e-6
-CUDA_NEXT_LAUNCH_SECONDS = 1e-6  # behind another of the same run
-CUDA_COPY_SHARE = 0.85
-CUDA_DIRECT_SHARE = 0.8
-CUDA_CHANNELS_SHARE = 0.4
-CUDA_DIRECT_BLOCK = 32, 128  # rows and columns of results
-CUDA_PLAIN_SHARE = 0.02
-CUDA_GEMM_SHARE = 0.7
-CUDA_WEIGHTS_SHARE = 0.5
-CUDA_DEPTHWISE_WEIGHTS_SHARE = 0.15
-CUDA_WINOGRAD_SHARES = {2: 0.6, 4: 0.5}  # by m, of multiplications between transforms: 512 of 770 instructions, 384 of 640
-CUDA_WINOGRAD_ENDS = {2: 8, 4: 16}  # by m, channels in whose time the first pixels are transformed and the sums
-# On tensor cores, of the float32 multiply-adds outside them.  Data sheets say 8 times as many of tf32 (A100; H200 7.4) and twice that of
-# float16 and bfloat16; but 16 products of a warp, 1024 multiply-adds each of tf32, read 24 words of each lane, and a block keeps 8: 4 and
-# 8 at most, less what waits for pixels.
-CUDA_TENSOR_RATES = {"tf32": 2.0, "f16": 3.0, "bf16": 3.0}
 
 # NumPy's slice arithmetic, within a factor of 3
 REFERENCE_TAP_SECONDS = 2e-5
@@ -464,38 +444,3 @@ def fft_seconds(p: Problem, plane: float, block: float, native: bool) -> float:
     """All planes and, since a functional call packs, the kernels' transforms, half as long as a frame there and back."""
     converted = 0.0 if native else STAGED_VALUE_SECONDS * p.n * p.oc * (p.ih_padded * p.iw_padded + p.oh * p.ow)
     return FFT_CALL_SECONDS + p.oc * (p.n * plane + block / 2) + converted
-
-
-def cuda_direct_seconds(p: Problem, bandwidth: float, fma: float) -> float:
-    """The longer of memory's time and the multiply-adds' of whole blocks, and a launch."""
-    rows, columns = CUDA_DIRECT_BLOCK
-    products = p.n * p.oc * _padded(p.oh, rows) * _padded(p.ow, columns) * p.taps
-    # every channel of results loads every pixel of its group again, which the first-level caches cannot do at the peak
-    sums = products / ((CUDA_DIRECT_SHARE if p.ic == p.g else CUDA_CHANNELS_SHARE) * fma)
-    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), sums)
-
-
-def cuda_plain_seconds(p: Problem, fma: float) -> float:
-    """Two loads, their addresses and a border for each multiply-add; of an image's gradient each tap is looked at by each result."""
-    products = p.n * p.ic * p.ih * p.iw * (p.oc // p.g) * p.kh * p.kw if p.op == "bwd_data" else p.flops / 2
-    return CUDA_LAUNCH_SECONDS + products / (CUDA_PLAIN_SHARE * fma)
-
-
-def cuda_phases_seconds(each: list[float], others: int) -> float:
-    """Runs of one launch behind the other, and ``others`` of hardly any work."""
-    return sum(each) + (len(each) + others - 1) * CUDA_NEXT_LAUNCH_SECONDS + (1 - len(each)) * CUDA_LAUNCH_SECONDS
-
-
-def cuda_gemm_seconds(p: Problem, products: float, bandwidth: float, rate: float) -> float:
-    """The longer of memory's time and the multiply-adds' of whole tiles, ``rate`` a second, and a launch."""
-    return CUDA_LAUNCH_SECONDS + max(bytes_moved(p) / (CUDA_COPY_SHARE * bandwidth), products / rate)
-
-
-def cuda_weights_seconds(p: Problem, products: float, moved: float, bandwidth: float, fma: float) -> float:
-    """The multiply-adds of whole tiles, sums of parts to memory and back, and two launches."""
-    return cuda_gemm_seconds(p, products, bandwidth, fma * CUDA_WEIGHTS_SHARE) + moved / bandwidth + CUDA_NEXT_LAUNCH_SECONDS
-
-
-def cuda_depthwise_weights_seconds(p: Problem, bandwidth: float, fma: float) -> float:
-    """The longer of memory's time and the multiply-adds', for which pixels are loaded from caches, and two launches."""
-    return CUDA_NEXT_LAUNCH_SECONDS + cuda_gemm_seconds(p, p.flops / 2, bandwidth, fma * CUDA_DEPTHWISE_WEIGHTS_SHARE)
