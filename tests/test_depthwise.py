@@ -58,13 +58,19 @@ def test_blocks_and_tables_that_several_tiles_share_have_the_same_bits(monkeypat
     src, wei, _ = operands(p)
     expected = run(planes, np.ascontiguousarray(src), wei, None, "depthwise")
     assert_within(expected, planes, truth(planes, src, wei), "depthwise")
-    monkeypatch.setattr(depthwise, "_DOWN_VECTORS", 3)
-    for threads in (1, 2):
-        plan = depthwise.build(p, detect(), plan_problem, threads)
+    for vectors, threads, given in ((3, 1, False), (3, 2, True), (1, 2, False), (1, 1, True)):
+        monkeypatch.setattr(depthwise, "_DOWN_VECTORS", vectors)
+        plan = depthwise.build(p, detect(), plan_problem, threads, given)
         for elements in (0, 1, 4, 13):
             dst = beside(result_array(p), elements)
             plan.run(src, plan.pack(wei), None, dst)
-            assert_same_bits(dst.copy(), expected, f"{elements} {threads}")
+            assert_same_bits(dst.copy(), expected, f"{vectors} {threads} {given} {elements}")
+    # images of a result whose vectors lie differently
+    memory = np.empty((p.n, p.oh * p.ow * p.oc + 4), "f4")
+    dst = memory[:, : p.oh * p.ow * p.oc].reshape(p.n, p.oh, p.ow, p.oc).transpose(0, 3, 1, 2)
+    plan = depthwise.build(p, detect(), plan_problem, 1, True)
+    plan.run(src, plan.pack(wei), None, dst)
+    assert_same_bits(dst.copy(), expected)
 
 
 def test_pixels_that_crowd_a_cache_s_sets_are_copied():

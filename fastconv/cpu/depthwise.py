@@ -137,7 +137,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             y1 = min(e.tall * ((e.tiles * (band + 1) + e.bands - 1) // e.bands), e.oh)
             # blocks, but for the first one, and its second vector, begin where vectors of the result do
             beside = e.skewed * (-(at.dst + n * e.dn + y0 * e.dy) % stored_vector // dsize)
-            if (e.dx % stored_vector, e.dy % stored_vector) != (0, 0):
+            if (e.dx % stored_vector, e.dy % stored_vector, e.dn % stored_vector) != (0, 0, 0):
                 beside = 0
             back = lanes - beside if beside else 0
             o = part * e.block - (back if part else 0)
@@ -432,6 +432,7 @@ def _layout(
         blocks = max(-(-p.oc // block) - (p.oc % block < lanes and p.oc % block > 0), 1)
     capacity = lanes if staged == _LANES else -(-(p.oc - (blocks - 1) * block) // lanes) * lanes
     capacity = max(capacity, block) + lanes * (staged != _LANES and blocks > 1)
+    skewed = staged != _LANES and depth == 1 and (blocks == 1 or block > lanes) and p.oc >= _SKEWED * lanes and p.ow >= nx
     row_bytes = max((p.iw if staged else reach) * capacity * ssize * sh, 1)
     row_seconds = costs.depthwise_seconds(p.replace(n=1), lanes, nx, staged == _LANES, False) / (p.oh * blocks)
     band = -(-_DOWN_BAND // sh) if down and staged != _LANES else _BAND
@@ -462,7 +463,7 @@ def _layout(
     shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=step, down=sh * pitch)
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, tall=tall, tiles=tiles, turn=band_rows if down else ny,
-        skewed=int(staged != _LANES and depth == 1 and p.oc >= _SKEWED * lanes and p.ow >= nx), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
+        skewed=int(skewed), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
