@@ -9,7 +9,7 @@ import fastconv
 from bench.cases import load
 from fastconv.cpu import winograd
 from fastconv.cpu.target import TARGETS, detect
-from fastconv.cpu.winograd_pack import Head, Packing
+from fastconv.cpu.winograd_pack import HEAD, Head, Packing, weights_of
 from fastconv.cpu.winograd_tile import CHUNK
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
@@ -321,4 +321,8 @@ def test_weights_of_a_gradient_are_packed_as_their_copies(ic):
     plan = winograd.build(p, detect(), plan_problem, 1, 2)
     given = np.random.default_rng(0).standard_normal((ic, 64, 3, 3)).astype("f4")
     wei = given.swapaxes(0, 1)[:, :, ::-1, ::-1]
-    assert_same_bits(plan.pack(wei), plan.pack(np.ascontiguousarray(wei)), "packed weights")
+    expected = plan.pack(np.ascontiguousarray(wei))[..., HEAD : -wei.size]
+    for strided in (wei, np.asfortranarray(wei), np.ascontiguousarray(wei.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+        packed = plan.pack(strided)
+        assert_same_bits(packed[..., HEAD : -wei.size], expected, "packed weights")
+        np.testing.assert_array_equal(weights_of(p, packed), wei)

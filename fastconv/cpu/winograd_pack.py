@@ -17,7 +17,7 @@ from .threads import Job, Region
 from .weights_tile import turn
 from .winograd_tile import CHUNK, magnitudes, transformed_weights, turned_pixels
 
-HEAD = 16  # elements before the packed weights: whether they may be transformed
+HEAD = 16  # elements before the packed weights: whether they may be transformed, and the order of the axes of those behind, outermost first
 SPARE = 5  # vectors behind the weights of one (i, j): else each of a filter's would lie in one set of a first-level cache
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
 Head = namedtuple("Head", "icg ocg blocks depth pitch past totals so sc sy sx")
@@ -84,7 +84,7 @@ def packing_kernel(kind: str, lanes: int, m: int, mr: int, fma: int) -> tuple[st
 
 @dataclass(frozen=True)
 class Packing:
-    """How weights are packed for a kernel: ``HEAD`` elements, the first not 0 if they may be transformed; transformed; as they are."""
+    """How weights are packed for a kernel: ``HEAD`` elements, the first not 0 if they may be transformed; transformed; as they lie."""
 
     region: Region
     kind: str
@@ -130,7 +130,9 @@ class Packing:
         memory = new_result((HEAD + count + wei.size + 64 // size,), dtype)
         first = -memory.ctypes.data % 64 // size
         packed = memory[first : first + HEAD + count + wei.size].reshape(1, 1, 1, -1)
-        own = packed[0, 0, 0, HEAD + count :].reshape(wei.shape)
+        # in the order that they lie in: another takes 11 ms of 512 channels to 512
+        axes = np.argsort([-abs(step) for step in wei.strides], kind="stable")
+        own = _in_order(packed[0, 0, 0, HEAD + count :], axes, wei.shape)
         with np.errstate(all="ignore"):
             own[...] = wei
         source = wei if wei.dtype == dtype else own
@@ -141,7 +143,7 @@ class Packing:
         values = np.zeros(8, dtype)
         launch = self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, source, packed, packed)
         launch(source, packed, None, packed)
-        packed[0, 0, 0, 0] = transformable(totals)
+        packed[0, 0, 0, :5] = transformable(totals), *axes
         return packed
 
 
@@ -154,5 +156,9 @@ def transformable(totals: np.ndarray) -> bool:
 
 def weights_of(p: Problem, packed: np.ndarray) -> np.ndarray:
     """The weights that were packed."""
-    weights: np.ndarray = packed.reshape(-1)[-p.oc * p.taps :].reshape(p.oc, p.ic // p.g, 3, 3)
-    return weights
+    return _in_order(packed.reshape(-1)[-p.oc * p.taps :], packed[0, 0, 0, 1:5].astype(int), (p.oc, p.ic // p.g, 3, 3))
+
+
+def _in_order(values: np.ndarray, axes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Consecutive values as an array of this shape, whose ``axes`` lie in memory in this order, the outermost first."""
+    return values.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
