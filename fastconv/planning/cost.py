@@ -122,8 +122,7 @@ WINOGRAD_FAR_BYTES, WINOGRAD_FAR_BYTES_PER_SECOND = 24 << 20, 6e10  # of weights
 WINOGRAD_CALL_SECONDS = 1e-5  # flags are looked at
 WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past the caches: of 256 channels in 0.7 ms instead of 1.5
 # Groups of blocks of a thread, for each of which the weights of a call are transformed again: of 128 channels at 28x28 in 1070 us
-# instead of 1200 on one thread, 730 instead of 1010 on two, of 64 at 56x56 730 instead of 855 on two; 7 groups of 128 at 56x56 take a
-# fifth longer (Emerald Rapids, 2026-11).
+# instead of 1200, on two threads 730 and 1010; 7 groups of 128 at 56x56 take a fifth longer (Emerald Rapids, 2026-11).
 WINOGRAD_GIVEN_GROUPS = 2
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 
