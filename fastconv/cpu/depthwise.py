@@ -67,8 +67,8 @@ _HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-
 _IN_PLACE, _LANES, _COPIED = 0, 1, 2  # what `Head.staged` says: planes are put into lanes, rows copied
 _COPIED_DEPTH = 4  # channels of a group from which on a copy, which begins at cache lines, is always made
 _LINE, _PERIOD = 64, 4096  # of first-level caches: bytes of a line, bytes from a set's line to its next
-# Pixels of a tile in one set, of 8 lines, from which on rows are copied: 512 channels at 14x14 take 29 us instead of 38, 256 at 28x28,
-# 9 pixels of whose tiles share a set, 61 instead of 46 (one core, Zen 4, 2026-11).
+# Pixels in one set, of 8 lines, of a tile that reads them again, from which on rows are copied: 512 channels at 14x14 take 29 us instead
+# of 38, 256 at 28x28, 9 pixels of whose tiles share a set, 61 instead of 46 (one core, Zen 4, 2026-11).
 _CROWDED = 12
 _WHOLE = 2**24  # float32 holds every whole number up to it
 _STAGED_BYTES = 384 << 10  # of interleaved planes: half of a second-level cache
