@@ -1,0 +1,344 @@
+"""shallow_last: few channels for each result, channels side by side: groups and first layers; output channels in lanes, pixels broadcast.
+
+Wins where each result has too few channels for `blocked` and the lanes hold whole groups, or a whole vector of the output channels of one.
+For each band of rows the pixels of as many channels as there are lanes are copied, borders and strides resolved, so that a tile reads
+them at constant distances; of several groups in a vector the first channels lie side by side, then the second ones, so that one load
+that broadcasts has a channel of each.  Of a first layer's image the windows of a row are copied, which are as many values side by side.
+Order of accumulation per output: of groups vectors of channels, taps row by row, the vector's channels; of windows rows of taps, columns,
+channels.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from functools import partial
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from .border import row_map, too_large
+from .lanes_pack import lanes_packer
+from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .shallow_last_tile import TABLE_AT, Shape, grouped_lanes, place_pixels, shallow_last_tile_kernel
+from .simd import KINDS
+from .stage import staged_launch
+from .target import Target
+from .threads import Job, Region
+from .values import finish_values
+
+CASES = ("g8_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih15iw16_oc32k3_s2_p1_f32_nhwc_hwio_bias+relu", "g2_ic32ih9iw30_oc32k3_p1_f32_nhwc",
+         "g2_ic64ih8_oc64k3_p1_f32_nhwc", "ic3ih32_oc32k3_s2_p1_f32_nhwc", "ic3ih21_oc16k7_s2_p3_reflect_f64_nhwc_bias")  # fmt: skip
+
+
+class Tile(NamedTuple):
+    """``mr`` vectors of output channels x ``ny`` rows of ``nx`` pixels; a last row is alone."""
+
+    registers: int  # of the target, at least
+    mr: int
+    ny: int
+    nx: int
+
+
+TILES = (
+    Tile(32, mr=1, ny=2, nx=14),  # 28 accumulators, 1 weight, 1 pixel of 32 registers
+    Tile(32, mr=2, ny=1, nx=14),
+    Tile(32, mr=2, ny=2, nx=7),
+    Tile(16, mr=1, ny=2, nx=6),  # 12 accumulators, 1 weight, 1 pixel of 16 registers
+    Tile(16, mr=2, ny=1, nx=6),
+)
+
+_TRY = 1
+_MOST_WINDOW = 8  # channels of an image without groups
+_PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
+
+# The integers that the kernel receives: those of the tile and its table, these, the image row of each padded row, the image column of each
+# padded column, the channel of each lane.
+Head = namedtuple(
+    "Head",
+    "tile tail ny nx width planes parts blocks bands band_rows oh ow sh sw rows_of_taps columns pl inside_to windows plane row phase line "
+    "each icg ocg oc wei_block bias finish given packer taps kw wg wo wc wy wx sn sc sy sx dn dy dx soon next_group asked",
+)
+
+
+def _factory(kind: str, lanes: int, piece: int) -> Any:
+    """The band kernel: units of work are (image, vectors of channels, band of rows).
+
+    Panel: ``[part][row][column % sw][column // sw][lanes]`` of the padded image, of groups of more channels than lanes in parts of as
+    many; of windows ``[part][row][column of the result][lanes]``.
+    Workspace: addends of all blocks, the addresses of filters, a row of the image, panel, weights where they are the caller's, ``given``.
+    """
+    size = KINDS[kind][2]
+    vector = lanes * size
+
+    def shallow_last(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        s = integers(at.extents, Shape)
+        head_at = at.extents + TABLE_AT + s.entries * 8
+        e = integers(head_at, Head)
+        row_at = head_at + HEAD_BYTES
+        column_at = row_at + e.rows_of_taps * 8
+        lane_at = column_at + e.columns * 8
+        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
+        finish = e.finish * (at.values + size)
+        start = at.workspace + index * at.scratch
+        lines = start + e.blocks * e.width * size
+        line_at = (lines + lanes * 8 + 63) // 64 * 64
+        panel = line_at + (e.line + 63) // 64 * 64
+        own = panel + e.plane * e.parts
+        held = -1
+        for u in range(u0, u1):
+            rest, band = u // e.bands, u % e.bands
+            n, group = rest // e.planes, rest % e.planes
+            y0 = band * e.band_rows
+            y1 = min(y0 + e.band_rows, e.oh)
+            first = group * e.blocks * e.width
+            wei = at.wei + group * e.blocks * e.wei_block
+            if held != group:
+                held = group
+                for lane in range(e.blocks * e.width):
+                    o = first + lane // lanes * lanes + peek("i64", lane_at + lane % lanes * 8)
+                    poke(kind, start + lane * size, peek(kind, at.bias + o * size) if e.bias else zero)
+                if e.given:
+                    for block in range(e.blocks):
+                        for c in range(e.icg):
+                            for m in range(0, e.width, lanes):
+                                for lane in range(lanes):
+                                    o = first + block * e.width + m + peek("i64", lane_at + lane * 8)
+                                    poke("i64", lines + lane * 8, at.wei + o // e.ocg * e.wg + o % e.ocg * e.wo + c * e.wc)
+                                place = (c // e.each * e.taps * e.each + c % e.each) * e.width + m
+                                call_kernel(e.packer, (own + block * e.wei_block + place * size, e.each * e.width * size, lines, 0, e.taps,
+                                                       e.kw, e.wy, e.wx))  # fmt: skip
+            if e.given:
+                wei = own
+            image = at.src + n * e.sn + group * e.parts * vector * (1 - e.windows)
+            for r in range((y1 - y0 - 1) * e.sh + e.rows_of_taps - (e.oh - 1) * e.sh):
+                row = peek("i64", row_at + (y0 * e.sh + r) * 8)
+                to, line = panel + r * e.row, image + row * e.sy
+                if e.windows:
+                    pixel = e.icg * size
+                    if row < 0:
+                        fill_row(kind, lanes, line_at, e.columns * e.icg, fill)
+                    else:
+                        if e.sx == pixel:
+                            copy(kind, lanes, line_at + e.pl * pixel, line, (e.inside_to - e.pl) * e.icg)
+                        for x in range(e.columns):
+                            if x < e.pl or x >= e.inside_to or e.sx != pixel:
+                                column = peek("i64", column_at + x * 8)
+                                if column < 0:
+                                    fill_row(kind, lanes, line_at + x * pixel, e.icg, fill)
+                                else:
+                                    copy(kind, lanes, line_at + x * pixel, line + column * e.sx, e.icg)
+                    for part in range(e.parts):
+                        place_pixels(kind, lanes, 1, to + part * e.plane, vector, line_at + part * s.many * size, e.sw * pixel, e.ow)
+                else:
+                    for part in range(e.parts):
+                        place, pixels = to + part * e.plane, line + part * vector
+                        if row < 0:
+                            fill_row(kind, lanes, place, e.sw * e.phase * lanes, fill)
+                        else:
+                            for x in range(e.columns):
+                                if x == e.pl and e.inside_to > e.pl:
+                                    # all of the image's, phase by phase
+                                    for phase in range(e.sw):
+                                        x0 = e.pl + (phase - e.pl) % e.sw
+                                        many = max((e.inside_to - x0 + e.sw - 1) // e.sw, 0)
+                                        place_pixels(kind, lanes, piece, place + (phase * e.phase + x0 // e.sw) * vector, vector,
+                                                     pixels + (x0 - e.pl) * e.sx, e.sw * e.sx, many)  # fmt: skip
+                                if x < e.pl or x >= e.inside_to:
+                                    own_place = place + (x % e.sw * e.phase + x // e.sw) * vector
+                                    column = peek("i64", column_at + x * 8)
+                                    if column < 0:
+                                        fill_row(kind, lanes, own_place, lanes, fill)
+                                    else:
+                                        place_pixels(kind, lanes, piece, own_place, 0, pixels + column * e.sx, 0, 1)
+            ahead = image + (y1 * e.sh + e.soon) * e.sy if band + 1 < e.bands else image + e.next_group
+            result = at.dst + n * e.dn + first * size
+            y = y0
+            while y < y1:
+                whole = y + e.ny <= y1
+                code = e.tile if whole else e.tail
+                pixels = panel + (y - y0) * s.down
+                for x in range(0, e.ow, e.nx):
+                    xt = min(x, e.ow - e.nx)
+                    to = result + y * s.dy + xt * s.dx
+                    for block in range(e.blocks):
+                        call_kernel(code, (at.extents, pixels + xt * vector, wei + block * e.wei_block, start + block * e.width * size,
+                                           finish, to + block * e.width * size, ahead))  # fmt: skip
+                        ahead += e.asked
+                y += e.ny if whole else 1
+
+    return shallow_last
+
+
+HEAD_BYTES = 8 * len(Head._fields)
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, channels side by side, all of one type; groups of whole vectors or vectors of whole groups, or images of few channels."""
+    reason = not_computed(p, "fwd")
+    if reason is not None:
+        return reason
+    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
+        return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
+    if p.src_layout != "nhwc":
+        return "for channels last, not planes"
+    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
+        return f"does not fuse {p.epilogue}"
+    lanes, depth, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
+    if p.g == 1:
+        if not 1 < depth <= _MOST_WINDOW or p.dw > 1 or ocg % lanes:
+            return f"sums windows of dense columns of 2 to {_MOST_WINDOW} channels for whole vectors of results, not {p}"
+    elif depth < lanes and (lanes % depth or depth < 4 or ocg != depth or p.ic % lanes):
+        return f"sums groups of 4 channels and more that fill vectors, with as many results, not of {depth} with {ocg}"
+    elif depth >= lanes and (depth % lanes or ocg % lanes):
+        return f"sums groups of whole vectors of channels, not of {depth} with {ocg} results"
+    if p.ow < min(tile.nx for tile in _tiles(p, t)):
+        return f"is for rows of {min(tile.nx for tile in _tiles(p, t))} results at least"
+    return too_large(p, _layout(p, t, 1, True)[-1])
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Multiply-adds of whole tiles, and the copy of the pixels."""
+    return _seconds(p, t)
+
+
+def _seconds(p: Problem, t: Target) -> float:
+    lanes, tile = t.lanes(DTYPES[p.acc].itemsize), _tile(p, t)
+    return costs.shallow_last_seconds(p, lanes, tile.mr, tile.nx, _parts(p, lanes)[0])
+
+
+def most_kernels(t: Target) -> int:
+    """Tiles, and those of one row; of one vector of results also for several groups; the bands for each of these."""
+    tiles = [tile for tile in TILES if tile.registers == max(tile.registers for tile in TILES if tile.registers <= t.registers)]
+    return sum(2 * (3 if tile.mr == 1 else 1) for tile in tiles) + 3
+
+
+def _tiles(p: Problem, t: Target) -> list[Tile]:
+    """Those of as many registers as the target has, and of as many output channels as divide a group's."""
+    most, lanes = max(tile.registers for tile in TILES if tile.registers <= t.registers), t.lanes(DTYPES[p.acc].itemsize)
+    mr = 2 if p.oc // p.g % (2 * lanes) == 0 else 1
+    return [tile for tile in TILES if tile.registers == most and tile.mr == mr]
+
+
+def _tile(p: Problem, t: Target) -> Tile:
+    """The tile of the fewest pixels computed twice; no tile changes a sum."""
+    fitting = [tile for tile in _tiles(p, t) if tile.nx <= p.ow]
+    return min(fitting, key=lambda tile: -(-p.ow // tile.nx) * tile.nx)
+
+
+def _parts(p: Problem, lanes: int) -> tuple[int, int]:
+    """Vectors of a pixel's channels, or of a window's row, and the values of each."""
+    values = p.kw * p.ic if p.g == 1 else p.ic // p.g
+    parts = next(parts for parts in range(-(-values // lanes), values + 1) if values % parts == 0)
+    return parts, values // parts
+
+
+def _piece(p: Problem, lanes: int) -> int:
+    """Groups of a vector."""
+    return max(lanes // (p.ic // p.g), 1) if p.g > 1 else 1
+
+
+def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
+    """A plan whose weights are packed as ``[block][entry][c][filters]``, or ``given`` with every image and packed block by block."""
+    kind, size = p.acc, KINDS[p.acc][2]
+    lanes, tile = t.lanes(size), _tile(p, t)
+    piece = _piece(p, lanes)
+    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.ny, tile.nx, piece, int(t.fma)))
+    tail = shallow_last_tile_kernel((kind, lanes, tile.mr, 1, tile.nx, piece, int(t.fma)))
+    region = Region(f"shallow_last_{kind}_{lanes}_{piece}", _factory, (kind, lanes, piece), kind)
+    shape, head, table, maps, scratch = _layout(p, t, threads, given)
+    seconds = _seconds(p, t)
+    alone = p.oh % head.band_rows % tile.ny or head.band_rows % tile.ny
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not all(array.dtype == DTYPES[kind] and array.strides[1] == size for array in (src, dst)):
+            return staged_launch(p, own.threads, partial(build, given=given), t, src, packed, dst, fill, channels_last=True)
+        (sn, sc, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
+        wo, wc, wy, wx = packed.strides[-4:]
+        numbers = head._replace(
+            tile=code.address, tail=tail.address if alone else 0, packer=lanes_packer(size, lanes).address if given else 0,
+            wg=packed.strides[0] if packed.ndim > 4 else head.ocg * wo, wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx,
+            dn=dn, dy=dy, dx=dx,
+        )  # fmt: skip
+        turns = shape.entries * (shape.many // 4)
+        needed = tile.ny * tile.nx * p.sh * p.sw
+        step, more = (0, 0) if p.g == 1 else (sx, sx if needed > turns else 0)
+        if _TRY == 0: step = more = 0
+        if _TRY == 2: more = 0
+        numbers = numbers._replace(asked=turns * (step + 3 * more))
+        own_shape = shape._replace(dy=dy, dx=dx, step=step, more=more)
+        extents = np.concatenate([np.array(own_shape, np.int64), table, np.array(numbers, np.int64), *maps])
+        units = p.n * head.planes * head.bands
+        return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst, turns=True)
+
+    def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return wei.astype(DTYPES[kind], copy=False) if given else _pack(p, wei, lanes, tile.mr)
+
+    return Plan(problem=p, algorithm="shallow_last", kernel=f"{code.name}", cost=seconds, pack_weights=pack, prepare_launch=prepare,
+                workspace=scratch * threads, threads=threads, given=None if given else partial(build, p, t, plan, threads, True),
+                grouped=given)  # fmt: skip
+
+
+def _lanes(p: Problem, lanes: int) -> np.ndarray:
+    """The channel of each lane of a vector of results."""
+    return np.argsort(grouped_lanes(lanes, _piece(p, lanes)))
+
+
+def _pack(p: Problem, wei: np.ndarray, lanes: int, mr: int) -> np.ndarray:
+    """``[block][entry][c][mr * lanes]`` as ``(1, 1, 1, n)``."""
+    icg, taps, width = p.ic // p.g, p.kh * p.kw, mr * lanes
+    each = min(icg, lanes)
+    filters = wei.reshape(p.oc // lanes, lanes, icg // each, each, taps)[:, _lanes(p, lanes)]
+    filters = filters.reshape(p.oc // width, width, icg // each, each, taps).transpose(0, 2, 4, 3, 1)
+    return np.ascontiguousarray(filters, DTYPES[p.acc]).reshape(1, 1, 1, -1)
+
+
+def _layout(p: Problem, t: Target, threads: int, given: bool) -> tuple[Shape, Head, np.ndarray, list[np.ndarray], int]:
+    """The kernel's integers but for the strides, its tables, and the bytes of workspace of one thread."""
+    size, tile = DTYPES[p.acc].itemsize, _tile(p, t)
+    lanes, windows, taps = t.lanes(size), p.g == 1, p.kh * p.kw
+    vector, width, icg, ocg = lanes * size, tile.mr * lanes, p.ic // p.g, p.oc // p.g
+    parts, many = _parts(p, lanes)
+    planes = 1 if windows else p.g // _piece(p, lanes)
+    columns = (p.ow - 1) * p.sw + (p.kw - 1) * p.dw + 1
+    phase = p.ow if windows else -(-columns // p.sw)
+    row = phase * vector * (1 if windows else p.sw)
+    below = (p.kh - 1) * p.dh + 1
+
+    def rows_of(rows: int) -> int:
+        return (rows - 1) * p.sh + below
+
+    bands = 1
+    while bands < p.oh and rows_of(-(-p.oh // bands)) * row * parts > _PANEL_BYTES:
+        bands += 1
+    band_rows = -(-p.oh // bands)
+    band_rows = min(-(-band_rows // tile.ny) * tile.ny, p.oh)
+    bands = -(-p.oh // band_rows)
+    plane = rows_of(band_rows) * row
+    ky, kx = (index.reshape(-1) for index in np.indices((p.kh, p.kw)))
+    if windows:
+        ky, part = (index.reshape(-1) for index in np.indices((p.kh, parts)))
+        table = part * plane + ky * p.dh * row
+    else:
+        within = ky * p.dh * row + (kx * p.dw % p.sw * phase + kx * p.dw // p.sw) * vector
+        table = (np.arange(parts)[:, None] * plane + within).reshape(-1)
+    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    shape = Shape(entries=len(table), many=many, down=p.sh * row, dy=0, dx=0, step=0, more=0)
+    blocks = p.oc // (planes * width)
+    line = (columns * icg + 2 * lanes) * size if windows else 0
+    head = Head(
+        tile=0, tail=0, ny=tile.ny, nx=tile.nx, width=width, planes=planes, parts=parts, blocks=blocks, bands=bands, band_rows=band_rows,
+        oh=p.oh, ow=p.ow, sh=p.sh, sw=p.sw, rows_of_taps=rows_of(p.oh), columns=columns, pl=min(p.pl, columns),
+        inside_to=max(min(p.pl + p.iw, columns), min(p.pl, columns)), windows=int(windows), plane=plane, row=row, phase=phase, line=line,
+        each=min(icg, lanes), icg=icg, ocg=ocg, oc=p.oc, wei_block=icg * taps * width * size, bias=int(has_bias),
+        finish=int(activation is not None), given=int(given), packer=0, taps=taps, kw=p.kw, wg=0, wo=0, wc=0, wy=0, wx=0,
+        sn=0, sc=0, sy=0, sx=0, dn=0, dy=0, dx=0, soon=below - p.sh - p.pt, next_group=parts * vector, asked=0,
+    )  # fmt: skip
+    maps = [row_map(p)[: rows_of(p.oh)], border_indices(-p.pl, columns, 1, p.iw, p.border), _lanes(p, lanes)]
+    scratch = blocks * width * size + lanes * 8 + line + 256 + plane * parts + given * blocks * head.wei_block
+    return shape, head, table.astype(np.int64), maps, -(-scratch // 64) * 64

@@ -1,0 +1,178 @@
+"""shallow_last_tile: the register tile of `shallow_last`, output channels in lanes, pixels broadcast; and the copy of pixels into its panel.
+
+A kernel of its own, which one band kernel calls by its address.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from .compile import TileKernel
+from .memory import integers, unrolled_by_hand
+from .simd import Emitter, literal
+
+_UNROLL = 4  # channels per turn of the innermost loop
+# Pixels that are loaded before any is stored: those that lie 2 KiB apart each wait for an earlier store to the same place of another page.
+_TOGETHER = 8
+
+# What all tiles of a problem share: entries of the table of offsets, which lies behind, and the channels of each; bytes between the
+# panel's pixels of two rows of results; of the result's rows and pixels; between lines that are asked for, of a turn of four channels the
+# first, and the others.
+Shape = namedtuple("Shape", "entries many down dy dx step more")
+TABLE_AT = 8 * len(Shape._fields)
+
+
+@intrinsic(prefer_literal=True)
+def shallow_last_tile(
+    typing_context: Any, spec: Any, shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
+) -> Any:  # fmt: skip
+    """``mr`` vectors of output channels at ``ny`` rows of ``nx`` pixels.
+
+    ``dst[jy, jx, o] = start[o] + sum_{e, c} panel[offsets[e] + jy*down + jx*lanes + c*piece + o % piece] * wei[e, c, o]``, activated.
+
+    ``spec = (kind, lanes, mr, ny, nx, piece, fma)``.  Pixels are vectors of the panel, of which ``piece`` elements that lie side by side
+    are one for each of as many groups, so that lane ``o`` is result ``o // piece`` of group ``o % piece``; they are stored group by group.
+    ``shape`` is the address of the integers of :data:`Shape` and of a table of bytes into the panel; ``wei`` is packed as
+    ``[e][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  At each channel of each
+    entry the second-level cache is asked for the line at ``ahead``, which then advances by ``step`` bytes.
+    Order of accumulation: e, c.  No tails, no borders: the driver sees to both.
+    """
+    chosen = literal(spec)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _emit(builder, chosen, *arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(spec, *[types.int64] * 7), codegen
+
+
+def grouped_lanes(lanes: int, piece: int) -> list[int]:
+    """The lane that each channel of a vector is summed in: of ``piece`` groups side by side the first results are neighbours.
+
+    Examples
+    --------
+    >>> grouped_lanes(8, 2)
+    [0, 2, 4, 6, 1, 3, 5, 7]
+    """
+    each = lanes // piece
+    return [channel % each * piece + channel // each for channel in range(lanes)]
+
+
+def _emit(
+    builder: Any, spec: tuple[Any, ...], shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
+) -> None:  # fmt: skip
+    kind, lanes, mr, ny, nx, piece, fma = spec
+    emit = Emitter(builder, kind, lanes, bool(fma))
+    s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
+    firsts = [emit.load(emit.offset(start, m * emit.width)) for m in range(mr)]
+    acc = [[[emit.variable(first) for _ in range(nx)] for _ in range(ny)] for first in firsts]
+    table, weights, soon = emit.variable(emit.offset(shape, TABLE_AT)), emit.variable(wei), emit.variable(ahead)
+    turns = emit.quotient(s.many, _UNROLL)
+    rest = emit.remainder(s.many, _UNROLL)
+    step = mr * emit.width
+
+    def channels(count: Any, unroll: int, place: Any) -> None:
+        with emit.loop(count):
+            here, w, line = emit.get(place), emit.get(weights), emit.get(soon)
+            lines = [here if jy == 0 else emit.offset(here, emit.times(s.down, jy)) for jy in range(ny)]
+            for turn in range(unroll):
+                vectors = [emit.load(emit.offset(w, turn * step + m * emit.width)) for m in range(mr)]
+                emit.prefetch(line)
+                line = emit.offset(line, s.more if turn else s.step)
+                for jy in range(ny):
+                    for jx in range(nx):
+                        pixel = emit.pieces(emit.offset(lines[jy], jx * emit.width + turn * piece * emit.itemsize), piece)
+                        for m in range(mr):
+                            emit.set(acc[m][jy][jx], emit.multiply_add(vectors[m], pixel, emit.get(acc[m][jy][jx])))
+            emit.set(place, emit.offset(here, unroll * piece * emit.itemsize))
+            emit.set(weights, emit.offset(w, unroll * step))
+            emit.set(soon, line)
+
+    with emit.loop(s.entries):
+        entry = emit.get(table)
+        place = emit.variable(emit.offset(panel, emit.load_integer(entry)))
+        channels(turns, _UNROLL, place)
+        channels(rest, 1, place)
+        emit.set(table, emit.offset(entry, 8))
+    sums = [[[emit.get(value) for value in row] for row in rows] for rows in acc]
+    order = grouped_lanes(lanes, piece)
+
+    def store(values: Any) -> None:
+        for jy in range(ny):
+            line = emit.offset(dst, emit.times(s.dy, jy)) if jy else dst
+            for jx in range(nx):
+                for m in range(mr):
+                    value = values[m][jy][jx]
+                    emit.store(emit.offset(line, m * emit.width), emit.pick(value, value, order) if piece > 1 else value)
+                line = emit.offset(line, s.dx)
+
+    with emit.either(finish) as (activated, plain):
+        with activated:
+            limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
+            store([[[emit.activate(value, *limits) for value in row] for row in rows] for rows in sums])
+        with plain:
+            store(sums)
+
+
+def _factory(*spec: Any) -> Any:
+    """The kernel of `shallow_last_tile` with this ``spec``."""
+
+    def tile(shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any) -> None:
+        unrolled_by_hand()
+        shallow_last_tile(spec, shape, panel, wei, start, finish, dst, ahead)
+
+    return tile
+
+
+def shallow_last_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
+    """`_factory`'s, to be called with seven integers."""
+    kind, lanes, mr, ny, nx, piece, _ = spec
+    return TileKernel(f"shallow_last_{kind}_{mr}x{ny}x{nx}_{lanes}" + f"_{piece}" * (piece > 1), _factory, spec, 7)
+
+
+@intrinsic(prefer_literal=True)
+def place_pixels(
+    typing_context: Any, kind: Any, lanes: Any, piece: Any, dst: Any, dst_step: Any, src: Any, src_step: Any, count: Any
+) -> Any:  # fmt: skip
+    """``count`` vectors, so many bytes between two of them, the channels of ``piece`` groups in lanes of `grouped_lanes`."""
+    name, width, groups = literal(kind), literal(lanes), literal(piece)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, dst_step, src, src_step, count = arguments[3:]
+        emit = Emitter(builder, name, width, False)
+        order = inverse(grouped_lanes(width, groups))
+
+        def copied(first: Any, many: int) -> None:
+            values = [emit.load(emit.offset(src, emit.times(src_step, emit.offset(first, n)))) for n in range(many)]
+            for n, value in enumerate(values):
+                to = emit.offset(dst, emit.times(dst_step, emit.offset(first, n)))
+                emit.store(to, emit.pick(value, value, order) if groups > 1 else value)
+
+        at, last = emit.variable(emit.constant(0)), emit.offset(count, -_TOGETHER)
+        with emit.builder.if_else(builder.icmp_signed(">=", last, emit.constant(0))) as (many, few):
+            with many, emit.loop(emit.quotient(emit.offset(count, _TOGETHER - 1), _TOGETHER)):
+                here = emit.get(at)
+                copied(builder.select(builder.icmp_signed("<", here, last), here, last), _TOGETHER)
+                emit.set(at, emit.offset(here, _TOGETHER))
+            with few, emit.loop(count):
+                copied(emit.get(at), 1)
+                emit.set(at, emit.offset(emit.get(at), 1))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, piece, *[types.int64] * 5), codegen
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    """The permutation that undoes one.
+
+    Examples
+    --------
+    >>> inverse([2, 0, 1])
+    [1, 2, 0]
+    """
+    return sorted(range(len(order)), key=order.__getitem__)
