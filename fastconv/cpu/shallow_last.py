@@ -52,6 +52,7 @@ TILES = (
 )
 
 _TRY = 1
+_TOG = 2
 _MOST_WINDOW = 8  # channels of an image without groups
 _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
 
@@ -60,7 +61,7 @@ _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the 
 Head = namedtuple(
     "Head",
     "tile tail ny nx width planes parts blocks bands band_rows oh ow sh sw rows_of_taps columns pl inside_to windows plane row phase line "
-    "each icg ocg oc wei_block bias finish given packer taps kw wg wo wc wy wx sn sc sy sx dn dy dx soon next_group asked",
+    "each icg ocg oc together staged every wei_block bias finish given packer taps kw wg wo wc wy wx sn sc sy sx dn dy dx soon next_group asked",
 )
 
 
@@ -86,25 +87,25 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
         fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
         finish = e.finish * (at.values + size)
         start = at.workspace + index * at.scratch
-        lines = start + e.blocks * e.width * size
+        lines = start + e.every * e.width * size
         line_at = (lines + lanes * 8 + 63) // 64 * 64
         panel = line_at + (e.line + 63) // 64 * 64
-        own = panel + e.plane * e.parts
+        own = panel + e.plane * e.staged
         held = -1
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             n, group = rest // e.planes, rest % e.planes
             y0 = band * e.band_rows
             y1 = min(y0 + e.band_rows, e.oh)
-            first = group * e.blocks * e.width
-            wei = at.wei + group * e.blocks * e.wei_block
+            first = group * e.every * e.width
+            wei = at.wei + group * e.every * e.wei_block
             if held != group:
                 held = group
-                for lane in range(e.blocks * e.width):
+                for lane in range(e.every * e.width):
                     o = first + lane // lanes * lanes + peek("i64", lane_at + lane % lanes * 8)
                     poke(kind, start + lane * size, peek(kind, at.bias + o * size) if e.bias else zero)
                 if e.given:
-                    for block in range(e.blocks):
+                    for block in range(e.every):
                         for c in range(e.icg):
                             for m in range(0, e.width, lanes):
                                 for lane in range(lanes):
@@ -115,7 +116,7 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
                                                        e.kw, e.wy, e.wx))  # fmt: skip
             if e.given:
                 wei = own
-            image = at.src + n * e.sn + group * e.parts * vector * (1 - e.windows)
+            image = at.src + n * e.sn + group * e.staged * vector * (1 - e.windows)
             for r in range((y1 - y0 - 1) * e.sh + e.rows_of_taps - (e.oh - 1) * e.sh):
                 row = peek("i64", row_at + (y0 * e.sh + r) * 8)
                 to, line = panel + r * e.row, image + row * e.sy
@@ -134,43 +135,48 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
                                 else:
                                     copy(kind, lanes, line_at + x * pixel, line + column * e.sx, e.icg)
                     for part in range(e.parts):
-                        place_pixels(kind, lanes, 1, to + part * e.plane, vector, line_at + part * s.many * size, e.sw * pixel, e.ow)
+                        place_pixels(kind, lanes, 1, 1, to + part * e.plane, vector, 0, line_at + part * s.many * size, e.sw * pixel, e.ow)
+                elif row < 0:
+                    for part in range(e.staged):
+                        fill_row(kind, lanes, to + part * e.plane, e.sw * e.phase * lanes, fill)
                 else:
-                    for part in range(e.parts):
-                        place, pixels = to + part * e.plane, line + part * vector
-                        if row < 0:
-                            fill_row(kind, lanes, place, e.sw * e.phase * lanes, fill)
-                        else:
-                            for x in range(e.columns):
-                                if x == e.pl and e.inside_to > e.pl:
-                                    # all of the image's, phase by phase
-                                    for phase in range(e.sw):
-                                        x0 = e.pl + (phase - e.pl) % e.sw
-                                        many = max((e.inside_to - x0 + e.sw - 1) // e.sw, 0)
-                                        place_pixels(kind, lanes, piece, place + (phase * e.phase + x0 // e.sw) * vector, vector,
-                                                     pixels + (x0 - e.pl) * e.sx, e.sw * e.sx, many)  # fmt: skip
-                                if x < e.pl or x >= e.inside_to:
-                                    own_place = place + (x % e.sw * e.phase + x // e.sw) * vector
-                                    column = peek("i64", column_at + x * 8)
+                    for part in range(0, e.staged, 2):
+                        place, pixels, alone = to + part * e.plane, line + part * vector, part + 1 == e.staged
+                        # all of the image's, phase by phase
+                        for phase in range(e.sw):
+                            x0 = e.pl + (phase - e.pl) % e.sw
+                            many = max((e.inside_to - x0 + e.sw - 1) // e.sw, 0)
+                            own_place, pixel = place + (phase * e.phase + x0 // e.sw) * vector, pixels + (x0 - e.pl) * e.sx
+                            if alone:
+                                place_pixels(kind, lanes, piece, 1, own_place, vector, 0, pixel, e.sw * e.sx, many)
+                            else:
+                                place_pixels(kind, lanes, piece, 2, own_place, vector, e.plane, pixel, e.sw * e.sx, many)
+                        for side in range(2):
+                            for x in range(e.inside_to if side else 0, e.columns if side else e.pl):
+                                own_place = place + (x % e.sw * e.phase + x // e.sw) * vector
+                                column = peek("i64", column_at + x * 8)
+                                for v in range(1 if alone else 2):
                                     if column < 0:
-                                        fill_row(kind, lanes, own_place, lanes, fill)
+                                        fill_row(kind, lanes, own_place + v * e.plane, lanes, fill)
                                     else:
-                                        place_pixels(kind, lanes, piece, own_place, 0, pixels + column * e.sx, 0, 1)
+                                        pixel = pixels + v * vector + column * e.sx
+                                        place_pixels(kind, lanes, piece, 1, own_place + v * e.plane, 0, 0, pixel, 0, 1)
             ahead = image + (y1 * e.sh + e.soon) * e.sy if band + 1 < e.bands else image + e.next_group
             result = at.dst + n * e.dn + first * size
-            y = y0
-            while y < y1:
-                whole = y + e.ny <= y1
-                code = e.tile if whole else e.tail
-                pixels = panel + (y - y0) * s.down
-                for x in range(0, e.ow, e.nx):
-                    xt = min(x, e.ow - e.nx)
-                    to = result + y * s.dy + xt * s.dx
-                    for block in range(e.blocks):
-                        call_kernel(code, (at.extents, pixels + xt * vector, wei + block * e.wei_block, start + block * e.width * size,
-                                           finish, to + block * e.width * size, ahead))  # fmt: skip
-                        ahead += e.asked
-                y += e.ny if whole else 1
+            for v in range(e.together):
+                y = y0
+                while y < y1:
+                    whole = y + e.ny <= y1
+                    code = e.tile if whole else e.tail
+                    pixels = panel + v * e.parts * e.plane + (y - y0) * s.down
+                    for x in range(0, e.ow, e.nx):
+                        xt = min(x, e.ow - e.nx)
+                        to = result + y * s.dy + xt * s.dx
+                        for block in range(v * e.blocks, (v + 1) * e.blocks):
+                            call_kernel(code, (at.extents, pixels + xt * vector, wei + block * e.wei_block, start + block * e.width * size,
+                                               finish, to + block * e.width * size, ahead))  # fmt: skip
+                            ahead += e.asked
+                    y += e.ny if whole else 1
 
     return shallow_last
 
@@ -330,15 +336,16 @@ def _layout(p: Problem, t: Target, threads: int, given: bool) -> tuple[Shape, He
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     shape = Shape(entries=len(table), many=many, down=p.sh * row, dy=0, dx=0, step=0, more=0)
     blocks = p.oc // (planes * width)
+    together = 2 if parts == 1 and planes % 2 == 0 and _TOG == 2 else 1
     line = (columns * icg + 2 * lanes) * size if windows else 0
     head = Head(
-        tile=0, tail=0, ny=tile.ny, nx=tile.nx, width=width, planes=planes, parts=parts, blocks=blocks, bands=bands, band_rows=band_rows,
+        tile=0, tail=0, ny=tile.ny, nx=tile.nx, width=width, planes=planes // together, parts=parts, blocks=blocks, bands=bands, band_rows=band_rows,
         oh=p.oh, ow=p.ow, sh=p.sh, sw=p.sw, rows_of_taps=rows_of(p.oh), columns=columns, pl=min(p.pl, columns),
         inside_to=max(min(p.pl + p.iw, columns), min(p.pl, columns)), windows=int(windows), plane=plane, row=row, phase=phase, line=line,
-        each=min(icg, lanes), icg=icg, ocg=ocg, oc=p.oc, wei_block=icg * taps * width * size, bias=int(has_bias),
+        each=min(icg, lanes), icg=icg, ocg=ocg, oc=p.oc, together=together, staged=parts * together, every=blocks * together, wei_block=icg * taps * width * size, bias=int(has_bias),
         finish=int(activation is not None), given=int(given), packer=0, taps=taps, kw=p.kw, wg=0, wo=0, wc=0, wy=0, wx=0,
-        sn=0, sc=0, sy=0, sx=0, dn=0, dy=0, dx=0, soon=below - p.sh - p.pt, next_group=parts * vector, asked=0,
+        sn=0, sc=0, sy=0, sx=0, dn=0, dy=0, dx=0, soon=below - p.sh - p.pt, next_group=parts * together * vector, asked=0,
     )  # fmt: skip
     maps = [row_map(p)[: rows_of(p.oh)], border_indices(-p.pl, columns, 1, p.iw, p.border), _lanes(p, lanes)]
-    scratch = blocks * width * size + lanes * 8 + line + 256 + plane * parts + given * blocks * head.wei_block
+    scratch = together * blocks * (width * size + given * head.wei_block) + lanes * 8 + line + 256 + plane * parts * together
     return shape, head, table.astype(np.int64), maps, -(-scratch // 64) * 64

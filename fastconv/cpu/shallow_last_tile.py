@@ -17,7 +17,7 @@ from .memory import integers, unrolled_by_hand
 from .simd import Emitter, literal
 
 _UNROLL = 4  # channels per turn of the innermost loop
-# Pixels that are loaded before any is stored: those that lie 2 KiB apart each wait for an earlier store to the same place of another page.
+# Vectors that are loaded before any is stored: those that lie 2 KiB apart each wait for an earlier store to the same place of another page.
 _TOGETHER = 8
 
 # What all tiles of a problem share: entries of the table of offsets, which lies behind, and the channels of each; bytes between the
@@ -71,6 +71,13 @@ def _emit(
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
     firsts = [emit.load(emit.offset(start, m * emit.width)) for m in range(mr)]
     acc = [[[emit.variable(first) for _ in range(nx)] for _ in range(ny)] for first in firsts]
+    line = dst
+    for _ in range(ny):
+        place = line
+        for _ in range(nx):
+            emit.prefetch(place, 1, True)
+            place = emit.offset(place, s.dx)
+        line = emit.offset(line, s.dy)
     table, weights, soon = emit.variable(emit.offset(shape, TABLE_AT)), emit.variable(wei), emit.variable(ahead)
     turns = emit.quotient(s.many, _UNROLL)
     rest = emit.remainder(s.many, _UNROLL)
@@ -137,34 +144,40 @@ def shallow_last_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
 
 @intrinsic(prefer_literal=True)
 def place_pixels(
-    typing_context: Any, kind: Any, lanes: Any, piece: Any, dst: Any, dst_step: Any, src: Any, src_step: Any, count: Any
+    typing_context: Any, kind: Any, lanes: Any, piece: Any, vectors: Any, dst: Any, dst_step: Any, apart: Any, src: Any, src_step: Any,
+    count: Any,
 ) -> Any:  # fmt: skip
-    """``count`` vectors, so many bytes between two of them, the channels of ``piece`` groups in lanes of `grouped_lanes`."""
-    name, width, groups = literal(kind), literal(lanes), literal(piece)
+    """``count`` pixels of ``vectors`` vectors side by side, so many bytes between two pixels, to places ``apart`` from each other.
+
+    The channels of ``piece`` groups in lanes of `grouped_lanes`.
+    """
+    name, width, groups, many = literal(kind), literal(lanes), literal(piece), literal(vectors)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        dst, dst_step, src, src_step, count = arguments[3:]
+        dst, dst_step, apart, src, src_step, count = arguments[4:]
         emit = Emitter(builder, name, width, False)
         order = inverse(grouped_lanes(width, groups))
+        together = _TOGETHER // many
 
-        def copied(first: Any, many: int) -> None:
-            values = [emit.load(emit.offset(src, emit.times(src_step, emit.offset(first, n)))) for n in range(many)]
-            for n, value in enumerate(values):
-                to = emit.offset(dst, emit.times(dst_step, emit.offset(first, n)))
+        def copied(first: Any, pixels: int) -> None:
+            places = [(n, v) for n in range(pixels) for v in range(many)]
+            values = [emit.load(emit.offset(src, emit.times(src_step, emit.offset(first, n)), v * emit.width)) for n, v in places]
+            for (n, v), value in zip(places, values, strict=True):
+                to = emit.offset(dst, emit.times(dst_step, emit.offset(first, n)), emit.times(apart, v))
                 emit.store(to, emit.pick(value, value, order) if groups > 1 else value)
 
-        at, last = emit.variable(emit.constant(0)), emit.offset(count, -_TOGETHER)
-        with emit.builder.if_else(builder.icmp_signed(">=", last, emit.constant(0))) as (many, few):
-            with many, emit.loop(emit.quotient(emit.offset(count, _TOGETHER - 1), _TOGETHER)):
+        at, last = emit.variable(emit.constant(0)), emit.offset(count, -together)
+        with builder.if_else(builder.icmp_signed(">=", last, emit.constant(0))) as (enough, few):
+            with enough, emit.loop(emit.quotient(emit.offset(count, together - 1), together)):
                 here = emit.get(at)
-                copied(builder.select(builder.icmp_signed("<", here, last), here, last), _TOGETHER)
-                emit.set(at, emit.offset(here, _TOGETHER))
+                copied(builder.select(builder.icmp_signed("<", here, last), here, last), together)
+                emit.set(at, emit.offset(here, together))
             with few, emit.loop(count):
                 copied(emit.get(at), 1)
                 emit.set(at, emit.offset(emit.get(at), 1))
         return context.get_dummy_value()
 
-    return types.void(kind, lanes, piece, *[types.int64] * 5), codegen
+    return types.void(kind, lanes, piece, vectors, *[types.int64] * 6), codegen
 
 
 def inverse(order: Sequence[int]) -> list[int]:
