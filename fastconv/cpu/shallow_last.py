@@ -28,6 +28,7 @@ from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
+from .tile import fitting
 from .values import finish_values
 
 CASES = ("g8_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih15iw16_oc32k3_s2_p1_f32_nhwc_hwio_bias+relu", "g2_ic32ih9iw30_oc32k3_p1_f32_nhwc",
@@ -35,24 +36,28 @@ CASES = ("g8_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih15iw16_oc32k3_s2_p1_f32_nhw
 
 
 class Tile(NamedTuple):
-    """``mr`` vectors of output channels x ``ny`` rows of ``nx`` pixels; a last row is alone."""
+    """``mr`` vectors of output channels x ``nx`` pixels of a row, of ``taps`` columns of taps at a time."""
 
     registers: int  # of the target, at least
+    taps: int
     mr: int
-    ny: int
     nx: int
 
 
 TILES = (
-    Tile(32, mr=1, ny=2, nx=14),  # 28 accumulators, 1 weight, 1 pixel of 32 registers
-    Tile(32, mr=2, ny=1, nx=14),
-    Tile(32, mr=2, ny=2, nx=7),
-    Tile(16, mr=1, ny=2, nx=6),  # 12 accumulators, 1 weight, 1 pixel of 16 registers
-    Tile(16, mr=2, ny=1, nx=6),
+    Tile(32, taps=3, mr=1, nx=14),  # 14 accumulators, 3 weights, 1 pixel of 32 registers
+    Tile(32, taps=3, mr=2, nx=7),
+    Tile(32, taps=1, mr=2, nx=14),  # 28 accumulators, 2 weights, 1 pixel
+    Tile(32, taps=1, mr=1, nx=14),
+    Tile(16, taps=3, mr=1, nx=8),  # 8 accumulators, 3 weights, 1 pixel of 16 registers
+    Tile(16, taps=3, mr=2, nx=4),
+    Tile(16, taps=1, mr=2, nx=6),
+    Tile(16, taps=1, mr=1, nx=8),
 )
 
 _TRY = 1
 _TOG = 2
+GROUP_TAPS = 3  # columns of taps of groups
 _MOST_WINDOW = 8  # channels of an image without groups
 _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
 
@@ -60,16 +65,16 @@ _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the 
 # padded column, the channel of each lane.
 Head = namedtuple(
     "Head",
-    "tile tail ny nx width planes parts blocks bands band_rows oh ow sh sw rows_of_taps columns pl inside_to windows plane row phase line "
-    "each icg ocg oc together staged every wei_block bias finish given packer taps kw wg wo wc wy wx sn sc sy sx dn dy dx soon next_group asked",
+    "tile nx width units together parts staged blocks every bands band_rows oh ow sh sw below rows columns pl inside_to windows window plane row "
+    "line each icg ocg wei_block bias finish given packer taps kw wg wo wc wy wx sn sy sx dn dy soon next_group asked",
 )
 
 
 def _factory(kind: str, lanes: int, piece: int) -> Any:
     """The band kernel: units of work are (image, vectors of channels, band of rows).
 
-    Panel: ``[part][row][column % sw][column // sw][lanes]`` of the padded image, of groups of more channels than lanes in parts of as
-    many; of windows ``[part][row][column of the result][lanes]``.
+    Panel: ``[vector][row][column of the padded image][lanes]``, of so many vectors of channels ``together`` as lie side by side in lines
+    that are asked for as one; of windows ``[part][row][column of the result][lanes]``.
     Workspace: addends of all blocks, the addresses of filters, a row of the image, panel, weights where they are the caller's, ``given``.
     """
     size = KINDS[kind][2]
@@ -82,7 +87,7 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
         head_at = at.extents + TABLE_AT + s.entries * 8
         e = integers(head_at, Head)
         row_at = head_at + HEAD_BYTES
-        column_at = row_at + e.rows_of_taps * 8
+        column_at = row_at + e.rows * 8
         lane_at = column_at + e.columns * 8
         fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
         finish = e.finish * (at.values + size)
@@ -94,7 +99,7 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
         held = -1
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
-            n, group = rest // e.planes, rest % e.planes
+            n, group = rest // e.units, rest % e.units
             y0 = band * e.band_rows
             y1 = min(y0 + e.band_rows, e.oh)
             first = group * e.every * e.width
@@ -117,7 +122,7 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
             if e.given:
                 wei = own
             image = at.src + n * e.sn + group * e.staged * vector * (1 - e.windows)
-            for r in range((y1 - y0 - 1) * e.sh + e.rows_of_taps - (e.oh - 1) * e.sh):
+            for r in range((y1 - y0 - 1) * e.sh + e.below):
                 row = peek("i64", row_at + (y0 * e.sh + r) * 8)
                 to, line = panel + r * e.row, image + row * e.sy
                 if e.windows:
@@ -135,26 +140,21 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
                                 else:
                                     copy(kind, lanes, line_at + x * pixel, line + column * e.sx, e.icg)
                     for part in range(e.parts):
-                        place_pixels(kind, lanes, 1, 1, to + part * e.plane, vector, 0, line_at + part * s.many * size, e.sw * pixel, e.ow)
+                        place_pixels(kind, lanes, 1, 1, to + part * e.plane, vector, 0, line_at + part * s.many * size, e.window * pixel, e.ow)
                 elif row < 0:
                     for part in range(e.staged):
-                        fill_row(kind, lanes, to + part * e.plane, e.sw * e.phase * lanes, fill)
+                        fill_row(kind, lanes, to + part * e.plane, e.columns * lanes, fill)
                 else:
                     for part in range(0, e.staged, 2):
                         place, pixels, alone = to + part * e.plane, line + part * vector, part + 1 == e.staged
-                        # all of the image's, phase by phase
-                        for phase in range(e.sw):
-                            x0 = e.pl + (phase - e.pl) % e.sw
-                            many = max((e.inside_to - x0 + e.sw - 1) // e.sw, 0)
-                            own_place, pixel = place + (phase * e.phase + x0 // e.sw) * vector, pixels + (x0 - e.pl) * e.sx
-                            if alone:
-                                place_pixels(kind, lanes, piece, 1, own_place, vector, 0, pixel, e.sw * e.sx, many)
-                            else:
-                                place_pixels(kind, lanes, piece, 2, own_place, vector, e.plane, pixel, e.sw * e.sx, many)
+                        inside, pixel, many = place + e.pl * vector, pixels, e.inside_to - e.pl
+                        if alone:
+                            place_pixels(kind, lanes, piece, 1, inside, vector, 0, pixel, e.sx, many)
+                        else:
+                            place_pixels(kind, lanes, piece, 2, inside, vector, e.plane, pixel, e.sx, many)
                         for side in range(2):
                             for x in range(e.inside_to if side else 0, e.columns if side else e.pl):
-                                own_place = place + (x % e.sw * e.phase + x // e.sw) * vector
-                                column = peek("i64", column_at + x * 8)
+                                own_place, column = place + x * vector, peek("i64", column_at + x * 8)
                                 for v in range(1 if alone else 2):
                                     if column < 0:
                                         fill_row(kind, lanes, own_place + v * e.plane, lanes, fill)
@@ -164,19 +164,15 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
             ahead = image + (y1 * e.sh + e.soon) * e.sy if band + 1 < e.bands else image + e.next_group
             result = at.dst + n * e.dn + first * size
             for v in range(e.together):
-                y = y0
-                while y < y1:
-                    whole = y + e.ny <= y1
-                    code = e.tile if whole else e.tail
-                    pixels = panel + v * e.parts * e.plane + (y - y0) * s.down
+                for y in range(y0, y1):
+                    pixels = panel + v * e.parts * e.plane + (y - y0) * e.sh * e.row
                     for x in range(0, e.ow, e.nx):
                         xt = min(x, e.ow - e.nx)
-                        to = result + y * s.dy + xt * s.dx
+                        to = result + y * e.dy + xt * s.dx
                         for block in range(v * e.blocks, (v + 1) * e.blocks):
-                            call_kernel(code, (at.extents, pixels + xt * vector, wei + block * e.wei_block, start + block * e.width * size,
-                                               finish, to + block * e.width * size, ahead))  # fmt: skip
+                            call_kernel(e.tile, (at.extents, pixels + xt * e.sw * vector, wei + block * e.wei_block,
+                                                 start + block * e.width * size, finish, to + block * e.width * size, ahead))  # fmt: skip
                             ahead += e.asked
-                    y += e.ny if whole else 1
 
     return shallow_last
 
@@ -203,8 +199,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"sums groups of 4 channels and more that fill vectors, with as many results, not of {depth} with {ocg}"
     elif depth >= lanes and (depth % lanes or ocg % lanes):
         return f"sums groups of whole vectors of channels, not of {depth} with {ocg} results"
-    if p.ow < min(tile.nx for tile in _tiles(p, t)):
-        return f"is for rows of {min(tile.nx for tile in _tiles(p, t))} results at least"
+    if p.g > 1 and (p.kw != GROUP_TAPS or p.dw > 1 or p.sw > 2):
+        return f"sums groups for {GROUP_TAPS} dense columns of taps and strides 1 and 2, not {p}"
+    if p.ow < _tile(p, t).nx:
+        return f"is for rows of {_tile(p, t).nx} results at least"
     return too_large(p, _layout(p, t, 1, True)[-1])
 
 
@@ -219,22 +217,14 @@ def _seconds(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """Tiles, and those of one row; of one vector of results also for several groups; the bands for each of these."""
-    tiles = [tile for tile in TILES if tile.registers == max(tile.registers for tile in TILES if tile.registers <= t.registers)]
-    return sum(2 * (3 if tile.mr == 1 else 1) for tile in tiles) + 3
-
-
-def _tiles(p: Problem, t: Target) -> list[Tile]:
-    """Those of as many registers as the target has, and of as many output channels as divide a group's."""
-    most, lanes = max(tile.registers for tile in TILES if tile.registers <= t.registers), t.lanes(DTYPES[p.acc].itemsize)
-    mr = 2 if p.oc // p.g % (2 * lanes) == 0 else 1
-    return [tile for tile in TILES if tile.registers == most and tile.mr == mr]
+    """Tiles, for groups at strides 1 and 2, and of one vector of results for several groups, too; the bands for each of these."""
+    return sum((2 if tile.taps > 1 else 1) * (3 if tile.mr == 1 and tile.taps > 1 else 1) for tile in fitting(TILES, t)) + 3
 
 
 def _tile(p: Problem, t: Target) -> Tile:
-    """The tile of the fewest pixels computed twice; no tile changes a sum."""
-    fitting = [tile for tile in _tiles(p, t) if tile.nx <= p.ow]
-    return min(fitting, key=lambda tile: -(-p.ow // tile.nx) * tile.nx)
+    """The tile for so many output channels of a group."""
+    mr = 2 if p.oc // p.g % (2 * t.lanes(DTYPES[p.acc].itemsize)) == 0 else 1
+    return next(tile for tile in fitting(TILES, t) if tile.mr == mr and (tile.taps == 1) == (p.g == 1))
 
 
 def _parts(p: Problem, lanes: int) -> tuple[int, int]:
@@ -254,32 +244,27 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), _tile(p, t)
     piece = _piece(p, lanes)
-    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.ny, tile.nx, piece, int(t.fma)))
-    tail = shallow_last_tile_kernel((kind, lanes, tile.mr, 1, tile.nx, piece, int(t.fma)))
+    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, tile.taps, p.sw if p.g > 1 else 1, piece, int(t.fma)))
     region = Region(f"shallow_last_{kind}_{lanes}_{piece}", _factory, (kind, lanes, piece), kind)
     shape, head, table, maps, scratch = _layout(p, t, threads, given)
     seconds = _seconds(p, t)
-    alone = p.oh % head.band_rows % tile.ny or head.band_rows % tile.ny
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not all(array.dtype == DTYPES[kind] and array.strides[1] == size for array in (src, dst)):
             return staged_launch(p, own.threads, partial(build, given=given), t, src, packed, dst, fill, channels_last=True)
-        (sn, sc, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
+        (sn, _, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
         wo, wc, wy, wx = packed.strides[-4:]
+        # lines that the tiles of a unit read, of what comes next, and turns of theirs
+        turns, needed = shape.entries * (shape.many // 2) * head.together, tile.nx * p.sh * p.sw
+        step, other = (0, 0) if p.g == 1 or _TRY == 0 else (sx, 0) if needed <= turns else (2 * sx, sx)
         numbers = head._replace(
-            tile=code.address, tail=tail.address if alone else 0, packer=lanes_packer(size, lanes).address if given else 0,
-            wg=packed.strides[0] if packed.ndim > 4 else head.ocg * wo, wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx,
-            dn=dn, dy=dy, dx=dx,
+            tile=code.address, packer=lanes_packer(size, lanes).address if given else 0,
+            wg=packed.strides[0] if packed.ndim > 4 else head.ocg * wo, wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sy=sy, sx=sx,
+            dn=dn, dy=dy, asked=shape.entries * (shape.many // 2) * step,
         )  # fmt: skip
-        turns = shape.entries * (shape.many // 4)
-        needed = tile.ny * tile.nx * p.sh * p.sw
-        step, more = (0, 0) if p.g == 1 else (sx, sx if needed > turns else 0)
-        if _TRY == 0: step = more = 0
-        if _TRY == 2: more = 0
-        numbers = numbers._replace(asked=turns * (step + 3 * more))
-        own_shape = shape._replace(dy=dy, dx=dx, step=step, more=more)
+        own_shape = shape._replace(dx=dx, step=step, other=other)
         extents = np.concatenate([np.array(own_shape, np.int64), table, np.array(numbers, np.int64), *maps])
-        units = p.n * head.planes * head.bands
+        units = p.n * head.units * head.bands
         return region.launcher(extents, finish_values(p, fill), scratch, units, own.threads, seconds, src, packed, dst, turns=True)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
@@ -311,9 +296,9 @@ def _layout(p: Problem, t: Target, threads: int, given: bool) -> tuple[Shape, He
     vector, width, icg, ocg = lanes * size, tile.mr * lanes, p.ic // p.g, p.oc // p.g
     parts, many = _parts(p, lanes)
     planes = 1 if windows else p.g // _piece(p, lanes)
-    columns = (p.ow - 1) * p.sw + (p.kw - 1) * p.dw + 1
-    phase = p.ow if windows else -(-columns // p.sw)
-    row = phase * vector * (1 if windows else p.sw)
+    together = 2 if parts == 1 and planes % 2 == 0 and _TOG == 2 else 1
+    columns = (p.ow - 1) * p.sw + p.kw
+    row = (p.ow if windows else columns) * vector
     below = (p.kh - 1) * p.dh + 1
 
     def rows_of(rows: int) -> int:
@@ -323,29 +308,21 @@ def _layout(p: Problem, t: Target, threads: int, given: bool) -> tuple[Shape, He
     while bands < p.oh and rows_of(-(-p.oh // bands)) * row * parts > _PANEL_BYTES:
         bands += 1
     band_rows = -(-p.oh // bands)
-    band_rows = min(-(-band_rows // tile.ny) * tile.ny, p.oh)
     bands = -(-p.oh // band_rows)
     plane = rows_of(band_rows) * row
-    ky, kx = (index.reshape(-1) for index in np.indices((p.kh, p.kw)))
-    if windows:
-        ky, part = (index.reshape(-1) for index in np.indices((p.kh, parts)))
-        table = part * plane + ky * p.dh * row
-    else:
-        within = ky * p.dh * row + (kx * p.dw % p.sw * phase + kx * p.dw // p.sw) * vector
-        table = (np.arange(parts)[:, None] * plane + within).reshape(-1)
+    ky, part = (index.reshape(-1) for index in (np.indices((p.kh, parts)) if windows else np.indices((parts, p.kh))[::-1]))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
-    shape = Shape(entries=len(table), many=many, down=p.sh * row, dy=0, dx=0, step=0, more=0)
-    blocks = p.oc // (planes * width)
-    together = 2 if parts == 1 and planes % 2 == 0 and _TOG == 2 else 1
+    shape = Shape(entries=len(ky), many=many, dx=0, step=0, other=0)
+    blocks, left = p.oc // (planes * width), min(p.pl, columns)
     line = (columns * icg + 2 * lanes) * size if windows else 0
     head = Head(
-        tile=0, tail=0, ny=tile.ny, nx=tile.nx, width=width, planes=planes // together, parts=parts, blocks=blocks, bands=bands, band_rows=band_rows,
-        oh=p.oh, ow=p.ow, sh=p.sh, sw=p.sw, rows_of_taps=rows_of(p.oh), columns=columns, pl=min(p.pl, columns),
-        inside_to=max(min(p.pl + p.iw, columns), min(p.pl, columns)), windows=int(windows), plane=plane, row=row, phase=phase, line=line,
-        each=min(icg, lanes), icg=icg, ocg=ocg, oc=p.oc, together=together, staged=parts * together, every=blocks * together, wei_block=icg * taps * width * size, bias=int(has_bias),
+        tile=0, nx=tile.nx, width=width, units=planes // together, together=together, parts=parts, staged=parts * together, blocks=blocks,
+        every=blocks * together, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, sh=p.sh, sw=1 if windows else p.sw, below=below,
+        rows=rows_of(p.oh), columns=columns, pl=left, inside_to=max(min(p.pl + p.iw, columns), left), windows=int(windows), window=p.sw,
+        plane=plane, row=row, line=line, each=min(icg, lanes), icg=icg, ocg=ocg, wei_block=icg * taps * width * size, bias=int(has_bias),
         finish=int(activation is not None), given=int(given), packer=0, taps=taps, kw=p.kw, wg=0, wo=0, wc=0, wy=0, wx=0,
-        sn=0, sc=0, sy=0, sx=0, dn=0, dy=0, dx=0, soon=below - p.sh - p.pt, next_group=parts * together * vector, asked=0,
+        sn=0, sy=0, sx=0, dn=0, dy=0, soon=below - p.sh - p.pt, next_group=parts * together * vector, asked=0,
     )  # fmt: skip
     maps = [row_map(p)[: rows_of(p.oh)], border_indices(-p.pl, columns, 1, p.iw, p.border), _lanes(p, lanes)]
     scratch = together * blocks * (width * size + given * head.wei_block) + lanes * 8 + line + 256 + plane * parts * together
-    return shape, head, table.astype(np.int64), maps, -(-scratch // 64) * 64
+    return shape, head, part * plane + ky * p.dh * row, maps, -(-scratch // 64) * 64

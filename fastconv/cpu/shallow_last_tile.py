@@ -16,14 +16,13 @@ from .compile import TileKernel
 from .memory import integers, unrolled_by_hand
 from .simd import Emitter, literal
 
-_UNROLL = 4  # channels per turn of the innermost loop
+_UNROLL = 2  # channels per turn of the innermost loop
 # Vectors that are loaded before any is stored: those that lie 2 KiB apart each wait for an earlier store to the same place of another page.
 _TOGETHER = 8
 
 # What all tiles of a problem share: entries of the table of offsets, which lies behind, and the channels of each; bytes between the
-# panel's pixels of two rows of results; of the result's rows and pixels; between lines that are asked for, of a turn of four channels the
-# first, and the others.
-Shape = namedtuple("Shape", "entries many down dy dx step more")
+# result's pixels, and between lines that are asked for at two turns, and at one.
+Shape = namedtuple("Shape", "entries many dx step other")
 TABLE_AT = 8 * len(Shape._fields)
 
 
@@ -31,16 +30,17 @@ TABLE_AT = 8 * len(Shape._fields)
 def shallow_last_tile(
     typing_context: Any, spec: Any, shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
 ) -> Any:  # fmt: skip
-    """``mr`` vectors of output channels at ``ny`` rows of ``nx`` pixels.
+    """``mr`` vectors of output channels at ``nx`` pixels of a row.
 
-    ``dst[jy, jx, o] = start[o] + sum_{e, c} panel[offsets[e] + jy*down + jx*lanes + c*piece + o % piece] * wei[e, c, o]``, activated.
+    ``dst[j, o] = start[o] + sum_{e, c, k} panel[offsets[e] + (j*step + k)*lanes + c*piece + o % piece] * wei[e, k, c, o]``, activated.
 
-    ``spec = (kind, lanes, mr, ny, nx, piece, fma)``.  Pixels are vectors of the panel, of which ``piece`` elements that lie side by side
+    ``spec = (kind, lanes, mr, nx, taps, step, piece, fma)``: k runs over ``taps`` neighbours, results are ``step`` pixels apart.  Pixels
+    are vectors of the panel, of which ``piece`` elements that lie side by side
     are one for each of as many groups, so that lane ``o`` is result ``o // piece`` of group ``o % piece``; they are stored group by group.
     ``shape`` is the address of the integers of :data:`Shape` and of a table of bytes into the panel; ``wei`` is packed as
-    ``[e][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  At each channel of each
-    entry the second-level cache is asked for the line at ``ahead``, which then advances by ``step`` bytes.
-    Order of accumulation: e, c.  No tails, no borders: the driver sees to both.
+    ``[e][k][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  At every other channel
+    of each entry the second-level cache is asked for the lines at ``ahead`` and ``other`` bytes on, which then advances by ``step`` bytes.
+    Order of accumulation: e, c, k.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
 
@@ -66,62 +66,61 @@ def grouped_lanes(lanes: int, piece: int) -> list[int]:
 def _emit(
     builder: Any, spec: tuple[Any, ...], shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
 ) -> None:  # fmt: skip
-    kind, lanes, mr, ny, nx, piece, fma = spec
+    kind, lanes, mr, nx, taps, step, piece, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
+    place = dst
+    for _ in range(nx):
+        for m in range(mr):
+            emit.prefetch(emit.offset(place, m * emit.width), 1, True)
+        place = emit.offset(place, s.dx)
     firsts = [emit.load(emit.offset(start, m * emit.width)) for m in range(mr)]
-    acc = [[[emit.variable(first) for _ in range(nx)] for _ in range(ny)] for first in firsts]
-    line = dst
-    for _ in range(ny):
-        place = line
-        for _ in range(nx):
-            emit.prefetch(place, 1, True)
-            place = emit.offset(place, s.dx)
-        line = emit.offset(line, s.dy)
+    acc = [[emit.variable(first) for _ in range(nx)] for first in firsts]
     table, weights, soon = emit.variable(emit.offset(shape, TABLE_AT)), emit.variable(wei), emit.variable(ahead)
-    turns = emit.quotient(s.many, _UNROLL)
-    rest = emit.remainder(s.many, _UNROLL)
-    step = mr * emit.width
+    row = mr * emit.width
+    below = emit.times(s.many, row)  # from one neighbour's weights to the next one's
 
     def channels(count: Any, unroll: int, place: Any) -> None:
         with emit.loop(count):
             here, w, line = emit.get(place), emit.get(weights), emit.get(soon)
-            lines = [here if jy == 0 else emit.offset(here, emit.times(s.down, jy)) for jy in range(ny)]
+            emit.prefetch(line)
+            emit.prefetch(emit.offset(line, s.other))
             for turn in range(unroll):
-                vectors = [emit.load(emit.offset(w, turn * step + m * emit.width)) for m in range(mr)]
-                emit.prefetch(line)
-                line = emit.offset(line, s.more if turn else s.step)
-                for jy in range(ny):
-                    for jx in range(nx):
-                        pixel = emit.pieces(emit.offset(lines[jy], jx * emit.width + turn * piece * emit.itemsize), piece)
-                        for m in range(mr):
-                            emit.set(acc[m][jy][jx], emit.multiply_add(vectors[m], pixel, emit.get(acc[m][jy][jx])))
+                vectors = [[emit.load(emit.offset(w, emit.times(below, k), turn * row + m * emit.width)) for m in range(mr)] for k in range(taps)]
+                for column in range((nx - 1) * step + taps):
+                    uses = [(j, column - j * step) for j in range(nx) if 0 <= column - j * step < taps]
+                    if uses:
+                        pixel = emit.pieces(emit.offset(here, column * emit.width + turn * piece * emit.itemsize), piece)
+                        for j, k in uses:
+                            for m in range(mr):
+                                emit.set(acc[m][j], emit.multiply_add(vectors[k][m], pixel, emit.get(acc[m][j])))
             emit.set(place, emit.offset(here, unroll * piece * emit.itemsize))
-            emit.set(weights, emit.offset(w, unroll * step))
-            emit.set(soon, line)
+            emit.set(weights, emit.offset(w, unroll * row))
+            emit.set(soon, emit.offset(line, s.step))
 
     with emit.loop(s.entries):
         entry = emit.get(table)
         place = emit.variable(emit.offset(panel, emit.load_integer(entry)))
-        channels(turns, _UNROLL, place)
-        channels(rest, 1, place)
+        channels(emit.quotient(s.many, _UNROLL), _UNROLL, place)
+        if taps == 1:  # of windows, groups have an even number of channels
+            channels(emit.remainder(s.many, _UNROLL), 1, place)
+        emit.set(weights, emit.offset(emit.get(weights), emit.times(below, taps - 1)))
         emit.set(table, emit.offset(entry, 8))
-    sums = [[[emit.get(value) for value in row] for row in rows] for rows in acc]
+    sums = [[emit.get(value) for value in values] for values in acc]
     order = grouped_lanes(lanes, piece)
 
     def store(values: Any) -> None:
-        for jy in range(ny):
-            line = emit.offset(dst, emit.times(s.dy, jy)) if jy else dst
-            for jx in range(nx):
-                for m in range(mr):
-                    value = values[m][jy][jx]
-                    emit.store(emit.offset(line, m * emit.width), emit.pick(value, value, order) if piece > 1 else value)
-                line = emit.offset(line, s.dx)
+        place = dst
+        for j in range(nx):
+            for m in range(mr):
+                value = values[m][j]
+                emit.store(emit.offset(place, m * emit.width), emit.pick(value, value, order) if piece > 1 else value)
+            place = emit.offset(place, s.dx)
 
     with emit.either(finish) as (activated, plain):
         with activated:
             limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-            store([[[emit.activate(value, *limits) for value in row] for row in rows] for rows in sums])
+            store([[emit.activate(value, *limits) for value in row] for row in sums])
         with plain:
             store(sums)
 
@@ -138,8 +137,8 @@ def _factory(*spec: Any) -> Any:
 
 def shallow_last_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
     """`_factory`'s, to be called with seven integers."""
-    kind, lanes, mr, ny, nx, piece, _ = spec
-    return TileKernel(f"shallow_last_{kind}_{mr}x{ny}x{nx}_{lanes}" + f"_{piece}" * (piece > 1), _factory, spec, 7)
+    kind, lanes, mr, nx, taps, step, piece, _ = spec
+    return TileKernel(f"shallow_last_{kind}_{mr}x{nx}_{lanes}_{taps}_{step}_{piece}", _factory, spec, 7)
 
 
 @intrinsic(prefer_literal=True)
