@@ -23,7 +23,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .border import row_map, too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import TABLE_AT, Shape, grouped_lanes, place_pixels, shallow_last_tile_kernel
+from .shallow_last_tile import TABLE_AT, UNROLL, Shape, grouped_lanes, place_pixels, shallow_last_tile_kernel
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -48,25 +48,23 @@ TILES = (
     Tile(32, taps=3, mr=1, nx=14),  # 14 accumulators, 3 weights, 1 pixel of 32 registers
     Tile(32, taps=3, mr=2, nx=7),
     Tile(32, taps=1, mr=2, nx=14),  # 28 accumulators, 2 weights, 1 pixel
-    Tile(32, taps=1, mr=1, nx=14),
     Tile(16, taps=3, mr=1, nx=8),  # 8 accumulators, 3 weights, 1 pixel of 16 registers
     Tile(16, taps=3, mr=2, nx=4),
     Tile(16, taps=1, mr=2, nx=6),
-    Tile(16, taps=1, mr=1, nx=8),
 )
 
 _TRY = 1
 _TOG = 2
 GROUP_TAPS = 3  # columns of taps of groups
-_MOST_WINDOW = 8  # channels of an image without groups
+WINDOWS = 3, 4  # channels of an image without groups
 _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
 
 # The integers that the kernel receives: those of the tile and its table, these, the image row of each padded row, the image column of each
 # padded column, the channel of each lane.
 Head = namedtuple(
     "Head",
-    "tile nx width units together parts staged blocks every bands band_rows oh ow sh sw below rows columns pl inside_to windows window plane row "
-    "line each icg ocg wei_block bias finish given packer taps kw wg wo wc wy wx sn sy sx dn dy soon next_group asked",
+    "tile nx width units together parts staged blocks every bands band_rows oh ow sh across below rows columns pl inside_to windows plane row "
+    "each icg ocg wei_block bias finish given packer taps kw wg wo wc wy wx sn sy sx dn dy soon next_group asked",
 )
 
 
@@ -74,8 +72,8 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
     """The band kernel: units of work are (image, vectors of channels, band of rows).
 
     Panel: ``[vector][row][column of the padded image][lanes]``, of so many vectors of channels ``together`` as lie side by side in lines
-    that are asked for as one; of windows ``[part][row][column of the result][lanes]``.
-    Workspace: addends of all blocks, the addresses of filters, a row of the image, panel, weights where they are the caller's, ``given``.
+    that are asked for as one; of a first layer its rows as they are.
+    Workspace: addends of all blocks, the addresses of filters, panel, weights where they are the caller's, ``given``.
     """
     size = KINDS[kind][2]
     vector = lanes * size
@@ -93,8 +91,7 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
         finish = e.finish * (at.values + size)
         start = at.workspace + index * at.scratch
         lines = start + e.every * e.width * size
-        line_at = (lines + lanes * 8 + 63) // 64 * 64
-        panel = line_at + (e.line + 63) // 64 * 64
+        panel = (lines + lanes * 8 + 63) // 64 * 64
         own = panel + e.plane * e.staged
         held = -1
         for u in range(u0, u1):
@@ -128,19 +125,17 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
                 if e.windows:
                     pixel = e.icg * size
                     if row < 0:
-                        fill_row(kind, lanes, line_at, e.columns * e.icg, fill)
+                        fill_row(kind, lanes, to, e.columns * e.icg, fill)
                     else:
                         if e.sx == pixel:
-                            copy(kind, lanes, line_at + e.pl * pixel, line, (e.inside_to - e.pl) * e.icg)
+                            copy(kind, lanes, to + e.pl * pixel, line, (e.inside_to - e.pl) * e.icg)
                         for x in range(e.columns):
                             if x < e.pl or x >= e.inside_to or e.sx != pixel:
                                 column = peek("i64", column_at + x * 8)
                                 if column < 0:
-                                    fill_row(kind, lanes, line_at + x * pixel, e.icg, fill)
+                                    fill_row(kind, lanes, to + x * pixel, e.icg, fill)
                                 else:
-                                    copy(kind, lanes, line_at + x * pixel, line + column * e.sx, e.icg)
-                    for part in range(e.parts):
-                        place_pixels(kind, lanes, 1, 1, to + part * e.plane, vector, 0, line_at + part * s.many * size, e.window * pixel, e.ow)
+                                    copy(kind, lanes, to + x * pixel, line + column * e.sx, e.icg)
                 elif row < 0:
                     for part in range(e.staged):
                         fill_row(kind, lanes, to + part * e.plane, e.columns * lanes, fill)
@@ -170,7 +165,7 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
                         xt = min(x, e.ow - e.nx)
                         to = result + y * e.dy + xt * s.dx
                         for block in range(v * e.blocks, (v + 1) * e.blocks):
-                            call_kernel(e.tile, (at.extents, pixels + xt * e.sw * vector, wei + block * e.wei_block,
+                            call_kernel(e.tile, (at.extents, pixels + xt * e.across, wei + block * e.wei_block,
                                                  start + block * e.width * size, finish, to + block * e.width * size, ahead))  # fmt: skip
                             ahead += e.asked
 
@@ -193,8 +188,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"does not fuse {p.epilogue}"
     lanes, depth, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
     if p.g == 1:
-        if not 1 < depth <= _MOST_WINDOW or p.dw > 1 or ocg % lanes:
-            return f"sums windows of dense columns of 2 to {_MOST_WINDOW} channels for whole vectors of results, not {p}"
+        if depth not in WINDOWS or p.dw > 1 or p.sw > 2 or ocg % (2 * lanes):
+            return f"sums windows of dense columns of {WINDOWS} channels at strides 1 and 2 for pairs of vectors of results, not {p}"
     elif depth < lanes and (lanes % depth or depth < 4 or ocg != depth or p.ic % lanes):
         return f"sums groups of 4 channels and more that fill vectors, with as many results, not of {depth} with {ocg}"
     elif depth >= lanes and (depth % lanes or ocg % lanes):
@@ -213,25 +208,18 @@ def cost(p: Problem, t: Target) -> float:
 
 def _seconds(p: Problem, t: Target) -> float:
     lanes, tile = t.lanes(DTYPES[p.acc].itemsize), _tile(p, t)
-    return costs.shallow_last_seconds(p, lanes, tile.mr, tile.nx, _parts(p, lanes)[0])
+    return costs.shallow_last_seconds(p, lanes, tile.nx)
 
 
 def most_kernels(t: Target) -> int:
-    """Tiles, for groups at strides 1 and 2, and of one vector of results for several groups, too; the bands for each of these."""
-    return sum((2 if tile.taps > 1 else 1) * (3 if tile.mr == 1 and tile.taps > 1 else 1) for tile in fitting(TILES, t)) + 3
+    """Tiles at strides 1 and 2, of one vector of results for several groups, too, of windows for each depth; the bands."""
+    return sum(2 * (len(WINDOWS) if tile.taps == 1 else 3 if tile.mr == 1 else 1) for tile in fitting(TILES, t)) + 3
 
 
 def _tile(p: Problem, t: Target) -> Tile:
     """The tile for so many output channels of a group."""
     mr = 2 if p.oc // p.g % (2 * t.lanes(DTYPES[p.acc].itemsize)) == 0 else 1
     return next(tile for tile in fitting(TILES, t) if tile.mr == mr and (tile.taps == 1) == (p.g == 1))
-
-
-def _parts(p: Problem, lanes: int) -> tuple[int, int]:
-    """Vectors of a pixel's channels, or of a window's row, and the values of each."""
-    values = p.kw * p.ic if p.g == 1 else p.ic // p.g
-    parts = next(parts for parts in range(-(-values // lanes), values + 1) if values % parts == 0)
-    return parts, values // parts
 
 
 def _piece(p: Problem, lanes: int) -> int:
@@ -244,7 +232,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), _tile(p, t)
     piece = _piece(p, lanes)
-    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, tile.taps, p.sw if p.g > 1 else 1, piece, int(t.fma)))
+    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, tile.taps, p.sw * (lanes if p.g > 1 else p.ic), piece,
+                                     UNROLL if p.g > 1 else p.ic, int(t.fma)))  # fmt: skip
     region = Region(f"shallow_last_{kind}_{lanes}_{piece}", _factory, (kind, lanes, piece), kind)
     shape, head, table, maps, scratch = _layout(p, t, threads, given)
     seconds = _seconds(p, t)
@@ -255,12 +244,12 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         (sn, _, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
         wo, wc, wy, wx = packed.strides[-4:]
         # lines that the tiles of a unit read, of what comes next, and turns of theirs
-        turns, needed = shape.entries * (shape.many // 2) * head.together, tile.nx * p.sh * p.sw
+        turns, needed = shape.entries * (shape.many // UNROLL) * head.together, tile.nx * p.sh * p.sw
         step, other = (0, 0) if p.g == 1 or _TRY == 0 else (sx, 0) if needed <= turns else (2 * sx, sx)
         numbers = head._replace(
             tile=code.address, packer=lanes_packer(size, lanes).address if given else 0,
             wg=packed.strides[0] if packed.ndim > 4 else head.ocg * wo, wo=wo, wc=wc, wy=wy, wx=wx, sn=sn, sy=sy, sx=sx,
-            dn=dn, dy=dy, asked=shape.entries * (shape.many // 2) * step,
+            dn=dn, dy=dy, asked=shape.entries * (shape.many // UNROLL) * step,
         )  # fmt: skip
         own_shape = shape._replace(dx=dx, step=step, other=other)
         extents = np.concatenate([np.array(own_shape, np.int64), table, np.array(numbers, np.int64), *maps])
@@ -294,11 +283,11 @@ def _layout(p: Problem, t: Target, threads: int, given: bool) -> tuple[Shape, He
     size, tile = DTYPES[p.acc].itemsize, _tile(p, t)
     lanes, windows, taps = t.lanes(size), p.g == 1, p.kh * p.kw
     vector, width, icg, ocg = lanes * size, tile.mr * lanes, p.ic // p.g, p.oc // p.g
-    parts, many = _parts(p, lanes)
+    parts, many = (1, p.kw * icg) if windows else (-(-icg // lanes), min(icg, lanes))
     planes = 1 if windows else p.g // _piece(p, lanes)
     together = 2 if parts == 1 and planes % 2 == 0 and _TOG == 2 else 1
     columns = (p.ow - 1) * p.sw + p.kw
-    row = (p.ow if windows else columns) * vector
+    row = -(-columns * icg * size // vector) * vector if windows else columns * vector
     below = (p.kh - 1) * p.dh + 1
 
     def rows_of(rows: int) -> int:
@@ -310,19 +299,18 @@ def _layout(p: Problem, t: Target, threads: int, given: bool) -> tuple[Shape, He
     band_rows = -(-p.oh // bands)
     bands = -(-p.oh // band_rows)
     plane = rows_of(band_rows) * row
-    ky, part = (index.reshape(-1) for index in (np.indices((p.kh, parts)) if windows else np.indices((parts, p.kh))[::-1]))
+    part, ky = (index.reshape(-1) for index in np.indices((parts, p.kh)))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     shape = Shape(entries=len(ky), many=many, dx=0, step=0, other=0)
     blocks, left = p.oc // (planes * width), min(p.pl, columns)
-    line = (columns * icg + 2 * lanes) * size if windows else 0
     head = Head(
         tile=0, nx=tile.nx, width=width, units=planes // together, together=together, parts=parts, staged=parts * together, blocks=blocks,
-        every=blocks * together, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, sh=p.sh, sw=1 if windows else p.sw, below=below,
-        rows=rows_of(p.oh), columns=columns, pl=left, inside_to=max(min(p.pl + p.iw, columns), left), windows=int(windows), window=p.sw,
-        plane=plane, row=row, line=line, each=min(icg, lanes), icg=icg, ocg=ocg, wei_block=icg * taps * width * size, bias=int(has_bias),
+        every=blocks * together, bands=bands, band_rows=band_rows, oh=p.oh, ow=p.ow, sh=p.sh, across=p.sw * (icg * size if windows else vector), below=below,
+        rows=rows_of(p.oh), columns=columns, pl=left, inside_to=max(min(p.pl + p.iw, columns), left), windows=int(windows),
+        plane=plane, row=row, each=min(icg, lanes), icg=icg, ocg=ocg, wei_block=icg * taps * width * size, bias=int(has_bias),
         finish=int(activation is not None), given=int(given), packer=0, taps=taps, kw=p.kw, wg=0, wo=0, wc=0, wy=0, wx=0,
         sn=0, sy=0, sx=0, dn=0, dy=0, soon=below - p.sh - p.pt, next_group=parts * together * vector, asked=0,
     )  # fmt: skip
     maps = [row_map(p)[: rows_of(p.oh)], border_indices(-p.pl, columns, 1, p.iw, p.border), _lanes(p, lanes)]
-    scratch = together * blocks * (width * size + given * head.wei_block) + lanes * 8 + line + 256 + plane * parts * together
+    scratch = together * blocks * (width * size + given * head.wei_block) + lanes * 8 + 256 + plane * parts * together
     return shape, head, part * plane + ky * p.dh * row, maps, -(-scratch // 64) * 64

@@ -16,7 +16,7 @@ from .compile import TileKernel
 from .memory import integers, unrolled_by_hand
 from .simd import Emitter, literal
 
-_UNROLL = 2  # channels per turn of the innermost loop
+UNROLL = 2  # channels of groups per turn of the innermost loop
 # Vectors that are loaded before any is stored: those that lie 2 KiB apart each wait for an earlier store to the same place of another page.
 _TOGETHER = 8
 
@@ -32,14 +32,15 @@ def shallow_last_tile(
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``nx`` pixels of a row.
 
-    ``dst[j, o] = start[o] + sum_{e, c, k} panel[offsets[e] + (j*step + k)*lanes + c*piece + o % piece] * wei[e, k, c, o]``, activated.
+    ``dst[j, o] = start[o] + sum_{e, c, k} panel[offsets[e] + j*step + k*lanes + c*piece + o % piece] * wei[e, k, c, o]``, activated.
 
-    ``spec = (kind, lanes, mr, nx, taps, step, piece, fma)``: k runs over ``taps`` neighbours, results are ``step`` pixels apart.  Pixels
-    are vectors of the panel, of which ``piece`` elements that lie side by side
-    are one for each of as many groups, so that lane ``o`` is result ``o // piece`` of group ``o % piece``; they are stored group by group.
+    ``spec = (kind, lanes, mr, nx, taps, step, piece, unroll, fma)``: k runs over ``taps`` neighbours, ``unroll`` divides the channels.
+    ``piece`` elements that lie side by side are one for each of as many groups, so that lane ``o`` is result ``o // piece`` of group
+    ``o % piece``; results are stored group by group.
     ``shape`` is the address of the integers of :data:`Shape` and of a table of bytes into the panel; ``wei`` is packed as
-    ``[e][k][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  At every other channel
-    of each entry the second-level cache is asked for the lines at ``ahead`` and ``other`` bytes on, which then advances by ``step`` bytes.
+    ``[e][k][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  At each turn of
+    ``unroll`` channels the second-level cache is asked for the lines at ``ahead`` and ``other`` bytes on, which then advances by ``step``
+    bytes of the shape.
     Order of accumulation: e, c, k.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
@@ -66,7 +67,7 @@ def grouped_lanes(lanes: int, piece: int) -> list[int]:
 def _emit(
     builder: Any, spec: tuple[Any, ...], shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
 ) -> None:  # fmt: skip
-    kind, lanes, mr, nx, taps, step, piece, fma = spec
+    kind, lanes, mr, nx, taps, step, piece, unroll, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
     place = dst
@@ -80,30 +81,29 @@ def _emit(
     row = mr * emit.width
     below = emit.times(s.many, row)  # from one neighbour's weights to the next one's
 
-    def channels(count: Any, unroll: int, place: Any) -> None:
-        with emit.loop(count):
-            here, w, line = emit.get(place), emit.get(weights), emit.get(soon)
-            emit.prefetch(line)
-            emit.prefetch(emit.offset(line, s.other))
-            for turn in range(unroll):
-                vectors = [[emit.load(emit.offset(w, emit.times(below, k), turn * row + m * emit.width)) for m in range(mr)] for k in range(taps)]
-                for column in range((nx - 1) * step + taps):
-                    uses = [(j, column - j * step) for j in range(nx) if 0 <= column - j * step < taps]
-                    if uses:
-                        pixel = emit.pieces(emit.offset(here, column * emit.width + turn * piece * emit.itemsize), piece)
-                        for j, k in uses:
-                            for m in range(mr):
-                                emit.set(acc[m][j], emit.multiply_add(vectors[k][m], pixel, emit.get(acc[m][j])))
-            emit.set(place, emit.offset(here, unroll * piece * emit.itemsize))
-            emit.set(weights, emit.offset(w, unroll * row))
-            emit.set(soon, emit.offset(line, s.step))
+    uses: dict[int, list[tuple[int, int]]] = {}  # of each place, in elements, the results and taps that read it
+    for j in range(nx):
+        for k in range(taps):
+            uses.setdefault(j * step + k * lanes, []).append((j, k))
 
     with emit.loop(s.entries):
         entry = emit.get(table)
         place = emit.variable(emit.offset(panel, emit.load_integer(entry)))
-        channels(emit.quotient(s.many, _UNROLL), _UNROLL, place)
-        if taps == 1:  # of windows, groups have an even number of channels
-            channels(emit.remainder(s.many, _UNROLL), 1, place)
+        with emit.loop(emit.quotient(s.many, unroll)):
+            here, w, line = emit.get(place), emit.get(weights), emit.get(soon)
+            emit.prefetch(line)
+            emit.prefetch(emit.offset(line, s.other))
+            for turn in range(unroll):
+                vectors = [[emit.load(emit.offset(w, emit.times(below, k), turn * row + m * emit.width)) for m in range(mr)]
+                           for k in range(taps)]  # fmt: skip
+                for at, readers in sorted(uses.items()):
+                    pixel = emit.pieces(emit.offset(here, (at + turn * piece) * emit.itemsize), piece)
+                    for j, k in readers:
+                        for m in range(mr):
+                            emit.set(acc[m][j], emit.multiply_add(vectors[k][m], pixel, emit.get(acc[m][j])))
+            emit.set(place, emit.offset(here, unroll * piece * emit.itemsize))
+            emit.set(weights, emit.offset(w, unroll * row))
+            emit.set(soon, emit.offset(line, s.step))
         emit.set(weights, emit.offset(emit.get(weights), emit.times(below, taps - 1)))
         emit.set(table, emit.offset(entry, 8))
     sums = [[emit.get(value) for value in values] for values in acc]
@@ -137,8 +137,8 @@ def _factory(*spec: Any) -> Any:
 
 def shallow_last_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
     """`_factory`'s, to be called with seven integers."""
-    kind, lanes, mr, nx, taps, step, piece, _ = spec
-    return TileKernel(f"shallow_last_{kind}_{mr}x{nx}_{lanes}_{taps}_{step}_{piece}", _factory, spec, 7)
+    kind, lanes, mr, nx, taps, step, piece, *_ = spec
+    return TileKernel(f"shallow_last_{kind}_{mr}x{nx}_{lanes}_k{taps}s{step}" + f"_{piece}" * (piece > 1), _factory, spec, 7)
 
 
 @intrinsic(prefer_literal=True)

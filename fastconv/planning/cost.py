@@ -348,10 +348,10 @@ def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> floa
     return 2 * CALL_SECONDS + results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS) + _moving_seconds(p)
 
 
-def shallow_last_seconds(p: Problem, lanes: int, mr: int, nx: int, parts: int) -> float:
-    """Vectors of output channels at rows of ``nx`` pixels, and the copy of the pixels, or of windows in ``parts`` vectors."""
+def shallow_last_seconds(p: Problem, lanes: int, nx: int) -> float:
+    """Vectors of output channels at rows of ``nx`` pixels, and the copy of the pixels."""
     vectors = p.n * p.oc / lanes * p.oh * _padded(p.ow, nx)
-    copied = p.n * p.ih_padded * (p.ow * parts if p.g == 1 else p.iw_padded * p.ic / lanes)
+    copied = p.n * p.ih_padded * p.iw_padded * p.ic / lanes
     sums = vectors * (p.taps / (FMA_PER_SECOND * SHALLOW_LAST_SHARE) + SHALLOW_STORE_SECONDS)
     return 2 * CALL_SECONDS + sums + copied * SHALLOW_LAST_COPY_SECONDS + _moving_seconds(p)
 
