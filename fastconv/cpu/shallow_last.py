@@ -127,15 +127,20 @@ def _factory(kind: str, lanes: int, piece: int) -> Any:
                     if row < 0:
                         fill_row(kind, lanes, to, e.columns * e.icg, fill)
                     else:
-                        if e.sx == pixel:
+                        together = e.sx == pixel
+                        if together:
                             copy(kind, lanes, to + e.pl * pixel, line, (e.inside_to - e.pl) * e.icg)
-                        for x in range(e.columns):
-                            if x < e.pl or x >= e.inside_to or e.sx != pixel:
+                        x = 0
+                        while x < e.columns:
+                            if x == e.pl and together:
+                                x = e.inside_to
+                            if x < e.columns:
                                 column = peek("i64", column_at + x * 8)
                                 if column < 0:
                                     fill_row(kind, lanes, to + x * pixel, e.icg, fill)
                                 else:
                                     copy(kind, lanes, to + x * pixel, line + column * e.sx, e.icg)
+                            x += 1
                 elif row < 0:
                     for part in range(e.staged):
                         fill_row(kind, lanes, to + part * e.plane, e.columns * lanes, fill)
