@@ -1,6 +1,6 @@
-"""shallow_last_tile: the register tile of `shallow_last`, output channels in lanes, pixels broadcast; and the copy of pixels into its panel.
+"""shallow_last_tile: the register tile of `shallow_last`, output channels in lanes, pixels broadcast; the copy of pixels into its panel.
 
-A kernel of its own, which one band kernel calls by its address.
+Kernels of their own, which one band kernel calls by their addresses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .compile import TileKernel
-from .memory import integers, unrolled_by_hand
+from .memory import unrolled_by_hand
 from .simd import Emitter, literal
 
 UNROLL = 2  # channels of groups per turn of the innermost loop
@@ -21,14 +21,14 @@ UNROLL = 2  # channels of groups per turn of the innermost loop
 _TOGETHER = 8
 
 # What all tiles of a problem share: entries of the table of offsets, which lies behind, and the channels of each; bytes between the
-# result's pixels, and between lines that are asked for at two turns, and at one.
-Shape = namedtuple("Shape", "entries many dx step other")
+# result's pixels.
+Shape = namedtuple("Shape", "entries many dx")
 TABLE_AT = 8 * len(Shape._fields)
 
 
 @intrinsic(prefer_literal=True)
 def shallow_last_tile(
-    typing_context: Any, spec: Any, shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
+    typing_context: Any, spec: Any, shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any
 ) -> Any:  # fmt: skip
     """``mr`` vectors of output channels at ``nx`` pixels of a row.
 
@@ -38,9 +38,8 @@ def shallow_last_tile(
     ``piece`` elements that lie side by side are one for each of as many groups, so that lane ``o`` is result ``o // piece`` of group
     ``o % piece``; results are stored group by group.
     ``shape`` is the address of the integers of :data:`Shape` and of a table of bytes into the panel; ``wei`` is packed as
-    ``[e][k][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  At each turn of
-    ``unroll`` channels the second-level cache is asked for the lines at ``ahead`` and ``other`` bytes on, which then advances by ``step``
-    bytes of the shape.
+    ``[e][k][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  The lines of the
+    result are asked for before they are summed.
     Order of accumulation: e, c, k.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
@@ -49,7 +48,7 @@ def shallow_last_tile(
         _emit(builder, chosen, *arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 7), codegen
+    return types.void(spec, *[types.int64] * 6), codegen
 
 
 def grouped_lanes(lanes: int, piece: int) -> list[int]:
@@ -65,7 +64,7 @@ def grouped_lanes(lanes: int, piece: int) -> list[int]:
 
 
 def _emit(
-    builder: Any, spec: tuple[Any, ...], shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any
+    builder: Any, spec: tuple[Any, ...], shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any
 ) -> None:  # fmt: skip
     kind, lanes, mr, nx, taps, step, piece, unroll, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
@@ -77,7 +76,7 @@ def _emit(
         place = emit.offset(place, s.dx)
     firsts = [emit.load(emit.offset(start, m * emit.width)) for m in range(mr)]
     acc = [[emit.variable(first) for _ in range(nx)] for first in firsts]
-    table, weights, soon = emit.variable(emit.offset(shape, TABLE_AT)), emit.variable(wei), emit.variable(ahead)
+    table, weights = emit.variable(emit.offset(shape, TABLE_AT)), emit.variable(wei)
     row = mr * emit.width
     below = emit.times(s.many, row)  # from one neighbour's weights to the next one's
 
@@ -90,9 +89,7 @@ def _emit(
         entry = emit.get(table)
         place = emit.variable(emit.offset(panel, emit.load_integer(entry)))
         with emit.loop(emit.quotient(s.many, unroll)):
-            here, w, line = emit.get(place), emit.get(weights), emit.get(soon)
-            emit.prefetch(line)
-            emit.prefetch(emit.offset(line, s.other))
+            here, w = emit.get(place), emit.get(weights)
             for turn in range(unroll):
                 vectors = [[emit.load(emit.offset(w, emit.times(below, k), turn * row + m * emit.width)) for m in range(mr)]
                            for k in range(taps)]  # fmt: skip
@@ -103,7 +100,6 @@ def _emit(
                             emit.set(acc[m][j], emit.multiply_add(vectors[k][m], pixel, emit.get(acc[m][j])))
             emit.set(place, emit.offset(here, unroll * piece * emit.itemsize))
             emit.set(weights, emit.offset(w, unroll * row))
-            emit.set(soon, emit.offset(line, s.step))
         emit.set(weights, emit.offset(emit.get(weights), emit.times(below, taps - 1)))
         emit.set(table, emit.offset(entry, 8))
     sums = [[emit.get(value) for value in values] for values in acc]
@@ -128,17 +124,17 @@ def _emit(
 def _factory(*spec: Any) -> Any:
     """The kernel of `shallow_last_tile` with this ``spec``."""
 
-    def tile(shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any, ahead: Any) -> None:
+    def tile(shape: Any, panel: Any, wei: Any, start: Any, finish: Any, dst: Any) -> None:
         unrolled_by_hand()
-        shallow_last_tile(spec, shape, panel, wei, start, finish, dst, ahead)
+        shallow_last_tile(spec, shape, panel, wei, start, finish, dst)
 
     return tile
 
 
 def shallow_last_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
-    """`_factory`'s, to be called with seven integers."""
+    """`_factory`'s, to be called with six integers."""
     kind, lanes, mr, nx, taps, step, piece, *_ = spec
-    return TileKernel(f"shallow_last_{kind}_{mr}x{nx}_{lanes}_k{taps}s{step}" + f"_{piece}" * (piece > 1), _factory, spec, 7)
+    return TileKernel(f"shallow_last_{kind}_{mr}x{nx}_{lanes}_k{taps}s{step}" + f"_{piece}" * (piece > 1), _factory, spec, 6)
 
 
 @intrinsic(prefer_literal=True)
@@ -177,6 +173,24 @@ def place_pixels(
         return context.get_dummy_value()
 
     return types.void(kind, lanes, piece, vectors, *[types.int64] * 6), codegen
+
+
+def _placing_factory(kind: str, lanes: int, piece: int) -> Any:
+    """The kernel of `place_pixels`, of one vector or two."""
+
+    def place(dst: Any, dst_step: Any, apart: Any, src: Any, src_step: Any, count: Any, vectors: Any) -> None:
+        unrolled_by_hand()
+        if vectors == 2:
+            place_pixels(kind, lanes, piece, 2, dst, dst_step, apart, src, src_step, count)
+        else:
+            place_pixels(kind, lanes, piece, 1, dst, dst_step, apart, src, src_step, count)
+
+    return place
+
+
+def placing_kernel(kind: str, lanes: int, piece: int) -> TileKernel:
+    """`_placing_factory`'s, to be called with seven integers."""
+    return TileKernel(f"place_pixels_{kind}_{lanes}" + f"_{piece}" * (piece > 1), _placing_factory, (kind, lanes, piece), 7)
 
 
 def inverse(order: Sequence[int]) -> list[int]:
