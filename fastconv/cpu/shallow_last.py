@@ -40,25 +40,25 @@ CASES = ("g8_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih29iw31_oc32k3_s2_p1_f32_nhw
 
 
 class Tile(NamedTuple):
-    """``mr`` vectors of output channels x ``nx`` pixels of a row, of ``taps`` columns of taps at a time."""
+    """``mr`` vectors of output channels x ``nx`` pixels of a row; of groups (1) for all columns of taps, of first layers (0) one by one."""
 
     registers: int  # of the target, at least
-    taps: int
+    grouped: int
     mr: int
     nx: int
 
 
 TILES = (
-    Tile(32, taps=3, mr=1, nx=14),  # 14 accumulators, 3 weights, 1 pixel of 32 registers
-    Tile(32, taps=3, mr=2, nx=7),
-    Tile(32, taps=1, mr=2, nx=14),  # 28 accumulators, 2 weights, 1 pixel
-    Tile(16, taps=3, mr=1, nx=8),  # 8 accumulators, 3 weights, 1 pixel of 16 registers
-    Tile(16, taps=3, mr=2, nx=4),
-    Tile(16, taps=1, mr=2, nx=6),
+    Tile(32, grouped=1, mr=1, nx=14),  # 14 accumulators, 3 weights, 1 pixel of 32 registers
+    Tile(32, grouped=1, mr=2, nx=7),
+    Tile(32, grouped=0, mr=2, nx=14),  # 28 accumulators, 2 weights, 1 pixel
+    Tile(16, grouped=1, mr=1, nx=8),  # 8 accumulators, 3 weights, 1 pixel of 16 registers
+    Tile(16, grouped=1, mr=2, nx=4),
+    Tile(16, grouped=0, mr=2, nx=6),
 )
 
 GROUP_TAPS, LEAST_DEPTH = 3, 4  # of groups: columns of taps, channels
-WINDOWS = 3, 4  # channels of an image without groups
+DEPTHS = 3, 4  # of first layers
 _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
 
 # The integers that the kernel receives: those of the tile and its table, these, the image row of each padded row, the image column of each
@@ -187,15 +187,14 @@ def reject(p: Problem, t: Target) -> str | None:
     lanes, depth, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
     if (p.dh, p.dw) != (1, 1) or max(p.sh, p.sw) > 2:
         return f"reads dense taps at strides 1 and 2, not dilations {p.dh, p.dw} and strides {p.sh, p.sw}"
-    if p.g == 1:
-        if depth not in WINDOWS or ocg % (2 * lanes):
-            return f"reads images of {' or '.join(map(str, WINDOWS))} channels for multiples of {2 * lanes} results, not {depth} for {ocg}"
-    elif p.kw != GROUP_TAPS:
+    if p.g == 1 and depth not in DEPTHS:
+        return f"reads images of {' or '.join(map(str, DEPTHS))} channels, not {depth}"
+    if p.g > 1 and p.kw != GROUP_TAPS:
         return f"sums groups for {GROUP_TAPS} columns of taps, not {p.kw}"
-    elif depth < lanes and (lanes % depth or depth < LEAST_DEPTH or ocg != depth or p.ic % lanes):
-        return f"sums groups of {LEAST_DEPTH} channels and more that fill vectors, with as many results, not of {depth} with {ocg}"
-    elif depth >= lanes and (depth % lanes or ocg % lanes):
-        return f"sums groups of whole vectors of {lanes} channels and results, not of {depth} with {ocg}"
+    if p.g > 1 and (depth % lanes if depth >= lanes else lanes % depth or depth < LEAST_DEPTH or ocg != depth or p.ic % lanes):
+        return f"sums groups of whole vectors of {lanes} channels, or of {LEAST_DEPTH} and more for as many that fill some, not {depth}"
+    if not _tiles(p, t):
+        return f"has no tile for {ocg} results of {depth} channels"
     if p.ow < _tile(p, t).nx:
         return f"is for rows of at least {_tile(p, t).nx} results, not {p.ow}"
     return too_large(p, _cut(p, t, True).scratch + 16 * (p.ih_padded + p.iw_padded))
@@ -209,13 +208,20 @@ def cost(p: Problem, t: Target) -> float:
 def most_kernels(t: Target) -> int:
     """Tiles at strides 1 and 2, of one vector of results for several groups, too, of first layers for each depth; bands and placing."""
     pieces = sum(t.lanes(4) % depth == 0 for depth in (4, 8, 16) if depth <= t.lanes(4))
-    return sum(2 * (len(WINDOWS) if tile.taps == 1 else pieces if tile.mr == 1 else 1) for tile in fitting(TILES, t)) + 1 + pieces
+    each = {(1, 1): pieces, (1, 2): 1, (0, 2): len(DEPTHS)}
+    return sum(2 * each[tile.grouped, tile.mr] for tile in fitting(TILES, t)) + 1 + pieces
+
+
+def _tiles(p: Problem, t: Target) -> list[Tile]:
+    """Those that the output channels fill; no tile changes a sum."""
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    results = p.oc // p.g * _piece(p, lanes)
+    return [tile for tile in fitting(TILES, t) if tile.grouped == int(p.g > 1) and results % (tile.mr * lanes) == 0]
 
 
 def _tile(p: Problem, t: Target) -> Tile:
-    """The tile for so many output channels of a group."""
-    mr = 2 if p.oc // p.g % (2 * t.lanes(DTYPES[p.acc].itemsize)) == 0 else 1
-    return next(tile for tile in fitting(TILES, t) if tile.mr == mr and (tile.taps == 1) == (p.g == 1))
+    """The one of the most output channels."""
+    return max(_tiles(p, t), key=lambda tile: tile.mr)
 
 
 def _piece(p: Problem, lanes: int) -> int:
@@ -228,8 +234,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), _tile(p, t)
     piece = _piece(p, lanes)
-    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, tile.taps, p.sw * (lanes if p.g > 1 else p.ic), piece,
-                                     UNROLL if p.g > 1 else p.ic, int(t.fma)))  # fmt: skip
+    taps, pixel, unroll = (GROUP_TAPS, lanes, UNROLL) if tile.grouped else (1, p.ic, p.ic)
+    code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, taps, p.sw * pixel, piece, unroll, int(t.fma)))
     placer = placing_kernel(kind, lanes, piece)
     region = Region(f"shallow_last_{kind}_{lanes}", _factory, (kind, lanes), kind)
     cut, seconds = _cut(p, t, given), cost(p, t)
