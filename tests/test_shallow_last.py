@@ -30,12 +30,13 @@ def test_bands_threads_and_given_weights_have_the_same_bits(text, monkeypatch):
     src, wei, bias = operands(p)
     expected = run(p, src, wei, bias, "shallow_last")
     assert_within(expected, p, truth(p, src, wei, bias), "shallow_last")
+    channels_last = wei.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
     for size in (1, 6 << 10, 1 << 20):
         monkeypatch.setattr(shallow_last, "_PANEL_BYTES", size)
         for threads in (1, 3):
             plan = shallow_last.build(p, detect(), plan_problem, threads)
             for own in (plan, plan.given()):
-                for weights in (wei, np.asfortranarray(wei)):
+                for weights in (wei, np.asfortranarray(wei), wei.transpose(2, 3, 1, 0).copy().transpose(3, 2, 0, 1), channels_last):
                     dst = result_array(p)
                     own.run(src, own.pack(weights), bias, dst)
                     assert_same_bits(dst, expected, f"{own} bands of {size} bytes")

@@ -96,6 +96,7 @@ def _factory(kind: str, lanes: int) -> Any:
         lines = start + e.every * e.width * size
         panel = (lines + lanes * 8 + 63) // 64 * 64
         own = panel + e.plane * e.staged
+        beside = e.wo == size and e.wg == e.ocg * size
         held = -1
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
@@ -109,16 +110,26 @@ def _factory(kind: str, lanes: int) -> Any:
                 for lane in range(e.every * e.width):
                     o = first + lane // lanes * lanes + peek("i64", lane_at + lane % lanes * 8)
                     poke(kind, start + lane * size, peek(kind, at.bias + o * size) if e.bias else zero)
-                if e.given:
-                    for block in range(e.every):
-                        for c in range(e.icg):
-                            for m in range(0, e.width, lanes):
-                                for lane in range(lanes):
-                                    o = first + block * e.width + m + peek("i64", lane_at + lane * 8)
-                                    poke("i64", lines + lane * 8, at.wei + o // e.ocg * e.wg + o % e.ocg * e.wo + c * e.wc)
-                                place = (c // e.each * e.taps * e.each + c % e.each) * e.width + m
-                                call_kernel(e.packer, (own + block * e.wei_block + place * size, e.each * e.width * size, lines, 0, e.taps,
-                                                       e.kw, e.wy, e.wx))  # fmt: skip
+                for block in range(e.every if e.given else 0):
+                    for m in range(0, e.width, lanes):
+                        o = first + block * e.width + m
+                        for lane in range(lanes):
+                            channel = o + peek("i64", lane_at + lane * 8)
+                            poke("i64", lines + lane * 8, at.wei + channel // e.ocg * e.wg + channel % e.ocg * e.wo)
+                        filters, row = own + block * e.wei_block + m * size, e.width * size
+                        # of results side by side, channels side by side, or any
+                        for turn in range(e.icg // e.each * e.taps if beside or e.wc == size else e.icg):
+                            tap, c = turn % e.taps, turn // e.taps * e.each
+                            away = tap // e.kw * e.wy + tap % e.kw * e.wx + c * e.wc
+                            if beside:
+                                call_kernel(e.placer, (filters + turn * e.each * row, row, 0, at.wei + o * size + away, e.wc, e.each, 1))
+                            elif e.wc == size:
+                                call_kernel(
+                                    e.packer, (filters + turn * e.each * row, row, lines, away, e.each, e.each, e.each * size, size)
+                                )
+                            else:
+                                place = turn // e.each * e.taps * e.each + turn % e.each
+                                call_kernel(e.packer, (filters + place * row, e.each * row, lines, turn * e.wc, e.taps, e.kw, e.wy, e.wx))
             if e.given:
                 wei = own
             image = at.src + n * e.sn + group * e.staged * vector * (1 - e.windows)
