@@ -81,7 +81,8 @@ def test_arrays_of_any_strides(text):
         ("g8_ic32ih8_oc32k3_f32_nhwc", "rows of at least 8 results, not 6"),
         ("g8_ic32ih18_oc32k3_i32_nhwc", "of one type, f32 or f64"),
         ("g8_ic32ih18_oc32k3_f32_nhwc_gelu", "does not fuse gelu"),
-        ("ic4ih9iw9000000_oc32k3_f32_nhwc", "MiB of workspace"),
+        ("ic4ih9iw1900000_oc32k3_f32_nhwc", "MiB of workspace"),
+        ("g2_ic2048ih3iw9000_oc2048k3_f32_nhwc", "s for a row of results"),
     ],
 )
 def test_reasons(text, reason):

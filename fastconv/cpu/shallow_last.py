@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from functools import partial
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,7 +209,11 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"has no tile for {ocg} results of {depth} channels"
     if p.ow < _tile(p, t).nx:
         return f"is for rows of at least {_tile(p, t).nx} results, not {p.ow}"
-    return too_large(p, _cut(p, t, True).scratch + 16 * (p.ih_padded + p.iw_padded))
+    cut = _cut(p, t, True)
+    seconds = cost(p.replace(n=1), t) / (cut.planes // cut.together * ceil(p.oh / cut.band_rows))
+    if seconds > costs.UNIT_SECONDS:
+        return f"needs {seconds:.1f} s for a row of results"
+    return too_large(p, cut.scratch + 16 * (p.ih_padded + p.iw_padded))
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -329,7 +334,7 @@ def _layout(p: Problem, t: Target, cut: Cut, given: bool) -> tuple[Shape, Head, 
     shape = Shape(entries=len(ky), many=p.kw * icg if first else each, dx=0)
     head = Head(
         tile=0, placer=0, nx=tile.nx, width=width, units=planes // together, together=together, parts=parts, staged=parts * together,
-        blocks=blocks, every=blocks * together, bands=-(-p.oh // band_rows), band_rows=band_rows, oh=p.oh, ow=p.ow, sh=p.sh,
+        blocks=blocks, every=blocks * together, bands=ceil(p.oh / band_rows), band_rows=band_rows, oh=p.oh, ow=p.ow, sh=p.sh,
         across=p.sw * size * (icg if first else lanes), below=p.kh, rows=rows, columns=columns, pl=left,
         inside_to=max(min(p.pl + p.iw, columns), left), windows=int(first), plane=plane, row=row, each=each, icg=icg, ocg=p.oc // p.g,
         wei_block=icg * taps * width * size, bias=int(has_bias), finish=int(activation is not None), given=int(given), packer=0,
