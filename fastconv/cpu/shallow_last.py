@@ -5,8 +5,8 @@ For each band of rows the pixels of as many channels as there are lanes are copi
 them at constant distances; of several groups in a vector the first channels lie side by side, then the second ones, so that one load
 that broadcasts has a channel of each.  A pixel is loaded once for the three taps of a row.  Of a first layer's image rows are copied as
 they are: the pixels that a row of taps meets are as many values side by side.
-Channels last, before: 32 groups of 4 channels at 56x56 340 us instead of 434, of 8 at 28x28 238 instead of 386, of 16 at 14x14 215 instead
-of 450, at stride 2 290 instead of 490, 3 to 64 channels at 224x224 1.33 ms instead of 2.05, 3 to 32 with stride 2 180 us instead of 430
+Channels last, before: 32 groups of 8 channels at 28x28 238 us instead of 386, of 16 at 14x14 215 instead of 450, at stride 2 290 instead of
+490, 3 to 64 channels at 224x224 1.33 ms instead of 2.05, 3 to 32 with stride 2 180 us instead of 430
 (one core, Emerald Rapids, 2026-11).
 Order of accumulation per output: of groups vectors of channels, rows of taps, the vector's channels, columns; of first layers rows of taps,
 columns, channels.
@@ -27,7 +27,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .border import row_map, too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import TABLE_AT, UNROLL, Shape, grouped_lanes, placing_kernel, shallow_last_tile_kernel
+from .shallow_last_tile import TABLE_AT, UNROLL, Shape, grouped_lanes, placing_tile_kernel, shallow_last_tile_kernel
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -35,7 +35,7 @@ from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values
 
-CASES = ("g8_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih29iw31_oc32k3_s2_p1_f32_nhwc_hwio_bias+relu", "g2_ic32ih9iw30_oc32k3_p1_f32_nhwc",
+CASES = ("g4_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih29iw31_oc32k3_s2_p1_f32_nhwc_hwio_bias+relu", "g2_ic32ih9iw30_oc32k3_p1_f32_nhwc",
          "n2_g2_ic64ih8_oc64k3_p1_reflect_f32_nhwc", "ic3ih32_oc32k3_s2_p1_f32_nhwc",
          "ic3ih31_oc16k7_s2_p3_symmetric_f64_nhwc_bias")  # fmt: skip
 
@@ -58,7 +58,8 @@ TILES = (
     Tile(16, grouped=0, mr=2, nx=6),
 )
 
-GROUP_TAPS, LEAST_DEPTH = 3, 4  # of groups: columns of taps, channels
+GROUP_TAPS = 3  # columns of taps of groups
+LEAST_DEPTH, MOST_DEPTH = 8, 32  # channels of groups: of 4 `depthwise` is as fast, of 64 `blocked` faster
 DEPTHS = 3, 4  # of first layers
 _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
 
@@ -203,8 +204,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"reads images of {' or '.join(map(str, DEPTHS))} channels, not {depth}"
     if p.g > 1 and p.kw != GROUP_TAPS:
         return f"sums groups for {GROUP_TAPS} columns of taps, not {p.kw}"
-    if p.g > 1 and (depth % lanes if depth >= lanes else lanes % depth or depth < LEAST_DEPTH or ocg != depth or p.ic % lanes):
-        return f"sums groups of whole vectors of {lanes} channels, or of {LEAST_DEPTH} and more for as many that fill some, not {depth}"
+    if p.g > 1 and not LEAST_DEPTH <= depth <= MOST_DEPTH:
+        return f"sums groups of {LEAST_DEPTH} to {MOST_DEPTH} channels, not {depth}"
+    if p.g > 1 and (depth % lanes if depth >= lanes else lanes % depth or ocg != depth or p.ic % lanes):
+        return f"sums groups of whole vectors of {lanes} channels, or of as many as results that fill some, not {depth} with {ocg}"
     if not _tiles(p, t):
         return f"has no tile for {ocg} results of {depth} channels"
     if p.ow < _tile(p, t).nx:
@@ -217,13 +220,18 @@ def reject(p: Problem, t: Target) -> str | None:
 
 
 def cost(p: Problem, t: Target) -> float:
-    """Multiply-adds of whole tiles, and the copy of the pixels."""
-    return costs.shallow_last_seconds(p, t.lanes(DTYPES[p.acc].itemsize), _tile(p, t).nx)
+    """Multiply-adds of whole tiles, as many of the peak as `blocked`'s, the copy of the pixels, a load and a store each."""
+    lanes, nx = t.lanes(DTYPES[p.acc].itemsize), _tile(p, t).nx
+    vectors = p.n * p.oc / lanes * p.oh * ceil(p.ow / nx) * nx
+    sums = vectors * (p.taps / (costs.FMA_PER_SECOND * costs.BLOCKED_SHARE) + costs.SHALLOW_STORE_SECONDS)
+    copied = p.n * p.ih_padded * p.iw_padded * p.ic / lanes * 2 * costs.SHALLOW_VECTOR_SECONDS
+    moved = costs.SEEN_SHARE * costs.bytes_moved(p) / costs.BYTES_PER_SECOND
+    return 2 * costs.CALL_SECONDS + sums + copied + moved
 
 
 def most_kernels(t: Target) -> int:
     """Tiles at strides 1 and 2, of one vector of results for several groups, too, of first layers for each depth; bands and placing."""
-    pieces = sum(t.lanes(4) % depth == 0 for depth in (4, 8, 16) if depth <= t.lanes(4))
+    pieces = len({max(t.lanes(4) // depth, 1) for depth in (LEAST_DEPTH, MOST_DEPTH)})
     each = {(1, 1): pieces, (1, 2): 1, (0, 2): len(DEPTHS)}
     return sum(2 * each[tile.grouped, tile.mr] for tile in fitting(TILES, t)) + 1 + pieces
 
@@ -252,9 +260,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     piece = _piece(p, lanes)
     taps, pixel, unroll = (GROUP_TAPS, lanes, UNROLL) if tile.grouped else (1, p.ic, p.ic)
     code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, taps, p.sw * pixel, piece, unroll, int(t.fma)))
-    placer = placing_kernel(kind, lanes, piece)
+    placer = placing_tile_kernel(kind, lanes, piece)
     region = Region(f"shallow_last_{kind}_{lanes}", _factory, (kind, lanes), kind)
-    cut, seconds = _cut(p, t, given), cost(p, t)
+    cut, seconds = _cut(p, t, given, threads), cost(p, t)
     shape, head, tables = _layout(p, t, cut, given)
     scratch = cut.scratch
 
@@ -306,8 +314,8 @@ class Cut(NamedTuple):
     scratch: int  # bytes of workspace of one thread
 
 
-def _cut(p: Problem, t: Target, given: bool) -> Cut:
-    """Bands whose panel a first-level cache holds, of one row of results at least; lines of pixels come in pairs."""
+def _cut(p: Problem, t: Target, given: bool, threads: int = 1) -> Cut:
+    """Bands, of a row at least, whose panel a first-level cache holds, enough for the threads; lines of pixels come in pairs."""
     size, icg = DTYPES[p.acc].itemsize, p.ic // p.g
     lanes, columns = t.lanes(size), (p.ow - 1) * p.sw + p.kw
     vector = lanes * size
@@ -315,7 +323,9 @@ def _cut(p: Problem, t: Target, given: bool) -> Cut:
     together = 2 if parts == 1 and planes % 2 == 0 else 1
     row = -(-columns * icg * size // vector) * vector if p.g == 1 else columns * vector
     most = max((_PANEL_BYTES // (row * parts) - p.kh) // p.sh + 1, 1)
-    band_rows = -(-p.oh // -(-p.oh // most))
+    units = max(p.n, 1) * (planes // together)
+    bands = max(ceil(p.oh / most), min(ceil(4 * threads / units), p.oh) if threads > 1 else 1)
+    band_rows = ceil(p.oh / bands)
     plane = ((band_rows - 1) * p.sh + p.kh) * row
     every = p.oc // planes * together
     scratch = every * size * (1 + given * icg * p.kh * p.kw) + lanes * 8 + 256 + plane * parts * together

@@ -188,7 +188,7 @@ def _placing_factory(kind: str, lanes: int, piece: int) -> Any:
     return place
 
 
-def placing_kernel(kind: str, lanes: int, piece: int) -> TileKernel:
+def placing_tile_kernel(kind: str, lanes: int, piece: int) -> TileKernel:
     """`_placing_factory`'s, to be called with seven integers."""
     return TileKernel(f"place_pixels_{kind}_{lanes}" + f"_{piece}" * (piece > 1), _placing_factory, (kind, lanes, piece), 7)
 

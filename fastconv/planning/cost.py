@@ -112,8 +112,6 @@ SHALLOW_ROW_SECONDS = 1.5e-9
 SHALLOW_VECTOR_SECONDS = 0.5e-9  # per vector that is copied, and
 SHALLOW_FAR_SECONDS = 1e-9  # per 64 bytes of it where no first-level cache holds the planes
 SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
-SHALLOW_LAST_SHARE = 0.9
-SHALLOW_LAST_COPY_SECONDS = 1e-9  # per vector
 WINOGRAD_SHARE = 0.97
 WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
 WINOGRAD_RESULT_SECONDS = 1.25e-9
@@ -346,14 +344,6 @@ def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> floa
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
     terms = p.taps + (0 if in_place else SHALLOW_COPIED_TERMS)
     return 2 * CALL_SECONDS + results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS) + _moving_seconds(p)
-
-
-def shallow_last_seconds(p: Problem, lanes: int, nx: int) -> float:
-    """Vectors of output channels at rows of ``nx`` pixels, and the copy of the pixels."""
-    vectors = p.n * p.oc / lanes * p.oh * _padded(p.ow, nx)
-    copied = p.n * p.ih_padded * p.iw_padded * p.ic / lanes
-    sums = vectors * (p.taps / (FMA_PER_SECOND * SHALLOW_LAST_SHARE) + SHALLOW_STORE_SECONDS)
-    return 2 * CALL_SECONDS + sums + copied * SHALLOW_LAST_COPY_SECONDS + _moving_seconds(p)
 
 
 def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns: int, near: bool) -> float:
