@@ -39,7 +39,7 @@ def shallow_last_tile(
     ``o % piece``; results are stored group by group.
     ``shape`` is the address of the integers of :data:`Shape` and of a table of bytes into the panel; ``wei`` is packed as
     ``[e][k][c][mr*lanes]``, ``start`` as ``[mr*lanes]``; ``finish`` is the address of ``[slope, low, high]`` or 0.  The lines of the
-    result are asked for before they are summed.
+    result are not asked for: first layers took 0.9 of the time without, groups no longer.
     Order of accumulation: e, c, k.  No tails, no borders: the driver sees to both.
     """
     chosen = literal(spec)
@@ -69,11 +69,6 @@ def _emit(
     kind, lanes, mr, nx, taps, step, piece, unroll, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
-    place = dst
-    for _ in range(nx):
-        for m in range(mr):
-            emit.prefetch(emit.offset(place, m * emit.width), 1, True)
-        place = emit.offset(place, s.dx)
     firsts = [emit.load(emit.offset(start, m * emit.width)) for m in range(mr)]
     acc = [[emit.variable(first) for _ in range(nx)] for first in firsts]
     table, weights = emit.variable(emit.offset(shape, TABLE_AT)), emit.variable(wei)
