@@ -67,14 +67,14 @@ _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the 
 # padded column, the channel of each lane.
 Head = namedtuple(
     "Head",
-    "tile placer nx width units together parts staged blocks every bands band_rows oh ow sh across below rows columns pl inside_to windows "
-    "plane row each icg ocg wei_block bias finish given packer taps kw wg wo wc wy wx sn sy sx dn dy",
+    "tile placer nx width images per_image per_group units together parts staged blocks every bands band_rows oh ow sh across below rows "
+    "columns pl inside_to windows plane row each icg ocg wei_block bias finish given packer taps kw wg wo wc wy wx sn sy sx dn dy",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
 
 def _factory(kind: str, lanes: int) -> Any:
-    """The band kernel: units of work are (image, vectors of channels, band of rows).
+    """The band kernel: units of work are (image, vectors of channels, band of rows), (vectors, image, band) where weights are many.
 
     Panel: ``[vector][row][column of the padded image][lanes]``, of so many vectors of channels ``together`` as lie side by side in lines
     that are asked for as one; of a first layer its rows as they are.
@@ -102,7 +102,7 @@ def _factory(kind: str, lanes: int) -> Any:
         held = -1
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
-            n, group = rest // e.units, rest % e.units
+            n, group = rest // e.per_image % e.images, rest // e.per_group % e.units
             y0 = band * e.band_rows
             y1 = min(y0 + e.band_rows, e.oh)
             first = group * e.every * e.width
@@ -341,9 +341,11 @@ def _layout(p: Problem, t: Target, cut: Cut, given: bool) -> tuple[Shape, Head, 
     blocks, left, each = p.oc // (planes * width), min(p.pl, columns), min(icg, lanes)
     part, ky = (index.reshape(-1) for index in np.indices((parts, p.kh)))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    heavy = p.oc * p.taps > p.ic * p.ih * p.iw  # weights, which stay in the cache from image to image
     shape = Shape(entries=len(ky), many=p.kw * icg if first else each, dx=0)
     head = Head(
-        tile=0, placer=0, nx=tile.nx, width=width, units=planes // together, together=together, parts=parts, staged=parts * together,
+        tile=0, placer=0, nx=tile.nx, width=width, images=p.n, per_image=1 if heavy else planes // together,
+        per_group=p.n if heavy else 1, units=planes // together, together=together, parts=parts, staged=parts * together,
         blocks=blocks, every=blocks * together, bands=ceil(p.oh / band_rows), band_rows=band_rows, oh=p.oh, ow=p.ow, sh=p.sh,
         across=p.sw * size * (icg if first else lanes), below=p.kh, rows=rows, columns=columns, pl=left,
         inside_to=max(min(p.pl + p.iw, columns), left), windows=int(first), plane=plane, row=row, each=each, icg=icg, ocg=p.oc // p.g,
