@@ -18,6 +18,7 @@ LEAST_EXERCISED = {
     "int8": 12,
     "depthwise": 18,
     "shallow": 62,
+    "shallow_last": 12,
     "panel": 100,
     "transposed": 9,
     "folded": 6,

@@ -140,6 +140,8 @@ def test_for_any_tile(name, registers, monkeypatch):
         results = []
         for tile in tiles:
             monkeypatch.setattr(module, "TILES", (tile,) * size)
+            if name == "shallow_last" and module.reject(p, detect()) is not None:  # of groups, or of first layers
+                continue
             plan = module.build(p, detect(), plan_problem, 1)
             results.append(result_array(p))
             plan.run(src, plan.pack(wei), bias, results[-1])

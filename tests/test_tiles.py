@@ -24,7 +24,7 @@ BLOCKS = {
     "taps": ("kw", False),
     "tall": ("kh", False),
 }
-OTHER_FIELDS = {"registers", "carries", "tail"}
+OTHER_FIELDS = {"registers", "carries", "tail", "grouped"}
 
 ROWS = [(name, tile) for name, algorithm in ALGORITHMS.items() for tile in getattr(algorithm, "TILES", ())]
 

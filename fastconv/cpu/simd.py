@@ -200,6 +200,14 @@ class Emitter:
         lanes = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, ir.Constant(self.vector, ir.Undefined), lanes)
 
+    def pieces(self, address: Any, count: int) -> Any:
+        """``count`` consecutive elements, a divisor of the lanes, again and again in all lanes."""
+        if count == 1:
+            return self.splat(address)
+        few = self.builder.load(self._pointer(address, ir.VectorType(self.element, count)), align=1)
+        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), [lane % count for lane in range(self.lanes)])
+        return self.builder.shuffle_vector(few, ir.Constant(few.type, ir.Undefined), lanes)
+
     def pick(self, a: Any, b: Any, lanes: Sequence[int]) -> Any:
         """Lanes of ``a`` (0..) and ``b`` (lanes..)."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))

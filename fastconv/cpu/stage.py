@@ -109,25 +109,38 @@ def _read(pixels: np.ndarray, dst: np.ndarray) -> np.ndarray:
 
 def staged_launch(
     p: Problem, threads: int, build: Callable[..., Plan], t: Any, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any,
-    source: str | None = None, multiple: int = 1,
+    source: str | None = None, multiple: int = 1, channels_last: bool = False,
 ) -> Launch:  # fmt: skip
-    """A launch that stages every band's source, and its result where ``dst`` is not native; bands of a ``multiple`` of rows."""
+    """A launch that stages every band's source, and its result where ``dst`` is not native; bands of a ``multiple`` of rows.
+
+    Staged are planes, or channels side by side where that is what the algorithm takes.
+    """
     acc, own = DTYPES[source or p.acc], DTYPES[_result_type(p)]
-    in_place = is_native(dst, _result_type(p))
-    plans = {rows: build(band_problem(p, rows, source=source), t, None, threads) for rows in band_sizes(p, multiple)}
+    in_place = is_native(dst.transpose(0, 2, 3, 1) if channels_last else dst, _result_type(p))
+    layout = "nhwc" if channels_last else "nchw"
+
+    def empty(channels: int, rows: int, columns: int, dtype: Any) -> np.ndarray:
+        return (
+            np.empty((1, rows, columns, channels), dtype).transpose(0, 3, 1, 2)
+            if channels_last
+            else np.empty((1, channels, rows, columns), dtype)
+        )
+
+    plans = {rows: build(band_problem(p, rows, source=source).replace(src_layout=layout), t, None, threads)
+             for rows in band_sizes(p, multiple)}  # fmt: skip
     launches = {}
     for rows, plan in plans.items():
-        staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
-        result = dst[:1, :, :rows] if in_place else np.empty((1, p.oc, rows, p.ow), own)
+        staged = empty(p.ic, plan.problem.ih, plan.problem.iw, acc)
+        result = dst[:1, :, :rows] if in_place else empty(p.oc, rows, p.ow, own)
         launches[rows] = plan.prepare(staged, packed, result, fill if bands_are_vast(p) else 0)
 
     def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
         for n, first, end in bands(p, multiple):
             plan = plans[end - first]
-            staged = np.empty((1, p.ic, plan.problem.ih, plan.problem.iw), acc)
+            staged = empty(p.ic, plan.problem.ih, plan.problem.iw, acc)
             stage_rows(p, src, n, first, end, fill, staged[0])
             to = dst[n : n + 1, :, first:end]
-            result = to if in_place else np.empty(to.shape, own)
+            result = to if in_place else empty(p.oc, end - first, p.ow, own)
             launches[end - first](staged, packed, addends_of(bias, n, first, end), result)
             if not in_place:
                 with np.errstate(all="ignore"):
