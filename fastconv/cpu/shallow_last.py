@@ -23,7 +23,7 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 from .border import row_map, too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -33,7 +33,7 @@ from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
-from .values import finish_values
+from .values import finish_values, not_of_one_type
 
 CASES = ("g4_ic32ih14_oc32k3_p1_f32_nhwc", "g4_ic32ih29iw31_oc32k3_s2_p1_f32_nhwc_hwio_bias+relu", "g2_ic32ih9iw30_oc32k3_p1_f32_nhwc",
          "n2_g2_ic64ih8_oc64k3_p1_reflect_f32_nhwc", "ic3ih32_oc32k3_s2_p1_f32_nhwc",
@@ -188,15 +188,11 @@ def _factory(kind: str, lanes: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, channels side by side, all of one type; groups of whole vectors or vectors of whole groups, or images of few channels."""
-    reason = not_computed(p, "fwd")
+    reason = not_of_one_type(p)
     if reason is not None:
         return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"images, weights and sums of one type, f32 or f64, not {p.src}, {p.wei}, {p.dst} and {p.acc}"
     if p.src_layout != "nhwc":
         return "for channels last, not planes"
-    if parse_epilogue(p.epilogue).activation not in (None, "relu", "relu6", "leaky_relu"):
-        return f"does not fuse {p.epilogue}"
     lanes, depth, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
     if (p.dh, p.dw) != (1, 1) or max(p.sh, p.sw) > 2:
         return f"reads dense taps at strides 1 and 2, not dilations {p.dh, p.dw} and strides {p.sh, p.sw}"

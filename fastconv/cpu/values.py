@@ -67,9 +67,9 @@ def not_fused(p: Problem) -> str | None:
     return None
 
 
-def not_transformed(p: Problem) -> str | None:
-    """Why no transform of images computes the problem, whatever its windows, or None: forward, float32 and float64."""
-    reason = not_computed(p, "fwd", transforms=True)
+def not_of_one_type(p: Problem, transforms: bool = False) -> str | None:
+    """Why no kernel of float32 or float64 alone computes the forward problem, whatever its windows, or None."""
+    reason = not_computed(p, "fwd", transforms=transforms)
     if reason is not None:
         return reason
     if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:

@@ -31,7 +31,7 @@ from .stage import staged_launch
 from .target import Target
 from .threads import JOB_WORDS, Job, Region
 from .tile import fitting
-from .values import finish_values, not_transformed
+from .values import finish_values, not_of_one_type
 from .weights_tile import turn_kernel
 from .winograd_pack import HEAD, SPARE, Packing, packing_kernel, transformable, weights_of
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
@@ -219,7 +219,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel, float32 and float64."""
-    reason = not_transformed(p)
+    reason = not_of_one_type(p, transforms=True)
     if reason is not None:
         return reason
     if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):

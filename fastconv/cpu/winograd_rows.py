@@ -35,7 +35,7 @@ from .stage import is_native, staged_launch
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
-from .values import finish_values, not_transformed
+from .values import finish_values, not_of_one_type
 from .winograd_rows_tile import AHEAD, row_pixels, row_results, row_sums
 
 CASES = ("ic3ih64_oc32k7_s2_p3_f32", "ic3ih34_oc20k3_p1_f32_bias+relu", "n2_g2_ic4ih37iw70_oc22kh5kw4_s2_p2_reflect_f32_bias",
@@ -169,7 +169,7 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, float32 and float64, few channels a group, at least a block of results of each, 2 to 4 rows of taps of a phase."""
-    reason = not_transformed(p)
+    reason = not_of_one_type(p, transforms=True)
     if reason is not None:
         return reason
     if p.src_layout == "nhwc":
