@@ -342,3 +342,11 @@ def test_weights_are_packed_as_their_copies(ic, order):
         assert_same_bits(*places, "transformed weights")
         assert_same_bits(weights_of(p, found), wei, "weights as they are")
         assert weights_of(p, found).strides == wei.strides, "or they were turned to be copied"
+
+
+def test_weights_that_are_repeated_with_gaps_are_kept_as_they_are():
+    """As many bytes from the first to the last as there are weights: 2 equal filters of 4 channels, which lie 21 elements apart."""
+    p = Problem.parse("ic4ih28_oc2k3_p1")
+    memory = np.random.default_rng(0).standard_normal(72).astype("f4")
+    wei = np.lib.stride_tricks.as_strided(memory, (2, 4, 3, 3), (0, 84, 12, 4))
+    assert_same_bits(weights_of(p, winograd.build(p, detect(), plan_problem, 1, 2).pack(wei)), wei, "weights as they are")

@@ -120,11 +120,9 @@ def staged_launch(
     layout = "nhwc" if channels_last else "nchw"
 
     def empty(channels: int, rows: int, columns: int, dtype: Any) -> np.ndarray:
-        return (
-            np.empty((1, rows, columns, channels), dtype).transpose(0, 3, 1, 2)
-            if channels_last
-            else np.empty((1, channels, rows, columns), dtype)
-        )
+        if channels_last:
+            return np.empty((1, rows, columns, channels), dtype).transpose(0, 3, 1, 2)
+        return np.empty((1, channels, rows, columns), dtype)
 
     plans = {rows: build(band_problem(p, rows, source=source).replace(src_layout=layout), t, None, threads)
              for rows in band_sizes(p, multiple)}  # fmt: skip

@@ -149,9 +149,9 @@ class Packing:
         if kept:
             packed[0, 0, 0, 1:5] = sorted(range(4), key=lambda axis: -abs(wei.strides[axis]))
             packed[0, 0, 0, 5:9] = [stride < 0 for stride in wei.strides]
-            own, (raw, end) = weights_of(p, packed), byte_bounds(wei)
-            if wei.dtype == dtype and end - raw == wei.nbytes:
-                how |= {"raw": raw, "own": byte_bounds(own)[0], "each": -(-wei.size // units)}
+            own = weights_of(p, packed)
+            if wei.dtype == dtype and wei.strides == own.strides:
+                how |= {"raw": byte_bounds(wei)[0], "own": byte_bounds(own)[0], "each": -(-wei.size // units)}
             else:
                 with np.errstate(all="ignore"):
                     own[...] = wei
