@@ -34,7 +34,7 @@ from .tile import fitting
 from .values import finish_values, not_of_one_type
 from .weights_tile import turn_kernel
 from .winograd_pack import HEAD, SPARE, Packing, packing_kernel, transformable, weights_of
-from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
+from .winograd_tile import CHUNK, block_results, pixels_of, points_of, products, transformed_pixels, turned_pixels
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64")
 
@@ -49,6 +49,8 @@ class Tile(NamedTuple):
 
 TILES = (
     Tile(32, mr=4, nt=4),  # 16 accumulators, 4 weights, 1 pixel of 32 registers; images of networks have few blocks, often 16 or 49
+    Tile(32, mr=2, nt=8),
+    Tile(32, mr=1, nt=16),
     Tile(16, mr=2, nt=6),  # 12 accumulators, 2 weights, 1 pixel of 16 registers
 )
 
@@ -64,7 +66,7 @@ Head = namedtuple(
 _HEAD_BYTES = 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, fma: int) -> Any:
     """The band kernel: units of work are (image, group of ``gy x gx`` blocks, group of channels, part of the output channels).
 
     Raw pixels of a vector of channels, ``[row][column][lanes]``, with borders resolved, are transformed along columns and then along rows
@@ -77,30 +79,32 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
     the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines that lie
     ``soon_step`` bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
     """
-    spec = (kind, lanes, m, mr, nt, fma)
+    spec = (kind, lanes, m, stride, mr, nt, fma)
     size = KINDS[kind][2]
     vector, width, taps, chunk, spare = lanes * size, mr * lanes, (m + 2) ** 2, CHUNK // lanes, SPARE * lanes
+    step, reads, points = m * stride, pixels_of(m, stride), points_of(m, stride)
+    beyond = reads - step  # pixels that two blocks share
 
     def winograd(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         e = integers(at.extents, Head)
         row_at = at.extents + _HEAD_BYTES
-        column_at = row_at + 8 * (e.rows * m + 2)
+        column_at = row_at + 8 * (e.rows * step + beyond)
         fill = peek(kind, at.values)
         zero = peek(kind, at.values + 4 * size)
         bias_at = at.workspace + index * at.scratch
         zeros = bias_at + width * size
         tile_at = zeros + vector
         raw = tile_at + m * m * vector
-        row_bytes = (e.gx * m + 2 + 2 * lanes) * vector
-        middle = raw + (e.gy * m + 2) * row_bytes
-        middle_bytes = (e.gx * m + 2) * vector
-        pixels = middle + (m + 2) * middle_bytes
+        row_bytes = (e.gx * step + beyond + 2 * lanes) * vector
+        middle = raw + (e.gy * step + beyond) * row_bytes
+        middle_bytes = (e.gx * step + beyond) * vector
+        pixels = middle + reads * middle_bytes
         depth = (e.icg + lanes - 1) // lanes
         pixel_bytes = (depth * e.gy * e.gx + 1) * vector
-        sums = pixels + taps * pixel_bytes
-        sum_bytes = taps * width * size
+        sums = pixels + reads**2 * pixel_bytes
+        sum_bytes = points**2 * width * size
         fill_row(kind, lanes, zeros, lanes, zero)
         pack_job = bias_at + e.packed_at
         packed = pack_job + 8 * JOB_WORDS + e.pack_scratch
@@ -114,8 +118,8 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
             ty, tx = by * e.gy, bx * e.gx
             tall, wide = min(e.gy, e.rows - ty), min(e.gx, e.columns - tx)
             many = tall * wide
-            columns = wide * m + 2
-            left = tx * m - e.pad_x  # image column of the group's first
+            columns = wide * step + beyond
+            left = tx * step - e.pad_x  # image column of the group's first
             c0, c1 = max(left, 0), min(left + columns, e.iw)
             inside = max(c1 - c0, 0)
             before = min(c0 - left, columns)
@@ -123,11 +127,11 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
             for cb in range(depth):
                 channels = min(lanes, e.icg - cb * lanes)
                 plane = at.src + n * e.sn + (group * e.icg + cb * lanes) * e.sc
-                for r in range(tall * m + 2):
-                    row = peek("i64", row_at + 8 * (ty * m + r))
+                for r in range(tall * step + beyond):
+                    row = peek("i64", row_at + 8 * (ty * step + r))
                     to = raw + r * row_bytes + vector * lanes
                     if row < 0:
-                        padded = min(columns, e.padded_x - tx * m) if row == _OUTSIDE else 0
+                        padded = min(columns, e.padded_x - tx * step) if row == _OUTSIDE else 0
                         fill_row(kind, lanes, to, padded * lanes, fill)
                         fill_row(kind, lanes, to + padded * vector, (columns - padded) * lanes, zero)
                         continue
@@ -148,17 +152,17 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                                 poke(kind, place + x * vector + c * size, peek(kind, first + x * e.sx + c * e.sc))
                     for side in range(2):
                         for x in range(before + inside if side else 0, columns if side else before):
-                            column = peek("i64", column_at + 8 * (tx * m + x))
+                            column = peek("i64", column_at + 8 * (tx * step + x))
                             fill_row(kind, lanes, to + x * vector, lanes, fill if column == _OUTSIDE else zero)
                             if column >= 0:
                                 for c in range(channels):
                                     poke(kind, to + x * vector + c * size, peek(kind, line + c * e.sc + column * e.sx))
                 for y in range(tall):
-                    first = raw + y * m * row_bytes + vector * lanes
+                    first = raw + y * step * row_bytes + vector * lanes
                     transformed_pixels(spec, middle, vector, middle_bytes, first, vector, row_bytes, columns)
-                    for i in range(m + 2):
-                        transformed_pixels(spec, pixels + i * (m + 2) * pixel_bytes + (cb * many + y * wide) * vector, vector, pixel_bytes,
-                                           middle + i * middle_bytes, m * vector, vector, wide)  # fmt: skip
+                    for i in range(reads):
+                        transformed_pixels(spec, pixels + i * reads * pixel_bytes + (cb * many + y * wide) * vector, vector, pixel_bytes,
+                                           middle + i * middle_bytes, step * vector, vector, wide)  # fmt: skip
             for block in range(part * e.part_blocks, min((part + 1) * e.part_blocks, e.blocks)):
                 o = block * width
                 for lane in range(width):
@@ -179,20 +183,28 @@ def _factory(kind: str, lanes: int, m: int, mr: int, nt: int, fma: int) -> Any:
                         put_integers(pack_job, Job(at.wei, 0, 0, at.values, to, pack_job + 8 * JOB_WORDS, e.pack_extents, 0))
                         call_kernel(e.pack, (pack_job, 0, filters * depth + low, filters * depth + high))
                     for i in range(taps):
+                        ky, kx = i // (m + 2), i % (m + 2)
+                        # at stride 2 the last weights meet all odd pixels, whose products are added to those of the even ones
+                        down, across = m if ky >= points else 1, m if kx >= points else 1
                         for c in range(low, high, chunk):
-                            for t in range(0, many, nt):
-                                to, place = sums + t * sum_bytes + i * width * size, pixels + i * pixel_bytes + (c * many + t) * vector
-                                first = wei + (c - low) * lanes * width * size
-                                channels = min(chunk, depth - c)
-                                # the next weights, a part with each tile of these: asked for all at once they come no sooner, and hold up
-                                # what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; one core, Emerald Rapids, 2026-11)
-                                soon, step = first + channels * lanes * (width * size + t // nt * soon_step), soon_step
-                                if call < e.soon_calls:
-                                    soon, step = source + call // e.soon_lines * e.soon_outer + call % e.soon_lines * 64, e.soon_step
-                                elif e.pack != 0:
-                                    step = 0
-                                call += 1
-                                products(spec, to, sum_bytes, place, many * vector, first, channels, c, soon, step)
+                            first = wei + (c - low) * lanes * width * size
+                            channels = min(chunk, depth - c)
+                            later = c + (ky >= points) + (kx >= points)
+                            for j in range(down * across):
+                                ny, nx = ky + j // across, kx + j % across
+                                to = sums + (ny % points * points + nx % points) * width * size
+                                place = pixels + (ny * reads + nx) * pixel_bytes + c * many * vector
+                                for t in range(0, many, nt):
+                                    # the next weights, a part with each tile of these: asked for all at once they come no sooner, and hold
+                                    # up what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; one core, Emerald Rapids, 2026-11)
+                                    soon, ahead = first + channels * lanes * (width * size + t // nt * soon_step), soon_step
+                                    if call < e.soon_calls:
+                                        soon, ahead = source + call // e.soon_lines * e.soon_outer + call % e.soon_lines * 64, e.soon_step
+                                    elif e.pack != 0 or j > 0:
+                                        ahead = 0
+                                    call += 1
+                                    products(spec, to + t * sum_bytes, sum_bytes, place + t * vector, many * vector, first, channels, later,
+                                             soon, ahead)  # fmt: skip
                         wei += (held * width + SPARE) * vector
                 for t in range(many):
                     by, bx = ty + t // wide, tx + t % wide
@@ -222,8 +234,8 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_of_one_type(p, transforms=True)
     if reason is not None:
         return reason
-    if (p.kh, p.kw, p.sh, p.sw, p.dh, p.dw) != (3, 3, 1, 1, 1, 1):
-        return f"3x3 windows at every pixel, not {p.kh}x{p.kw}, strides {p.sh, p.sw} and dilations {p.dh, p.dw}"
+    if (p.kh, p.kw, p.dh, p.dw) != (3, 3, 1, 1) or p.strides not in ((1, 1), (2, 2)):
+        return f"3x3 windows at every pixel or every other, not {p.kh}x{p.kw}, strides {p.strides} and dilations {p.dh, p.dw}"
     choice = _choice(p.replace(n=1), t)
     if choice is None:
         return f"needs more than {costs.MOST_WORKSPACE >> 20} MiB of workspace a thread"
@@ -302,9 +314,9 @@ def _shorter(p: Problem, t: Target, choice: Choice) -> Choice:
 def _unit_seconds(p: Problem, t: Target, choice: Choice, cache: int) -> float:
     size = DTYPES[p.acc].itemsize
     m, tile, gy, gx, parts = choice
-    lanes = t.lanes(size)
+    lanes, extents = t.lanes(size), (pixels_of(m, p.sh), points_of(m, p.sh), m + 2)
     depth, blocks = -(-(p.ic // p.g) // lanes), -(-(p.oc // p.g) // (tile.mr * lanes))
-    return costs.winograd_unit_seconds(gy * gx, m, depth, -(-blocks // parts), lanes, tile.mr, tile.nt, size, cache)
+    return costs.winograd_unit_seconds(gy * gx, extents, depth, -(-blocks // parts), lanes, tile.mr, tile.nt, size, cache)
 
 
 def _seconds(p: Problem, t: Target, choice: Choice, threads: int, cache: int) -> float:
@@ -316,13 +328,13 @@ def _seconds(p: Problem, t: Target, choice: Choice, threads: int, cache: int) ->
 def _scratch(p: Problem, t: Target, choice: Choice) -> int:
     """Bytes of workspace of one thread."""
     m, tile, gy, gx, _ = choice
-    size, taps = DTYPES[p.acc].itemsize, (m + 2) ** 2
-    lanes = t.lanes(size)
+    size = DTYPES[p.acc].itemsize
+    lanes, reads = t.lanes(size), pixels_of(m, p.sh)
     many = -(-gy * gx // tile.nt) * tile.nt
-    columns = gx * m + 2
-    raw = (gy * m + 2) * (columns + 2 * lanes) + (m + 2) * columns
+    rows, columns = ((many_of - 1) * m * p.sh + reads for many_of in (gy, gx))
     depth = -(-(p.ic // p.g) // lanes)
-    vectors = tile.mr + 1 + m * m + raw + taps * (depth * gy * gx + 1) + taps * tile.mr * many + tile.nt
+    raw, pixels = rows * (columns + 2 * lanes) + reads * columns, reads**2 * (depth * gy * gx + 1)
+    vectors = tile.mr + 1 + m * m + raw + pixels + points_of(m, p.sh) ** 2 * tile.mr * many + tile.nt
     return -(-vectors * lanes * size // 64) * 64
 
 
@@ -335,7 +347,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
     m, tile, *_ = choice = _split(p, t, m or choice.m, threads)
-    packing = Region(*packing_kernel(kind, lanes, m, tile.mr, int(t.fma)), kind)
+    packing = Region(*packing_kernel(kind, lanes, m, p.sh, tile.mr, int(t.fma)), kind)
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
     head, tables = _layout(p, lanes, choice)
@@ -343,11 +355,11 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     as_used, before = given and few, given and not few
     if as_used:
         scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
-    name = f"winograd_{kind}_{m}x{m}_{tile.mr}x{tile.nt}_{lanes}"
-    region = Region(name, _factory, (kind, lanes, m, tile.mr, tile.nt, int(t.fma)), kind)
+    name = f"winograd_{kind}_{m}x{m}" + f"_s{p.sh}" * (p.sh > 1) + f"_{tile.mr}x{tile.nt}_{lanes}"
+    region = Region(name, _factory, (kind, lanes, m, p.sh, tile.mr, tile.nt, int(t.fma)), kind)
     units = p.n * p.g * head.groups_y * head.groups_x * head.parts
     seconds = cost(p, t)
-    patch = p.replace(n=_PATCHES, ih=m + 2, iw=m + 2, pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict", src_layout="nchw")
+    patch = p.replace(n=_PATCHES, ih=pixels_of(m, p.sh), iw=pixels_of(m, p.sh), pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict", src_layout="nchw")
     child = plan(patch, t, threads)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -430,7 +442,7 @@ def _sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
     """The image row behind each row that a block reads, and the column behind each column."""
     found = []
     for before, extent, padded, out in ((p.pt, p.ih, p.ih_padded, p.oh), (p.pl, p.iw, p.iw_padded, p.ow)):
-        places = border_indices(-before, -(-out // m) * m + 2, 1, extent, p.border)
+        places = border_indices(-before, (-(-out // m) - 1) * m * p.sh + pixels_of(m, p.sh), 1, extent, p.border)
         places[padded:] = _BEYOND
         found.append(places)
     return found[0], found[1]
@@ -442,15 +454,15 @@ def _repair(
 ) -> None:  # fmt: skip
     """Direct sums for the blocks at ``wrong``, rows of (image, block row, block column)."""
     dtype = DTYPES[p.acc]
-    own = child.pack(wei)
+    own, step, reads = child.pack(wei), m * p.sh, pixels_of(m, p.sh)
     rows, columns = _sources(p, m)
-    patches = np.zeros((_PATCHES, p.ic, m + 2, m + 2), dtype)
+    patches = np.zeros((_PATCHES, p.ic, reads, reads), dtype)
     results = np.empty((_PATCHES, p.oc, m, m), dtype)
     run = child.prepare(patches, own, results)
     for first in range(0, len(wrong), _PATCHES):
         chunk = wrong[first : first + _PATCHES]
         for patch, (n, ty, tx) in zip(patches, chunk, strict=False):
-            down, across = rows[ty * m : ty * m + m + 2], columns[tx * m : tx * m + m + 2]
+            down, across = rows[ty * step : ty * step + reads], columns[tx * step : tx * step + reads]
             patch[...] = src[n][:, np.maximum(down, 0)[:, None], np.maximum(across, 0)]
             for places, axis in ((down, 1), (across, 2)):
                 outside = np.moveaxis(patch, axis, 0)

@@ -26,7 +26,7 @@ _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
 Head = namedtuple("Head", "icg ocg blocks depth pitch past totals turn raw own each weights so sc sy sx")
 
 
-def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> Any:
     """The kernel: units of work are (group, ``mr * lanes`` output channels, ``lanes`` channels).
 
     ``dst[HEAD + [g][o / width][i][j][c][o % width]] = sum_{ky, kx} G[i, ky] G[j, kx] src[g, o, c, ky, kx]``, 0 for channels beyond;
@@ -35,7 +35,7 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
     there are weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector of output channels.  ``turn`` is the address
     of `Packing.turning`.
     """
-    spec = (kind, lanes, m, mr, 0, fma)
+    spec = (kind, lanes, m, stride, mr, 0, fma)
     size = KINDS[kind][2]
     vector, width, taps, spare = lanes * size, mr * lanes, (m + 2) ** 2, SPARE * lanes
 
@@ -88,9 +88,9 @@ def _factory(kind: str, lanes: int, m: int, mr: int, fma: int) -> Any:
     return winograd_pack
 
 
-def packing_kernel(kind: str, lanes: int, m: int, mr: int, fma: int) -> tuple[str, Any, tuple[Any, ...]]:
+def packing_kernel(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> tuple[str, Any, tuple[Any, ...]]:
     """Name, factory and specialisation of the kernel."""
-    return f"winograd_pack_{kind}_{m}x{m}_{mr}_{lanes}", _factory, (kind, lanes, m, mr, fma)
+    return f"winograd_pack_{kind}_{m}x{m}_s{stride}_{mr}_{lanes}", _factory, (kind, lanes, m, stride, mr, fma)
 
 
 @dataclass(frozen=True)

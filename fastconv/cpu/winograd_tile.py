@@ -1,7 +1,7 @@
 """winograd_tile: what `winograd` does with vectors: squares turned, 1-D transforms of pixels, products, results.
 
-Everywhere ``spec = (kind, lanes, m, mr, nt, fma)``: blocks of ``m x m`` results, ``mr`` vectors of output channels and ``nt`` blocks in
-registers.  The lanes of a vector are channels.
+Everywhere ``spec = (kind, lanes, m, stride, mr, nt, fma)``: blocks of ``m x m`` results, ``mr`` vectors of output channels and ``nt``
+blocks in registers.  The lanes of a vector are channels.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from ..planning.winograd_points import Transform
+from ..planning.winograd_points import transform_of
 from .simd import I64, Emitter, literal
 
 CHUNK = 128  # channels of one sum; the sums of chunks are added up, so that errors hardly grow with the channels
 # Results of at least this magnitude, but 0, and finite: what is smaller may have lost bits on its way.
 LEAST_EXPONENT = {"f32": -60, "f64": -500}
+
+
+def pixels_of(m: int, stride: int) -> int:
+    """Pixels that a block of m results reads in one direction; as many are transformed ones."""
+    return (m - 1) * stride + 3
+
+
+def points_of(m: int, stride: int) -> int:
+    """Points of a block in one direction: sums of products of transformed pixels and weights, of which there are ``m + 2``."""
+    return m + 3 - stride
 
 
 @intrinsic(prefer_literal=True)
@@ -70,12 +80,12 @@ def transformed_pixels(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, dst, dst_step, dst_pitch, src, src_step, src_pitch, count = arguments
-        kind, lanes, m, _, _, fma = chosen
+        kind, lanes, m, stride, _, _, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform = Transform(emit, m)
+        transform = transform_of(emit, m, stride)
         to, place = emit.variable(dst), emit.variable(src)
         with emit.loop(count):
-            x = [emit.load(emit.offset(emit.get(place), emit.times(src_pitch, j))) for j in range(m + 2)]
+            x = [emit.load(emit.offset(emit.get(place), emit.times(src_pitch, j))) for j in range(pixels_of(m, stride))]
             for i, value in enumerate(transform.pixels(x)):
                 emit.store(emit.offset(emit.get(to), emit.times(dst_pitch, i)), value)
             emit.set(to, emit.offset(emit.get(to), dst_step))
@@ -96,9 +106,9 @@ def transformed_weights(typing_context: Any, spec: Any, dst: Any, dst_step: Any,
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, dst, dst_step, dst_pitch, src, count, past = arguments
-        kind, lanes, m, _, _, fma = chosen
+        kind, lanes, m, stride, _, _, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform = Transform(emit, m)
+        transform = transform_of(emit, m, stride)
         for i in range(m + 2):
             to, place = emit.variable(emit.offset(dst, emit.times(dst_pitch, i * (m + 2)))), emit.variable(src)
             with emit.loop(count):
@@ -156,7 +166,7 @@ def products(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, dst, dst_step, pixels, block, wei, blocks, later, ahead, ahead_step = arguments
-        kind, lanes, _, mr, nt, fma = chosen
+        kind, lanes, _, _, mr, nt, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
         places = [emit.offset(dst, emit.times(dst_step, t), n * emit.width) for n in range(mr) for t in range(nt)]
         acc = [emit.variable(emit.number(0)) for _ in places]
@@ -202,12 +212,12 @@ def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, sums, start, finish, dst, dy, dx, dc, way = arguments
-        kind, lanes, m, mr, _, fma = chosen
+        kind, lanes, m, stride, mr, _, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform = Transform(emit, m)
+        transform, points = transform_of(emit, m, stride), points_of(m, stride)
         rows = []
-        for i in range(m + 2):
-            line = [emit.load(emit.offset(sums, ((m + 2) * i + j) * mr * emit.width)) for j in range(m + 2)]
+        for i in range(points):
+            line = [emit.load(emit.offset(sums, (points * i + j) * mr * emit.width)) for j in range(points)]
             rows.append(transform.results(line))
         columns = [transform.results([row[b] for row in rows]) for b in range(m)]
         found = _unsafe(emit, [value for column in columns for value in column])

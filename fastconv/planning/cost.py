@@ -335,16 +335,19 @@ def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns
     return p.n * planes * (SHALLOW_PLANE_SECONDS + rows * (SHALLOW_ROW_SECONDS + row))
 
 
-def winograd_unit_seconds(many: int, m: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int) -> float:
-    """A group of ``many`` blocks of ``m x m`` results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
+def winograd_unit_seconds(
+    many: int, extents: tuple[int, int, int], depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int
+) -> float:
+    """A group of ``many`` blocks of results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
 
-    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it.
+    ``extents``: transformed pixels, points and weights of a block in one direction.  Weights come from beyond the second-level cache, and
+    so do transformed pixels and products that do not fit it.
     """
-    taps = (m + 2) ** 2
-    sums = _padded(many, nt) * taps * depth * lanes * blocks * mr / (FMA_PER_SECOND * WINOGRAD_SHARE)
-    transforms = many * taps * (depth * WINOGRAD_PIXEL_SECONDS + blocks * mr * WINOGRAD_RESULT_SECONDS)
-    pixels, weights = (taps * depth * lanes * size * vectors for vectors in (many, blocks * mr * lanes))
-    products = taps * mr * lanes * size * many
+    squares, points, weighted = (extent**2 for extent in extents)
+    sums = _padded(many, nt) * squares * depth * lanes * blocks * mr / (FMA_PER_SECOND * WINOGRAD_SHARE)
+    transforms = many * (squares * depth * WINOGRAD_PIXEL_SECONDS + points * blocks * mr * WINOGRAD_RESULT_SECONDS)
+    pixels, weights = squares * depth * lanes * size * many, weighted * depth * lanes * size * blocks * mr * lanes
+    products = points * mr * lanes * size * many
     moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
     rate = WINOGRAD_FAR_BYTES_PER_SECOND if weights > WINOGRAD_FAR_BYTES else WINOGRAD_BYTES_PER_SECOND
     return CALL_SECONDS + sums + transforms + moved / rate
