@@ -133,6 +133,9 @@ def fitted(name, p):
         epilogue = "bias" if p.epilogue.startswith("bias") else ""
         dense = p.replace(g=p.oc, ic=p.oc, sh=stride, sw=stride, dh=1, dw=1, order="any", src_layout="nchw", epilogue=epilogue)
         return dense.replace(ih=ih, iw=iw, kh=max(p.kh, 2), kw=max(p.kw, 2 * stride - 1))
+    if name == "winograd":  # of 3x3 at strides 1 and 2
+        stride = min(p.sh, 2)
+        return p.replace(kh=3, kw=3, sh=stride, sw=stride, dh=1, dw=1, ih=max(p.ih, 3), iw=max(p.iw, 3), order="any")
     if name == "winograd_rows":  # of few channels, at least a block of results of each and two to four rows of taps of a phase
         depth, most = max(d for d in range(1, 17) if p.ic // p.g % d == 0), max(p.oc // p.g, 8)
         kh = min(max(p.kh, p.sh + 1), 4 * p.sh)

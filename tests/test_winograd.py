@@ -15,7 +15,7 @@ from fastconv.cpu.winograd_tile import CHUNK
 from fastconv.planning import cost
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
-from fastconv.planning.winograd_points import POINTS, Transform
+from fastconv.planning.winograd_points import POINTS, STRIDED_POINTS, StridedTransform, Transform
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth, unit
 from tests.problems import operands, result_array, run, typed
 
@@ -49,10 +49,22 @@ def test_transforms_make_a_correlation(m):
     np.testing.assert_allclose(transform.results(list(products)), expected, atol=1e-13)
 
 
-@pytest.mark.parametrize("m", POINTS)
-def test_products_of_points_are_exact_in_float32(m):
-    for powers in itertools.product(range(m), repeat=len(POINTS[m])):
-        product = np.prod([p**n for p, n in zip(POINTS[m], powers, strict=True)])
+@pytest.mark.parametrize("m", STRIDED_POINTS)
+def test_transforms_make_a_correlation_at_stride_2(m):
+    """The odd pixels' transforms all meet the last weights, and are added to the even ones' of the same points."""
+    transform = StridedTransform(Numbers(), m)
+    pixels, taps = (np.array(made) for made in (transform.pixels(list(np.eye(2 * m + 1))), transform.weights(list(np.eye(3)))))
+    products = pixels[: m + 1, :, None] * taps[: m + 1, None, :]
+    products[:m] += pixels[m + 1 :, :, None] * taps[m + 1]
+    expected = [[[float(j == 2 * i + k) for k in range(3)] for j in range(2 * m + 1)] for i in range(m)]
+    np.testing.assert_allclose(transform.results(list(products)), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("points", [*POINTS.values(), *STRIDED_POINTS.values()], ids=str)
+def test_products_of_points_are_exact_in_float32(points):
+    m = 2 * len(points)
+    for powers in itertools.product(range(m), repeat=len(points)):
+        product = np.prod([p**n for p, n in zip(points, powers, strict=True)])
         if sum(powers) < m:
             assert np.float32(product) == product
 
@@ -70,12 +82,13 @@ def layer_error(p, m, seed=0):
 
 # of the largest result; F(6x6) is for precision fast
 PROMISED = {2: 2e-6, 4: 1e-5, 6: 1e-4}
+FORMS = [*((m, 1) for m in PROMISED), *((m, 2) for m in STRIDED_POINTS)]
 
 
-@pytest.mark.parametrize("m", PROMISED)
-def test_error_of_layers(m):
+@pytest.mark.parametrize(("m", "stride"), FORMS)
+def test_error_of_layers(m, stride):
     for text in ("ic64ih28_oc64k3_p1", "ic512ih14_oc64k3_p1", "ic128ih40_oc32k3_p1"):
-        p = Problem.parse(text)
+        p = Problem.parse(text).replace(sh=stride, sw=stride)
         error = layer_error(p, m)
         assert unit("f4") < error < PROMISED[m] / 2, (text, error)
 
@@ -83,7 +96,7 @@ def test_error_of_layers(m):
 @pytest.mark.slow
 @pytest.mark.parametrize("p", LAYERS, ids=str)
 def test_error_of_every_layer(p):
-    for m in PROMISED:
+    for m in PROMISED if p.strides == (1, 1) else STRIDED_POINTS:
         error = layer_error(p, m)
         print(f"F({m}x{m}) {p}: {error:.1e}")
         assert error < PROMISED[m] / 2
@@ -112,22 +125,23 @@ def test_error_stays_below_what_is_stated_for_hard_images(ic):
         "equal": rng.standard_normal((9, 1, 3, 3)) * np.ones((1, ic, 1, 1)),
         "positive": rng.random((9, ic, 3, 3)),
     }
-    for m, (_, image), (_, weights) in itertools.product(POINTS, images.items(), filters.items()):
-        p = Problem(ic=ic, ih=10, iw=10, oc=9, kh=3, kw=3, precision="fast" if m == 6 else "default")
+    for (m, stride), (_, image), (_, weights) in itertools.product(FORMS, images.items(), filters.items()):
+        p = Problem(ic=ic, ih=10, iw=10, oc=9, kh=3, kw=3, sh=stride, sw=stride, precision="fast" if m == 6 else "default")
         src, wei = image.astype("f4"), weights.astype("f4")
         plan = winograd.build(p, detect(), plan_problem, 1, m)
         dst = result_array(p)
         plan.run(src, plan.pack(wei), None, dst)
-        assert_within(dst, p, truth(p, src, wei), "winograd", f"F({m}x{m})")
+        assert_within(dst, p, truth(p, src, wei), "winograd", f"F({m}x{m}) at stride {stride}")
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("m", [2, 4])
-def test_every_border_tail_and_extent(m, exercised):
+def test_every_border_tail_and_extent(m, stride, exercised):
     """Images of less than a block and of several groups, channels of less than a vector and more, in both layouts."""
     texts = ("ic3ih1iw2_oc5k3_p1", "n2_ic17ih13iw70_oc70k3_pt0pb3pl2pr0", "g3_ic9ih6iw19_oc6k3_p2", "ic20ih9iw3_oc33k3_p1",
              "ic16ih30iw200_oc16k3", "ic5ih3iw3_oc8k3_p7")  # fmt: skip
     for (text, border), layout in itertools.product(zip(texts, (*BORDERS, "reflect"), strict=True), ("nchw", "nhwc")):
-        p = Problem.parse(f"{text}_{border}_bias+leaky_relu:0.1").replace(src_layout=layout)
+        p = Problem.parse(f"{text}_{border}_bias+leaky_relu:0.1").replace(src_layout=layout, sh=stride, sw=stride)
         src, wei, bias = operands(p)
         fill = 3 if border == "constant" else 0
         results = []
@@ -144,8 +158,8 @@ def test_results_do_not_depend_on_how_work_is_cut(monkeypatch):
     p = Problem.parse("n2_ic40ih30iw33_oc150k3_p1_bias")
     src, wei, bias = operands(p)
     results = []
-    for gy, gx, parts in ((1, 1, 1), (1, 9, 2), (3, 4, 3), (8, 9, 1)):
-        chosen = winograd.Choice(4, winograd.fitting(winograd.TILES, detect())[0], gy, gx, parts)
+    for gy, gx, parts, tile in ((1, 1, 1, 0), (1, 9, 2, -1), (3, 4, 3, 0), (8, 9, 1, -1)):
+        chosen = winograd.Choice(4, winograd.fitting(winograd.TILES, detect())[tile], gy, gx, parts)
         monkeypatch.setattr(winograd, "_split", lambda p, t, m, threads, chosen=chosen: chosen)
         plan = winograd.build(p, detect(), plan_problem, 2, 4)
         results.append(result_array(p))
@@ -176,8 +190,23 @@ def test_blocks_that_are_not_finite_are_computed_again_and_no_others(monkeypatch
     assert_same_bits(run(p, src, wei, bias, "winograd", 1), result, "repaired")
 
 
-def test_blocks_of_an_image_of_one_column_are_computed_again():
-    p = Problem.parse("ic20ih30iw1_oc40k3_p1_bias+relu")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_blocks_of_stride_2_that_are_not_finite_are_computed_again_and_no_others(layout, monkeypatch):
+    p = Problem.parse("n2_ic16ih36iw33_oc40k3_s2_p1_bias+relu").replace(src_layout=layout)
+    src, wei, bias = operands(p)
+    expected = run(p, src, wei, bias, "winograd")
+    calls = repaired(monkeypatch)
+    src[1, 3, 13, 17], src[0, 7, 35, 0] = np.inf, np.nan
+    result = run(p, src, wei, bias, "winograd", 2)
+    assert_within(result, p, truth(p, src, wei, bias), "winograd")
+    assert [wrong.tolist() for wrong in calls] == [[[0, 8, 0], [1, 3, 4]]]
+    assert_same_bits(result[1, :, 8:].copy(), expected[1, :, 8:].copy())
+    assert_same_bits(run(p, src, wei, bias, "winograd", 1), result, "repaired")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blocks_of_an_image_of_one_column_are_computed_again(stride):
+    p = Problem.parse("ic20ih30iw1_oc40k3_p1_bias+relu").replace(sh=stride, sw=stride)
     src, wei, bias = operands(p)
     src[0, 3, 13, 0] = np.nan
     assert_within(run(p, src, wei, bias, "winograd"), p, truth(p, src, wei, bias), "winograd")

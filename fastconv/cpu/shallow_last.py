@@ -337,7 +337,8 @@ def _layout(p: Problem, t: Target, cut: Cut, given: bool) -> tuple[Shape, Head, 
     blocks, left, each = p.oc // (planes * width), min(p.pl, columns), min(icg, lanes)
     part, ky = (index.reshape(-1) for index in np.indices((parts, p.kh)))
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
-    heavy = p.oc * p.taps > p.ic * p.ih * p.iw  # weights, which stay in the cache from image to image
+    # weights that stay in the cache from image to image, or are packed once for all images
+    heavy = given or p.oc * p.taps > p.ic * p.ih * p.iw
     shape = Shape(entries=len(ky), many=p.kw * icg if first else each, dx=0)
     head = Head(
         tile=0, placer=0, nx=tile.nx, width=width, images=p.n, per_image=1 if heavy else planes // together,

@@ -203,7 +203,7 @@ def products(
 def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, dc: Any, way: Any) -> Any:
     """``dst[a, b] = finish(start + sum_ij A^T[a, i] A^T[b, j] sums[i, j])`` of a vector of output channels; whether it is to be repaired.
 
-    ``sums[i, j]`` lie ``mr*lanes`` elements apart; ``start`` is the address of a vector, ``finish`` that of ``[slope, low, high]``.
+    ``sums[i, j]`` lie ``mr*lanes`` elements apart; ``start`` is the address of a vector, ``finish`` that of ``[slope, low, high]`` or 0.
     ``way`` is how results are stored: 0 as ``[a][b][lanes]`` at ``dst``, 1 channels last (``dc`` one element), 2 pixels in a row (``dx``
     one element).
     1 is returned where in some channel a result is not finite, or all are so small, but not 0, that the transforms may have lost bits.
@@ -222,8 +222,12 @@ def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish:
         columns = [transform.results([row[b] for row in rows]) for b in range(m)]
         found = _unsafe(emit, [value for column in columns for value in column])
         first = emit.load(start)
-        limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
-        done = [[emit.activate(builder.fadd(columns[b][a], first), *limits) for b in range(m)] for a in range(m)]
+        places = [[emit.variable(builder.fadd(columns[b][a], first)) for b in range(m)] for a in range(m)]
+        with builder.if_then(builder.icmp_unsigned("!=", finish, emit.constant(0))):
+            limits = [emit.splat(emit.offset(finish, n * emit.itemsize)) for n in range(3)]
+            for place in (place for row in places for place in row):
+                emit.set(place, emit.activate(emit.get(place), *limits))
+        done = [[emit.get(place) for place in row] for row in places]
         with emit.case(way, 0):
             for a in range(m):
                 for b in range(m):

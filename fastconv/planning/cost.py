@@ -113,8 +113,9 @@ SHALLOW_VECTOR_SECONDS = 0.5e-9  # per vector that is copied, and
 SHALLOW_FAR_SECONDS = 1e-9  # per 64 bytes of it where no first-level cache holds the planes
 SHALLOW_SCALAR_SECONDS = 0.4e-9  # per pixel that is copied alone
 WINOGRAD_SHARE = 0.97
-WINOGRAD_PIXEL_SECONDS = 1.4e-9  # per vector of a transformed block: pixels gathered and transformed
-WINOGRAD_RESULT_SECONDS = 1.25e-9
+WINOGRAD_FEW_LOADS, WINOGRAD_LOAD_SHARE = 0.5, 0.35  # per FMA; what each further one takes: tiles of 1x16 are 1.2 times as slow as of 4x4
+WINOGRAD_PIXEL_SECONDS = {1: 1.4e-9, 2: 2.8e-9}  # by stride, per vector of a transformed block: pixels gathered and transformed
+WINOGRAD_RESULT_SECONDS = 1.5e-9
 WINOGRAD_CACHE_BYTES = 1 << 20  # a second-level cache, where the algorithm is chosen: results must not depend on a processor's own
 WINOGRAD_CACHE_SHARE = 0.6
 WINOGRAD_BYTES_PER_SECOND = 8e10  # of weights and pixels beyond the second-level cache
@@ -336,16 +337,16 @@ def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns
 
 
 def winograd_unit_seconds(
-    many: int, extents: tuple[int, int, int], depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int
+    many: int, m: int, stride: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int
 ) -> float:
-    """A group of ``many`` blocks of results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
+    """A group of ``many`` blocks of ``m x m`` results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
 
-    ``extents``: transformed pixels, points and weights of a block in one direction.  Weights come from beyond the second-level cache, and
-    so do transformed pixels and products that do not fit it.
+    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it.
     """
-    squares, points, weighted = (extent**2 for extent in extents)
-    sums = _padded(many, nt) * squares * depth * lanes * blocks * mr / (FMA_PER_SECOND * WINOGRAD_SHARE)
-    transforms = many * (squares * depth * WINOGRAD_PIXEL_SECONDS + points * blocks * mr * WINOGRAD_RESULT_SECONDS)
+    squares, points, weighted = ((m - 1) * stride + 3) ** 2, (m + 3 - stride) ** 2, (m + 2) ** 2  # of transformed vectors
+    share = WINOGRAD_SHARE / (1 + WINOGRAD_LOAD_SHARE * ((mr + nt) / (mr * nt) - WINOGRAD_FEW_LOADS))
+    sums = _padded(many, nt) * squares * depth * lanes * blocks * mr / (FMA_PER_SECOND * share)
+    transforms = many * (squares * depth * WINOGRAD_PIXEL_SECONDS[stride] + points * blocks * mr * WINOGRAD_RESULT_SECONDS)
     pixels, weights = squares * depth * lanes * size * many, weighted * depth * lanes * size * blocks * mr * lanes
     products = points * mr * lanes * size * many
     moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
