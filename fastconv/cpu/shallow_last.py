@@ -78,7 +78,8 @@ def _factory(kind: str, lanes: int) -> Any:
 
     Panel: ``[vector][row][column of the padded image][lanes]``, of so many vectors of channels ``together`` as lie side by side in lines
     that are asked for as one; of a first layer its rows as they are.
-    Workspace: addends of all blocks, the addresses of filters, panel, weights where they are the caller's, ``given``.
+    Workspace: addends of all blocks, the addresses of filters, panel; where weights are the caller's, ``given``, they, and those of a
+    vector of filters tap by tap.
     """
     size = KINDS[kind][2]
     vector = lanes * size
@@ -98,6 +99,7 @@ def _factory(kind: str, lanes: int) -> Any:
         lines = start + e.every * e.width * size
         panel = (lines + lanes * 8 + 63) // 64 * 64
         own = panel + e.plane * e.staged
+        turned = own + e.every * e.wei_block
         beside = e.wo == size and e.wg == e.ocg * size
         held = -1
         for u in range(u0, u1):
@@ -119,6 +121,15 @@ def _factory(kind: str, lanes: int) -> Any:
                             channel = o + peek("i64", lane_at + lane * 8)
                             poke("i64", lines + lane * 8, at.wei + channel // e.ocg * e.wg + channel % e.ocg * e.wo)
                         filters, row = own + block * e.wei_block + m * size, e.width * size
+                        many = e.icg * e.taps
+                        if e.wx == size and e.wy == e.kw * size and e.wc == e.taps * size:
+                            # taps behind taps, as of 16 filters' memory in squares: one of 9 taps each took twice as long (Zen 5)
+                            call_kernel(e.packer, (turned, vector, lines, 0, many, many, many * size, size))
+                            for c in range(e.icg):
+                                to, place = filters + (c // e.each * e.taps * e.each + c % e.each) * row, turned + c * e.taps * vector
+                                for tap in range(e.taps):
+                                    copy(kind, lanes, to + tap * e.each * row, place + tap * vector, lanes)
+                            continue
                         # of results side by side, channels side by side, or any
                         for turn in range(e.icg // e.each * e.taps if beside or e.wc == size else e.icg):
                             tap, c = turn % e.taps, turn // e.taps * e.each
@@ -325,6 +336,7 @@ def _cut(p: Problem, t: Target, given: bool, threads: int = 1) -> Cut:
     plane = ((band_rows - 1) * p.sh + p.kh) * row
     every = p.oc // planes * together
     scratch = every * size * (1 + given * icg * p.kh * p.kw) + lanes * 8 + 256 + plane * parts * together
+    scratch += given * icg * p.kh * p.kw * vector
     return Cut(planes, parts, together, band_rows, row, plane, -(-scratch // 64) * 64)
 
 
