@@ -144,7 +144,7 @@ def fitted(name, p):
     if name == "shallow_last":  # groups that fill vectors, or first layers of whole ones; strides of at most 2, rows of at least a tile
         first = p.oc % 32 == 0 and p.ic % 2 == 1
         depth, many = (16 * (1 + p.oc % 2), 32) if p.oc > 30 else ((8, 16)[p.oc % 2],) * 2
-        groups, kw = (1, p.kw) if first else (max(32 // depth, 2), 3)
+        groups, kw = (1, p.kw) if first else (max(32 // depth, 2), min(p.kw, 3))
         p = p.replace(sh=min(p.sh, 2), sw=min(p.sw, 2), dh=1, dw=1, src_layout="nhwc", order="any",
                       iw=max(p.iw, 13 * p.sw + max(p.kw, 3)))  # fmt: skip
         return p.replace(g=groups, ic=4 - p.kh % 2 if first else groups * depth, oc=p.oc if first else groups * many, kw=kw)

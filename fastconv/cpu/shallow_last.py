@@ -58,7 +58,7 @@ TILES = (
     Tile(16, grouped=0, mr=2, nx=6),
 )
 
-GROUP_TAPS = 3  # columns of taps of groups
+GROUP_TAPS = 1, 2, 3  # columns of taps of groups
 LEAST_DEPTH, MOST_DEPTH = 8, 32  # channels of groups: of 4 `depthwise` is as fast, of 64 `blocked` faster
 DEPTHS = 3, 4  # of first layers
 _PANEL_BYTES = 24 << 10  # of a band: a first-level cache holds them beside the weights
@@ -209,8 +209,8 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"reads dense taps at strides 1 and 2, not dilations {p.dh, p.dw} and strides {p.sh, p.sw}"
     if p.g == 1 and depth not in DEPTHS:
         return f"reads images of {' or '.join(map(str, DEPTHS))} channels, not {depth}"
-    if p.g > 1 and p.kw != GROUP_TAPS:
-        return f"sums groups for {GROUP_TAPS} columns of taps, not {p.kw}"
+    if p.g > 1 and p.kw not in GROUP_TAPS:
+        return f"sums groups for {GROUP_TAPS[0]} to {GROUP_TAPS[-1]} columns of taps, not {p.kw}"
     if p.g > 1 and not LEAST_DEPTH <= depth <= MOST_DEPTH:
         return f"sums groups of {LEAST_DEPTH} to {MOST_DEPTH} channels, not {depth}"
     if p.g > 1 and (depth % lanes if depth >= lanes else lanes % depth or ocg != depth or p.ic % lanes):
@@ -238,8 +238,11 @@ def cost(p: Problem, t: Target) -> float:
 
 def most_kernels(t: Target) -> int:
     """Tiles at strides 1 and 2, of one vector of results for several groups, too, of first layers for each depth; bands and placing."""
-    pieces = len({max(t.lanes(4) // depth, 1) for depth in (LEAST_DEPTH, MOST_DEPTH)})
-    each = {(1, 1): pieces, (1, 2): 1, (0, 2): len(DEPTHS)}
+    lanes = t.lanes(4)
+    of_depth = {depth: max(lanes // depth, 1) for depth in (LEAST_DEPTH, lanes, MOST_DEPTH) if depth >= LEAST_DEPTH}
+    pieces = len(set(of_depth.values()))
+    alone = len({piece for depth, piece in of_depth.items() if depth < 2 * lanes})  # whose results fill no two vectors
+    each = {(1, 1): alone * len(GROUP_TAPS), (1, 2): len(GROUP_TAPS), (0, 2): len(DEPTHS)}
     return sum(2 * each[tile.grouped, tile.mr] for tile in fitting(TILES, t)) + 1 + pieces
 
 
@@ -265,7 +268,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), _tile(p, t)
     piece = _piece(p, lanes)
-    taps, pixel, unroll = (GROUP_TAPS, lanes, UNROLL) if tile.grouped else (1, p.ic, p.ic)
+    taps, pixel, unroll = (p.kw, lanes, UNROLL) if tile.grouped else (1, p.ic, p.ic)
     code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, taps, p.sw * pixel, piece, unroll, int(t.fma)))
     placer = placing_tile_kernel(kind, lanes, piece)
     region = Region(f"shallow_last_{kind}_{lanes}", _factory, (kind, lanes), kind)
