@@ -19,7 +19,7 @@ from ..planning.winograd_points import ROW_TAPS, ROWS, row_amplification, row_ma
 from .planes import steps
 
 HEAD = 16  # elements before the packed weights: whether they may be transformed
-_MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
+MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
 _SPARE_EXPONENT = 40  # of the largest transformed pixel: what sums and transforms add to it, or take from the smallest
 
 
@@ -85,7 +85,7 @@ def packed_weights(p: Problem, wei: np.ndarray, count: int) -> tuple[np.ndarray,
         given = packed[HEAD + count :].reshape(wei.shape)
         given[...] = wei
         totals = np.abs(given).reshape(p.oc, -1).sum(1, dtype=np.float64)
-    fits = ((totals >= np.ldexp(1, -_MOST_EXPONENT)) & (totals <= np.ldexp(1, _MOST_EXPONENT))) | (totals == 0)
+    fits = ((totals >= np.ldexp(1, -MOST_EXPONENT)) & (totals <= np.ldexp(1, MOST_EXPONENT))) | (totals == 0)
     packed[:HEAD] = fits.all()
     return packed.reshape(1, 1, 1, -1), given
 
@@ -93,14 +93,15 @@ def packed_weights(p: Problem, wei: np.ndarray, count: int) -> tuple[np.ndarray,
 def put_limits(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """The scalars of a run with the largest and the least magnitude of transformed pixels behind the first six."""
     limits = np.finfo(dtype)
-    values[6:] = np.ldexp(limits.max, -_SPARE_EXPONENT), np.ldexp(limits.tiny, _SPARE_EXPONENT + _MOST_EXPONENT)
+    values[6:] = np.ldexp(limits.max, -_SPARE_EXPONENT), np.ldexp(limits.tiny, _SPARE_EXPONENT + MOST_EXPONENT)
     return values
 
 
-def repaired(p: Problem, transformed: Launch, child: Plan, fill: Any) -> Launch:
+def repaired(p: Problem, transformed: Launch, child: Plan, fill: Any, given: bool = False) -> Launch:
     """A launch that leaves to the child what the transform cannot compute.
 
     Behind the addends of all output channels ``transformed`` finds a number for each image, to be set where none of it can be computed.
+    Weights are packed as `packed_weights` says, or as they are, ``given``: whether they may be transformed is then for it to find.
     """
     dtype = DTYPES[p.acc]
 
@@ -109,12 +110,13 @@ def repaired(p: Problem, transformed: Launch, child: Plan, fill: Any) -> Launch:
         if bias is not None:
             addends[: p.oc] = bias
         failed = addends[p.oc :]
-        if packed[0, 0, 0, 0]:
+        if given or packed[0, 0, 0, 0]:
             transformed(src, packed, addends, dst)
         else:
             failed[:] = 1
         if failed.any():
-            weights = child.pack(packed.reshape(-1)[-p.oc * p.taps :].reshape(p.oc, p.ic // p.g, p.kh, p.kw))
+            own = packed if given else packed.reshape(-1)[-p.oc * p.taps :].reshape(p.oc, p.ic // p.g, p.kh, p.kw)
+            weights = child.pack(own)
             for n in np.flatnonzero(failed):
                 child.run(src[n : n + 1], weights, bias, dst[n : n + 1], fill)
 

@@ -13,7 +13,7 @@ Images that no transform can compute are left to a plan of direct sums: see `win
 from __future__ import annotations
 
 from collections import namedtuple
-from math import prod
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,15 +35,14 @@ from .winograd_phases import (
     HEAD,
     counts,
     most_error,
-    packed_weights,
     phase_taps,
     places,
     put_limits,
     repaired,
     too_few_or_many_taps,
-    transformed_taps,
 )
 from .winograd_rows_last_tile import TABLE_AT, Shape, winograd_rows_last_tile_kernel
+from .winograd_rows_pack import packed_last, packed_size, packing, packing_kernel, scratch_bytes
 from .winograd_rows_tile import row_pixels
 
 __all__ = ["CASES", "TILES", "build", "cost", "most_error", "most_kernels", "reject"]
@@ -73,7 +72,7 @@ _MOST_BYTES = 1 << 20  # of workspace: transformed rows stay in a second-level c
 Head = namedtuple(
     "Head",
     "tile entries nx width groups blocks block_bytes oc oh ow sh across points made line left inside right pixel channels constant finish "
-    "sn sy sx dn dy dx",
+    "given packer own sn sy sx dn dy dx",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
@@ -84,7 +83,8 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
     Transformed rows: ``[phase of rows, point][column][c]`` of the padded image.
     Behind the addends of all output channels lies a number for each image that is set where none of it can be computed so.
     Workspace: whether the border is ready, where four rows go, addresses of rows of pixels, largest magnitudes, those of the border,
-    pixels of rows beyond the last, sums of a tile, transformed rows, a row of the border, rows of pixels that lie apart.
+    pixels of rows beyond the last, sums of a tile, transformed rows, a row of the border, rows of pixels that lie apart; packed weights
+    where they are the caller's, ``given``, and what their packing needs.
     """
     size, whole_kind = KINDS[kind][2], f"i{8 * KINDS[kind][2]}"
 
@@ -96,6 +96,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
         phases = shape + TABLE_AT + e.entries * 8
         row_at = phases + 16 * e.sh
         left_at = row_at + (e.groups * ROWS + ROW_TAPS - 1) * e.sh * 8
+        packing_at = left_at + (e.left + e.right) * 8
         zero, largest, least = peek(kind, at.values + 4 * size), peek(kind, at.values + 6 * size), peek(kind, at.values + 7 * size)
         finish = e.finish * (at.values + size)
         failed = at.bias + e.oc * size
@@ -106,18 +107,25 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
         lines = sums + e.points * e.nx * e.width * size
         border = lines + e.made * line
         staged = border + line
+        own = staged + (ROWS + ROW_TAPS - 1) * line
+        packed = own if e.given else at.wei
         wide = e.left + e.inside + e.right
         for u in range(u0, u1):
             n, group = u // e.groups, u % e.groups
             flag = failed + n * size
-            if peek(kind, flag) != 0:
-                continue
             # columns of a constant border, which are those of a row of it alone, are transformed before the first group
             before = 1 - peek("i64", ready)
             if before:
                 poke("i64", ready, 1)
+                if e.given:
+                    call_kernel(e.packer, (packing_at, at.wei, own, own + e.own))
                 fill_row(kind, lanes, border, wide * e.channels, peek(kind, at.values))
                 fill_row(whole_kind, lanes, edge, lanes, 0)
+            if peek(kind, flag) != 0:
+                continue
+            if peek(kind, packed) == 0:
+                poke(kind, flag, 1)
+                continue
             for turn in range(1 - before * e.constant, 2):
                 fill_row(whole_kind, lanes, peak, lanes, 0)
                 for py in range(e.sh):
@@ -168,7 +176,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
                 # the last tile overlaps the one before; it writes the same values again
                 xt = min(x, e.ow - e.nx)
                 for block in range(e.blocks):
-                    wei, first = at.wei + HEAD * size + block * e.block_bytes, block * e.width * size
+                    wei, first = packed + HEAD * size + block * e.block_bytes, block * e.width * size
                     call_kernel(e.tile, (shape, lines + xt * e.across, wei, at.bias + first, finish, sums, rows_at, xt * e.dx + first))
 
     return winograd_rows_last
@@ -190,7 +198,7 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"is for whole blocks of {tile.mr * lanes} output channels, not {p.oc}"
     if p.ow < tile.nx or p.iw * p.ic < lanes:
         return f"is for rows of at least {tile.nx} results, and {lanes} values, not {p.ow} and {p.iw * p.ic}"
-    workspace = _scratch(p, tile, lanes)
+    workspace = _scratch(p, tile, lanes, True)
     if workspace > _MOST_BYTES:
         return f"needs {workspace >> 10} KiB of workspace a thread, more than {_MOST_BYTES >> 10}"
     return too_large(p, workspace + 16 * (p.ih_padded + p.iw_padded))
@@ -209,19 +217,20 @@ def most_kernels(t: Target) -> int:
     return 1 + len(DEPTHS) * 2 * (ROW_TAPS - 1)
 
 
-def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
-    """A plan whose child computes images that no transform can."""
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False) -> Plan:
+    """A plan whose child computes images that no transform can; of weights that come packed, or ``given`` with every image."""
     kind, dtype = p.acc, DTYPES[p.acc]
     size, tile = dtype.itemsize, fitting(TILES, t)[0]
-    lanes = t.lanes(size)
-    code = winograd_rows_last_tile_kernel((kind, lanes, *tile[1:], steps(p)[1] * p.ic, p.ic, phase_taps(p)[0], int(t.fma)))
-    region = Region(f"winograd_rows_last_{kind}_{lanes}", _factory, (kind, lanes, int(t.fma)), kind)
-    scratch, seconds = _scratch(p, tile, lanes), cost(p, t)
+    lanes, fma = t.lanes(size), int(t.fma)
+    code = winograd_rows_last_tile_kernel((kind, lanes, *tile[1:], steps(p)[1] * p.ic, p.ic, phase_taps(p)[0], fma))
+    region = Region(f"winograd_rows_last_{kind}_{lanes}", _factory, (kind, lanes, fma), kind)
+    width = tile.mr * lanes
+    scratch, seconds = _scratch(p, tile, lanes, given), cost(p, t)
     head, maps = _layout(p, tile, lanes)
     child = plan(p.replace(n=1, precision="strict"), t, threads)
 
     def again(band: Problem, t: Target, _: Any, threads: int) -> Plan:
-        return build(band, t, plan, threads)
+        return build(band, t, plan, threads, given)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not all(array.dtype == dtype and array.strides[1] == size for array in (src, dst)):
@@ -229,29 +238,23 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         (sn, _, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
         e = head._replace(tile=code.address, sn=sn, sy=sy, sx=sx, dn=dn, dy=dy, dx=dx)
         table, shape = _table(p, tile, dx, dy)
+        if given:
+            e = e._replace(given=1, packer=packing_kernel(kind, lanes, fma).address, own=packed_size(p) * size)
         e = e._replace(entries=len(table))
-        extents = np.concatenate([np.array(e, np.int64), np.array(shape, np.int64), table, *maps])
+        parts = [np.array(e, np.int64), np.array(shape, np.int64), table, *maps]
+        if given:
+            parts.append(packing(p, lanes, width, packed.strides))
+        extents = np.concatenate(parts)
         values = put_limits(finish_values(p, fill), dtype)
         transformed = region.launcher(extents, values, scratch, p.n * head.groups, own.threads, seconds, src, packed, dst, turns=True)
-        return repaired(p, transformed, child, fill)
+        return repaired(p, transformed, child, fill, given)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        return _pack(p, wei, tile.mr * lanes)
+        return wei.astype(dtype, copy=False) if given else packed_last(p, lanes, width, fma, wei)
 
     return Plan(problem=p, algorithm="winograd_rows_last", kernel=code.name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
-                workspace=scratch * threads + child.workspace, threads=threads, children=(child,))  # fmt: skip
-
-
-def _pack(p: Problem, wei: np.ndarray, width: int) -> np.ndarray:
-    """``[block][point][phase][kx][c][width]`` behind a head, and the weights as they are, as ``(1, 1, 1, n)``."""
-    weights, blocks = transformed_taps(p.kh, steps(p)[0]), p.oc // width
-    shape = blocks, len(weights), p.kw * p.ic, width
-    packed, given = packed_weights(p, wei, prod(shape))
-    with np.errstate(all="ignore"):
-        rows = given.transpose(2, 3, 1, 0).astype(np.float64, order="C").reshape(p.kh, -1)
-        terms = (weights @ rows).reshape(len(weights), p.kw * p.ic, blocks, width)
-        packed[0, 0, 0, HEAD : HEAD + prod(shape)].reshape(shape)[...] = terms.transpose(2, 0, 1, 3)
-    return packed
+                workspace=scratch * threads + child.workspace, threads=threads, children=(child,),
+                given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
 
 
 def _wide(p: Problem) -> int:
@@ -265,12 +268,13 @@ def _line(p: Problem) -> int:
     return whole_lines((whole_lines(_wide(p) * p.ic, size) * size // LINE | 1) * LINE // size, size)
 
 
-def _scratch(p: Problem, tile: Tile, lanes: int) -> int:
-    """Bytes of workspace of one thread."""
+def _scratch(p: Problem, tile: Tile, lanes: int, given: bool = False) -> int:
+    """Bytes of workspace of one thread, a multiple of a line."""
     size, (_, made) = DTYPES[p.acc].itemsize, counts(p)
     width = whole_lines(tile.mr * lanes, size)
     fixed = 5 * LINE + width * size * (1 + (ROWS + phase_taps(p)[0] - 1) * tile.nx)
-    return fixed + (made + 1 + ROWS + ROW_TAPS - 1) * _line(p) * size
+    weights = packed_size(p) * size + scratch_bytes(p, lanes) if given else 0
+    return fixed + (made + 1 + ROWS + ROW_TAPS - 1) * _line(p) * size + whole_lines(weights, 1)
 
 
 def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Head, list[np.ndarray]]:
@@ -289,7 +293,7 @@ def _layout(p: Problem, tile: Tile, lanes: int) -> tuple[Head, list[np.ndarray]]
         tile=0, entries=0, nx=tile.nx, width=width, groups=groups, blocks=p.oc // width, block_bytes=terms * width * size, oc=p.oc,
         oh=p.oh, ow=p.ow, sh=sh, across=sw * p.ic * size, points=len(points), made=made, line=_line(p), left=p.pl, inside=p.iw, right=right,
         pixel=p.ic * size, channels=p.ic, constant=int(p.border == "constant" and p.pl + right > 0), finish=int(activation is not None),
-        sn=0, sy=0, sx=0, dn=0, dy=0, dx=0,
+        given=0, packer=0, own=0, sn=0, sy=0, sx=0, dn=0, dy=0, dx=0,
     )  # fmt: skip
     return head, [phases, rows, *columns]
 
