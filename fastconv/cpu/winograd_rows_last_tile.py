@@ -16,9 +16,9 @@ from .compile import TileKernel
 from .memory import unrolled_by_hand
 from .simd import Emitter, literal
 
-# What all tiles of a problem share: values of a row of taps, which lie side by side; bytes between the result's pixels; pixels of the result
-# that are asked for with each transformed row.  Behind it for each point the number of its transformed rows, and for each of these the
-# bytes to it, and from the tile's first pixel to those pixels.
+# What all tiles of a problem share: values of a row of taps, which lie side by side; bytes between the result's pixels; pixels of the
+# result that are asked for with each transformed row.  Behind it for each point the number of its transformed rows, and for each of these
+# the bytes to it, and from the tile's first pixel to those pixels.
 Shape = namedtuple("Shape", "many dx ahead")
 TABLE_AT = 8 * len(Shape._fields)
 
