@@ -69,7 +69,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
     spec = (kind, lanes)
     size = KINDS[kind][2]
     vector = lanes * size
-    most = 2.0**MOST_EXPONENT
+    most = float(1 << MOST_EXPONENT)
 
     def pack(record: Any, src: Any, dst: Any, workspace: Any) -> None:
         unrolled_by_hand()
