@@ -213,8 +213,8 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """The bands; tiles of each depth and stride for 2 to 4 rows of taps."""
-    return 1 + len(DEPTHS) * 2 * (ROW_TAPS - 1)
+    """The bands, the packing of weights in them and before; tiles of each depth and stride for 2 to 4 rows of taps."""
+    return 3 + len(DEPTHS) * 2 * (ROW_TAPS - 1)
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False) -> Plan:
