@@ -9,6 +9,7 @@ import fastconv
 from fastconv.cpu import winograd_rows_last
 from fastconv.cpu.target import AVX512, TARGETS, detect
 from fastconv.cpu.winograd_phases import counts, phase_taps
+from fastconv.planning import cost as costs
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import BORDERS, DTYPES, Problem
 from tests.oracles import assert_same_bits, assert_within, truth
@@ -95,6 +96,33 @@ def test_arrays_of_any_strides():
     planes = np.empty((p.n, p.oc, p.oh, p.ow), np.float32)
     run(p, src, wei, bias, NAME, dst=planes)
     assert_same_bits(planes, expected, "planes")
+
+
+@pytest.mark.parametrize(("epilogue", "oc"), [("bias", 64), ("bias+relu", 32)])
+def test_large_results_are_stored_past_the_caches_where_they_are_aligned(epilogue, oc, monkeypatch):
+    """The same bits wherever the result begins, whatever lies between its rows and pixels, and nothing beside it."""
+    p = Problem.parse(f"ic3ih33iw41_oc{oc}k3_p1_f32_nhwc_{epilogue}")
+    src, wei, bias = operands(p)
+    expected = run(p, src, wei, bias, NAME)
+    monkeypatch.setattr(costs, "WINOGRAD_ROWS_PAST_SHARE", 0)
+    plan = winograd_rows_last.build(p, detect(), plan_problem, 2)
+    packed, line = plan.pack(wei), 16
+    for first, gap in itertools.product((0, 1, line), (0, 1, line)):
+        memory = np.full(p.oh * (p.ow + 3) * (oc + gap) + 3 * line, 77, np.float32)
+        start = -memory.ctypes.data % 64 // 4 + first
+        inside = memory[start : start + p.oh * (p.ow + 3) * (oc + gap)].reshape(1, p.oh, p.ow + 3, oc + gap)[:, :, : p.ow, :oc]
+        plan.run(src, packed, bias, inside.transpose(0, 3, 1, 2))
+        assert_same_bits(inside.transpose(0, 3, 1, 2).copy(), expected, f"{first} {gap}")
+        inside[...] = 77
+        assert (memory == 77).all()
+    # launches are kept for other arrays of the same strides
+    launch = plan.prepare(src, packed, expected)
+    for first in (0, 1, 0):
+        memory = np.empty(expected.size + 2 * line, np.float32)
+        start = -memory.ctypes.data % 64 // 4 + first
+        dst = memory[start : start + expected.size].reshape(1, p.oh, p.ow, oc).transpose(0, 3, 1, 2)
+        launch(src, packed, bias, dst)
+        assert_same_bits(dst.copy(), expected, f"{first}, again")
 
 
 def test_bands_that_are_converted_are_whole_groups():

@@ -32,8 +32,9 @@ def winograd_rows_last_tile(
     ``sums[a][j][o] = sum_{r, k} pixels[offsets[a][r] + j*step + k] * wei[a][r][k][o]``, which are transformed, ``start[o]`` added, and
     activated.
 
-    ``spec = (kind, lanes, mr, nx, step, unroll, taps, fma)``: ``unroll`` divides the values of a row of taps, ``taps`` are the most of a
-    phase.  ``shape`` is the address of the integers of :data:`Shape` and of its table, ``wei`` is packed as ``[a][r][k][mr*lanes]``,
+    ``spec = (kind, lanes, mr, nx, step, unroll, taps, past, fma)``: ``unroll`` divides the values of a row of taps, ``taps`` are the most
+    of a phase, ``past`` says whether results, all of whose vectors are then aligned, are stored past the caches; else their lines are asked
+    for.  ``shape`` is the address of the integers of :data:`Shape` and of its table, ``wei`` is packed as ``[a][r][k][mr*lanes]``,
     ``finish`` is the address of ``[slope, low, high]`` or 0.  ``rows`` is the address of pairs: where a row's first pixel goes, and 1, or
     0 where all of the row goes there; the tile's are ``away`` bytes further.
     Order of accumulation: r, k; then the points.  No tails, no borders: the driver sees to both.
@@ -50,7 +51,7 @@ def winograd_rows_last_tile(
 def _emit(
     builder: Any, spec: tuple[Any, ...], shape: Any, pixels: Any, wei: Any, start: Any, finish: Any, sums: Any, rows: Any, away: Any
 ) -> None:  # fmt: skip
-    kind, lanes, mr, nx, step, unroll, taps, fma = spec
+    kind, lanes, mr, nx, step, unroll, taps, past, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
     transform = RowTransform(emit, taps)
@@ -68,11 +69,14 @@ def _emit(
         with emit.loop(count):
             place = emit.variable(emit.offset(pixels, emit.load_integer(emit.get(entry))))
             emit.set(entry, emit.offset(emit.get(entry), 8))
-            with emit.loop(s.ahead):
-                line = emit.offset(result, emit.load_integer(emit.get(entry)))
-                for at in range(0, row, 64):
-                    emit.prefetch(emit.offset(line, at), 1, True)
-                emit.set(entry, emit.offset(emit.get(entry), 8))
+            if past:
+                emit.set(entry, emit.offset(emit.get(entry), emit.times(s.ahead, 8)))
+            else:
+                with emit.loop(s.ahead):
+                    line = emit.offset(result, emit.load_integer(emit.get(entry)))
+                    for at in range(0, row, 64):
+                        emit.prefetch(emit.offset(line, at), 1, True)
+                    emit.set(entry, emit.offset(emit.get(entry), 8))
             with emit.loop(turns):
                 here, w = emit.get(place), emit.get(weights)
                 for turn in range(unroll):
@@ -93,14 +97,14 @@ def _emit(
         moves = emit.load_integer(emit.offset(rows, 16 * i + 8))
         lines.append(emit.variable(emit.offset(emit.load_integer(emit.offset(rows, 16 * i)), emit.times(away, moves))))
         steps.append(emit.times(s.dx, moves))
-    read = emit.variable(sums)
+    read, store = emit.variable(sums), emit.store_past if past else emit.store
 
     def pixels_of_rows(finished: Any) -> None:
         with emit.loop(emit.constant(nx)):
             for m in range(mr):
                 y = [emit.load(emit.offset(emit.get(read), a * nx * row + m * emit.width)) for a in range(points)]
                 for line, value in zip(lines, transform.results(y, addends[m]), strict=True):
-                    emit.store(emit.offset(emit.get(line), m * emit.width), finished(value))
+                    store(emit.offset(emit.get(line), m * emit.width), finished(value))
             for line, apart in zip(lines, steps, strict=True):
                 emit.set(line, emit.offset(emit.get(line), apart))
             emit.set(read, emit.offset(emit.get(read), row))
@@ -125,5 +129,5 @@ def _factory(*spec: Any) -> Any:
 
 def winograd_rows_last_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
     """`_factory`'s, to be called with eight integers."""
-    kind, lanes, mr, nx, step, unroll, taps, _ = spec
-    return TileKernel(f"winograd_rows_last_{kind}_{mr}x{nx}_{lanes}_s{step}u{unroll}r{taps}", _factory, spec, 8)
+    kind, lanes, mr, nx, step, unroll, taps, past, _ = spec
+    return TileKernel(f"winograd_rows_last_{kind}_{mr}x{nx}_{lanes}_s{step}u{unroll}r{taps}" + "_past" * past, _factory, spec, 8)
