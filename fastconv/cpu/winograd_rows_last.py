@@ -216,7 +216,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """The bands, the packing of weights in them and before; for each depth, stride and 2 to 4 rows of taps a tile, another past the caches."""
+    """The bands, the packing of weights in them and before; for each depth, stride and 2 to 4 rows of taps a tile, one past the caches."""
     return 3 + 2 * len(DEPTHS) * 2 * (ROW_TAPS - 1)
 
 
