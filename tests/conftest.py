@@ -41,6 +41,7 @@ LEAST_EXERCISED = {
     "quotient": 4,
     "winograd": 50,
     "winograd_rows": 20,
+    "winograd_rows_last": 20,
 }
 
 

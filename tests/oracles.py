@@ -15,7 +15,7 @@ import scipy.ndimage
 import scipy.signal
 from scipy import special
 
-from fastconv.cpu import fast_fir, fft_repair, lowrank, winograd, winograd_rows
+from fastconv.cpu import fast_fir, fft_repair, lowrank, winograd, winograd_rows, winograd_rows_last
 from fastconv.planning.bfloat import BITS, widened
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
@@ -27,6 +27,7 @@ TRANSFORM = {
     "lowrank": lowrank.most_error,
     "fast_fir": fast_fir.most_error,
     "winograd_rows": winograd_rows.most_error,
+    "winograd_rows_last": winograd_rows_last.most_error,
     "cuda winograd": lambda p: _of_a_card(p),
 }
 # How much larger than its children's an algorithm's C is: a complex number's parts are bounded by its modulus, sums of two by twice that.

@@ -141,6 +141,10 @@ def fitted(name, p):
         kh = min(max(p.kh, p.sh + 1), 4 * p.sh)
         p = p.replace(ic=p.g * depth, oc=p.g * most, kh=kh, dh=1, ih=max(p.ih, kh), order="any", src_layout="nchw")
         return p.replace(iw=max(p.iw, 34 * p.sw + p.kw_span))
+    if name == "winograd_rows_last":  # of 3 or 4 channels, blocks of 32 results, two to four rows of taps of a phase
+        kh, sw = min(max(p.kh, p.sh + 1), 4 * p.sh), min(p.sw, 2)
+        p = p.replace(g=1, ic=4 - p.ic % 2, oc=32 * (1 + p.oc % 3), kh=kh, sw=sw, dh=1, dw=1, ih=max(p.ih, kh), order="any")
+        return p.replace(src_layout="nhwc", iw=max(p.iw, 15 * sw + p.kw))
     if name == "shallow_last":  # groups that fill vectors, or first layers of whole ones; strides of at most 2, rows of at least a tile
         first = p.oc % 32 == 0 and p.ic % 2 == 1
         depth, many = (16 * (1 + p.oc % 2), 32) if p.oc > 30 else ((8, 16)[p.oc % 2],) * 2

@@ -31,7 +31,7 @@ PINNED = {
     "ih512_k5_fld": "reference",
     "ih64_k3_b8": "reference",
     "ih64_k3_f16:f16:f16:f32": "panel",
-    "ic3ih224_oc64k7_s2_p3_nhwc_hwio": "shallow_last",
+    "ic3ih224_oc64k7_s2_p3_nhwc_hwio": "winograd_rows_last",
     "ic1ih224_oc8k5_p2": "shallow",
     "g32_ic128ih56_oc128k3_p1": "shallow",
     "ic64ih56_oc64k3_p1": "winograd",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import winograd_rows
+from fastconv.cpu import winograd_phases, winograd_rows
 from fastconv.cpu.target import AVX512, TARGETS, detect
 from fastconv.planning import winograd_points
 from fastconv.planning.planner import plan_problem
@@ -173,7 +173,7 @@ def test_what_is_counted_is_what_is_taken(target):
             assert offsets.max() // e.line < e.lines * e.depth * e.sw
             at += 1 + 3 * counts[-1]
         assert len(counts) == e.points
-        assert max(counts) == winograd_rows._most_terms(p)
+        assert max(counts) == winograd_phases.most_terms(p)
         assert sum(counts) * tile.filters * size == e.block_bytes
         assert len(phases) == 2 * e.sh
 

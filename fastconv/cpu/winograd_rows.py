@@ -7,18 +7,15 @@ Groups of four rows of results are anchored at the image's origin.  For each, th
 channels, and phases share the points of their transforms, so that sums are transformed back once.
 Order of accumulation per output: of each point phase of rows, channel, column; then the points.
 
-Transform class: each sum of a point is of at most K = `_most_terms` products, and transforms are of at most 7 terms:
+Transform class: each sum of a point is of at most K = `most_terms` products, and transforms are of at most 7 terms:
 |error| <= C u max|x| sum|w| with C = `most_error`, K + 20 times what magnitudes grow to between the transforms.
-An image with a group of rows whose transformed pixels are not finite, so large that a sum could overflow, or so tiny that it could
-underflow, is computed by the plan made under ``precision="strict"``, and so are all where weights are not finite or out of range.
+Images that no transform can compute are left to a plan of direct sums: see `winograd_phases`.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections import namedtuple
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,7 +23,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, parse_epilogue
-from ..planning.winograd_points import ROW_TAPS, ROWS, row_amplification, row_matrices
+from ..planning.winograd_points import ROWS
 from .border import too_large
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
 from .planes import Tile, pitch_of, plane_of, planes_layout, planes_tile_kernel, steps
@@ -36,7 +33,21 @@ from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values, not_of_one_type
+from .winograd_phases import (
+    HEAD,
+    counts,
+    most_error,
+    packed_weights,
+    phase_taps,
+    places,
+    put_limits,
+    repaired,
+    too_few_or_many_taps,
+    transformed_taps,
+)
 from .winograd_rows_tile import AHEAD, row_pixels, row_results, row_sums
+
+__all__ = ["CASES", "TILES", "build", "cost", "most_error", "most_kernels", "reject"]
 
 CASES = ("ic3ih64_oc32k7_s2_p3_f32", "ic3ih34_oc20k3_p1_f32_bias+relu", "n2_g2_ic4ih37iw70_oc22kh5kw4_s2_p2_reflect_f32_bias",
          "ic2ih21iw40_oc9kh2kw3_p1_f64", "ic3ih47iw90_oc12k11_s4_p2_wrap_f64_bias+leaky_relu:0.1")  # fmt: skip
@@ -47,13 +58,10 @@ TILES = (
     Tile(16, filters=4, vecs=3, tail=2),  # 12 accumulators, 3 pixels, 1 weight of 16 registers
 )
 
-HEAD = 16  # elements before the packed weights: whether they may be transformed
 _MOST_DEPTH = 16  # channels of a group
 _MOST_BYTES = 1 << 20  # of workspace: transformed rows stay in a second-level cache
 _BAND_GROUPS, _LEAST_UNITS = 4, 8  # groups of rows of a unit of work, unless each thread has fewer units than that
 _PIECE_VECTORS = 16  # of a row of results whose sums are kept; of half as many 64 channels at 224x224 take 1.7 ms instead of 1.45
-_MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
-_SPARE_EXPONENT = 40  # of the largest transformed pixel: what sums and transforms add to it, or take from the smallest
 
 # The integers that the kernel receives; behind them for each point its terms, for each phase of rows its taps and the place of its first
 # transformed row, then what the kernel at ``stage`` receives.
@@ -115,14 +123,16 @@ def _factory(kind: str, lanes: int, filters: int, vecs: int, tail: int, fma: int
                     for k in range(e.depth * e.sw):
                         src = planes + ((k // e.sw * e.sh + py) * e.sw + k % e.sw) * e.plane * size + g * ROWS * e.pitch * size
                         dst = lines + place * slot + k * line
+                        for l in range(ROWS + taps - 1):
+                            poke("i64", rows_at + 8 * l, src + l * e.pitch * size)
                         if taps == 1:
-                            row_pixels(kind, lanes, fma, 1, dst, slot, src, e.pitch * size, e.pitch, peak)
+                            row_pixels(kind, lanes, fma, 1, dst, slot, rows_at, e.pitch, peak)
                         elif taps == 2:
-                            row_pixels(kind, lanes, fma, 2, dst, slot, src, e.pitch * size, e.pitch, peak)
+                            row_pixels(kind, lanes, fma, 2, dst, slot, rows_at, e.pitch, peak)
                         elif taps == 3:
-                            row_pixels(kind, lanes, fma, 3, dst, slot, src, e.pitch * size, e.pitch, peak)
+                            row_pixels(kind, lanes, fma, 3, dst, slot, rows_at, e.pitch, peak)
                         else:
-                            row_pixels(kind, lanes, fma, 4, dst, slot, src, e.pitch * size, e.pitch, peak)
+                            row_pixels(kind, lanes, fma, 4, dst, slot, rows_at, e.pitch, peak)
                 most, fits = zero, 1
                 for lane in range(lanes):
                     magnitude = peek(kind, peak + lane * size)
@@ -174,9 +184,9 @@ def reject(p: Problem, t: Target) -> str | None:
         return reason
     if p.src_layout == "nhwc":
         return "for planes, not channels last"
-    taps, (_, _, dh, _) = _taps(p), steps(p)
-    if not 2 <= taps[0] <= ROW_TAPS or dh > 1:
-        return f"for 2 to {ROW_TAPS} dense rows of taps of each phase of the stride, not {p.kh} of stride {p.sh} and dilation {p.dh}"
+    reason = too_few_or_many_taps(p)
+    if reason is not None:
+        return reason
     if p.ic // p.g > _MOST_DEPTH:
         return f"is for groups of at most {_MOST_DEPTH} channels, not {p.ic // p.g}"
     tile, lanes = fitting(TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
@@ -188,17 +198,12 @@ def reject(p: Problem, t: Target) -> str | None:
     return too_large(p, workspace + 16 * (p.ih_padded + p.iw_padded))
 
 
-def most_error(p: Problem) -> int:
-    """C of the error bound."""
-    return ceil(row_amplification(_taps(p)[0]) * (_most_terms(p) + 20))
-
-
 def cost(p: Problem, t: Target) -> float:
     """Sums of whole tiles, both transforms, and the copies of the planes."""
     tile, lanes = fitting(TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
     pieces, _, whole, last = _tiles(p, tile, lanes)
     groups = -(-p.oh // ROWS)
-    (terms, made), (_, sw, _, _) = _counts(p), steps(p)
+    (terms, made), (_, sw, _, _) = counts(p), steps(p)
     results = groups * p.g * -(-p.oc // p.g // tile.filters) * tile.filters * pieces * (whole * tile.vecs + last * tile.tail)
     rows = groups * p.ic * sw * made * -(-pitch_of(p) // lanes)
     bands = -(-groups // _BAND_GROUPS)
@@ -210,25 +215,8 @@ def most_kernels(t: Target) -> int:
     return 2  # the bands, and the planes, which are those of `shallow`
 
 
-def _taps(p: Problem) -> list[int]:
-    """Rows of taps of each phase, the most first."""
-    sh = steps(p)[0]
-    return [len(range(py, p.kh, sh)) for py in range(sh)]
-
-
-def _counts(p: Problem) -> tuple[int, int]:
-    """Terms of the sums of all points, and transformed rows of a channel and phase of columns."""
-    made = sum(ROWS + taps - 1 for taps in _taps(p))
-    return p.ic // p.g * p.kw * made, made
-
-
-def _most_terms(p: Problem) -> int:
-    """K: of the sum of one point, to which all phases come."""
-    return p.ic // p.g * p.kw * len(_taps(p))
-
-
 def _phase_rows(p: Problem, groups: int) -> int:
-    return groups * ROWS + _taps(p)[0] - 1
+    return groups * ROWS + phase_taps(p)[0] - 1
 
 
 def _tiles(p: Problem, tile: Tile, lanes: int) -> tuple[int, int, int, int]:
@@ -265,25 +253,9 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
         table, phases = _terms(p, tile, head.line, dc, dy)
         extents = np.concatenate([np.array(e, np.int64), table, phases, np.array(record._replace(sc=sc, sy=sy), np.int64), *tables])
         extents[Head._fields.index("table_bytes")] = 8 * len(table)
-        values, limits = finish_values(p, fill), np.finfo(dtype)
-        values[6:] = np.ldexp(limits.max, -_SPARE_EXPONENT), np.ldexp(limits.tiny, _SPARE_EXPONENT + _MOST_EXPONENT)
+        values = put_limits(finish_values(p, fill), dtype)
         transformed = region.launcher(extents, values, scratch, p.n * p.g * head.bands, own.threads, seconds, src, packed, dst)
-
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            addends = np.zeros(p.oc + p.n, dtype)
-            if bias is not None:
-                addends[: p.oc] = bias
-            failed = addends[p.oc :]
-            if packed[0, 0, 0, 0]:
-                transformed(src, packed, addends, dst)
-            else:
-                failed[:] = 1
-            if failed.any():
-                weights = child.pack(packed.reshape(-1)[-p.oc * p.taps :].reshape(p.oc, p.ic // p.g, p.kh, p.kw))
-                for n in np.flatnonzero(failed):
-                    child.run(src[n : n + 1], weights, bias, dst[n : n + 1], fill)
-
-        return launch
+        return repaired(p, transformed, child, fill)
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         return _pack(p, wei, tile.filters)
@@ -292,23 +264,10 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
                 workspace=scratch * threads + child.workspace, threads=threads, children=(child,))  # fmt: skip
 
 
-def _places(p: Problem) -> tuple[list[int], list[list[tuple[int, int]]]]:
-    """The place of each phase's first transformed row; for each point the phases that it has a sum of, and which of their rows that is.
-
-    Infinity is the last of each phase, and of all.
-    """
-    taps = _taps(p)
-    made = [ROWS + r - 1 for r in taps]
-    firsts = [sum(made[:py]) for py in range(len(made))]
-    last = made[0] - 1
-    return firsts, [[(py, a if a < last else count - 1) for py, count in enumerate(made) if a < count - 1 or a == last]
-                    for a in range(made[0])]  # fmt: skip
-
-
 def _terms(p: Problem, tile: Tile, line: int, dc: int, dy: int) -> tuple[np.ndarray, np.ndarray]:
     """For each point its number of terms, then the three integers of each term; for each phase its taps, and its first row's place."""
     size, (_, sw, _, dw) = DTYPES[p.acc].itemsize, steps(p)
-    firsts, points = _places(p)
+    firsts, points = places(p)
     c, kx = (index.reshape(-1) for index in np.indices((p.ic // p.g, p.kw)))
     column = kx * dw
     within = (c * sw + column % sw) * line + column // sw
@@ -322,32 +281,16 @@ def _terms(p: Problem, tile: Tile, line: int, dc: int, dy: int) -> tuple[np.ndar
     for part in offsets:
         found += [np.array([len(part)], np.int64), np.column_stack([part, ahead[done : done + len(part)]]).reshape(-1)]
         done += len(part)
-    return np.concatenate(found), np.array([*zip(_taps(p), firsts, strict=True)], np.int64).reshape(-1)
-
-
-@functools.cache
-def _weights(kh: int, sh: int) -> np.ndarray:
-    """What each transformed row of taps, ``[point, phase]``, is of the rows of taps."""
-    p = Problem(kh=kh, sh=sh, ih=kh + sh, oc=1)
-    points = _places(p)[1]
-    made = np.zeros((sum(map(len, points)), kh))
-    for to, (py, row) in zip(made, itertools.chain(*points), strict=True):
-        to[py::sh] = row_matrices(_taps(p)[py]).weights[row]
-    return made
+    return np.concatenate(found), np.array([*zip(phase_taps(p), firsts, strict=True)], np.int64).reshape(-1)
 
 
 def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
     """``[g][block][point][phase][c][kx][filters]`` behind a head, and the weights as they are, as ``(1, 1, 1, n)``."""
-    dtype, ocg, icg = DTYPES[p.acc], p.oc // p.g, p.ic // p.g
-    weights, blocks = _weights(p.kh, steps(p)[0]), -(-ocg // filters)
+    ocg, icg = p.oc // p.g, p.ic // p.g
+    weights, blocks = transformed_taps(p.kh, steps(p)[0]), -(-ocg // filters)
     shape = p.g, blocks, len(weights), icg * p.kw, filters
-    count = prod(shape)
-    packed = np.empty(HEAD + count + wei.size, dtype)
+    packed, given = packed_weights(p, wei, prod(shape))
     with np.errstate(all="ignore"):
-        given = packed[HEAD + count :].reshape(wei.shape)
-        given[...] = wei
-        totals = np.abs(given).reshape(p.oc, -1).sum(1, dtype=np.float64)
-        fits = ((totals >= np.ldexp(1, -_MOST_EXPONENT)) & (totals <= np.ldexp(1, _MOST_EXPONENT))) | (totals == 0)
         rows = given.transpose(2, 0, 1, 3).astype(np.float64, order="C").reshape(p.kh, -1)
         terms = (weights @ rows).reshape(len(weights), p.g, ocg, icg * p.kw)
         if ocg % filters == 0:
@@ -355,9 +298,8 @@ def _pack(p: Problem, wei: np.ndarray, filters: int) -> np.ndarray:
         else:
             # the last block overlaps the one before
             terms = terms[:, :, np.minimum(np.arange(blocks) * filters, ocg - filters)[:, None] + np.arange(filters)]
-        packed[HEAD : HEAD + count].reshape(shape)[...] = terms.transpose(1, 2, 0, 4, 3)
-    packed[:HEAD] = fits.all()
-    return packed.reshape(1, 1, 1, -1)
+        packed[0, 0, 0, HEAD : HEAD + prod(shape)].reshape(shape)[...] = terms.transpose(1, 2, 0, 4, 3)
+    return packed
 
 
 def _line(p: Problem, lanes: int) -> int:
@@ -368,17 +310,17 @@ def _line(p: Problem, lanes: int) -> int:
 def _scratch(p: Problem, tile: Tile, lanes: int, band_groups: int) -> int:
     """Bytes of workspace of one thread."""
     size, (sh, sw, _, _) = DTYPES[p.acc].itemsize, steps(p)
-    depth, (_, made) = p.ic // p.g, _counts(p)
+    depth, (_, made) = p.ic // p.g, counts(p)
     wide = -(-_tiles(p, tile, lanes)[1] * size // 64) * 64
-    fixed = 64 * size + 128 + (1 + (ROWS + _taps(p)[0] - 1) * tile.filters) * wide
+    fixed = 64 * size + 128 + (1 + (ROWS + phase_taps(p)[0] - 1) * tile.filters) * wide
     rows = made * depth * sw * _line(p, lanes) * size
     return fixed + rows + -(-plane_of(p, lanes, _phase_rows(p, band_groups)) * depth * sh * sw * size // 64) * 64
 
 
 def _layout(p: Problem, tile: Tile, lanes: int, band_groups: int) -> Head:
     """The kernel's integers but for the strides and what `build` fills in."""
-    (sh, sw, _, _), taps, ocg = steps(p), _taps(p), p.oc // p.g
-    terms, made = _counts(p)
+    (sh, sw, _, _), taps, ocg = steps(p), phase_taps(p), p.oc // p.g
+    terms, made = counts(p)
     pieces, columns, whole, last = _tiles(p, tile, lanes)
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     return Head(

@@ -125,22 +125,23 @@ def _columns(emit: Emitter, count: Any, address: Any) -> Iterator[Any]:
 
 @intrinsic(prefer_literal=True)
 def row_pixels(
-    typing_context: Any, kind: Any, lanes: Any, fma: Any, taps: Any, dst: Any, apart: Any, src: Any, down: Any, count: Any, peak: Any
+    typing_context: Any, kind: Any, lanes: Any, fma: Any, taps: Any, dst: Any, apart: Any, rows: Any, count: Any, peak: Any
 ) -> Any:
-    """``count`` columns, a vector at least, of rows ``down`` bytes apart, transformed to rows ``apart`` bytes apart.
+    """``count`` columns, a vector at least, of rows whose addresses are at ``rows``, transformed to rows ``apart`` bytes apart.
 
     At ``peak`` the largest magnitudes of each lane are kept, as integers of a float's bits, among which NaN and inf are the largest.
     """
     name, width, fused, many = (literal(argument) for argument in (kind, lanes, fma, taps))
 
     def body(builder: Any, arguments: Any) -> None:
-        dst, apart, src, down, count, peak = arguments
+        dst, apart, rows, count, peak = arguments
         emit = Emitter(builder, name, width, bool(fused))
         bits, transform = emit.bits(), RowTransform(emit, many)
         magnitude = bits.number((1 << (8 * emit.itemsize - 1)) - 1)
         most = emit.variable(bits.load(peak))
+        lines = [emit.load_integer(emit.offset(rows, 8 * l)) for l in range(len(transform.points) + 1)]
         with _columns(emit, count, dst) as here:
-            x = [emit.load(emit.offset(src, here, emit.times(down, l))) for l in range(len(transform.points) + 1)]
+            x = [emit.load(emit.offset(line, here)) for line in lines]
             for a, value in enumerate(transform.pixels(x)):
                 emit.store(emit.offset(dst, here, emit.times(apart, a)), value)
                 size = builder.and_(builder.bitcast(value, bits.vector), magnitude)
@@ -151,4 +152,4 @@ def row_pixels(
         outlined(builder, f"row_pixels_{name}_{width}_{many}", arguments[4:], body)
         return context.get_dummy_value()
 
-    return types.void(kind, lanes, fma, taps, *[types.int64] * 6), codegen
+    return types.void(kind, lanes, fma, taps, *[types.int64] * 5), codegen

@@ -130,6 +130,10 @@ WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 WINOGRAD_ROWS_SHARE = 0.9
 WINOGRAD_ROWS_STORE_SECONDS = 8e-9  # per vector of four rows of results
 WINOGRAD_ROWS_PIXEL_SECONDS = 1.5e-9  # per transformed vector
+WINOGRAD_ROWS_LAST_STORE_SECONDS = 3e-9  # per vector of four rows of results
+# Of the last-level cache, image and result together: larger ones are stored past it, which smaller ones take longer with.  Channels last, 3
+# to 64 channels at 224x224, a batch of 8 2.6 ms instead of 3.5, 1 0.33 instead of 0.25 (13 of 32 MB; two cores, Zen 5, 2026-11)
+WINOGRAD_ROWS_PAST_SHARE = 0.75
 WINOGRAD_ROWS_CALL_SECONDS = 8e-6  # flags are looked at by NumPy
 # Of an image's results, the rest of which memory takes at its own rate: sums of half the products do not hide it.  64 channels at 224x224
 # from 3 take as long as `shallow`'s; at 112x112, 7x7, 1.04 ms instead of 1.63 (one core, Emerald Rapids, 2026-11)
@@ -359,6 +363,12 @@ def winograd_rows_seconds(p: Problem, results: int, terms: int, rows: int) -> fl
     sums = results * (terms / (FMA_PER_SECOND * WINOGRAD_ROWS_SHARE) + WINOGRAD_ROWS_STORE_SECONDS)
     far = max(p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize - WINOGRAD_ROWS_NEAR_BYTES, 0) * p.n / BYTES_PER_SECOND
     return WINOGRAD_ROWS_CALL_SECONDS + sums + rows * WINOGRAD_ROWS_PIXEL_SECONDS + _moving_seconds(p) + far
+
+
+def winograd_rows_last_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
+    """Vectors of four rows of results, of so many terms, from vectors of transformed rows."""
+    sums = results * (terms / (FMA_PER_SECOND * WINOGRAD_ROWS_SHARE) + WINOGRAD_ROWS_LAST_STORE_SECONDS)
+    return WINOGRAD_ROWS_CALL_SECONDS + sums + rows * WINOGRAD_ROWS_PIXEL_SECONDS + _moving_seconds(p)
 
 
 def activated_seconds(p: Problem) -> float:
