@@ -26,7 +26,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .blocked_tile import Form
 from .border import row_map, too_large
 from .convert import stored_bytes
-from .depthwise_tile import DOWN, FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .depthwise_tile import DOWN, FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, past_caches, separate
 from .finish import gathering
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -61,6 +61,9 @@ DEPTHS = (1, 2, 4, 8, 16)
 # and to a second-level cache in a tile's order take 2.9 ns a line, wherever pixels begin, but 5.2 where results begin beside lines
 # (one core, Emerald Rapids, 2026-11).  Groups of several channels have more to sum than that.
 _SKEWED = 3
+# Of stride 2, which reads more lines than it writes, all pixels start so instead: 192 channels at 28x28, a batch of 8, take 79 us instead of
+# 92, 96 at 112x112 81 instead of 93, result and image beside lines; 72 and 91, 70 and 88, the result alone (one core, Zen 5, 2026-11).
+_BY_IMAGE = 2
 _BAND, _DOWN_BAND = 28, 7  # rows of results that one unit of work computes at most, and of pixels of a tile that goes down
 _DOWN_VECTORS = 64  # of channels that it goes down one after the other
 _HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-level cache while it goes down the rows
@@ -80,7 +83,7 @@ _LARGEST = {"u8": 255, "i8": 128}  # magnitude of bytes
 # first and last image row of each band.
 Head = namedtuple(
     "Head",
-    "oc block blocks bands band_rows tall tiles turn skewed oh ow iw sh rows reach pitch columns finish bias depth multiplier "
+    "oc block blocks bands band_rows tall tiles turn skewed oh ow iw sh rows reach pitch columns finish past bias depth multiplier "
     "channels_last staged held_rows capacity deepest given packer wo wc wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
@@ -135,10 +138,13 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             # the first bands are the longer ones, since their thread is there first
             y0 = e.tall * ((e.tiles * band + e.bands - 1) // e.bands)
             y1 = min(e.tall * ((e.tiles * (band + 1) + e.bands - 1) // e.bands), e.oh)
-            # blocks, but for the first one, and its second vector, begin where vectors of the result do
-            beside = e.skewed * (-(at.dst + n * e.dn + y0 * e.dy) % stored_vector // dsize)
-            if (e.dx % stored_vector, e.dy % stored_vector, e.dn % stored_vector) != (0, 0, 0):
-                beside = 0
+            # blocks, but for the first one, and its second vector, begin where vectors of the result do, or of the image
+            line, whole = at.dst + n * e.dn + y0 * e.dy, (e.dx % stored_vector, e.dy % stored_vector, e.dn % stored_vector) == (0, 0, 0)
+            past = e.past and whole and line % stored_vector == 0
+            beside = -line % stored_vector // dsize if e.skewed and whole else 0
+            if e.skewed == _BY_IMAGE and not past:
+                whole = (e.sx % vector, e.sy % vector) == (0, 0)
+                beside = -(at.src + n * e.sn) % vector // ssize if whole else 0
             back = lanes - beside if beside else 0
             o = part * e.block - (back if part else 0)
             many = e.oc - o if part == e.blocks - 1 else (part + 1) * e.block - back - o
@@ -166,7 +172,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                                 poke("i64", lines + lane * 8, at.wei + own * e.wo + c * e.wc)
                             place = wei + c * s.wei_step + first * size
                             call_kernel(e.packer, (place, depth * s.wei_step, lines, 0, s.kh * s.kw, s.kw, e.wy, e.wx))
-            base, sy = at.src + n * e.sn + o * e.sc, e.sy
+            base, sy, sx = at.src + n * e.sn + o * e.sc, e.sy, e.sx
             if e.staged:
                 first, last = peek("i64", ranges + band * 16), peek("i64", ranges + band * 16 + 8)
                 dense = e.channels_last == 0 and e.sy == e.iw * ssize
@@ -183,7 +189,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                             for lane in range(lanes):
                                 pixel = peek(pixels, peek("i64", sources + lane * 8) + away + x * e.sx)
                                 poke(pixels, staged_at + ((run * length + x) * lanes + lane) * ssize, pixel)
-                sy = e.iw * staged_pitch
+                sy, sx = e.iw * staged_pitch, staged_pitch
                 base = staged_at - first * sy
             aside = e.ow < nx or (e.staged == _LANES and (e.channels_last == 0 or many < lanes))
             to, dy, dx = at.dst + n * e.dn + y0 * e.dy + o * e.dc, e.dy, e.dx
@@ -194,7 +200,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             for x in range(0, e.ow, nx):
                 xt = max(min(x, e.ow - nx), 0)
                 left, right = peek("i64", columns + xt * s.column), peek("i64", columns + xt * s.column + (e.reach - 1) * 8)
-                inner = left >= 0 and right - left == (e.reach - 1) * (staged_pitch if e.staged else e.sx)
+                inner = left >= 0 and right - left == (e.reach - 1) * sx
                 if inner and origin >= 0:
                     shift = left - origin
                 else:
@@ -207,10 +213,13 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                         else:
                             fill_row("i64", words, entries, e.reach, fill_at)
                             origin = -1
+                # the next tile's pixels, of the next band behind the last
+                ahead = (min(x + nx, e.ow - nx) if x + nx < e.ow else 0) - xt
+                ahead = ahead * s.column // 8 * sx + (x + nx >= e.ow) * (y1 - y0) * e.sh * sy
                 for y in range(0, y1 - y0, e.turn):
                     yt = max(min(y, y1 - y0 - e.turn), 0)
                     depthwise_tile(spec, at.extents, table + yt * s.down, wei, start, apart, finish,
-                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes, y1 - y0, shift)  # fmt: skip
+                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes, y1 - y0, shift, ahead, past)  # fmt: skip
             if aside:
                 dense = e.channels_last == 0 and e.dy == e.ow * dsize
                 runs, length = (1, (y1 - y0) * e.ow) if dense else (y1 - y0, e.ow)
@@ -456,6 +465,7 @@ def _layout(
         first, last = (int(used.min()), int(used.max())) if len(used) else (0, -1)
         ranges += [first, last]
         held_rows = max(held_rows, last - first + 1)
+    past = staged != _LANES and p.ow >= nx and past_caches(p, t, lanes * dsize)
     pitch = -(-reach // words) * words * 8
     columns = border_indices(-p.pl, (max(p.ow, nx) - 1) * sw + (p.kw - 1) * dw + 1 + words, 1, p.iw, p.border)
     step = (capacity if given else -(-p.oc // lanes) * lanes) * size
@@ -463,8 +473,8 @@ def _layout(
     shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=step, down=sh * pitch)
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, tall=tall, tiles=tiles, turn=band_rows if down else ny,
-        skewed=int(skewed), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
-        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
+        skewed=skewed * (_BY_IMAGE if sh > 1 else 1), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
+        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)), past=int(past),
         bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
         held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given), packer=0,

@@ -25,7 +25,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .blocked_tile import Form
 from .border import too_large
 from .depthwise_image_tile import STEP, finite, quads_tile
-from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, interleave, separate
+from .depthwise_tile import FIXED, LINE, OUTSIDE, Shape, addresses, interleave, past_caches, separate
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
@@ -60,7 +60,7 @@ _STAGED_BYTES = 384 << 10  # of staged pixels and results: half of a second-leve
 Head = namedtuple(
     "Head",
     "channels block blocks bands band_rows down across first_y first_x before iw ih ow oh pt pl columns reach pitch target_pitch finish "
-    "bias depth channels_last staged held_rows held_results capacity packer wo wi wy wx sn sc sy sx dn dc dy dx",
+    "past bias depth channels_last staged held_rows held_results capacity packer wo wi wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
@@ -163,7 +163,8 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
                             addresses(words, line, to + row * dy, target_columns + STEP * xt * 8, junk, STEP * quads)
                         else:
                             fill_row("i64", words, line, STEP * quads, junk)
-                    quads_tile(spec, at.extents, table + r * e.pitch, weights, start, finish, targets, e.target_pitch, held - lanes)
+                    quads_tile(spec, at.extents, table + r * e.pitch, weights, start, finish, targets, e.target_pitch, held - lanes,
+                               e.past * (to % vector == 0))
             if finite(kind, lanes, weights, taps * depth * s.wei_step // vector) == 0:
                 dx = vector if e.staged == _LANES else e.dx
                 sx = e.sx if e.staged == _IN_PLACE else e.capacity * size
@@ -281,7 +282,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Shape, Head, tuple[np.
     head = Head(
         channels=p.ic, block=block, blocks=blocks, bands=bands, band_rows=band_rows, down=down, across=across, first_y=first_y,
         first_x=first_x, before=before_y, iw=p.iw, ih=p.ih, ow=p.ow, oh=p.oh, pt=p.pt, pl=p.pl, columns=len(columns), reach=reach,
-        pitch=pitch, target_pitch=target_pitch, finish=int(activation is not None), bias=int(has_bias), depth=depth,
+        pitch=pitch, target_pitch=target_pitch, finish=int(activation is not None), bias=int(has_bias), depth=depth, past=0,
         channels_last=int(p.src_layout == "nhwc"), staged=staged, held_rows=(band_rows + before_y) * (staged > 0),
         held_results=STEP * band_rows * (staged == _LANES), capacity=capacity,
         packer=0, wo=0, wi=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
@@ -307,9 +308,11 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         (sn, sc, sy, sx), (dn, dc, dy, dx), (wo, wi, wy, wx) = src.strides, dst.strides, packed.strides
         if p.src_layout == "nchw":  # columns are side by side, or there is one: rows that are, too, are gone through as one
             sx, dx = src.itemsize, dst.itemsize
+        past = int(past_caches(p, t, lanes * size) and head.staged != _LANES and not any(step % LINE for step in (dn, dy, dx)))
         e = head._replace(
-            packer=lanes_packer(size, lanes).address, wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx
-        )
+            past=past, packer=lanes_packer(size, lanes).address,
+            wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx,
+        )  # fmt: skip
         steps = head.capacity * size if head.staged else sx, lanes * size if head.staged == _LANES else dx
         places = [np.where(x < 0, OUTSIDE, x * step) for x, step in zip((columns, targets), steps, strict=True)]
         extents = np.concatenate([np.array((*shape, *e), np.int64), *places])
