@@ -61,8 +61,8 @@ DEPTHS = (1, 2, 4, 8, 16)
 # and to a second-level cache in a tile's order take 2.9 ns a line, wherever pixels begin, but 5.2 where results begin beside lines
 # (one core, Emerald Rapids, 2026-11).  Groups of several channels have more to sum than that.
 _SKEWED = 3
-# Of stride 2, which reads more lines than it writes, all pixels start so instead: 192 channels at 28x28, a batch of 8, take 79 us instead of
-# 92, 96 at 112x112 81 instead of 93, result and image beside lines; 72 and 91, 70 and 88, the result alone (one core, Zen 5, 2026-11).
+# Of stride 2, which reads more lines than it writes, all pixels start so instead: 192 channels at 28x28, a batch of 8, take 79 us instead
+# of 92, 96 at 112x112 81 instead of 93, result and image beside lines; 72 and 91, 70 and 88, the result alone (one core, Zen 5, 2026-11).
 _BY_IMAGE = 2
 _BAND, _DOWN_BAND = 28, 7  # rows of results that one unit of work computes at most, and of pixels of a tile that goes down
 _DOWN_VECTORS = 64  # of channels that it goes down one after the other
@@ -90,7 +90,7 @@ _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: int, *form: Any) -> Any:
+def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: int, far: int, *form: Any) -> Any:
     """The band kernel: units of work are (image, band of rows, block of channels), so that threads write lines of their own.
 
     Of images that are put into lanes, and of weights that are packed by units, blocks come before bands.
@@ -101,7 +101,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
     results, weights of the block where they are the caller's, ``given``: ``wo, wc, wy, wx`` bytes apart.
     """
     f = Form(*form)
-    spec = (lanes, ny, nx, kh, kw, step, depth, *form)
+    spec = (lanes, ny, nx, kh, kw, step, depth, far, *form)
     size, ssize, dsize, scaled = KINDS[f.kind][2], stored_bytes(f.src), stored_bytes(f.dst), f.scaled
     sums, pixels, stored = f"i{8 * size}", f"i{8 * ssize}", f"i{8 * dsize}"  # they are moved as integers
     stored_vector = lanes * dsize
@@ -143,8 +143,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             past = e.past and whole and line % stored_vector == 0
             beside = -line % stored_vector // dsize if e.skewed and whole else 0
             if e.skewed == _BY_IMAGE and not past:
-                whole = (e.sx % vector, e.sy % vector) == (0, 0)
-                beside = -(at.src + n * e.sn) % vector // ssize if whole else 0
+                beside = -(at.src + n * e.sn) % vector // ssize if (e.sx % vector, e.sy % vector, e.sn % vector) == (0, 0, 0) else 0
             back = lanes - beside if beside else 0
             o = part * e.block - (back if part else 0)
             many = e.oc - o if part == e.blocks - 1 else (part + 1) * e.block - back - o
@@ -172,7 +171,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                                 poke("i64", lines + lane * 8, at.wei + own * e.wo + c * e.wc)
                             place = wei + c * s.wei_step + first * size
                             call_kernel(e.packer, (place, depth * s.wei_step, lines, 0, s.kh * s.kw, s.kw, e.wy, e.wx))
-            base, sy, sx = at.src + n * e.sn + o * e.sc, e.sy, e.sx
+            base, sy = at.src + n * e.sn + o * e.sc, e.sy
             if e.staged:
                 first, last = peek("i64", ranges + band * 16), peek("i64", ranges + band * 16 + 8)
                 dense = e.channels_last == 0 and e.sy == e.iw * ssize
@@ -189,7 +188,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                             for lane in range(lanes):
                                 pixel = peek(pixels, peek("i64", sources + lane * 8) + away + x * e.sx)
                                 poke(pixels, staged_at + ((run * length + x) * lanes + lane) * ssize, pixel)
-                sy, sx = e.iw * staged_pitch, staged_pitch
+                sy = e.iw * staged_pitch
                 base = staged_at - first * sy
             aside = e.ow < nx or (e.staged == _LANES and (e.channels_last == 0 or many < lanes))
             to, dy, dx = at.dst + n * e.dn + y0 * e.dy + o * e.dc, e.dy, e.dx
@@ -200,7 +199,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             for x in range(0, e.ow, nx):
                 xt = max(min(x, e.ow - nx), 0)
                 left, right = peek("i64", columns + xt * s.column), peek("i64", columns + xt * s.column + (e.reach - 1) * 8)
-                inner = left >= 0 and right - left == (e.reach - 1) * sx
+                inner = left >= 0 and right - left == (e.reach - 1) * (staged_pitch if e.staged else e.sx)
                 if inner and origin >= 0:
                     shift = left - origin
                 else:
@@ -215,7 +214,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                             origin = -1
                 # the next tile's pixels, of the next band behind the last
                 ahead = (min(x + nx, e.ow - nx) if x + nx < e.ow else 0) - xt
-                ahead = ahead * s.column // 8 * sx + (x + nx >= e.ow) * (y1 - y0) * e.sh * sy
+                ahead = ahead * s.column // 8 * e.sx + (x + nx >= e.ow) * (y1 - y0) * e.sh * sy
                 for y in range(0, y1 - y0, e.turn):
                     yt = max(min(y, y1 - y0 - e.turn), 0)
                     depthwise_tile(spec, at.extents, table + yt * s.down, wei, start, apart, finish,
@@ -296,7 +295,7 @@ def _seconds(p: Problem, t: Target) -> float:
 def most_kernels(t: Target) -> int:
     lanes = t.lanes(4)
     down = fitting(TILES, t)[0].ny > 1
-    return 2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS)
+    return 2 * (2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS))
 
 
 def _tile(p: Problem, t: Target) -> tuple[int, int, int, int, int]:
@@ -324,6 +323,14 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1), (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1)
 
 
+def _goes_past(p: Problem, t: Target) -> bool:
+    """Whether results go past the caches where they begin at cache lines."""
+    form = _form(p, t)
+    lanes = t.lanes(KINDS[form.kind][2])
+    in_place = not _staged(p, lanes) and p.ow >= _tile(p, t)[1] and p.oc % lanes == 0
+    return in_place and past_caches(p, t, lanes * stored_bytes(form.dst))
+
+
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
     """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them, or ``given`` with every image and packed by blocks."""
     form = _form(p, t)
@@ -331,8 +338,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     alike = form.src == form.dst == form.kind
     words = [form.kind, *([] if alike else [form.src, form.dst]), form.rounding, "scaled" * form.scaled]
     name = f"depthwise_{'_'.join(filter(None, words))}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1)
-    name += f"_kw{kw}s{step}" * bool(kw) + "_down" * bool(kh)
-    region = Region(name, _factory, (lanes, ny, nx, kh, kw, step, depth, *form), form.kind if alike else "i8")
+    far = _goes_past(p, t) or bool(kh and not _staged(p, lanes) and costs.bytes_moved(p) > costs.DEPTHWISE_FAR_SHARE * threads * t.l2)
+    name += f"_kw{kw}s{step}" * bool(kw) + "_down" * bool(kh) + "_far" * far
+    region = Region(name, _factory, (lanes, ny, nx, kh, kw, step, depth, int(far), *form), form.kind if alike else "i8")
     layouts, seconds = {copied: _layout(p, t, threads, copied, given) for copied in _ways(p, t)}, _seconds(p, t)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -465,7 +473,6 @@ def _layout(
         first, last = (int(used.min()), int(used.max())) if len(used) else (0, -1)
         ranges += [first, last]
         held_rows = max(held_rows, last - first + 1)
-    past = staged != _LANES and p.ow >= nx and past_caches(p, t, lanes * dsize)
     pitch = -(-reach // words) * words * 8
     columns = border_indices(-p.pl, (max(p.ow, nx) - 1) * sw + (p.kw - 1) * dw + 1 + words, 1, p.iw, p.border)
     step = (capacity if given else -(-p.oc // lanes) * lanes) * size
@@ -474,8 +481,8 @@ def _layout(
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, tall=tall, tiles=tiles, turn=band_rows if down else ny,
         skewed=skewed * (_BY_IMAGE if sh > 1 else 1), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
-        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)), past=int(past),
-        bias=int(has_bias or form.scaled), depth=depth,
+        rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
+        past=int(_goes_past(p, t)), bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
         held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given), packer=0,
         wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,

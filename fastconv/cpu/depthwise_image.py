@@ -66,7 +66,7 @@ _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, far: int, fma: int) -> Any:
     """The band kernel: units of work are (image, block of channels, band of rows of quads).
 
     The first quad's first result is row ``2 first_y - pt`` and column ``2 first_x - pl`` of the image.  Of images that are put into lanes a
@@ -74,7 +74,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
     Workspace: first addends of the block, a pixel of zeros, one that nobody reads, addresses of planes of source and result and of
     filters, tables of results and of pixels, weights ``[ky][kx][c][i]``, staged pixels, results.
     """
-    spec = (lanes, 2, STEP * quads, 0, kw, STEP, depth, *Form(kind=kind, how="fma" if fma else "multiply", src=kind, dst=kind))
+    spec = (lanes, 2, STEP * quads, 0, kw, STEP, depth, far, *Form(kind=kind, how="fma" if fma else "multiply", src=kind, dst=kind))
     size = KINDS[kind][2]
     vector, words = lanes * size, lanes * size // 8
 
@@ -164,7 +164,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
                         else:
                             fill_row("i64", words, line, STEP * quads, junk)
                     quads_tile(spec, at.extents, table + r * e.pitch, weights, start, finish, targets, e.target_pitch, held - lanes,
-                               e.past * (to % vector == 0))
+                               e.past * (at.dst % vector == 0))  # fmt: skip
             if finite(kind, lanes, weights, taps * depth * s.wei_step // vector) == 0:
                 dx = vector if e.staged == _LANES else e.dx
                 sx = e.sx if e.staged == _IN_PLACE else e.capacity * size
@@ -235,7 +235,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return sum(depth <= t.lanes(4) for depth, _ in FIXED)
+    return 2 * sum(depth <= t.lanes(4) for depth, _ in FIXED)
 
 
 def _quads(p: Problem, t: Target) -> int:
@@ -296,8 +296,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     """A plan whose packed weights are a copy of the caller's, or ``given`` with every image."""
     size = KINDS[p.acc][2]
     lanes, quads, depth = t.lanes(size), _quads(p, t), p.ic // p.g
-    name = f"depthwise_image_{p.acc}_2x{STEP * quads}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{p.kw}"
-    region = Region(name, _factory, (p.acc, lanes, quads, p.kw, depth, int(t.fma)), p.acc)
+    far = int(_staged(p, lanes) != _LANES and p.ic % lanes == 0 and past_caches(p, t, lanes * size))
+    name = f"depthwise_image_{p.acc}_2x{STEP * quads}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{p.kw}" + "_far" * far
+    region = Region(name, _factory, (p.acc, lanes, quads, p.kw, depth, far, int(t.fma)), p.acc)
     shape, head, (columns, targets), scratch = _layout(p, t, threads)
     seconds = cost(p, t)
 
@@ -308,9 +309,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         (sn, sc, sy, sx), (dn, dc, dy, dx), (wo, wi, wy, wx) = src.strides, dst.strides, packed.strides
         if p.src_layout == "nchw":  # columns are side by side, or there is one: rows that are, too, are gone through as one
             sx, dx = src.itemsize, dst.itemsize
-        past = int(past_caches(p, t, lanes * size) and head.staged != _LANES and not any(step % LINE for step in (dn, dy, dx)))
         e = head._replace(
-            past=past, packer=lanes_packer(size, lanes).address,
+            past=far * int(dn % LINE == dy % LINE == dx % LINE == 0), packer=lanes_packer(size, lanes).address,
             wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx,
         )  # fmt: skip
         steps = head.capacity * size if head.staged else sx, lanes * size if head.staged == _LANES else dx

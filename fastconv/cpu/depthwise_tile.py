@@ -37,8 +37,8 @@ Shape = namedtuple("Shape", "kh kw below tap column wei_step down")
 def past_caches(p: Problem, t: Target, vector: int) -> bool:
     """Whether results go past the caches: large ones of vectors that are cache lines.
 
-    What is stored into a cache is read first: 144 channels at 56x56, a batch of 8, take 380 us instead of 1030, 96 at 112x112 with stride 2
-    1150 instead of 1860, and 192 at 28x28, which a third-level cache holds, 120 instead of 140 (one core, Zen 5, 2026-11).
+    What is stored into a cache is read first: 144 channels at 56x56, a batch of 8, take 390 us instead of 720, 32 at 112x112 310
+    instead of 510, all in cache lines (one core, Zen 5, 2026-11).
     """
     return vector == LINE and costs.bytes_moved(p) > costs.DEPTHWISE_PAST_SHARE * t.l3
 
@@ -53,17 +53,18 @@ def depthwise_tile(
     ``acc[jy, jx, o] = start[o] + sum_{ky, c, kx} pixel(jy, jx, ky, kx)[group(o) + c] * wei[ky, kx, c, o]``, then
     ``activation(acc * scale[o] + shift[o])``, each rounded, as far as the form has them.
 
-    ``spec = (lanes, ny, nx, kh, kw, step, depth, *form)``, see :class:`Form`: groups of ``depth`` channels (a power of two, at most the
-    lanes), ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0 for
-    any.  With ``ny`` > 1 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.  Where ``kh`` is not 0
-    the tile goes down through ``rows``, at least ``ny - 1``, of which it sums ``ny = ceil(kh / step)`` at a time: see `_DownTile`.
+    ``spec = (lanes, ny, nx, kh, kw, step, depth, far, *form)``, see :class:`Form`: groups of ``depth`` channels (a power of two, at most
+    the lanes), ``group(o)`` the first of them; ``kw`` columns of taps side by side at stride ``step``, which is also the rows', or both 0
+    for any.  With ``ny`` > 1 rows, ``depth`` is 1, rows of taps are one row of the table apart and at least ``step``.  Where ``kh`` is not
+    0 the tile goes down through ``rows``, at least ``ny - 1``, of which it sums ``ny = ceil(kh / step)`` at a time: see `_DownTile`.
     ``shape`` is the address of the integers of :data:`Shape`; ``table`` that of a table of the addresses of pixels, ``shift`` bytes
     before them, in the order of the padded image's rows and columns.  ``wei`` is packed as ``[ky][kx][c][o]``.  Scales and shifts lie
     ``apart`` and twice ``apart`` bytes behind ``start``.  ``finish`` is the address of ``[slope, low, high, -, -, zero point]``, low and
     high of a rounded result within its type less the zero point, or 0 where sums are neither activated nor rounded.  ``dy, dx`` are bytes
     between the pixels of the result.  The second vector starts ``second`` channels from the first, at most a vector, the last one
-    ``most``; both may overlap the one before.  A tile that goes down asks for the pixels of the next vector, and with the last one for
-    those ``ahead`` bytes from its own.  Where ``past`` is not 0 results go past the caches: all vectors are cache lines.
+    ``most``; both may overlap the one before.  Where ``far`` is not 0 a tile that goes down asks for the pixels of the next vector, and
+    with the last one for those ``ahead`` bytes from its first; and where ``past`` is not 0 either, all vectors are cache lines, and
+    results go past the caches.
     Order of accumulation: ky, at most four channels of the group, kx, these channels.  Sums of i32 are those of float32, which must be
     exact; ``start`` is added to them as integers.
     No borders: the driver sees to them.
@@ -82,8 +83,8 @@ class DepthwiseTile:
     """The code of one specialisation, written into ``builder``."""
 
     def __init__(self, builder: Any, spec: tuple[Any, ...], shape: Any) -> None:
-        self.lanes, self.ny, self.nx, self.kh, self.kw, self.step, self.depth = spec[:7]
-        self.form = form = Form(*spec[7:])
+        self.lanes, self.ny, self.nx, self.kh, self.kw, self.step, self.depth, self.far = spec[:8]
+        self.form = form = Form(*spec[8:])
         self.builder = builder
         self.whole = form.kind == "i32"
         self.emit = emit = Emitter(builder, "f32" if self.whole else form.kind, self.lanes, form.how == "fma")
@@ -107,14 +108,12 @@ class DepthwiseTile:
         with emit.loop(count):
             at = emit.get(channel)
             is_first, is_last = build.icmp_signed("==", at, emit.constant(0)), build.icmp_signed(">=", at, most)
-            here = build.select(is_last, most, at)
-            following = build.select(is_first, second, emit.offset(at, self.lanes))
+            here, following = build.select(is_last, most, at), build.select(is_first, second, emit.offset(at, self.lanes))
             self.here = emit.offset(shift, emit.times(here, stored_bytes(self.form.src)))
             self.there = emit.times(here, stored_bytes(self.form.dst))
-            nearer = build.select(build.icmp_signed("<", following, most), following, most)
-            away = build.sub(build.select(is_last, emit.constant(0), nearer), here)
-            # its last byte: where vectors begin beside lines their first line is that of the one before
-            away = emit.offset(away, self.lanes)
+            # to the last byte of what is read next: the first line of a vector that begins beside one is that of the vector before
+            away = build.select(build.icmp_signed("<", following, most), following, most)
+            away = emit.offset(build.sub(build.select(is_last, emit.constant(0), away), here), self.lanes)
             self.ahead = emit.offset(emit.times(away, stored_bytes(self.form.src)), build.select(is_last, ahead, emit.constant(0)), -1)
             start_here, wei_here = (emit.offset(place, emit.times(here, size)) for place in (start, wei))
             first = emit.number(0) if self.whole else emit.load(start_here)
@@ -287,7 +286,7 @@ class DepthwiseTile:
             for place, (part, value) in zip(self.places(dst, dy, dx, len(values)), vectors, strict=True):
                 store(part, place, value)
 
-        if vectors[0][0].width != LINE:
+        if not self.far or vectors[0][0].width != LINE:
             store_all(Emitter.store)
             return
         with self.emit.either(self.past) as (streamed, kept):
@@ -316,7 +315,8 @@ class _DownTile(DepthwiseTile):
                     met = {i: taps[r + i * step] for i in running if r + i * step < self.kh}
                     if not met:
                         continue
-                    self.ask_ahead(emit.get(self.row))
+                    if self.far:
+                        self.ask_ahead(emit.get(self.row))
                     sums = self.across(emit.get(self.row), met, one)
                     emit.set(self.row, emit.offset(emit.get(self.row), self.shape.below))
                     if oldest in met and r + oldest * step == self.kh - 1:
@@ -336,9 +336,10 @@ class _DownTile(DepthwiseTile):
             turn(range(old, self.ny), once)
 
     def ask_ahead(self, row: Any) -> None:
-        """Have the pixels come that the next tile reads where this one reads a row: no prefetcher finds one line of each pixel.
+        """Have the pixels come that are read next where this row is now: no prefetcher finds one line of each pixel.
 
-        192 channels at 28x28, a batch of 8: 147 us instead of 174; 384 at 14x14 73 instead of 90 (one core, Zen 5, 2026-11).
+        96 channels at 112x112 with stride 2, a batch of 8, take 1210 us instead of 2140, 144 at 56x56 280 instead of 380 (one core, Zen 5,
+        2026-11).
         """
         emit = self.emit
         for column in range((self.nx - 1) * self.step + self.kw):
