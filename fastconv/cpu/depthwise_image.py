@@ -25,7 +25,7 @@ from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
 from .blocked_tile import Form
 from .border import too_large
 from .depthwise_image_tile import STEP, finite, quads_tile
-from .depthwise_tile import FIXED, LINE, OUTSIDE, Shape, addresses, interleave, past_caches, separate
+from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, interleave, separate
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
@@ -60,13 +60,13 @@ _STAGED_BYTES = 384 << 10  # of staged pixels and results: half of a second-leve
 Head = namedtuple(
     "Head",
     "channels block blocks bands band_rows down across first_y first_x before iw ih ow oh pt pl columns reach pitch target_pitch finish "
-    "past bias depth channels_last staged held_rows held_results capacity packer wo wi wy wx sn sc sy sx dn dc dy dx",
+    "bias depth channels_last staged held_rows held_results capacity packer wo wi wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, far: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -> Any:
     """The band kernel: units of work are (image, block of channels, band of rows of quads).
 
     The first quad's first result is row ``2 first_y - pt`` and column ``2 first_x - pl`` of the image.  Of images that are put into lanes a
@@ -74,7 +74,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, far: int, f
     Workspace: first addends of the block, a pixel of zeros, one that nobody reads, addresses of planes of source and result and of
     filters, tables of results and of pixels, weights ``[ky][kx][c][i]``, staged pixels, results.
     """
-    spec = (lanes, 2, STEP * quads, 0, kw, STEP, depth, far, *Form(kind=kind, how="fma" if fma else "multiply", src=kind, dst=kind))
+    spec = (lanes, 2, STEP * quads, 0, kw, STEP, depth, 0, *Form(kind=kind, how="fma" if fma else "multiply", src=kind, dst=kind))
     size = KINDS[kind][2]
     vector, words = lanes * size, lanes * size // 8
 
@@ -163,8 +163,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, far: int, f
                             addresses(words, line, to + row * dy, target_columns + STEP * xt * 8, junk, STEP * quads)
                         else:
                             fill_row("i64", words, line, STEP * quads, junk)
-                    quads_tile(spec, at.extents, table + r * e.pitch, weights, start, finish, targets, e.target_pitch, held - lanes,
-                               e.past * (at.dst % vector == 0))  # fmt: skip
+                    quads_tile(spec, at.extents, table + r * e.pitch, weights, start, finish, targets, e.target_pitch, held - lanes)
             if finite(kind, lanes, weights, taps * depth * s.wei_step // vector) == 0:
                 dx = vector if e.staged == _LANES else e.dx
                 sx = e.sx if e.staged == _IN_PLACE else e.capacity * size
@@ -235,7 +234,7 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    return 2 * sum(depth <= t.lanes(4) for depth, _ in FIXED)
+    return sum(depth <= t.lanes(4) for depth, _ in FIXED)
 
 
 def _quads(p: Problem, t: Target) -> int:
@@ -282,7 +281,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Shape, Head, tuple[np.
     head = Head(
         channels=p.ic, block=block, blocks=blocks, bands=bands, band_rows=band_rows, down=down, across=across, first_y=first_y,
         first_x=first_x, before=before_y, iw=p.iw, ih=p.ih, ow=p.ow, oh=p.oh, pt=p.pt, pl=p.pl, columns=len(columns), reach=reach,
-        pitch=pitch, target_pitch=target_pitch, finish=int(activation is not None), bias=int(has_bias), depth=depth, past=0,
+        pitch=pitch, target_pitch=target_pitch, finish=int(activation is not None), bias=int(has_bias), depth=depth,
         channels_last=int(p.src_layout == "nhwc"), staged=staged, held_rows=(band_rows + before_y) * (staged > 0),
         held_results=STEP * band_rows * (staged == _LANES), capacity=capacity,
         packer=0, wo=0, wi=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
@@ -296,9 +295,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     """A plan whose packed weights are a copy of the caller's, or ``given`` with every image."""
     size = KINDS[p.acc][2]
     lanes, quads, depth = t.lanes(size), _quads(p, t), p.ic // p.g
-    far = int(_staged(p, lanes) != _LANES and p.ic % lanes == 0 and past_caches(p, t, lanes * size))
-    name = f"depthwise_image_{p.acc}_2x{STEP * quads}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{p.kw}" + "_far" * far
-    region = Region(name, _factory, (p.acc, lanes, quads, p.kw, depth, far, int(t.fma)), p.acc)
+    name = f"depthwise_image_{p.acc}_2x{STEP * quads}_{lanes}" + f"_g{depth}" * (depth > 1) + f"_kw{p.kw}"
+    region = Region(name, _factory, (p.acc, lanes, quads, p.kw, depth, int(t.fma)), p.acc)
     shape, head, (columns, targets), scratch = _layout(p, t, threads)
     seconds = cost(p, t)
 
@@ -310,9 +308,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         if p.src_layout == "nchw":  # columns are side by side, or there is one: rows that are, too, are gone through as one
             sx, dx = src.itemsize, dst.itemsize
         e = head._replace(
-            past=far * int(dn % LINE == dy % LINE == dx % LINE == 0), packer=lanes_packer(size, lanes).address,
-            wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx,
-        )  # fmt: skip
+            packer=lanes_packer(size, lanes).address, wo=wo, wi=wi, wy=wy, wx=wx, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx
+        )
         steps = head.capacity * size if head.staged else sx, lanes * size if head.staged == _LANES else dx
         places = [np.where(x < 0, OUTSIDE, x * step) for x, step in zip((columns, targets), steps, strict=True)]
         extents = np.concatenate([np.array((*shape, *e), np.int64), *places])

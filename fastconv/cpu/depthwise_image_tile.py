@@ -16,16 +16,15 @@ STEP = 2
 
 @intrinsic(prefer_literal=True)
 def quads_tile(
-    typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, finish: Any, targets: Any, pitch: Any, most: Any,
-    past: Any,
+    typing_context: Any, spec: Any, shape: Any, table: Any, wei: Any, start: Any, finish: Any, targets: Any, pitch: Any, most: Any
 ) -> Any:  # fmt: skip
     """All vectors of channels at ``nx / 2`` quads of results side by side, 2 x 2 pixels each.
 
     ``acc[a, 2 j + b, i] = start[i] + sum_{r, c, m} pixel(r, j - m)[group(i) + c] * wei[ky, 2 m + b, c, i]``, then activated, where row r
     of pixels meets the tap ``ky = 2 (rows - 1 - r) + a``, as far as there are such taps.
 
-    ``spec``, ``shape``, ``table``, ``start``, ``finish``, ``most`` and ``past`` as of `fastconv.cpu.depthwise_tile.depthwise_tile`,
-    ``spec`` with two rows and the stride 2; ``table`` has an entry for each column of pixels, which are side by side.  ``wei`` is packed as
+    ``spec``, ``shape``, ``table``, ``start``, ``finish`` and ``most`` as of `fastconv.cpu.depthwise_tile.depthwise_tile`, ``spec`` with two
+    rows and the stride 2; ``table`` has an entry for each column of pixels, which are side by side.  ``wei`` is packed as
     ``[ky][kx][c][i]``.  ``targets`` is the address of a table of the results' addresses, whose
     two rows are ``pitch`` bytes apart.
     Order of accumulation: row of pixels, two channels of the group, column of pixels, these channels.
@@ -33,13 +32,13 @@ def quads_tile(
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        shape, table, wei, start, finish, targets, pitch, most, past = arguments[1:]
+        shape, table, wei, start, finish, targets, pitch, most = arguments[1:]
         tile = _QuadsTile(builder, chosen, shape)
         lanes = tile.emit.constant(tile.lanes)
-        tile.emit_vectors(table, wei, start, lanes, finish, targets, pitch, lanes, lanes, most, lanes, *2 * [tile.emit.constant(0)], past)
+        tile.emit_vectors(table, wei, start, lanes, finish, targets, pitch, lanes, lanes, most, lanes, *3 * [tile.emit.constant(0)])
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 9), codegen
+    return types.void(spec, *[types.int64] * 8), codegen
 
 
 @intrinsic(prefer_literal=True)
