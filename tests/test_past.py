@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from fastconv.cpu import carried, direct
+from fastconv.cpu import carried, depthwise, direct
 from fastconv.cpu.target import detect
 from fastconv.planning import cost, planner
 from fastconv.planning.problem import BORDERS, DTYPES, Problem
 from tests.children import command, ending
-from tests.oracles import assert_close
-from tests.problems import operands, run
+from tests.oracles import assert_close, assert_same_bits
+from tests.problems import operands, result_array, run
 
 LINE = 64  # bytes of a cache line, and of the widest vector
 
@@ -59,10 +59,61 @@ def check(dtype):
     print("done")
 
 
+LAYERS = (
+    "g112_ic112ih16iw17_oc112k3_p1", "g64_ic64ih17iw15_oc64k3_s2_p1_bias+relu6", "g40_ic40ih9iw16_oc40k3_p1", "g48_ic48ih8iw9_oc48k5_p2",
+    "g16_ic64ih7iw9_oc64k3_p1_bias",
+)  # fmt: skip
+
+
+def guarded_pixels(p, offset, wider):
+    """As `guarded`, channels last, pixels ``wider`` elements apart."""
+    shape, dtype = result_array(p).shape, DTYPES[p.dst]
+    n, channels, rows, columns = shape
+    dx = (channels + wider) * dtype.itemsize
+    dy = columns * dx
+    memory = np.full(4 * LINE + offset * dtype.itemsize + n * rows * dy, 0xFF, np.uint8)
+    start = -memory.ctypes.data % LINE + LINE + offset * dtype.itemsize
+    return memory, np.ndarray(shape, dtype, memory, start, (rows * dy, dtype.itemsize, dy, dx))
+
+
+def check_layers(dtype):
+    """Results and images at places within a cache line, pixels that are whole lines and others, 1 and 2 threads: the same bits."""
+    for text, wider in itertools.product(LAYERS, (0, 8, 16)):
+        p = Problem.parse(f"n2_{text}_{dtype}_nhwc")
+        src, wei, bias = operands(p)
+        cost.DEPTHWISE_PAST_SHARE = cost.DEPTHWISE_FAR_SHARE = 1e9
+        planner.forget()
+        expected = run(p, src, wei, bias, "depthwise")
+        cost.DEPTHWISE_PAST_SHARE = cost.DEPTHWISE_FAR_SHARE = cost.PARALLEL_SECONDS = 0
+        planner.forget()
+        for offset, threads in itertools.product(range(0, 16, 3), (1, 2)):
+            space = np.empty(src.size + 2 * LINE, src.dtype)
+            beside = space[-space.ctypes.data % LINE // src.itemsize + offset :][: src.size].reshape(src.transpose(0, 2, 3, 1).shape)
+            beside[...] = src.transpose(0, 2, 3, 1)
+            for place in (0, offset):
+                memory, dst = guarded_pixels(p, place, wider)
+                print(f"{p} offset={offset} place={place} wider={wider} threads={threads}", flush=True)
+                run(p, beside.transpose(0, 3, 1, 2), wei, bias, "depthwise", threads, 0, dst)
+                assert_same_bits(dst.copy(), expected, p)
+                dst.view(f"u{dst.itemsize}")[...] = np.iinfo(f"u{dst.itemsize}").max
+                assert (memory == 0xFF).all(), "something was written outside the result"
+    print("done")
+
+
 @pytest.mark.parametrize("dtype", ["f32", "u8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("f64", "i32"))])
 def test_every_address_and_pitch(dtype):
     """In a process of its own: a vector at an odd address would end it."""
-    done = command([sys.executable, "-c", f"from tests.test_past import check; check({dtype!r})"], check=False)
+    finishes("check", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f32", pytest.param("f64", marks=pytest.mark.slow)])
+def test_every_place_of_layers(dtype):
+    finishes("check_layers", dtype)
+
+
+def finishes(name, dtype):
+    """A function of this file comes to its end in another process."""
+    done = command([sys.executable, "-c", f"from tests.test_past import {name}; {name}({dtype!r})"], check=False)
     last = (done.stdout.splitlines() or ["nothing was run"])[-1]
     assert done.returncode == 0, f"{ending(done)} in {last}\n{done.stderr[-3000:]}"
     assert last == "done"
@@ -93,3 +144,15 @@ def test_only_large_results_with_even_rows(kernel, place, monkeypatch):
         run(p, src, wei, bias, "direct", dst=dst)
     planner.forget()
     assert told == [0, 1, 1, 0]
+
+
+@pytest.mark.skipif(detect().bits // 8 != LINE, reason="vectors are no cache lines")
+def test_only_large_results_of_layers_in_whole_lines(monkeypatch):
+    """Which tiles are told to, by where results begin: otherwise `check_layers` would test nothing."""
+    p = Problem.parse("g48_ic48ih9iw16_oc48k3_p1_f32_nhwc")
+    for share, channels, expected in ((1e9, 48, 0), (0, 48, 1), (0, 40, 0)):
+        monkeypatch.setattr(cost, "DEPTHWISE_PAST_SHARE", share)
+        q = p.replace(g=channels, ic=channels, oc=channels)
+        head = depthwise._layout(q, detect(), 1)[1]
+        assert head.past == expected
+        assert ("_far" in depthwise.build(q, detect(), planner.plan_problem).kernel) == bool(expected)

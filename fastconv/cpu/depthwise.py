@@ -26,7 +26,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, not_computed, pa
 from .blocked_tile import Form
 from .border import row_map, too_large
 from .convert import stored_bytes
-from .depthwise_tile import DOWN, FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, separate
+from .depthwise_tile import DOWN, FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, past_caches, separate
 from .finish import gathering
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -61,6 +61,9 @@ DEPTHS = (1, 2, 4, 8, 16)
 # and to a second-level cache in a tile's order take 2.9 ns a line, wherever pixels begin, but 5.2 where results begin beside lines
 # (one core, Emerald Rapids, 2026-11).  Groups of several channels have more to sum than that.
 _SKEWED = 3
+# Of stride 2, which reads more lines than it writes, all pixels start so instead: 192 channels at 28x28, a batch of 8, take 79 us instead
+# of 92, 96 at 112x112 81 instead of 93, result and image beside lines; 72 and 91, 70 and 88, the result alone (one core, Zen 5, 2026-11).
+_BY_IMAGE = 2
 _BAND, _DOWN_BAND = 28, 7  # rows of results that one unit of work computes at most, and of pixels of a tile that goes down
 _DOWN_VECTORS = 64  # of channels that it goes down one after the other
 _HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-level cache while it goes down the rows
@@ -80,14 +83,14 @@ _LARGEST = {"u8": 255, "i8": 128}  # magnitude of bytes
 # first and last image row of each band.
 Head = namedtuple(
     "Head",
-    "oc block blocks bands band_rows tall tiles turn skewed oh ow iw sh rows reach pitch columns finish bias depth multiplier "
+    "oc block blocks bands band_rows tall tiles turn skewed oh ow iw sh rows reach pitch columns finish past bias depth multiplier "
     "channels_last staged held_rows capacity deepest given packer wo wc wy wx sn sc sy sx dn dc dy dx",
 )
 _HEAD_AT = 8 * len(Shape._fields)
 _TABLES_AT = _HEAD_AT + 8 * len(Head._fields)
 
 
-def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: int, *form: Any) -> Any:
+def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: int, far: int, *form: Any) -> Any:
     """The band kernel: units of work are (image, band of rows, block of channels), so that threads write lines of their own.
 
     Of images that are put into lanes, and of weights that are packed by units, blocks come before bands.
@@ -98,7 +101,7 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
     results, weights of the block where they are the caller's, ``given``: ``wo, wc, wy, wx`` bytes apart.
     """
     f = Form(*form)
-    spec = (lanes, ny, nx, kh, kw, step, depth, *form)
+    spec = (lanes, ny, nx, kh, kw, step, depth, far, *form)
     size, ssize, dsize, scaled = KINDS[f.kind][2], stored_bytes(f.src), stored_bytes(f.dst), f.scaled
     sums, pixels, stored = f"i{8 * size}", f"i{8 * ssize}", f"i{8 * dsize}"  # they are moved as integers
     stored_vector = lanes * dsize
@@ -135,10 +138,12 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
             # the first bands are the longer ones, since their thread is there first
             y0 = e.tall * ((e.tiles * band + e.bands - 1) // e.bands)
             y1 = min(e.tall * ((e.tiles * (band + 1) + e.bands - 1) // e.bands), e.oh)
-            # blocks, but for the first one, and its second vector, begin where vectors of the result do
-            beside = e.skewed * (-(at.dst + n * e.dn + y0 * e.dy) % stored_vector // dsize)
-            if (e.dx % stored_vector, e.dy % stored_vector, e.dn % stored_vector) != (0, 0, 0):
-                beside = 0
+            # blocks, but for the first one, and its second vector, begin where vectors of the result do, or of the image
+            line, whole = at.dst + n * e.dn + y0 * e.dy, (e.dx % stored_vector, e.dy % stored_vector, e.dn % stored_vector) == (0, 0, 0)
+            past = e.past and whole and line % stored_vector == 0
+            beside = -line % stored_vector // dsize if e.skewed and whole else 0
+            if e.skewed == _BY_IMAGE and not past:
+                beside = -(at.src + n * e.sn) % vector // ssize if (e.sx % vector, e.sy % vector, e.sn % vector) == (0, 0, 0) else 0
             back = lanes - beside if beside else 0
             o = part * e.block - (back if part else 0)
             many = e.oc - o if part == e.blocks - 1 else (part + 1) * e.block - back - o
@@ -207,10 +212,13 @@ def _factory(lanes: int, ny: int, nx: int, kh: int, kw: int, step: int, depth: i
                         else:
                             fill_row("i64", words, entries, e.reach, fill_at)
                             origin = -1
+                # the next tile's pixels, of the next band behind the last
+                ahead = (min(x + nx, e.ow - nx) if x + nx < e.ow else 0) - xt
+                ahead = ahead * s.column // 8 * e.sx + (x + nx >= e.ow) * (y1 - y0) * e.sh * sy
                 for y in range(0, y1 - y0, e.turn):
                     yt = max(min(y, y1 - y0 - e.turn), 0)
                     depthwise_tile(spec, at.extents, table + yt * s.down, wei, start, apart, finish,
-                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes, y1 - y0, shift)  # fmt: skip
+                                   to + yt * dy + xt * dx, dy, dx, second, held - lanes, y1 - y0, shift, ahead, past)  # fmt: skip
             if aside:
                 dense = e.channels_last == 0 and e.dy == e.ow * dsize
                 runs, length = (1, (y1 - y0) * e.ow) if dense else (y1 - y0, e.ow)
@@ -287,7 +295,7 @@ def _seconds(p: Problem, t: Target) -> float:
 def most_kernels(t: Target) -> int:
     lanes = t.lanes(4)
     down = fitting(TILES, t)[0].ny > 1
-    return 2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS)
+    return 2 * (2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS))
 
 
 def _tile(p: Problem, t: Target) -> tuple[int, int, int, int, int]:
@@ -315,6 +323,14 @@ def _steps(p: Problem) -> tuple[int, int, int, int]:
     return (p.sh if p.oh > 1 else 1), (p.sw if p.ow > 1 else 1), (p.dh if p.kh > 1 else 1), (p.dw if p.kw > 1 else 1)
 
 
+def _goes_past(p: Problem, t: Target) -> bool:
+    """Whether results go past the caches where they begin at cache lines."""
+    form = _form(p, t)
+    lanes = t.lanes(KINDS[form.kind][2])
+    in_place = not _staged(p, lanes) and p.ow >= _tile(p, t)[1] and p.oc % lanes == 0
+    return in_place and past_caches(p, t, lanes * stored_bytes(form.dst))
+
+
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
     """A plan whose weights are packed as ``[ky][kx][c][oc]``, whole vectors of them, or ``given`` with every image and packed by blocks."""
     form = _form(p, t)
@@ -322,8 +338,9 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     alike = form.src == form.dst == form.kind
     words = [form.kind, *([] if alike else [form.src, form.dst]), form.rounding, "scaled" * form.scaled]
     name = f"depthwise_{'_'.join(filter(None, words))}_{ny}x{nx}_{lanes}" + f"_g{depth}" * (depth > 1)
-    name += f"_kw{kw}s{step}" * bool(kw) + "_down" * bool(kh)
-    region = Region(name, _factory, (lanes, ny, nx, kh, kw, step, depth, *form), form.kind if alike else "i8")
+    far = _goes_past(p, t) or bool(kh and not _staged(p, lanes) and costs.bytes_moved(p) > costs.DEPTHWISE_FAR_SHARE * threads * t.l2)
+    name += f"_kw{kw}s{step}" * bool(kw) + "_down" * bool(kh) + "_far" * far
+    region = Region(name, _factory, (lanes, ny, nx, kh, kw, step, depth, int(far), *form), form.kind if alike else "i8")
     layouts, seconds = {copied: _layout(p, t, threads, copied, given) for copied in _ways(p, t)}, _seconds(p, t)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -463,9 +480,9 @@ def _layout(
     shape = Shape(kh=p.kh, kw=p.kw, below=dh * pitch, tap=dw * 8, column=sw * 8, wei_step=step, down=sh * pitch)
     head = Head(
         oc=p.oc, block=block, blocks=blocks, bands=bands, band_rows=band_rows, tall=tall, tiles=tiles, turn=band_rows if down else ny,
-        skewed=int(skewed), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
+        skewed=skewed * (_BY_IMAGE if sh > 1 else 1), oh=p.oh, ow=p.ow, iw=p.iw, sh=sh,
         rows=len(rows), reach=reach, pitch=pitch, columns=len(columns), finish=int(bool(activation or rounding)),
-        bias=int(has_bias or form.scaled), depth=depth,
+        past=int(_goes_past(p, t)), bias=int(has_bias or form.scaled), depth=depth,
         multiplier=p.oc // p.ic if depth == 1 else 1, channels_last=int(p.src_layout == "nhwc"), staged=staged,
         held_rows=held_rows, capacity=capacity, deepest=deep, given=int(given), packer=0,
         wo=0, wc=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,

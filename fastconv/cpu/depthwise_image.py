@@ -74,7 +74,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
     Workspace: first addends of the block, a pixel of zeros, one that nobody reads, addresses of planes of source and result and of
     filters, tables of results and of pixels, weights ``[ky][kx][c][i]``, staged pixels, results.
     """
-    spec = (lanes, 2, STEP * quads, 0, kw, STEP, depth, *Form(kind=kind, how="fma" if fma else "multiply", src=kind, dst=kind))
+    spec = (lanes, 2, STEP * quads, 0, kw, STEP, depth, 0, *Form(kind=kind, how="fma" if fma else "multiply", src=kind, dst=kind))
     size = KINDS[kind][2]
     vector, words = lanes * size, lanes * size // 8
 

@@ -35,7 +35,7 @@ def quads_tile(
         shape, table, wei, start, finish, targets, pitch, most = arguments[1:]
         tile = _QuadsTile(builder, chosen, shape)
         lanes = tile.emit.constant(tile.lanes)
-        tile.emit_vectors(table, wei, start, lanes, finish, targets, pitch, lanes, lanes, most, lanes, tile.emit.constant(0))
+        tile.emit_vectors(table, wei, start, lanes, finish, targets, pitch, lanes, lanes, most, lanes, *3 * [tile.emit.constant(0)])
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 8), codegen

@@ -23,6 +23,10 @@ EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the 
 # Of the last-level cache: larger problems store past it.  2048x2048 k3: 31 against 51 ns a tile; 1024x1024 f64, half of the cache: k3 375
 # us against 440, k5 1210 against 1310 (one core, Zen 4, 2026-11)
 PAST_SHARE = 0.4
+# Of layers, whose results the next one reads: those that such a cache would lose before that.
+DEPTHWISE_PAST_SHARE = 0.6
+# Of the threads' second-level caches: the pixels of larger problems are asked for before they are read; of smaller ones it costs 3 to 8%.
+DEPTHWISE_FAR_SHARE = 2.0
 
 SEPARABLE_COLUMN_BYTES = 32 << 10  # of a row of sums; a tile's rows stay in the second-level cache (4096x4096 k3: 6.6 ms, of 4 KiB 9)
 
