@@ -213,20 +213,21 @@ def test_layers_of_one_tap_have_tiles_whose_vectors_their_channels_fill(channels
 
 
 @pytest.mark.parametrize(("threads", "shape"), [(1, (4, 6)), (2, (4, 6)), (1, (3, 9))])
-def test_rows_seen_as_one_and_rows_apart_give_the_same_bits(threads, shape):
-    """Of the image, of the result, and where the weights are given."""
+def test_pixels_in_rows_of_one_tile_and_rows_apart_give_the_same_bits(threads, shape):
+    """Of the images, of the result, and where the weights are given."""
     p = Problem(n=2, ic=20, ih=14, iw=14, oc=60, src_layout="nhwc")
     tile = next(tile for tile in blocked.TILES if (tile.mr, tile.nx) == shape) if detect().registers == 32 else None
-    assert tile is None or merged(p, tile).iw == 98
+    assert tile is None or merged(p, tile).ih == -(-392 // tile.nx)
     plan = blocked.build(p, detect(), plan_problem, threads, tile)
     src, wei, _ = operands(p)
     expected = result_array(p)
     plan.run(src, plan.pack(wei), None, expected)
     assert_within(expected, p, truth(p, src, wei), "blocked")
     apart = [np.zeros((p.n, p.ih, p.iw + 3, c), "f4")[:, :, : p.iw].transpose(0, 3, 1, 2) for c in (p.ic, p.oc)]
-    apart[0][...] = src
+    images_apart = np.zeros((p.n, p.ih + 1, p.iw, p.ic), "f4")[:, : p.ih].transpose(0, 3, 1, 2)
+    apart[0][...] = images_apart[...] = src
     for own in (plan, plan.given()) if plan.given else (plan,):
-        for image, dst in ((apart[0], result_array(p)), (src, apart[1]), (*apart,)):
+        for image, dst in ((apart[0], result_array(p)), (src, apart[1]), (*apart,), (images_apart, result_array(p))):
             dst[...] = 9
             own.run(image, own.pack(wei), None, dst)
             np.testing.assert_array_equal(dst, expected)

@@ -86,7 +86,6 @@ BLOCKED_STORE_SECONDS = 1.5e-9
 # core is busy, too: 256 to 384 channels at 12x126 took 3302 us of 2x14 vectors and pixels, 2775 of 4x6 and 2697 of 3x9 (Emerald Rapids,
 # 2026-11); else all the same.
 BLOCKED_LOAD_SHARE = 0.6
-BLOCKED_ALONE_SHARE = 0.04  # of an image's time, all of whose rows are seen as one: what several may take longer, for threads to share
 # Bands of all images that may each pack the weights of a call again, in about the time of a tile a block: 320 to 1280 channels at 7x7
 # take 0.52 ms instead of 0.72, 1024 to 512 at 14x14 1.97 and 2.29 (one core, Emerald Rapids, 2026-11).
 BLOCKED_GIVEN_BANDS = 3
