@@ -130,14 +130,14 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
             kept = e.held != 0 and peek("i64", packed_at) == whose
             for turn in range(e.passes):
                 first = turn * e.pass_blocks * DEPTH
-                many = min(e.pass_blocks * DEPTH, e.icg - first)
-                blocks = (many + DEPTH - 1) // DEPTH
-                last = many - (blocks - 1) * DEPTH
+                depth = min(e.pass_blocks * DEPTH, e.icg - first)
+                blocks = (depth + DEPTH - 1) // DEPTH
+                last = depth - (blocks - 1) * DEPTH
                 final = turn == e.passes - 1
                 plane = at.src + n * e.sn + (group * e.channels + first * q) * e.sc
-                channels = min(many * q, e.channels - first * q)
+                channels = min(depth * q, e.channels - first * q)
                 if not e.in_place:
-                    put_integers(request, Request(plane, panel, lines_at, many, channels))
+                    put_integers(request, Request(plane, panel, lines_at, depth, channels))
                     call_kernel(e.packer, (job, request, y0 * e.q, (y1 - 1) * e.q + e.kh_rows))
                 pixels = plane + y0 * s.step_y if e.in_place else panel
                 partial = partial_at
@@ -166,7 +166,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         block = group * ((e.ocg + width - 1) // width) * width + o
                         wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
                         soon = wei + panel_bytes
-                        soon_end, soon_jump = soon + many * s.taps * width * size, many * s.taps * soon_step
+                        soon_end, soon_jump = soon + depth * s.taps * width * size, depth * s.taps * soon_step
                         row = width * size
                         lies = e.filters_row != 0 and o + width <= e.ocg
                         if q == 1 and e.filters != 0:
@@ -187,23 +187,31 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         put_integers(filter_block, FilterBlock(at.extents, offsets, wei, row, blocks, last, start_step, finish,
                                                                scales_block))  # fmt: skip
                         to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
-                        for y in range(first_row, end_row, ny):
-                            yt = max(min(y, y1 - ny), y0)
-                            for x in range(0, e.ow, nx):
-                                xt = max(min(x, e.ow - nx), 0) - (e.short if y + 1 == e.oh else 0)
-                                whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
+                        # merged rows lie beside each other: a strip of them is one
+                        wide = e.ow
+                        if e.merges:
+                            wide = (end_row - first_row) * e.ow - (e.short if end_row == e.oh else 0)
+                        for y in range(first_row, end_row, end_row - first_row if e.merges else ny):
+                            yt, x = max(min(y, y1 - ny), y0), 0
+                            while x < wide:
+                                xt = min(x, wide - nx) if e.merges else max(min(x, wide - nx), 0)
+                                whole = yt + ny <= y1 and xt + nx <= wide and o + width <= e.ocg
                                 stored = final and whole and e.way != 0
                                 result = to + yt * s.dy + xt * s.dx
                                 # of what comes next: the next tile's pixels while the first filters read them, else the next filters
-                                ahead, ahead_step = soon, soon_step
+                                ahead, ahead_step, ahead_jump = soon, soon_step, soon_jump
+                                # tiles that differ in nothing but their places
+                                many = (wide - xt) // nx if stored and e.passes == 1 else 1
                                 if e.in_place and o == first_filter:
-                                    ahead = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x
+                                    ahead, ahead_jump = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x, nx * s.step_x
                                     ahead_step = max(64, nx * size) if e.channels_last else s.channel
                                 elif soon < soon_end:
-                                    soon += soon_jump
+                                    many = min(many, (soon_end - soon + soon_jump - 1) // soon_jump)
+                                    soon += many * soon_jump
                                 else:
-                                    ahead, ahead_step = wei, 0
-                                rows, columns, filters = min(ny, y1 - yt), min(nx, e.ow - xt), min(width, e.ocg - o)
+                                    ahead, ahead_step, ahead_jump = wei, 0, 0
+                                x += many * nx
+                                rows, columns, filters = min(ny, y1 - yt), min(nx, wide - xt), min(width, e.ocg - o)
                                 if residual and final and not stored:
                                     for jy in range(rows):
                                         for jx in range(columns):
@@ -214,7 +222,8 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                 call_kernel(e.tile, (filter_block, pixels + (yt - y0) * s.step_y + xt * s.step_x,
                                                      partial if turn else bias_block, result if stored else tile_at if final else partial,
                                                      ahead, ahead_step, e.way if stored else 0 if final else RAW,
-                                                     beside if stored else tile_bytes))  # fmt: skip
+                                                     beside if stored else tile_bytes, many, nx * s.step_x, nx * s.dx,
+                                                     ahead_jump))  # fmt: skip
                                 partial += tile_bytes
                                 if final and not stored:
                                     for jy in range(rows):
@@ -472,7 +481,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split, pixels:
         q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=len(rows), nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1, short=p.oh * p.ow - pixels if pixels else 0,
+        in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1, merges=int(pixels > 0),
+        short=p.oh * p.ow - pixels if pixels else 0,
         tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, filters_row=0, held=0,
         sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
