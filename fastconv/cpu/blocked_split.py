@@ -14,6 +14,10 @@ from .blocked_tile import DEPTH
 
 _PANEL_BYTES = 384 << 10  # of one band: it shares a 1 MB second-level cache with the weights of one block of output channels
 
+# Of pixels read in place, of which a tile asks for the next one's: 1024 to 1024 channels at 14x14, given, take 871 us in one band instead
+# of 944 in three, of planes 889 and 955; 8 images of 2048 to 1024 at 7x7 3280 instead of 3497, given 3408, packed beforehand 3660 (two
+# cores, Zen 5, 2026-11).
+_STREAMED_BYTES = {"nhwc": 4 << 20, "nchw": 1 << 20}
 # For each thread, of weights that are given and held: 64 to 128 channels at 56x56 take 210 us in 8 bands, 238 in 2, 304 in two parts; 256
 # to 256 1690, 1865 and 2002 (two cores, Emerald Rapids, 2026-11).
 _UNITS = 4
@@ -119,7 +123,7 @@ def few_bands(p: Problem, tile: Tile, lanes: int, size: int, threads: int, in_pl
     """Whether so few bands pack weights that are given that it takes less than to pack them once beforehand."""
     bands = p.n * -(-p.oh // split_of(p, tile, lanes, size, threads, in_place, True, cache).band_rows)
     shared = p.n == 1 and held_blocks(p, tile, lanes, size)
-    return bands <= (max(_UNITS * threads, _SWEPT_BANDS) if shared else costs.BLOCKED_GIVEN_BANDS)
+    return bands <= (max(2 * _UNITS * threads, _SWEPT_BANDS) if shared else costs.BLOCKED_GIVEN_BANDS)
 
 
 def strip_rows(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> int:
@@ -142,6 +146,8 @@ def split_of(
     """
     keeps = given and held_blocks(p, tile, lanes, size)
     most = max(_PANEL_BYTES, cache // 2) if given and (in_place or not keeps) else _PANEL_BYTES
+    if in_place and (given or p.src_layout == "nhwc"):
+        most = max(most, _STREAMED_BYTES[p.src_layout])
     s, oc_blocks = steps_of(p), -(-(p.oc // p.g) // (tile.mr * lanes))
     weights, sums = p.oc * p.taps * size, 2 * p.oc * p.oh * p.ow * size
     block_row = p.ow * DEPTH * size  # of one row and block of channels
@@ -179,7 +185,8 @@ def split_of(
             ways = [(bands, -(-oc_blocks // blocks)) for blocks in each]
         elif near and (given or not small) and (p.oh >= 2 * threads or p.oh % threads == 0):
             # pixels, and whole lines of results, are one thread's; what one is late with is another's
-            ways = [(min(-(-_UNITS * threads // (p.n * p.g)), p.oh), 1)]
+            fewest = -(-_UNITS * threads // (p.n * p.g))
+            ways = [(min(bands, p.oh), 1) for bands in range(fewest, 2 * fewest)]
         bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given and not keeps))
     # a unit is not interrupted
     seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)

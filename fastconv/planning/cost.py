@@ -84,8 +84,8 @@ BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
 # By how much a tile of one tap, of `blocked` or `weights`, takes longer with a load for each FMA, where another thread of the processor's
 # core is busy, too: 256 to 384 channels at 12x126 took 3302 us of 2x14 vectors and pixels, 2775 of 4x6 and 2697 of 3x9 (Emerald Rapids,
-# 2026-11); else all the same.
-BLOCKED_LOAD_SHARE = 0.6
+# 2026-11); else all the same: 256 to 512 at 56x56, stride 2, in rows of 28 results, take 433 of 2x14, 457 of 4x6 (two cores, Zen 5).
+BLOCKED_LOAD_SHARE = 0.5
 # Bands of all images that may each pack the weights of a call again, in about the time of a tile a block: 320 to 1280 channels at 7x7
 # take 0.52 ms instead of 0.72, 1024 to 512 at 14x14 1.97 and 2.29 (one core, Emerald Rapids, 2026-11).
 BLOCKED_GIVEN_BANDS = 3
