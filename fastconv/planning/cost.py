@@ -93,6 +93,9 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 WEIGHTS_TURN_SECONDS = 4e-9  # per vector of a result that is transposed: 160 to 960 channels at 7x7 take 150 us so, 116 else
+# Per value that a unit reads where it lies, as others do: in the time of its band's first tile, whose lines are asked for (64 to 64
+# channels at 56x56, 8 images: 846 us in one unit, 911 in four, 1140 in 16; one core, Zen 5, 2026-11)
+WEIGHTS_READ_SECONDS = 0.04e-9
 WEIGHTS_SCALAR_SECONDS = 1e-9  # per pixel of a group of several channels last, which is put into its lane alone
 WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
