@@ -25,7 +25,7 @@ from .target import Target
 from .threads import Job, Region
 from .values import finish_values
 from .weights_split import Split, Tile, counts_of, is_expanded, lies, split_of, unit_seconds
-from .weights_tile import turn_kernel, weights_tile_kernel
+from .weights_tile import AHEAD, turn_kernel, weights_tile_kernel
 
 CASES = (
     "n2_ic24ih15_oc40k3_p1_bwd-weight_f32",
@@ -255,7 +255,7 @@ def _factory(kind: str, lanes: int) -> Any:
                                     ahead, ahead_step = next_pixels + j0 * size + number * 64, right
                                 elif dense and here and number < lines_of_pixel + lines_of_grad:
                                     ahead, ahead_step = next_grads + o0 * size + (number - lines_of_pixel) * 64, gx
-                                number += 1
+                                number += AHEAD
                                 arguments = (
                                     zeros if opening else own, 0 if opening else own_step, to, to_step, grad, gx, gy, gn,
                                     pixels, right, below, behind, images, 1 if dense else rows, rows * e.ow if dense else e.ow,
