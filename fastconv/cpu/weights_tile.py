@@ -29,8 +29,8 @@ def weights_tile(
 
     ``spec = (kind, lanes, mr, columns, fma)``.  ``start`` and ``sums`` are addresses of vectors ``[mr*lanes]``, so many bytes apart (0: the
     same for all columns); ``grad`` and ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by
-    side, and ``columns`` pixels.  At each pixel the second-level cache is asked for the lines from ``ahead`` on, `AHEAD` of them, which then
-    advances by ``ahead_step`` bytes.
+    side, and ``columns`` pixels.  At each pixel the second-level cache is asked for `AHEAD` lines, the first of them at ``ahead``, which
+    then advances by ``ahead_step`` bytes.
     Order of accumulation: n, y, x.
     """
     chosen = literal(spec)
