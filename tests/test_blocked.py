@@ -213,23 +213,58 @@ def test_layers_of_one_tap_have_tiles_whose_vectors_their_channels_fill(channels
 
 
 @pytest.mark.parametrize(("threads", "shape"), [(1, (4, 6)), (2, (4, 6)), (1, (3, 9))])
-def test_rows_seen_as_one_and_rows_apart_give_the_same_bits(threads, shape):
-    """Of the image, of the result, and where the weights are given."""
+def test_pixels_in_rows_of_one_tile_and_rows_apart_give_the_same_bits(threads, shape):
+    """Of the images, of the result, and where the weights are given."""
     p = Problem(n=2, ic=20, ih=14, iw=14, oc=60, src_layout="nhwc")
     tile = next(tile for tile in blocked.TILES if (tile.mr, tile.nx) == shape) if detect().registers == 32 else None
-    assert tile is None or merged(p, tile).iw == 98
+    assert tile is None or merged(p, tile).ih == -(-392 // tile.nx)
     plan = blocked.build(p, detect(), plan_problem, threads, tile)
     src, wei, _ = operands(p)
     expected = result_array(p)
     plan.run(src, plan.pack(wei), None, expected)
     assert_within(expected, p, truth(p, src, wei), "blocked")
     apart = [np.zeros((p.n, p.ih, p.iw + 3, c), "f4")[:, :, : p.iw].transpose(0, 3, 1, 2) for c in (p.ic, p.oc)]
-    apart[0][...] = src
+    images_apart = np.zeros((p.n, p.ih + 1, p.iw, p.ic), "f4")[:, : p.ih].transpose(0, 3, 1, 2)
+    apart[0][...] = images_apart[...] = src
     for own in (plan, plan.given()) if plan.given else (plan,):
-        for image, dst in ((apart[0], result_array(p)), (src, apart[1]), (*apart,)):
+        for image, dst in ((apart[0], result_array(p)), (src, apart[1]), (*apart,), (images_apart, result_array(p))):
             dst[...] = 9
             own.run(image, own.pack(wei), None, dst)
             np.testing.assert_array_equal(dst, expected)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_tiles_one_after_the_other_are_one_call(layout, monkeypatch):
+    """As long as they differ in nothing but their places."""
+    p = Problem(n=2, ic=24, ih=9, iw=43, oc=128, src_layout=layout)
+    function, calls, make = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 12), [], blocked.blocked_tile_kernel
+
+    def counted(*rest):
+        code = function(make(*rest).address)
+        counting.append(function(lambda *arguments: calls.append(arguments[-4]) or code(*arguments)))
+        return SimpleNamespace(address=ctypes.cast(counting[-1], ctypes.c_void_p).value)
+
+    counting = []
+    monkeypatch.setattr(blocked, "blocked_tile_kernel", counted)
+    plan = blocked.build(p, detect(), plan_problem)
+    src, wei, bias = operands(p)
+    result = result_array(p)
+    plan.run(src, plan.pack(wei), bias, result)
+    assert_within(result, p, truth(p, src, wei, bias), "blocked")
+    tile = blocked.tile_of(p, detect())
+    whole = merged(p, tile)
+    assert sum(calls) == whole.n * whole.oh // tile.ny * -(-whole.ow // tile.nx) * (p.oc // (tile.mr * detect().lanes(4)))
+    assert 2 * len(calls) <= sum(calls)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_bands_are_shared_evenly(given):
+    """Seven of 4 rows are no halves: 256 to 512 channels at 56x56, stride 2, take 433 us instead of 463 (two cores, Zen 5, 2026-11)."""
+    p = Problem(ic=256, ih=56, iw=56, oc=512, sh=2, sw=2, src_layout="nhwc")
+    tile = next(tile for tile in blocked.TILES if (tile.registers, tile.mr, tile.nx) == (32, 2, 14))
+    bands = p.oh / split_of(p, tile, 16, 4, 2, True, given).band_rows
+    assert bands % 2 == 0
+    assert blocked_split.few_bands(p, tile, 16, 4, 2, True, detect().l2), "each thread packs what it holds"
 
 
 def test_all_blocks_of_given_weights_are_packed_once_for_all_strips(monkeypatch):

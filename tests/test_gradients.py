@@ -7,7 +7,7 @@ import pytest
 
 import fastconv
 from fastconv.cpu import joined, transposed, weights, weights_grouped, weights_split
-from fastconv.cpu.target import detect
+from fastconv.cpu.target import TARGETS, detect
 from fastconv.nn import conv2d_input, conv2d_weight
 from fastconv.planning.planner import forget, plan_problem
 from fastconv.planning.problem import DTYPES, Problem
@@ -256,6 +256,31 @@ def test_image_and_gradient_are_exchanged_to_the_same_bits(stride):
         assert stride > 1 or (weights._arranged(q, detect())[0] is q) == (wei_layout == "hwio")
         results.append(run(q, src, wei, algorithm="weights", threads=threads))
         assert_same_bits(np.ascontiguousarray(results[-1]), np.ascontiguousarray(results[0]), f"{wei_layout} {threads}")
+
+
+def test_weights_gradients_are_turned_where_channels_lie_side_by_side_across_the_lanes(monkeypatch):
+    """Whatever lies between the rows of a kernel that has one."""
+    p, heads, launcher = Problem.parse("ic40ih9_oc70k1_bwd-weight_f32_nhwc_hwio"), [], weights.Region.launcher
+    exchanged = p.replace(ic=p.oc, oc=p.ic, wei_layout="oihw")
+    src, grad, _ = operands(p)
+    expected = run(p, src, grad, algorithm="weights")
+    tile = weights._arranged(p, detect())[1]
+    monkeypatch.setattr(weights, "_arranged", lambda p, t: (exchanged, tile))
+    monkeypatch.setattr(weights.Region, "launcher", lambda self, *rest: heads.append(rest[0]) or launcher(self, *rest))
+    result = np.zeros((1, 1, p.ic, p.oc), "f4").transpose(3, 2, 0, 1)
+    plan = weights.build(p, detect(), plan_problem)
+    plan.run(src, plan.pack(grad), None, result)
+    assert heads[0][weights.Head._fields.index("way")] == 1
+    assert_same_bits(result, expected)
+
+
+def test_threads_share_parts_of_which_the_last_are_smaller():
+    """Of 3 x 3 blocks two threads share parts of 2, 1, 2, 1, 2 and 1 as 5 and 4, of three parts one would have 6."""
+    target = next(target for target in TARGETS if target.registers == 32 and target.lanes(4) == 16)
+    p = Problem(op="bwd_weight", n=8, ic=24, ih=56, iw=56, oc=144, src_layout="nhwc", wei_layout="hwio")
+    q, tile = weights._arranged(p, target)
+    assert tile[1:] == (3, 8)
+    assert weights.split_of(q, tile, target.lanes(4), 4, 2)[:2] == (1, 2)
 
 
 def test_more_threads_have_as_many_units_of_the_weights_gradient():

@@ -25,6 +25,7 @@ from .blocked_split import (
     bytes_of_panel,
     few_bands,
     held_blocks,
+    lies_in_turn,
     merged,
     no_shorter,
     one_tap,
@@ -129,14 +130,14 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
             kept = e.held != 0 and peek("i64", packed_at) == whose
             for turn in range(e.passes):
                 first = turn * e.pass_blocks * DEPTH
-                many = min(e.pass_blocks * DEPTH, e.icg - first)
-                blocks = (many + DEPTH - 1) // DEPTH
-                last = many - (blocks - 1) * DEPTH
+                depth = min(e.pass_blocks * DEPTH, e.icg - first)
+                blocks = (depth + DEPTH - 1) // DEPTH
+                last = depth - (blocks - 1) * DEPTH
                 final = turn == e.passes - 1
                 plane = at.src + n * e.sn + (group * e.channels + first * q) * e.sc
-                channels = min(many * q, e.channels - first * q)
+                channels = min(depth * q, e.channels - first * q)
                 if not e.in_place:
-                    put_integers(request, Request(plane, panel, lines_at, many, channels))
+                    put_integers(request, Request(plane, panel, lines_at, depth, channels))
                     call_kernel(e.packer, (job, request, y0 * e.q, (y1 - 1) * e.q + e.kh_rows))
                 pixels = plane + y0 * s.step_y if e.in_place else panel
                 partial = partial_at
@@ -165,7 +166,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         block = group * ((e.ocg + width - 1) // width) * width + o
                         wei = at.wei + e.head + (block * e.icg + first * width) * s.taps * size
                         soon = wei + panel_bytes
-                        soon_end, soon_jump = soon + many * s.taps * width * size, many * s.taps * soon_step
+                        soon_end, soon_jump = soon + depth * s.taps * width * size, depth * s.taps * soon_step
                         row = width * size
                         lies = e.filters_row != 0 and o + width <= e.ocg
                         if q == 1 and e.filters != 0:
@@ -186,23 +187,31 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                         put_integers(filter_block, FilterBlock(at.extents, offsets, wei, row, blocks, last, start_step, finish,
                                                                scales_block))  # fmt: skip
                         to = at.dst + n * e.dn + (group * e.ocg + o) * s.dc
-                        for y in range(first_row, end_row, ny):
-                            yt = max(min(y, y1 - ny), y0)
-                            for x in range(0, e.ow, nx):
-                                xt = max(min(x, e.ow - nx), 0)
-                                whole = yt + ny <= y1 and xt + nx <= e.ow and o + width <= e.ocg
+                        # merged rows lie beside each other: a strip of them is one
+                        wide = e.ow
+                        if e.merges:
+                            wide = (end_row - first_row) * e.ow - (e.short if end_row == e.oh else 0)
+                        for y in range(first_row, end_row, end_row - first_row if e.merges else ny):
+                            yt, x = max(min(y, y1 - ny), y0), 0
+                            while x < wide:
+                                xt = min(x, wide - nx) if e.merges else max(min(x, wide - nx), 0)
+                                whole = yt + ny <= y1 and xt + nx <= wide and o + width <= e.ocg
                                 stored = final and whole and e.way != 0
                                 result = to + yt * s.dy + xt * s.dx
                                 # of what comes next: the next tile's pixels while the first filters read them, else the next filters
-                                ahead, ahead_step = soon, soon_step
+                                ahead, ahead_step, ahead_jump = soon, soon_step, soon_jump
+                                # tiles that differ in nothing but their places
+                                many = (wide - xt) // nx if stored and e.passes == 1 else 1
                                 if e.in_place and o == first_filter:
-                                    ahead = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x
+                                    ahead, ahead_jump = pixels + (yt - y0) * s.step_y + (xt + nx) * s.step_x, nx * s.step_x
                                     ahead_step = max(64, nx * size) if e.channels_last else s.channel
                                 elif soon < soon_end:
-                                    soon += soon_jump
+                                    many = min(many, (soon_end - soon + soon_jump - 1) // soon_jump)
+                                    soon += many * soon_jump
                                 else:
-                                    ahead, ahead_step = wei, 0
-                                rows, columns, filters = min(ny, y1 - yt), min(nx, e.ow - xt), min(width, e.ocg - o)
+                                    ahead, ahead_step, ahead_jump = wei, 0, 0
+                                x += many * nx
+                                rows, columns, filters = min(ny, y1 - yt), min(nx, wide - xt), min(width, e.ocg - o)
                                 if residual and final and not stored:
                                     for jy in range(rows):
                                         for jx in range(columns):
@@ -213,7 +222,8 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                 call_kernel(e.tile, (filter_block, pixels + (yt - y0) * s.step_y + xt * s.step_x,
                                                      partial if turn else bias_block, result if stored else tile_at if final else partial,
                                                      ahead, ahead_step, e.way if stored else 0 if final else RAW,
-                                                     beside if stored else tile_bytes))  # fmt: skip
+                                                     beside if stored else tile_bytes, many, nx * s.step_x, nx * s.dx,
+                                                     ahead_jump))  # fmt: skip
                                 partial += tile_bytes
                                 if final and not stored:
                                     for jy in range(rows):
@@ -249,8 +259,9 @@ def workspace(p: Problem, t: Target) -> int:
     """Bytes of one thread, if it works alone; more threads share shorter bands."""
     size = DTYPES[p.acc].itemsize
     tile, lanes = tile_of(p, t), t.lanes(size)
-    p = merged(p, tile)
-    return _scratch(p, tile, lanes, size, split_of(p, tile, lanes, size, 1, _reads_in_place(p, _form(p, t), tile)))
+    whole = merged(p, tile)
+    split = split_of(whole, tile, lanes, size, 1, _reads_in_place(whole, _form(p, t), tile))
+    return _scratch(whole, tile, lanes, size, split, whole is not p)
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -285,16 +296,17 @@ def _form(p: Problem, t: Target) -> Form:
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False, apart: bool = False) -> Plan:
     """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile; or ``given``.
 
-    Where rows are seen as one, images whose rows lie ``apart`` are convolved by another plan of the same tile.
+    Where all pixels are seen as rows of one tile, images whose rows lie ``apart`` are convolved by another plan of the same tile.
     """
     form, tile = _form(p, t), tile or tile_of(p, t)
     lanes = t.lanes(KINDS[form.kind][2])
     packer = FilterPacker(p, form.kind, lanes, tile.mr * lanes, threads)
     whole = p if apart else merged(p, tile)
-    body = Body(whole, form, tile, lanes, threads, filters=packer if given else None, cache=t.l2)
+    merges, pixels = whole is not p, p.n * p.ih * p.iw
+    body = Body(whole, form, tile, lanes, threads, filters=packer if given else None, cache=t.l2, pixels=pixels if merges else 0)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
-        if whole is not p and not all(array.strides[2] == array.shape[3] * array.strides[3] for array in (src, dst)):
+        if merges and not all(lies_in_turn(array) for array in (src, dst)):
             return build(p, t, plan, own.threads, tile, given, True).prepare(src, packed, dst, fill)
         if body.in_place(src, dst) or form.scaled or form.residual:
             return body.prepare(own.threads, _values(p, fill), src, packed, dst)
@@ -323,15 +335,17 @@ class Body:
     """The band kernel of a form and its integers, for a problem whose channels are elements of the panel.
 
     ``channels`` are those of a group of the image, ``head`` bytes lie before the packed weights; or ``filters`` packs the caller's.
+    Where ``pixels`` is not 0, the problem is that many `merged` ones.
     """
 
     def __init__(
         self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0,
-        filters: FilterPacker | None = None, cache: int = 0,
+        filters: FilterPacker | None = None, cache: int = 0, pixels: int = 0,
     ) -> None:  # fmt: skip
         size, steps = KINDS[form.kind][2], steps_of(p)
         step = steps.step
         self._problem, self._form, self._lanes, self._step, self._apart = p, form, lanes, step, (steps.g * steps.q, steps.gx * steps.qx)
+        self._merges = pixels > 0
         types = [] if form.src == form.dst == form.kind else [form.src, form.dst]
         words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
         self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
@@ -342,8 +356,8 @@ class Body:
         self._region = Region(name, _factory, (lanes, *bands), "i8" if self._bytes else form.kind)
         in_place = _reads_in_place(p, form, tile)
         split = split_of(p, tile, lanes, size, threads, in_place, filters is not None, cache)
-        self._shape, self._head, self._tables = _layout(p, tile, lanes, size, split)
-        self.scratch = _scratch(p, tile, lanes, size, split)
+        self._shape, self._head, self._tables = _layout(p, tile, lanes, size, split, pixels)
+        self.scratch = _scratch(p, tile, lanes, size, split, self._merges)
         self._filters = filters
         if filters is not None:
             integers_at = TABLES_AT + self._tables.nbytes
@@ -394,7 +408,8 @@ class Body:
 
     def _launch(self, threads: int, values: np.ndarray, src: np.ndarray, packed: np.ndarray, dst: np.ndarray) -> Launch:
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
-        sy, dy = sy * (src.shape[2] // self._problem.ih), dy * (dst.shape[2] // self._problem.oh)  # of rows that are seen as one
+        if self._merges:
+            sy, dy = sx * self._problem.iw, dx * self._problem.ow
         way = 1 if dc == dst.itemsize else 2 if dx == dst.itemsize else 0
         in_place = self._one_tap and (sc if self._step > 1 else sx) == src.itemsize
         shape = self._shape
@@ -426,20 +441,21 @@ def _reads_in_place(p: Problem, form: Form, tile: Tile) -> bool:
     return form.q == 1 and form.src == form.kind and one_tap(p, tile)
 
 
-def _scratch(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> int:
-    """Bytes of workspace of one thread."""
+def _scratch(p: Problem, tile: Tile, lanes: int, size: int, split: Split, merges: bool) -> int:
+    """Bytes of workspace of one thread; pixels that are `merged` have no panel."""
     s = steps_of(p)
     tile_bytes = tile.mr * lanes * size * tile.ny * tile.nx
     oc_blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     tiles = -(-oc_blocks // split.parts) * -(-split.band_rows // tile.ny) * -(-p.ow // tile.nx)
-    scratch = bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks) + 384 + 3 * tile.mr * lanes * size
+    panel = 0 if merges else bytes_of_panel(s, tile, lanes, size, split.band_rows, split.pass_blocks)
+    scratch = panel + 384 + 3 * tile.mr * lanes * size
     scratch += MOST_LINES * (s.columns * s.gx + 2 * lanes) * size + s.split_bytes(lanes, size)
     scratch += tile_bytes * (2 + tiles * (split.pass_blocks < s.blocks))
     return -(-scratch // 64) * 64
 
 
-def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tuple[Shape, Head, np.ndarray]:
-    """The kernel's integers but for the strides, and its tables."""
+def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split, pixels: int) -> tuple[Shape, Head, np.ndarray]:
+    """The kernel's integers but for the strides, and its tables; of so many `merged` pixels, if not 0, no panel is packed."""
     s, icg, ocg = steps_of(p), p.ic // p.g, p.oc // p.g
     phase = phase_columns(s, tile, lanes)
     oc_blocks = -(-ocg // (tile.mr * lanes))
@@ -452,6 +468,7 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
     inside, places = numbers * s.gx, ((numbers % s.qx) * phase + numbers // s.qx) * s.step * size
     down = (s.kh_rows - 1) // max(p.kh - 1, 1)
     offsets = (np.arange(p.kh)[:, None] * down * row + places[np.arange(p.kw) * s.kx]).reshape(-1)
+    rows = row_map(p.replace(ih=1) if pixels else p)
     before, after = column_maps(p, max(int(inside[-1]) + 1 - p.pl - p.iw, 0))
     every = np.concatenate([before, np.arange(p.iw), after])
     has_bias = parse_epilogue(p.epilogue).bias
@@ -463,11 +480,12 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split) -> tupl
         passes=-(-s.blocks // split.pass_blocks), pass_blocks=split.pass_blocks,
         q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
-        bias=int(has_bias), map_rows=p.ih_padded, nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1,
+        bias=int(has_bias), map_rows=len(rows), nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
+        in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1, merges=int(pixels > 0),
+        short=p.oh * p.ow - pixels if pixels else 0,
         tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, filters_row=0, held=0,
         sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip
     inner = span(-p.pl, (s.columns - 1) * s.gx + 1, p.iw)
-    tables = np.concatenate([np.array(inner), offsets, row_map(p), every[inside], places, before, after])
+    tables = np.concatenate([np.array(inner), offsets, rows, every[inside], places, before, after])
     return shape, head, tables

@@ -65,9 +65,10 @@ RAW = 3  # a way of storing: sums that further channels are added to
 @intrinsic(prefer_literal=True)
 def blocked_tile(
     typing_context: Any, spec: Any, shape: Any, offsets: Any, panel: Any, wei: Any, row: Any, blocks: Any, last: Any, start: Any,
-    start_step: Any, finish: Any, after: Any, beside: Any, dst: Any, way: Any, ahead: Any, ahead_step: Any,
+    start_step: Any, finish: Any, after: Any, beside: Any, dst: Any, way: Any, ahead: Any, ahead_step: Any, many: Any, panel_step: Any,
+    dst_step: Any, ahead_jump: Any,
 ) -> Any:  # fmt: skip
-    """``mr`` vectors of output channels at ``ny x nx`` pixels.
+    """``mr`` vectors of output channels at ``ny x nx`` pixels, and at ``many`` such, one after the other.
 
     ``acc[jy, jx, o] = start[jy, jx, o] + sum_{cb, tap, c} panel[cb*block + offsets[tap] + c*channel + jy*step_y + jx*step] * wei[.., o]``,
     then ``activation(acc * scale[o] + shift[o] + residual[jy, jx, o])``, each rounded, as far as the form has them.
@@ -82,34 +83,46 @@ def blocked_tile(
     ``[scale][shift]``, each ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored:
     0 as ``[jy][jx][mr*lanes]`` at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0
     but the sums as they are.  At each channel of each tap the second-level cache is asked for the line at ``ahead``, which then advances
-    by ``ahead_step`` bytes.
+    by ``ahead_step`` bytes.  The next tile's pixels, results and first line ahead lie ``panel_step``, ``dst_step`` and ``ahead_jump``
+    bytes behind those of the tile before.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _Tile(builder, chosen, arguments[1], arguments[10:13], arguments[15:]).emit(*arguments[2:10], *arguments[13:15])
+        offsets, panel, *filters = arguments[2:10]
+        dst, way, ahead, ahead_step, many, *steps = arguments[13:]
+        emit = Emitter(builder, "i64", 1, False)
+        places = [emit.variable(at) for at in (panel, dst, ahead)]
+        with emit.loop(many):
+            panel, dst, ahead = (emit.get(place) for place in places)
+            _Tile(builder, chosen, arguments[1], arguments[10:13], (ahead, ahead_step)).emit(offsets, panel, *filters, dst, way)
+            for place, at, step in zip(places, (panel, dst, ahead), steps, strict=True):
+                emit.set(place, emit.offset(at, step))
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 16), codegen
+    return types.void(spec, *[types.int64] * 20), codegen
 
 
 def _factory(*spec: Any) -> Any:
     """The kernel of `blocked_tile` with this ``spec``, of the address of a :data:`FilterBlock` and of what each tile has of its own."""
 
-    def tile(filters: Any, panel: Any, start: Any, dst: Any, ahead: Any, ahead_step: Any, way: Any, beside: Any) -> None:
+    def tile(
+        filters: Any, panel: Any, start: Any, dst: Any, ahead: Any, ahead_step: Any, way: Any, beside: Any, many: Any, panel_step: Any,
+        dst_step: Any, ahead_jump: Any,
+    ) -> None:  # fmt: skip
         unrolled_by_hand()
         f = integers(filters, FilterBlock)
         blocked_tile(
             spec, f.shape, f.offsets, panel, f.wei, f.row, f.blocks, f.last, start, f.start_step, f.finish, f.after, beside, dst, way,
-            ahead, ahead_step,
+            ahead, ahead_step, many, panel_step, dst_step, ahead_jump,
         )  # fmt: skip
 
     return tile
 
 
 def blocked_tile_kernel(name: str, spec: tuple[Any, ...]) -> TileKernel:
-    """`_factory`'s, to be called with eight integers."""
-    return TileKernel(name, _factory, spec, 8)
+    """`_factory`'s, to be called with twelve integers."""
+    return TileKernel(name, _factory, spec, 12)
 
 
 class _Multiples:

@@ -13,6 +13,7 @@ _BAND_PIXELS = 256  # of results in a panel: its part of one block of output cha
 _FEW_PIXELS = 128  # of results whose pixels and gradients are read where they lie
 _PANEL_BYTES = 384 << 10  # of both panels of a unit
 _SUM_BYTES = 256 << 10  # of a unit
+_FEW_UNITS = 8  # for each thread
 _MOST_PARTS = 64  # that output channels or columns are cut into, unless into blocks
 
 
@@ -70,6 +71,17 @@ def _parts(whole: int) -> list[int]:
     return sorted({1, *(ceil(whole / count) for count in range(1, min(whole, _MOST_PARTS) + 1))})
 
 
+def _each(whole: int, part: int) -> list[int]:
+    """What parts of so many, the last of which may be smaller, have of a whole.
+
+    Examples
+    --------
+    >>> _each(5, 2)
+    [2, 2, 1]
+    """
+    return [min(part, whole - first) for first in range(0, whole, part)]
+
+
 def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> Split:
     """Sums that fit the cache, and of these parts those that the busiest thread is done with first.
 
@@ -81,11 +93,20 @@ def split_of(p: Problem, tile: Tile, lanes: int, size: int, threads: int) -> Spl
     tile_bytes = width * tile.columns * size
     seconds = costs.weights_seconds(p.replace(n=1), lanes, tile.mr, tile.columns, is_expanded(p, tile))
     of_tile = seconds / (p.g * oc_blocks * column_blocks * taps)
-    of_values = p.oh * p.ow * costs.BLOCKED_PACK_SECONDS[p.src_layout]
+    of_values = p.oh * p.ow * (costs.WEIGHTS_READ_SECONDS if lies(p) else costs.BLOCKED_PACK_SECONDS[p.src_layout])
+
+    def seconds_of(a: int, b: int, many: int) -> float:
+        return a * b * many * of_tile + (a * width + b * tile.columns) * of_values
 
     def busiest(a: int, b: int, many: int) -> float:
         units = p.g * Split(a, b, many, 1, 1).units(*counts)
-        return ceil(units / threads) * (a * b * many * of_tile + (a * width + b * tile.columns) * of_values)
+        longest = ceil(units / threads) * seconds_of(a, b, many)
+        if units > _FEW_UNITS * threads or p.g > 1:
+            return longest
+        # the last parts may be smaller: of 3 x 3 blocks two threads share 2, 1, 2, 1, 2 and 1 as 5 and 4
+        parts, columns = _each(oc_blocks, a), _each(column_blocks, b)
+        every = [seconds_of(part, column, taken) for part in parts for column in columns for taken in _each(taps, many)]
+        return max(sum(every[units * i // threads : units * (i + 1) // threads]) for i in range(threads))
 
     def fits(a: int, b: int, many: int) -> bool:
         units = p.g * Split(a, b, many, 1, 1).units(*counts)

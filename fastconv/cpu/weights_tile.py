@@ -11,6 +11,9 @@ from .compile import TileKernel
 from .memory import unrolled_by_hand
 from .simd import Emitter, literal
 
+# Lines of the next band that are asked for at each pixel: 16 to 96 channels at 112x112, 8 images, take 1650 us instead of 2690 of one
+# (one core, Zen 5, 2026-11)
+AHEAD = 2
 _FEWEST = 4  # elements of a row that are transposed in a square
 
 
@@ -26,8 +29,8 @@ def weights_tile(
 
     ``spec = (kind, lanes, mr, columns, fma)``.  ``start`` and ``sums`` are addresses of vectors ``[mr*lanes]``, so many bytes apart (0: the
     same for all columns); ``grad`` and ``pixels`` are addresses, with the bytes between two x, y and n; ``mr*lanes`` gradients lie side by
-    side, and ``columns`` pixels.  At each pixel the second-level cache is asked for the line at ``ahead``, which then advances by
-    ``ahead_step`` bytes.
+    side, and ``columns`` pixels.  At each pixel the second-level cache is asked for `AHEAD` lines, the first of them at ``ahead``, which
+    then advances by ``ahead_step`` bytes.
     Order of accumulation: n, y, x.
     """
     chosen = literal(spec)
@@ -82,7 +85,8 @@ def _emit_weights(
                 values = [[emit.get(place) for place in line] for line in acc]
                 at, weights = emit.get(here), emit.get(panel)
                 vectors = [emit.load(emit.offset(weights, m * emit.width)) for m in range(mr)]
-                emit.prefetch(emit.get(soon))
+                for n in range(AHEAD):
+                    emit.prefetch(emit.offset(emit.get(soon), 64 * n))
                 emit.set(soon, emit.offset(emit.get(soon), ahead_step))
                 for j in range(columns):
                     pixel = emit.splat(emit.offset(at, j * emit.itemsize))

@@ -88,9 +88,8 @@ BLOCKED_LOADING_SHARE = 0.8 * BLOCKED_SHARE
 BLOCKED_STORE_SECONDS = 1.5e-9
 # By how much a tile of one tap, of `blocked` or `weights`, takes longer with a load for each FMA, where another thread of the processor's
 # core is busy, too: 256 to 384 channels at 12x126 took 3302 us of 2x14 vectors and pixels, 2775 of 4x6 and 2697 of 3x9 (Emerald Rapids,
-# 2026-11); else all the same.
-BLOCKED_LOAD_SHARE = 0.6
-BLOCKED_ALONE_SHARE = 0.04  # of an image's time, all of whose rows are seen as one: what several may take longer, for threads to share
+# 2026-11); else all the same: 256 to 512 at 56x56, stride 2, in rows of 28 results, take 433 of 2x14, 457 of 4x6 (two cores, Zen 5).
+BLOCKED_LOAD_SHARE = 0.5
 # Bands of all images that may each pack the weights of a call again, in about the time of a tile a block: 320 to 1280 channels at 7x7
 # take 0.52 ms instead of 0.72, 1024 to 512 at 14x14 1.97 and 2.29 (one core, Emerald Rapids, 2026-11).
 BLOCKED_GIVEN_BANDS = 3
@@ -98,6 +97,9 @@ PACKED_BYTES = 2  # of a panel, packed in the time of one FMA of a vector
 BLOCKED_PACK_SECONDS = {"nchw": 0.25e-9, "nhwc": 0.15e-9}  # per pixel and channel of the padded image
 
 WEIGHTS_TURN_SECONDS = 4e-9  # per vector of a result that is transposed: 160 to 960 channels at 7x7 take 150 us so, 116 else
+# Per value that a unit reads where it lies, as others do: in the time of its band's first tile, whose lines are asked for (64 to 64
+# channels at 56x56, 8 images: 846 us in one unit, 911 in four, 1140 in 16; one core, Zen 5, 2026-11)
+WEIGHTS_READ_SECONDS = 0.04e-9
 WEIGHTS_SCALAR_SECONDS = 1e-9  # per pixel of a group of several channels last, which is put into its lane alone
 WEIGHTS_LINE_SECONDS = 2e-8  # of a row of pixels that is packed for one column of the kernel
 DEPTHWISE_SHARE = 0.8
