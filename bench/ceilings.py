@@ -194,7 +194,8 @@ def fma_sampler(dtype="float32", threads=1, sample_s=SAMPLE_S):
     return sample
 
 
-def _aligned(nbytes):
+def aligned(nbytes):
+    """So many bytes, 1 each, from a cache line on."""
     raw = np.ones(nbytes + ALIGN_BYTES, np.uint8)
     return raw[-raw.ctypes.data % ALIGN_BYTES :][:nbytes]
 
@@ -202,7 +203,7 @@ def _aligned(nbytes):
 @lru_cache(maxsize=1)
 def _source_and_target(nbytes):
     """Two aligned arrays; the last pair is kept, because each footprint is sampled in several ways and may fill the memory."""
-    return _aligned(nbytes), _aligned(nbytes)
+    return aligned(nbytes), aligned(nbytes)
 
 
 def copy_sampler(footprint_bytes, threads=1, nontemporal=False, sample_s=SAMPLE_S):

@@ -36,7 +36,7 @@ def test_the_fma_loop_computes():
 @pytest.mark.parametrize("nontemporal", [False, True])
 def test_the_copy_loop_copies(nontemporal):
     width = ceilings.vector_bytes()
-    src, dst = (ceilings._aligned(3 * ceilings.COPY_VECTORS * width) for _ in range(2))
+    src, dst = (ceilings.aligned(3 * ceilings.COPY_VECTORS * width) for _ in range(2))
     src[:] = np.arange(src.size) % 251
     ceilings._copy_kernel(width, nontemporal)(src, dst, 1)
     assert np.array_equal(src, dst)
