@@ -300,7 +300,8 @@ def _form(p: Problem, t: Target) -> Form:
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False, apart: bool = False) -> Plan:
     """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile; or ``given``.
 
-    Where all pixels are seen as rows of one tile, images whose rows lie ``apart`` are convolved by another plan of the same tile.
+    Where all pixels are seen as rows of one tile, images whose rows lie ``apart`` are convolved by another plan; of packed weights by one
+    of the same tile.
     """
     form, tile = _form(p, t), tile or tile_of(p, t, apart)
     lanes = t.lanes(KINDS[form.kind][2])
