@@ -40,7 +40,7 @@ from .convert import stored_bytes
 from .finish import gathering
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
-from .stage import staged_launch
+from .stage import launched_as, staged_launch
 from .target import Target
 from .threads import Job, Region
 from .values import finish_values, not_fused, requantised
@@ -277,12 +277,16 @@ def most_kernels(t: Target) -> int:
     return sum(tile.registers == most for tile in TILES) * 2 + 3
 
 
-def tile_of(p: Problem, t: Target) -> Tile:
-    """The tile of the fewest padded multiplications; ties go to the earlier.  No tile changes a sum."""
+def tile_of(p: Problem, t: Target, apart: bool = False) -> Tile:
+    """The tile of the fewest padded multiplications, where rows lie ``apart``, too; ties go to the earlier.  No tile changes a sum."""
     most = max(tile.registers for tile in TILES if tile.registers <= t.registers)
     lanes = t.lanes(DTYPES[p.acc].itemsize)
     fitting = [tile for tile in TILES if tile.registers == most]
-    return min(fitting, key=lambda tile: costs.blocked_tile_seconds(merged(p, tile), lanes, tile.mr, tile.ny, tile.nx))
+
+    def seconds(tile: Tile) -> float:
+        return costs.blocked_tile_seconds(p if apart else merged(p, tile), lanes, tile.mr, tile.ny, tile.nx)
+
+    return min(fitting, key=seconds)
 
 
 def _form(p: Problem, t: Target) -> Form:
@@ -296,9 +300,10 @@ def _form(p: Problem, t: Target) -> Form:
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None = None, given: bool = False, apart: bool = False) -> Plan:
     """A plan whose weights are packed as ``[g][oc block][channel block][tap][channel][mr * lanes]``, for one tile; or ``given``.
 
-    Where all pixels are seen as rows of one tile, images whose rows lie ``apart`` are convolved by another plan of the same tile.
+    Where all pixels are seen as rows of one tile, images whose rows lie ``apart`` are convolved by another plan; of packed weights by one
+    of the same tile.
     """
-    form, tile = _form(p, t), tile or tile_of(p, t)
+    form, tile = _form(p, t), tile or tile_of(p, t, apart)
     lanes = t.lanes(KINDS[form.kind][2])
     packer = FilterPacker(p, form.kind, lanes, tile.mr * lanes, threads)
     whole = p if apart else merged(p, tile)
@@ -307,7 +312,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if merges and not all(lies_in_turn(array) for array in (src, dst)):
-            return build(p, t, plan, own.threads, tile, given, True).prepare(src, packed, dst, fill)
+            return launched_as(given, build(p, t, plan, own.threads, None if given else tile, False, True), src, packed, dst, fill)
         if body.in_place(src, dst) or form.scaled or form.residual:
             return body.prepare(own.threads, _values(p, fill), src, packed, dst)
         # the bands' weights are these: another tile would want them packed otherwise

@@ -188,6 +188,8 @@ def split_of(
             fewest = -(-_UNITS * threads // (p.n * p.g))
             ways = [(min(bands, p.oh), 1) for bands in range(fewest, 2 * fewest)]
         bands, parts = min(ways, key=lambda way: _longest_share(p, tile, way[0], way[1], oc_blocks, threads, packed, given and not keeps))
+    elif p.n * p.g == 1:
+        bands = min(ceil(bands / threads) * threads, p.oh)
     # a unit is not interrupted
     seconds = costs.blocked_seconds(p, lanes, tile.mr, tile.ny, tile.nx) / max(p.n * p.g, 1)
     bands = max(bands, min(ceil(seconds / (parts * costs.UNIT_SECONDS)), p.oh))

@@ -145,3 +145,16 @@ def staged_launch(
                     store(to, result)
 
     return launch
+
+
+def launched_as(given: bool, plan: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+    """A launch of a plan that packs its weights where ``packed`` are ``given``: where they are used if it can, else beforehand."""
+    if not given or plan.given is not None:
+        return (plan.given() if given and plan.given is not None else plan).prepare(src, packed, dst, fill)
+    p = plan.problem
+
+    def own(wei: np.ndarray) -> np.ndarray:
+        return plan.pack(wei.reshape(p.oc, p.ic // p.g, p.kh, p.kw))
+
+    launched = plan.prepare(src, own(packed), dst, fill)
+    return lambda src, packed, bias, dst: launched(src, own(packed), bias, dst)
