@@ -176,31 +176,24 @@ def repaired(monkeypatch):
     return calls
 
 
-def test_blocks_that_are_not_finite_are_computed_again_and_no_others(monkeypatch):
-    p = Problem.parse("n2_ic20ih30iw33_oc40k3_p1_bias+relu")
-    src, wei, bias = operands(p)
-    expected = run(p, src, wei, bias, "winograd")
-    calls = repaired(monkeypatch)
-    src[1, 3, 13, 17], src[1, 7, 29, 0] = np.inf, np.nan
-    result = run(p, src, wei, bias, "winograd", 2)
-    assert_within(result, p, truth(p, src, wei, bias), "winograd")
-    assert [wrong.tolist() for wrong in calls] == [[[1, 3, 4], [1, 7, 0]]]
-    assert_same_bits(result[0], expected[0])
-    assert_same_bits(result[1, :, 16:28].copy(), expected[1, :, 16:28].copy())
-    assert_same_bits(run(p, src, wei, bias, "winograd", 1), result, "repaired")
-
-
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_blocks_of_stride_2_that_are_not_finite_are_computed_again_and_no_others(layout, monkeypatch):
-    p = Problem.parse("n2_ic16ih36iw33_oc40k3_s2_p1_bias+relu").replace(src_layout=layout)
+@pytest.mark.parametrize(
+    ("text", "pixels", "blocks", "rows"),
+    [("n2_ic20ih30iw33_oc40k3_p1", ((1, 13, 17), (1, 29, 0)), [[1, 3, 4], [1, 7, 0]], slice(16, 28)),
+     ("n2_ic16ih36iw33_oc40k3_s2_p1", ((1, 13, 17), (0, 35, 0)), [[0, 8, 0], [1, 3, 4]], slice(8, 18))],
+)  # fmt: skip
+def test_blocks_that_are_not_finite_are_computed_again_and_no_others(text, pixels, blocks, rows, layout, monkeypatch):
+    """``rows`` of the last image lie in other blocks."""
+    p = Problem.parse(f"{text}_bias+relu").replace(src_layout=layout)
     src, wei, bias = operands(p)
     expected = run(p, src, wei, bias, "winograd")
     calls = repaired(monkeypatch)
-    src[1, 3, 13, 17], src[0, 7, 35, 0] = np.inf, np.nan
+    for (n, y, x), value, channel in zip(pixels, (np.inf, np.nan), (3, 7), strict=True):
+        src[n, channel, y, x] = value
     result = run(p, src, wei, bias, "winograd", 2)
     assert_within(result, p, truth(p, src, wei, bias), "winograd")
-    assert [wrong.tolist() for wrong in calls] == [[[0, 8, 0], [1, 3, 4]]]
-    assert_same_bits(result[1, :, 8:].copy(), expected[1, :, 8:].copy())
+    assert [wrong.tolist() for wrong in calls] == [blocks]
+    assert_same_bits(result[1, :, rows].copy(), expected[1, :, rows].copy())
     assert_same_bits(run(p, src, wei, bias, "winograd", 1), result, "repaired")
 
 
