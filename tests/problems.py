@@ -122,7 +122,8 @@ def fitted(name, p):
     if name in BACKWARD:
         return p
     if name == "depthwise":
-        return p.replace(g=p.oc, ic=p.oc * depth, oc=p.oc * depth)
+        groups = p.oc if p.ih % 2 else -(-p.oc // 16) * 16  # in half of the cases whole vectors, read and stored where they lie
+        return p.replace(g=groups, ic=groups * depth, oc=groups * depth, src_layout=p.src_layout if p.ih % 2 else "nhwc")
     if name == "masked":
         p = p.replace(g=p.oc, ic=p.oc, epilogue="", masked=True, src_layout="nchw")
     if name == "identity":

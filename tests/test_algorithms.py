@@ -69,7 +69,7 @@ def compare(algorithm, p, record_property):
             src, wei = laid_out(src, last, (0, 2, 3, 1)), laid_out(wei, last, (2, 3, 1, 0))
             results = [run(q, src, wei, bias, algorithm, threads) for threads in (1, 2)]
             what = f"{algorithm} {'on whole numbers' if integers else ''}"
-            if integers and is_exact(p) and not transform_constant(p, algorithm):
+            if integers and is_exact(p) and not transform_constant(q, algorithm):
                 assert_close(results[0], stored(q, exact), 0, what)
             else:
                 assert_within(results[0], q, exact, algorithm, what)

@@ -181,8 +181,8 @@ def test_what_is_counted_is_what_is_taken(target):
 def test_who_is_chosen():
     """First layers of tall kernels, unless direct sums are asked for; where memory or few products decide, `shallow`."""
     chosen = {"ic3ih224_oc64k7_s2_p3": "winograd_rows", "ic3ih224_oc64k7_s2_p3_strict": "shallow",
-              "ic3ih224_oc64k7_s2_p3_f64": "winograd_rows", "ic16ih112_oc32k3_p1": "winograd_rows", "ic3ih224_oc64k3_p1": "shallow",
-              "ic3ih224_oc32k3_s2_p1": "shallow", "ic1ih224_oc8k5_p2": "shallow"}  # fmt: skip
+              "ic3ih224_oc64k7_s2_p3_f64": "winograd_rows", "ic8ih112_oc32k3_p1": "winograd_rows", "ic3ih224_oc64k3_p1": "shallow",
+              "ic16ih112_oc32k3_p1": "winograd", "ic3ih224_oc32k3_s2_p1": "shallow", "ic1ih224_oc8k5_p2": "shallow"}  # fmt: skip
     for text, name in chosen.items():
         assert plan_problem(Problem.parse(text), AVX512).algorithm == name, text
     x, w = np.zeros((1, 3, 224, 224), "f4"), np.zeros((64, 3, 7, 7), "f4")

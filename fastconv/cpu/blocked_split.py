@@ -73,7 +73,7 @@ def merged(p: Problem, tile: Tile) -> Problem:
 
     Examples
     --------
-    >>> p, tile = Problem(n=2, ih=14, iw=14, src_layout="nhwc"), Tile(32, 4, 1, 6)
+    >>> p, tile = Problem(n=2, ic=8, ih=14, iw=14, src_layout="nhwc"), Tile(32, 4, 1, 6)
     >>> [(found.n, found.ih, found.iw) for found in (merged(p, tile), merged(p.replace(kh=3), tile))]
     [(1, 66, 6), (2, 14, 14)]
     """

@@ -295,7 +295,8 @@ def _seconds(p: Problem, t: Target) -> float:
 def most_kernels(t: Target) -> int:
     lanes = t.lanes(4)
     down = fitting(TILES, t)[0].ny > 1
-    return 2 * (2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS))
+    every = 2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS)
+    return every + (every if lanes * 4 == _LINE else 2 * down)  # those of large layers
 
 
 def _tile(p: Problem, t: Target) -> tuple[int, int, int, int, int]:
