@@ -24,7 +24,7 @@ from ..planning.bfloat import store
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, border_indices, not_computed, parse_epilogue, parse_scaling
 from .blocked_tile import Form
-from .border import row_map, too_large
+from .border import LINE, row_map, too_large
 from .convert import stored_bytes
 from .depthwise_tile import DOWN, FIXED, OUTSIDE, Shape, addresses, depthwise_tile, interleave, past_caches, separate
 from .finish import gathering
@@ -69,7 +69,7 @@ _DOWN_VECTORS = 64  # of channels that it goes down one after the other
 _HELD_BYTES = 20 << 10  # of the pixels that a tile reads: they stay in a first-level cache while it goes down the rows
 _IN_PLACE, _LANES, _COPIED = 0, 1, 2  # what `Head.staged` says: planes are put into lanes, rows copied
 _COPIED_DEPTH = 4  # channels of a group from which on a copy, which begins at cache lines, is always made
-_LINE, _PERIOD = 64, 4096  # of first-level caches: bytes of a line, bytes from a set's line to its next
+_PERIOD = 4096  # of first-level caches: bytes from a set's line to its next
 # Pixels in one set, of 8 lines, of a tile that reads them again, from which on rows are copied: 512 channels at 14x14 take 29 us instead
 # of 38, 256 at 28x28, 9 pixels of whose tiles share a set, 61 instead of 46 (one core, Zen 4, 2026-11).
 _CROWDED = 12
@@ -296,7 +296,7 @@ def most_kernels(t: Target) -> int:
     lanes = t.lanes(4)
     down = fitting(TILES, t)[0].ny > 1
     every = 2 * (down + sum(depth <= lanes for depth, _ in FIXED)) + sum(depth <= lanes for depth in DEPTHS)
-    return every + (every if lanes * 4 == _LINE else 2 * down)  # those of large layers
+    return every + (every if lanes * 4 == LINE else 2 * down)  # those of large layers
 
 
 def _tile(p: Problem, t: Target) -> tuple[int, int, int, int, int]:
@@ -427,7 +427,7 @@ def _copied(p: Problem, t: Target, sy: int, sx: int) -> bool:
     if down or _staged(p, t.lanes(DTYPES[p.acc].itemsize)):
         return False
     rows, columns = np.arange((ny - 1) * sh + p.kh) * sy * dh, np.arange((nx - 1) * sw + (p.kw - 1) * dw + 1) * sx
-    sets = (rows[:, None] + columns) % _PERIOD // _LINE
+    sets = (rows[:, None] + columns) % _PERIOD // LINE
     return _COPIED_DEPTH <= p.ic // p.g < t.lanes(DTYPES[p.acc].itemsize) or int(np.bincount(sets.reshape(-1)).max()) > _CROWDED
 
 

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from ..planning import cost as costs
 from ..planning.problem import Problem
 from .blocked_tile import Form
+from .border import LINE
 from .convert import converted, load_as, rounded_between, stored_bytes
 from .simd import Emitter, literal
 from .target import Target
@@ -25,7 +26,6 @@ FIXED = ((1, 3), (1, 5), (1, 7), (2, 3), (4, 3), (8, 3), (16, 3))
 DOWN = 3  # rows, and columns, of taps of the tile that goes down
 
 OUTSIDE = -(2**63)  # of columns beyond the image
-LINE = 64  # bytes of a cache line: vectors of as many are stored past the caches
 _HELD = 4  # channels of a group whose weights are in registers at a time
 
 # The first of a kernel's integers, which its tile reads: rows and columns of taps; bytes between the table's rows of two rows of taps;

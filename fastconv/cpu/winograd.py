@@ -23,7 +23,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
-from ..planning.winograd_points import POINTS, STRIDED_POINTS
+from ..planning.winograd_points import POINTS, STRIDED_POINTS, pixels_of, points_of
 from .border import too_large
 from .simd import KINDS
 from .stage import staged_launch
@@ -34,7 +34,7 @@ from .values import finish_values, not_of_one_type
 from .weights_tile import turn_kernel
 from .winograd_band import BEYOND, OUTSIDE, Head, band_factory
 from .winograd_pack import SPARE, Packing, packing_kernel, transformable, weights_of
-from .winograd_tile import CHUNK, pixels_of, points_of
+from .winograd_tile import CHUNK
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64",
          "ic48ih29iw31_oc40k3_s2_p1_f32_nhwc_bias", "n2_ic34ih31iw18_oc70k3_s2_p1_symmetric_f32")  # fmt: skip

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
+from ..planning.winograd_points import pixels_of, points_of
 from .compile import helper
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .threads import JOB_WORDS, Job
 from .winograd_pack import HEAD, SPARE
-from .winograd_tile import CHUNK, block_results, pixels_of, points_of, products, transformed_pixels, turned_pixels
+from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
 OUTSIDE, BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 # The integers that the kernel receives: these, the image row behind each row of the blocks, the column behind each column.

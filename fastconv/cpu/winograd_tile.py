@@ -11,22 +11,12 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from ..planning.winograd_points import transform_of
+from ..planning.winograd_points import pixels_of, points_of, transform_of
 from .simd import I64, Emitter, literal
 
 CHUNK = 128  # channels of one sum; the sums of chunks are added up, so that errors hardly grow with the channels
 # Results of at least this magnitude, but 0, and finite: what is smaller may have lost bits on its way.
 LEAST_EXPONENT = {"f32": -60, "f64": -500}
-
-
-def pixels_of(m: int, stride: int) -> int:
-    """Pixels that a block of m results reads in one direction; as many are transformed ones."""
-    return (m - 1) * stride + 3
-
-
-def points_of(m: int, stride: int) -> int:
-    """Points of a block in one direction: sums of products of transformed pixels and weights, of which there are ``m + 2``."""
-    return m + 3 - stride
 
 
 @intrinsic(prefer_literal=True)

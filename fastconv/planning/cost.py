@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import log2
 
 from .problem import DTYPES, Problem
+from .winograd_points import pixels_of, points_of
 
 # limits
 MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
@@ -356,7 +357,7 @@ def winograd_unit_seconds(
 
     Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it.
     """
-    squares, points, weighted = ((m - 1) * stride + 3) ** 2, (m + 3 - stride) ** 2, (m + 2) ** 2  # of transformed vectors
+    squares, points, weighted = pixels_of(m, stride) ** 2, points_of(m, stride) ** 2, (m + 2) ** 2  # of transformed vectors
     share = WINOGRAD_SHARE / (1 + WINOGRAD_LOAD_SHARE * ((mr + nt) / (mr * nt) - WINOGRAD_FEW_LOADS))
     sums = _padded(many, nt) * squares * depth * lanes * blocks * mr / (FMA_PER_SECOND * share)
     transforms = many * (squares * depth * WINOGRAD_PIXEL_SECONDS[stride] + points * blocks * mr * WINOGRAD_RESULT_SECONDS)

@@ -20,6 +20,16 @@ POINTS = {m: tuple(eighths / 8 for eighths in points) for m, points in _EIGHTHS.
 STRIDED_POINTS = {2: (1.0,), 4: (4 / 8, 11 / 8)}
 
 
+def pixels_of(m: int, stride: int) -> int:
+    """Pixels that a block of m results reads in one direction; as many are transformed ones."""
+    return (m - 1) * stride + 3
+
+
+def points_of(m: int, stride: int) -> int:
+    """Points of a block in one direction: sums of products of transformed pixels and weights, of which there are ``m + 2``."""
+    return m + 3 - stride
+
+
 def _product(squares: Sequence[float]) -> list[float]:
     """Coefficients of the product of ``(z - s)``, lowest first."""
     found = [1.0]
