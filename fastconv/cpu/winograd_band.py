@@ -7,7 +7,7 @@ from typing import Any
 
 from ..planning.winograd_points import pixels_of, points_of
 from .compile import helper
-from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
+from .memory import call_kernel, copy_apart, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .threads import JOB_WORDS, Job
 from .winograd_pack import HEAD, SPARE
@@ -112,8 +112,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                     elif e.sx == size:
                         turned_pixels(spec, place, first, e.sc, channels, zeros, inside, readable, e.iw - lanes - c0)
                     elif beside:
-                        for x in range(inside):
-                            copy(kind, lanes, place + x * vector, first + x * e.sx, lanes)
+                        copy_apart(kind, lanes, place, vector, first, e.sx, inside)
                     else:
                         fill_row(kind, lanes, place, inside * lanes, zero)
                         for x in range(inside):
@@ -202,6 +201,9 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                             poke("i64", e.flags + 8 * (1 + (n * e.rows + by) * e.columns + bx), 1)
                         if way == 0:
                             for a in range(min(m, e.oh - y)):
+                                if e.dc == size and o + lane + lanes <= e.ocg:
+                                    copy_apart(kind, lanes, result + a * e.dy, e.dx, tile_at + a * m * vector, vector, min(m, e.ow - x))
+                                    continue
                                 for b in range(min(m, e.ow - x)):
                                     pixel = tile_at + (a * m + b) * vector
                                     for c in range(min(lanes, e.ocg - o - lane)):
