@@ -150,7 +150,8 @@ def products(
 
     ``c`` runs over ``blocks * lanes`` channels, one after the other from 0 on; ``dst_step`` and ``block`` are bytes.  Where ``later`` is
     not 0 the sum is added to what is there.  At each channel the second-level cache is asked for the line at ``ahead``, which then
-    advances by ``ahead_step`` bytes.
+    advances by ``ahead_step`` bytes; not where mr is 1: the weights of few channels follow each other, and come as soon unasked (16 of 32
+    groups at 14x14: 106 us instead of 108; one core, Zen 5).
     """
     chosen = literal(spec)
 
@@ -167,8 +168,9 @@ def products(
             # in a loop of fewer channels LLVM keeps an address for each pixel, in memory
             for c in range(lanes):
                 vectors = [emit.load(emit.offset(w, (c * mr + n) * emit.width)) for n in range(mr)]
-                emit.prefetch(emit.get(soon))
-                emit.set(soon, emit.offset(emit.get(soon), ahead_step))
+                if mr > 1:
+                    emit.prefetch(emit.get(soon))
+                    emit.set(soon, emit.offset(emit.get(soon), ahead_step))
                 for t in range(nt):
                     pixel = emit.splat(emit.offset(here, t * emit.width + c * emit.itemsize))
                     for n in range(mr):
