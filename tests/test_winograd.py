@@ -155,12 +155,14 @@ def test_every_border_tail_and_extent(m, stride, exercised):
 
 
 def test_results_do_not_depend_on_how_work_is_cut(monkeypatch):
-    p = Problem.parse("n2_ic40ih30iw33_oc150k3_p1_bias")
+    p = Problem.parse("n5_ic40ih30iw33_oc150k3_p1_bias")
     src, wei, bias = operands(p)
     results = []
-    for gy, gx, parts, tile in ((1, 1, 1, 0), (1, 9, 2, -1), (3, 4, 3, 0), (8, 9, 1, -1)):
-        chosen = winograd.Choice(4, winograd.fitting(winograd.TILES, detect())[tile], gy, gx, parts)
-        monkeypatch.setattr(winograd, "_split", lambda p, t, m, threads, chosen=chosen: chosen)
+    for gy, gx, parts, tile, images in (
+        (1, 1, 1, 0, 1), (1, 9, 2, -1, 1), (3, 4, 3, 0, 1), (8, 9, 1, -1, 1), (8, 9, 2, 0, 2), (8, 9, 1, -1, 3), (8, 9, 1, 0, 5)
+    ):  # fmt: skip
+        chosen = winograd.Choice(4, winograd.fitting(winograd.TILES, detect())[tile], gy, gx, parts, images)
+        monkeypatch.setattr(winograd, "_split", lambda p, t, m, threads, given, chosen=chosen: chosen)
         plan = winograd.build(p, detect(), plan_problem, 2, 4)
         results.append(result_array(p))
         plan.run(src, plan.pack(wei), bias, results[-1])

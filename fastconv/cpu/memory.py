@@ -90,6 +90,28 @@ def copy_apart(typing_context: Any, kind: Any, lanes: Any, dst: Any, dst_step: A
 
 
 @intrinsic(prefer_literal=True)
+def copy_asking(
+    typing_context: Any, kind: Any, lanes: Any, dst: Any, dst_step: Any, src: Any, src_step: Any, count: Any, soon: Any
+) -> Any:  # fmt: skip
+    """`copy_apart`, which asks for the vectors ``soon`` bytes behind those that it reads."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, dst_step, src, src_step, count, soon = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        to, place = emit.variable(dst), emit.variable(src)
+        with emit.loop(count):
+            here = emit.get(place)
+            emit.prefetch(emit.offset(here, soon))
+            emit.store(emit.get(to), emit.load(here))
+            emit.set(to, emit.offset(emit.get(to), dst_step))
+            emit.set(place, emit.offset(here, src_step))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 6), codegen
+
+
+@intrinsic(prefer_literal=True)
 def split(typing_context: Any, kind: Any, lanes: Any, even: Any, odd: Any, src: Any, count: Any) -> Any:
     """``split(kind, lanes, even, odd, src, count)``: elements 0, 2, ... and 1, 3, ... of a row, ``count`` of each.
 

@@ -88,13 +88,17 @@ def most_error(p: Problem) -> int:
 
 
 class Choice(NamedTuple):
-    """How a problem is computed: the extent of a block, the tile, rows and columns of blocks of a group, parts of the output channels."""
+    """How a problem is computed: the extent of a block, the tile, the blocks of a group, parts of the output channels.
+
+    A group has ``gy`` rows of ``gx`` blocks, of so many ``images``.
+    """
 
     m: int
     tile: Tile
     gy: int
     gx: int
     parts: int
+    images: int = 1
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -123,9 +127,30 @@ def _choice(p: Problem, t: Target) -> Choice | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _split(p: Problem, t: Target, m: int, threads: int) -> Choice:
-    """The quickest on so many threads, of one m."""
-    return min((_seconds(p, t, choice, threads, t.l2), choice) for choice in _choices(p, t, m, threads))[1]
+def _split(p: Problem, t: Target, m: int, threads: int, given: bool = False) -> Choice:
+    """The quickest on so many threads, of one m; ``given`` weights are to be transformed in every call."""
+
+    def seconds(choice: Choice) -> float:
+        return _seconds(p, t, choice, threads, t.l2) + (_packing_seconds(p, t, choice, threads) if given else 0.0)
+
+    return min((seconds(choice), choice) for choice in _choices(p, t, m, threads))[1]
+
+
+def _groups(p: Problem, choice: Choice) -> int:
+    """Of blocks, of all images."""
+    return -(-p.n // choice.images) * -(-p.oh // (choice.m * choice.gy)) * -(-p.ow // (choice.m * choice.gx))
+
+
+def _as_used(p: Problem, choice: Choice, threads: int) -> bool:
+    """Whether so few groups of blocks use weights that are given that each transforms them for itself."""
+    return _groups(p, choice) <= costs.WINOGRAD_GIVEN_GROUPS * threads
+
+
+def _packing_seconds(p: Problem, t: Target, choice: Choice, threads: int) -> float:
+    size, width = DTYPES[p.acc].itemsize, choice.tile.mr * t.lanes(DTYPES[p.acc].itemsize)
+    vectors = p.g * -(-(p.oc // p.g) // width) * choice.tile.mr * -(-(p.ic // p.g) // t.lanes(size))
+    times = _groups(p, choice) if _as_used(p, choice, threads) else 0
+    return costs.winograd_given_seconds(vectors, choice.m, t.lanes(size), size, times) / threads
 
 
 def _choices(p: Problem, t: Target, m: int, threads: int) -> Iterator[Choice]:
@@ -134,9 +159,18 @@ def _choices(p: Problem, t: Target, m: int, threads: int) -> Iterator[Choice]:
         gx = min(-(-columns // across), _MOST_BLOCKS)
         for gy in {min(tall, rows) for tall in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, -(-rows // 2), -(-rows // 3))}:
             if gy == 1 or gy * gx <= _MOST_BLOCKS:
-                choice = _shorter(p, t, Choice(m, tile, gy, gx, parts))
-                if _scratch(p, t, choice) <= costs.MOST_WORKSPACE:
-                    yield choice
+                for images in _together(p, t, m, gy * gx) if (gy, gx) == (rows, columns) else {1}:
+                    choice = _shorter(p, t, Choice(m, tile, gy, gx, parts, images))
+                    if _scratch(p, t, choice) <= costs.MOST_WORKSPACE:
+                        yield choice
+
+
+def _together(p: Problem, t: Target, m: int, blocks: int) -> set[int]:
+    """Images, of so many blocks each, that may be one group: as even numbers of them as there are, of few transformed pixels."""
+    lanes, size = t.lanes(DTYPES[p.acc].itemsize), DTYPES[p.acc].itemsize
+    each = pixels_of(m, _stride(p)) ** 2 * -(-(p.ic // p.g) // lanes) * lanes * size * blocks
+    most = min(p.n, _MOST_BLOCKS // blocks, costs.WINOGRAD_IMAGES_BYTES // each)
+    return {1} | {-(-p.n // -(-p.n // images)) for images in range(2, most + 1)}
 
 
 def _shorter(p: Problem, t: Target, choice: Choice) -> Choice:
@@ -148,27 +182,28 @@ def _shorter(p: Problem, t: Target, choice: Choice) -> Choice:
 
 def _unit_seconds(p: Problem, t: Target, choice: Choice, cache: int) -> float:
     size = DTYPES[p.acc].itemsize
-    m, tile, gy, gx, parts = choice
+    m, tile, gy, gx, parts, images = choice
     lanes = t.lanes(size)
     depth, blocks = -(-(p.ic // p.g) // lanes), -(-(p.oc // p.g) // (tile.mr * lanes))
-    return costs.winograd_unit_seconds(gy * gx, m, _stride(p), depth, -(-blocks // parts), lanes, tile.mr, tile.nt, size, cache)
+    many, each = images * gy * gx, -(-blocks // parts)
+    return costs.winograd_unit_seconds(many, m, _stride(p), depth, each, blocks, lanes, tile.mr, tile.nt, size, cache)
 
 
 def _seconds(p: Problem, t: Target, choice: Choice, threads: int, cache: int) -> float:
     """Of the thread with the most units."""
-    units = p.n * p.g * -(-p.oh // (choice.m * choice.gy)) * -(-p.ow // (choice.m * choice.gx)) * choice.parts
+    units = _groups(p, choice) * p.g * choice.parts
     return ceil(units / threads) * _unit_seconds(p, t, choice, cache)
 
 
 def _scratch(p: Problem, t: Target, choice: Choice) -> int:
     """Bytes of workspace of one thread."""
-    m, tile, gy, gx, _ = choice
+    m, tile, gy, gx, _, images = choice
     size = DTYPES[p.acc].itemsize
     lanes, stride = t.lanes(size), _stride(p)
-    reads, many = pixels_of(m, stride), -(-gy * gx // tile.nt) * tile.nt
+    reads, many = pixels_of(m, stride), -(-images * gy * gx // tile.nt) * tile.nt
     rows, columns = ((blocks - 1) * m * stride + reads for blocks in (gy, gx))
     depth = -(-(p.ic // p.g) // lanes)
-    raw, pixels = rows * (columns + 2 * lanes) + reads * columns, reads**2 * (depth * gy * gx + 1)
+    raw, pixels = rows * (columns + 2 * lanes) + reads * columns, reads**2 * (depth * images * gy * gx + 1)
     vectors = tile.mr + 1 + m * m + raw + pixels + points_of(m, stride) ** 2 * tile.mr * many + tile.nt
     return -(-vectors * lanes * size // 64) * 64
 
@@ -181,19 +216,19 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     kind, lanes = p.acc, t.lanes(DTYPES[p.acc].itemsize)
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
-    m, tile, *_ = choice = _split(p, t, m or choice.m, threads)
+    m, tile, *_ = choice = _split(p, t, m or choice.m, threads, given)
     stride = _stride(p)
     packing = Region(*packing_kernel(kind, lanes, m, stride, tile.mr, int(t.fma)), kind)
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
     head, tables = _layout(p, lanes, choice)
-    few = p.n * head.groups_y * head.groups_x <= costs.WINOGRAD_GIVEN_GROUPS * threads
-    as_used, before = given and few, given and not few
+    as_used = given and _as_used(p, choice, threads)
+    before = given and not as_used
     if as_used:
         scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
     name = f"winograd_{kind}_{m}x{m}" + f"_s{stride}" * (stride > 1) + f"_{tile.mr}x{tile.nt}_{lanes}"
     region = Region(name, band_factory, (kind, lanes, m, stride, tile.mr, tile.nt, int(t.fma)), kind)
-    units = p.n * p.g * head.groups_y * head.groups_x * head.parts
+    units = _groups(p, choice) * p.g * head.parts
     seconds = cost(p, t)
     reads = pixels_of(m, stride)
     patch = p.replace(n=_PATCHES, ih=reads, iw=reads, sh=stride, sw=stride, pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict",
@@ -264,13 +299,14 @@ class _State(NamedTuple):
 
 def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
     """The kernel's integers but for the strides, and its tables."""
-    m, tile, gy, gx, parts = choice
+    m, tile, gy, gx, parts, images = choice
     rows, columns = -(-p.oh // m), -(-p.ow // m)
     blocks = -(-(p.oc // p.g) // (tile.mr * lanes))
     part_blocks = -(-blocks // parts)
     has_bias, activation, *_ = parse_epilogue(p.epilogue)
     head = Head(*[0] * len(Head._fields))._replace(
-        planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=gy, gx=gx,
+        n=p.n, planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns,
+        images=images, gy=gy, gx=gx,
         groups_y=-(-rows // gy), groups_x=-(-columns // gx), parts=-(-blocks // part_blocks), part_blocks=part_blocks, blocks=blocks,
         pad_x=p.pl, padded_x=p.iw_padded, bias=int(has_bias),
         finish=int(activation is not None),

@@ -17,14 +17,14 @@ OUTSIDE, BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 # The integers that the kernel receives: these, the image row behind each row of the blocks, the column behind each column.
 Head = namedtuple(
     "Head",
-    "planes icg ocg ih iw oh ow rows columns gy gx groups_y groups_x parts part_blocks blocks pad_x padded_x bias finish flags "
+    "n planes icg ocg ih iw oh ow rows columns images gy gx groups_y groups_x parts part_blocks blocks pad_x padded_x bias finish flags "
     "pack pack_extents pack_scratch packed_at soon_low soon_calls soon_lines soon_outer soon_step wo wc sn sc sy sx dn dc dy dx",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
 
 def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, fma: int) -> Any:
-    """The band kernel: units of work are (image, group of ``gy x gx`` blocks, group of channels, part of the output channels).
+    """The band kernel: units of work are (images, group of ``gy x gx`` blocks of each, group of channels, part of the output channels).
 
     Raw pixels of a vector of channels, ``[row][column][lanes]``, with borders resolved, are transformed along columns and then along rows
     to ``[i][j][c / lanes][block][lanes]``; products lie as ``[block][i][j][mr * lanes]``.  A block whose results are to be repaired is
@@ -65,7 +65,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
         middle_bytes = (e.gx * step + beyond) * vector
         pixels = middle + reads * middle_bytes
         depth = (e.icg + lanes - 1) // lanes
-        pixel_bytes = (depth * e.gy * e.gx + 1) * vector
+        pixel_bytes = (depth * e.images * e.gy * e.gx + 1) * vector
         sums = pixels + reads**2 * pixel_bytes
         sum_bytes = points**2 * width * size
         fill_row(kind, lanes, zeros, lanes, zero)
@@ -77,19 +77,22 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
             rest, part = u // e.parts, u % e.parts
             rest, group = rest // e.planes, rest % e.planes
             rest, bx = rest // e.groups_x, rest % e.groups_x
-            n, by = rest // e.groups_y, rest % e.groups_y
+            first_image, by = rest // e.groups_y * e.images, rest % e.groups_y
+            images = min(e.images, e.n - first_image)
             ty, tx = by * e.gy, bx * e.gx
             tall, wide = min(e.gy, e.rows - ty), min(e.gx, e.columns - tx)
-            many = tall * wide
+            each = tall * wide
+            many = images * each
             columns = wide * step + beyond
             left = tx * step - e.pad_x  # image column of the group's first
             c0, c1 = max(left, 0), min(left + columns, e.iw)
             inside = max(c1 - c0, 0)
             before = min(c0 - left, columns)
             readable = e.iw - c0 if e.iw < lanes else lanes
-            for cb in range(depth):
+            for place_of_vector in range(depth * images):
+                cb, image = place_of_vector // images, place_of_vector % images
                 channels = min(lanes, e.icg - cb * lanes)
-                plane = at.src + n * e.sn + (group * e.icg + cb * lanes) * e.sc
+                plane = at.src + (first_image + image) * e.sn + (group * e.icg + cb * lanes) * e.sc
                 beside = e.sc == size and channels == lanes
                 reads_in_place = beside and stride > 1
                 for r in range(tall * step + beyond):
@@ -140,7 +143,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                                 spec, middle + x0 * vector, vector, middle_bytes, first + x0 * vector, vector, row_bytes, x1 - x0
                             )
                     for i in range(reads):
-                        transformed_pixels(spec, pixels + i * reads * pixel_bytes + (cb * many + y * wide) * vector, vector, pixel_bytes,
+                        transformed_pixels(spec, pixels + i * reads * pixel_bytes + (cb * many + image * each + y * wide) * vector, vector, pixel_bytes,
                                            middle + i * middle_bytes, step * vector, vector, wide)  # fmt: skip
             for block in range(part * e.part_blocks, min((part + 1) * e.part_blocks, e.blocks)):
                 o = block * width
@@ -186,7 +189,8 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                                              soon, ahead)  # fmt: skip
                         wei += (held * width + SPARE) * vector
                 for t in range(many):
-                    by, bx = ty + t // wide, tx + t % wide
+                    n, inner = first_image + t // each, t % each
+                    by, bx = ty + inner // wide, tx + inner % wide
                     y, x = by * m, bx * m
                     to = at.dst + n * e.dn + (group * e.ocg + o) * e.dc + y * e.dy + x * e.dx
                     for lane in range(0, min(width, e.ocg - o), lanes):

@@ -13,7 +13,7 @@ from ..planning import cost as costs
 from ..planning.problem import DTYPES, Problem
 from ..planning.workspaces import new_result
 from .compile import TileKernel
-from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
+from .memory import call_kernel, copy, copy_asking, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job, Region
 from .winograd_tile import CHUNK, magnitudes, transformed_weights, turned_pixels
@@ -71,9 +71,9 @@ def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> A
                         first = source + tap // 3 * e.sy + tap % 3 * e.sx
                         call_kernel(e.turn, (turned + tap * vector, 9 * vector, first, e.so, lanes, lanes))
                 elif e.so == size and channels == lanes and filters == lanes:
-                    for c in range(channels):
-                        for tap in range(9):
-                            copy(kind, lanes, turned + (c * 9 + tap) * vector, source + c * e.sc + tap // 3 * e.sy + tap % 3 * e.sx, lanes)
+                    for tap in range(9):
+                        first = source + tap // 3 * e.sy + tap % 3 * e.sx
+                        copy_asking(kind, lanes, turned + tap * vector, 9 * vector, first, e.sc, lanes, lanes * e.sc)
                 else:
                     fill_row(kind, lanes, turned, 9 * lanes * lanes, zero)
                     for c in range(channels):

@@ -136,6 +136,11 @@ WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past th
 # instead of 1200, on two threads 730 and 1010; 7 groups of 128 at 56x56 take a fifth longer (Emerald Rapids, 2026-11).
 WINOGRAD_GIVEN_GROUPS = 2
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
+WINOGRAD_GIVEN_SECONDS = 2.5e-8  # the same where they are used
+# Of transformed pixels of several images that are one group, so that weights are read once for all: 8 images of 512 to 512 channels at
+# 14x14 5.4 ms of 4 and 4, 5.9 one by one, 6.3 together; weights given 6.6 ms instead of 7.3, 256 to 256 1.5 instead of 1.8, 512 to 512 at
+# 7x7 2.6 instead of 3.2 (two cores, Zen 5, 2026-11)
+WINOGRAD_IMAGES_BYTES = 5 << 20
 
 WINOGRAD_ROWS_SHARE = 0.9
 WINOGRAD_ROWS_STORE_SECONDS = 8e-9  # per vector of four rows of results
@@ -351,11 +356,12 @@ def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns
 
 
 def winograd_unit_seconds(
-    many: int, m: int, stride: int, depth: int, blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int
+    many: int, m: int, stride: int, depth: int, blocks: int, all_blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int
 ) -> float:
     """A group of ``many`` blocks of ``m x m`` results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
 
-    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it.
+    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it; those of
+    ``all_blocks`` are read at once.
     """
     squares, points, weighted = pixels_of(m, stride) ** 2, points_of(m, stride) ** 2, (m + 2) ** 2  # of transformed vectors
     share = WINOGRAD_SHARE / (1 + WINOGRAD_LOAD_SHARE * ((mr + nt) / (mr * nt) - WINOGRAD_FEW_LOADS))
@@ -364,8 +370,17 @@ def winograd_unit_seconds(
     pixels, weights = squares * depth * lanes * size * many, weighted * depth * lanes * size * blocks * mr * lanes
     products = points * mr * lanes * size * many
     moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
-    rate = WINOGRAD_FAR_BYTES_PER_SECOND if weights > WINOGRAD_FAR_BYTES else WINOGRAD_BYTES_PER_SECOND
-    return CALL_SECONDS + sums + transforms + moved / rate
+    far = weights // blocks * all_blocks > WINOGRAD_FAR_BYTES
+    return CALL_SECONDS + sums + transforms + moved / (WINOGRAD_FAR_BYTES_PER_SECOND if far else WINOGRAD_BYTES_PER_SECOND)
+
+
+def winograd_given_seconds(vectors: int, m: int, lanes: int, size: int, times: int) -> float:
+    """``vectors x lanes`` weights of 3x3 taps transformed as they are used, so many ``times``; or, for 0, once, before they are."""
+    if times:
+        return WINOGRAD_GIVEN_SECONDS * vectors * lanes * times
+    stored = vectors * lanes * lanes * (m + 2) ** 2 * size
+    far = stored > WINOGRAD_PAST_BYTES
+    return WINOGRAD_PACK_SECONDS * vectors * lanes + stored / (BYTES_PER_SECOND if far else WINOGRAD_BYTES_PER_SECOND)
 
 
 def winograd_rows_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
