@@ -143,8 +143,8 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                                 spec, middle + x0 * vector, vector, middle_bytes, first + x0 * vector, vector, row_bytes, x1 - x0
                             )
                     for i in range(reads):
-                        transformed_pixels(spec, pixels + i * reads * pixel_bytes + (cb * many + image * each + y * wide) * vector, vector, pixel_bytes,
-                                           middle + i * middle_bytes, step * vector, vector, wide)  # fmt: skip
+                        to = pixels + i * reads * pixel_bytes + (cb * many + image * each + y * wide) * vector
+                        transformed_pixels(spec, to, vector, pixel_bytes, middle + i * middle_bytes, step * vector, vector, wide)
             for block in range(part * e.part_blocks, min((part + 1) * e.part_blocks, e.blocks)):
                 o = block * width
                 for lane in range(width):
