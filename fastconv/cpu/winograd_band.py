@@ -145,8 +145,8 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                             )
                     to = pixels + (cb * many + image * each + y * wide) * vector
                     for i in range(reads):
-                        transformed_pixels(spec, to + i * reads * pixel_bytes, vector, pixel_bytes, middle + i * middle_bytes, step * vector,
-                                           vector, wide)  # fmt: skip
+                        transformed_pixels(spec, to + i * reads * pixel_bytes, vector, pixel_bytes,
+                                           middle + i * middle_bytes, step * vector, vector, wide)  # fmt: skip
             for block in range(part * e.part_blocks, min((part + 1) * e.part_blocks, e.blocks)):
                 o = block * width
                 for lane in range(width):
