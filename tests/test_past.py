@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from fastconv.cpu import carried, depthwise, direct
+from fastconv.cpu import blocked, carried, depthwise, direct
 from fastconv.cpu.target import detect
 from fastconv.planning import cost, planner
 from fastconv.planning.problem import BORDERS, DTYPES, Problem
@@ -59,10 +59,12 @@ def check(dtype):
     print("done")
 
 
-LAYERS = (
-    "g112_ic112ih16iw17_oc112k3_p1", "g64_ic64ih17iw15_oc64k3_s2_p1_bias+relu6", "g40_ic40ih9iw16_oc40k3_p1", "g48_ic48ih8iw9_oc48k5_p2",
-    "g16_ic64ih7iw9_oc64k3_p1_bias",
-)  # fmt: skip
+LAYERS = {
+    "depthwise": ("g112_ic112ih16iw17_oc112k3_p1", "g64_ic64ih17iw15_oc64k3_s2_p1_bias+relu6", "g40_ic40ih9iw16_oc40k3_p1",
+                  "g48_ic48ih8iw9_oc48k5_p2", "g16_ic64ih7iw9_oc64k3_p1_bias"),
+    "blocked": ("ic16ih9iw11_oc96k1", "ic20ih13iw7_oc64k1_bias+relu6", "ic16ih9iw11_oc40k1", "ic24ih9iw15_oc80k1_s2_bias",
+                "g2_ic34ih9iw14_oc96k3_p1"),
+}  # fmt: skip
 
 
 def guarded_pixels(p, offset, wider):
@@ -76,15 +78,15 @@ def guarded_pixels(p, offset, wider):
     return memory, np.ndarray(shape, dtype, memory, start, (rows * dy, dtype.itemsize, dy, dx))
 
 
-def check_layers(dtype):
+def check_layers(algorithm, dtype):
     """Results and images at places within a cache line, pixels that are whole lines and others, 1 and 2 threads: the same bits."""
-    for text, wider in itertools.product(LAYERS, (0, 8, 16)):
+    for text, wider in itertools.product(LAYERS[algorithm], (0, 8, 16)):
         p = Problem.parse(f"n2_{text}_{dtype}_nhwc")
         src, wei, bias = operands(p)
-        cost.DEPTHWISE_PAST_SHARE = cost.DEPTHWISE_FAR_SHARE = 1e9
+        cost.LAYER_PAST_SHARE = cost.DEPTHWISE_FAR_SHARE = 1e9
         planner.forget()
-        expected = run(p, src, wei, bias, "depthwise")
-        cost.DEPTHWISE_PAST_SHARE = cost.DEPTHWISE_FAR_SHARE = cost.PARALLEL_SECONDS = 0
+        expected = run(p, src, wei, bias, algorithm)
+        cost.LAYER_PAST_SHARE = cost.DEPTHWISE_FAR_SHARE = cost.PARALLEL_SECONDS = 0
         planner.forget()
         for offset, threads in itertools.product(range(0, 16, 3), (1, 2)):
             space = np.empty(src.size + 2 * LINE, src.dtype)
@@ -93,7 +95,7 @@ def check_layers(dtype):
             for place in (0, offset):
                 memory, dst = guarded_pixels(p, place, wider)
                 print(f"{p} offset={offset} place={place} wider={wider} threads={threads}", flush=True)
-                run(p, beside.transpose(0, 3, 1, 2), wei, bias, "depthwise", threads, 0, dst)
+                run(p, beside.transpose(0, 3, 1, 2), wei, bias, algorithm, threads, 0, dst)
                 assert_same_bits(dst.copy(), expected, p)
                 dst.view(f"u{dst.itemsize}")[...] = np.iinfo(f"u{dst.itemsize}").max
                 assert (memory == 0xFF).all(), "something was written outside the result"
@@ -106,14 +108,15 @@ def test_every_address_and_pitch(dtype):
     finishes("check", dtype)
 
 
+@pytest.mark.parametrize("algorithm", LAYERS)
 @pytest.mark.parametrize("dtype", ["f32", pytest.param("f64", marks=pytest.mark.slow)])
-def test_every_place_of_layers(dtype):
-    finishes("check_layers", dtype)
+def test_every_place_of_layers(algorithm, dtype):
+    finishes("check_layers", algorithm, dtype)
 
 
-def finishes(name, dtype):
+def finishes(name, *arguments):
     """A function of this file comes to its end in another process."""
-    done = command([sys.executable, "-c", f"from tests.test_past import {name}; {name}({dtype!r})"], check=False)
+    done = command([sys.executable, "-c", f"from tests.test_past import {name}; {name}(*{arguments!r})"], check=False)
     last = (done.stdout.splitlines() or ["nothing was run"])[-1]
     assert done.returncode == 0, f"{ending(done)} in {last}\n{done.stderr[-3000:]}"
     assert last == "done"
@@ -151,8 +154,32 @@ def test_only_large_results_of_layers_in_whole_lines(monkeypatch):
     """Which tiles are told to, by where results begin: otherwise `check_layers` would test nothing."""
     p = Problem.parse("g48_ic48ih9iw16_oc48k3_p1_f32_nhwc")
     for share, channels, expected in ((1e9, 48, 0), (0, 48, 1), (0, 40, 0)):
-        monkeypatch.setattr(cost, "DEPTHWISE_PAST_SHARE", share)
+        monkeypatch.setattr(cost, "LAYER_PAST_SHARE", share)
         q = p.replace(g=channels, ic=channels, oc=channels)
         head = depthwise._layout(q, detect(), 1)[1]
         assert head.past == expected
         assert ("_far" in depthwise.build(q, detect(), planner.plan_problem).kernel) == bool(expected)
+
+
+@pytest.mark.skipif(detect().bits // 8 != LINE, reason="vectors are no cache lines")
+def test_only_large_results_of_products_in_whole_lines(monkeypatch):
+    """Which the kernel is told to store so, by shares, output channels, groups and what lies between pixels."""
+    told = []
+    launcher = blocked.Region.launcher
+
+    def spy(region, extents, *arguments, **keywords):
+        told.append(int(extents[len(blocked.Shape._fields) + blocked.Head._fields.index("past")]))
+        return launcher(region, extents, *arguments, **keywords)
+
+    for share, channels, groups, wider, expected in (
+        (1e9, 64, 1, 0, 0), (0, 64, 1, 0, 1), (0, 64, 1, 16, 1), (0, 64, 1, 4, 0), (0, 40, 1, 0, 0), (0, 64, 2, 0, 1), (0, 80, 2, 0, 0)
+    ):  # fmt: skip
+        monkeypatch.setattr(cost, "LAYER_PAST_SHARE", share)
+        p = Problem.parse(f"g{groups}_ic16ih9iw14_oc{channels}k1_f32_nhwc")
+        plan = blocked.build(p, detect(), planner.plan_problem)
+        src, wei, _ = operands(p)
+        packed = plan.pack(wei)
+        with monkeypatch.context() as watched:
+            watched.setattr(blocked.Region, "launcher", spy)
+            plan.prepare(src, packed, guarded_pixels(p, 0, wider)[1])
+        assert told.pop() == expected, f"{p} {share} {wider}"

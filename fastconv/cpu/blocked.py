@@ -34,9 +34,10 @@ from .blocked_split import (
     split_of,
     strip_rows,
 )  # fmt: skip
-from .blocked_tile import DEPTH, RAW, FilterBlock, Form, Shape, blocked_tile_kernel
-from .border import column_maps, row_map, span, too_large
+from .blocked_tile import DEPTH, PAST, RAW, FilterBlock, Form, Shape, blocked_tile_kernel
+from .border import LINE, column_maps, row_map, span, too_large
 from .convert import stored_bytes
+from .depthwise_tile import past_caches
 from .finish import gathering
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
@@ -120,6 +121,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
         beside = peek("i64", at.bias) - at.dst if residual else 0
         oc = e.planes * e.ocg
         finish = at.values + size if e.active else 0
+        stored_way = PAST if e.past and at.dst % (lanes * size) == 0 else e.way
         for u in range(u0, u1):
             rest, band = u // e.bands, u % e.bands
             rest, part = rest // e.parts, rest % e.parts
@@ -221,7 +223,7 @@ def _factory(lanes: int, kind: str, q: int, dsize: int, scaled: int, residual: i
                                                 poke(bits, pixel + lane * dsize, value)
                                 call_kernel(e.tile, (filter_block, pixels + (yt - y0) * s.step_y + xt * s.step_x,
                                                      partial if turn else bias_block, result if stored else tile_at if final else partial,
-                                                     ahead, ahead_step, e.way if stored else 0 if final else RAW,
+                                                     ahead, ahead_step, stored_way if stored else 0 if final else RAW,
                                                      beside if stored else tile_bytes, many, nx * s.step_x, nx * s.dx,
                                                      ahead_jump))  # fmt: skip
                                 partial += tile_bytes
@@ -304,11 +306,12 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     of the same tile.
     """
     form, tile = _form(p, t), tile or tile_of(p, t, apart)
-    lanes = t.lanes(KINDS[form.kind][2])
+    lanes = t.lanes(size := KINDS[form.kind][2])
     packer = FilterPacker(p, form.kind, lanes, tile.mr * lanes, threads)
     whole = p if apart else merged(p, tile)
     merges, pixels = whole is not p, p.n * p.ih * p.iw
-    body = Body(whole, form, tile, lanes, threads, filters=packer if given else None, cache=t.l2, pixels=pixels if merges else 0)
+    past = form.goes_past and past_caches(p, t, lanes * size) and (p.g == 1 or p.oc // p.g % lanes == 0)
+    body = Body(whole, form, tile, lanes, threads, 0, 0, packer if given else None, t.l2, pixels if merges else 0, past)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if merges and not all(lies_in_turn(array) for array in (src, dst)):
@@ -321,8 +324,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, tile: Tile | None 
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(DTYPES[form.kind], copy=False)
 
-    size, in_place = KINDS[form.kind][2], _reads_in_place(whole, form, tile)
-    few = few_bands(whole, tile, lanes, size, threads, in_place, t.l2)
+    few = few_bands(whole, tile, lanes, size, threads, _reads_in_place(whole, form, tile), t.l2)
     return Plan(problem=p, algorithm="blocked", kernel=body.name, cost=cost(p, t), prepare_launch=prepare,
                 pack_weights=as_given if given else packer, workspace=body.scratch * threads, threads=threads,
                 given=partial(build, p, t, plan, threads, tile, True, apart) if few and not given else None,
@@ -340,17 +342,17 @@ class Body:
     """The band kernel of a form and its integers, for a problem whose channels are elements of the panel.
 
     ``channels`` are those of a group of the image, ``head`` bytes lie before the packed weights; or ``filters`` packs the caller's.
-    Where ``pixels`` is not 0, the problem is that many `merged` ones.
+    Where ``pixels`` is not 0, the problem is that many `merged` ones.  ``past``: vectors of results go past the caches where they can.
     """
 
     def __init__(
         self, p: Problem, form: Form, tile: Tile, lanes: int, threads: int, channels: int = 0, head: int = 0,
-        filters: FilterPacker | None = None, cache: int = 0, pixels: int = 0,
+        filters: FilterPacker | None = None, cache: int = 0, pixels: int = 0, past: bool = False,
     ) -> None:  # fmt: skip
         size, steps = KINDS[form.kind][2], steps_of(p)
         step = steps.step
         self._problem, self._form, self._lanes, self._step, self._apart = p, form, lanes, step, (steps.g * steps.q, steps.gx * steps.qx)
-        self._merges = pixels > 0
+        self._merges, self._past = pixels > 0, past
         types = [] if form.src == form.dst == form.kind else [form.src, form.dst]
         words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
         self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)
@@ -422,7 +424,8 @@ class Body:
             down, across = self._apart
             shape = shape._replace(channel=sc, block=DEPTH * sc, step_y=sy * down, step_x=sx * across)
         packer = 0 if in_place else panel_packer(self._form, self._lanes).address
-        places = {"tile": self._code.address, "packer": packer, "in_place": int(in_place), "way": way}
+        past = self._past and way == 1 and all(step % LINE == 0 for step in (dn, dy, dx))
+        places = {"tile": self._code.address, "packer": packer, "in_place": int(in_place), "way": way, "past": int(past)}
         if in_place:
             places["strip_rows"] = self._strip_rows
         head = self._head._replace(**places, sn=sn, sc=sc, sy=sy, sx=sx, dn=dn)
@@ -486,8 +489,8 @@ def _layout(p: Problem, tile: Tile, lanes: int, size: int, split: Split, pixels:
         q=s.q, g=s.g, qx=s.qx, gx=s.gx, columns=s.columns, splits=s.splits,
         split_columns=s.split_columns, split_bytes=s.split_bytes(lanes, size), phase=phase,
         bias=int(has_bias), map_rows=len(rows), nleft=p.pl, channels_last=int(s.step > 1), row=row, panel_rows=panel_rows,
-        in_place=0, active=0, head=0, way=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1, merges=int(pixels > 0),
-        short=p.oh * p.ow - pixels if pixels else 0,
+        in_place=0, active=0, head=0, way=0, past=0, packer=0, beyond=max(tile.nx - p.ow, 0) and max(tile.nx - p.ow, 0) + 1,
+        merges=int(pixels > 0), short=p.oh * p.ow - pixels if pixels else 0,
         tile_rows=(tile.ny - 1) * s.q + s.kh_rows, filters=0, filters_at=0, integers_at=0, soon_row=0, filters_row=0, held=0,
         sn=0, sc=0, sy=0, sx=0, dn=0,
     )  # fmt: skip

@@ -37,11 +37,11 @@ MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no 
 # come next ``soon_row`` bytes lie between channels, 0 if each filter's do side by side, -1 if they are not asked for.  Whole
 # blocks are read where they lie, ``filters_row`` bytes between channels, unless that is 0.  Where ``held`` is 1 all of a
 # unit have a place there.  Where rows are `merged`, the last one begins ``short`` pixels
-# earlier.
+# earlier.  Where ``past`` is not 0, results that begin at a cache line are stored past the caches.
 Head = namedtuple(
     "Head",
     "tile ny nx width planes icg channels ocg oh ow kh_rows bands band_rows strip_rows parts part_blocks passes pass_blocks q g qx gx "
-    "columns splits split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way packer "
+    "columns splits split_columns split_bytes phase bias map_rows nleft channels_last row panel_rows in_place active head way past packer "
     "beyond merges short tile_rows filters filters_at integers_at soon_row filters_row held sn sc sy sx dn",
 )
 HEAD_AT = 8 * len(Shape._fields)

@@ -51,6 +51,11 @@ class Form(NamedTuple):
     residual: int = 0
 
     @property
+    def goes_past(self) -> bool:
+        """Whether results may be stored past the caches: those of the type of the sums, whose vectors can be cache lines."""
+        return self.q == 1 and self.dst == self.kind
+
+    @property
     def tail(self) -> str:
         """The kind that sums are finished in: integers are scaled in float32."""
         return "f32" if self.scaled and self.kind == "i32" else self.kind
@@ -59,7 +64,8 @@ class Form(NamedTuple):
 # What tiles of the same filters are given together: see `blocked_tile`.
 FilterBlock = namedtuple("FilterBlock", "shape offsets wei row blocks last start_step finish after")
 
-RAW = 3  # a way of storing: sums that further channels are added to
+# ways of storing: sums that further channels are added to; channels last, past the caches
+RAW, PAST = 3, 4
 
 
 @intrinsic(prefer_literal=True)
@@ -78,13 +84,13 @@ def blocked_tile(
     packed as ``[cb][tap][c][mr*lanes]``, ``row`` bytes between c, or of one tap the caller's; the last of ``blocks`` channel blocks holds
     ``last`` elements.  Order of accumulation: channel block, tap, channel.  ``start`` is the address of the first addends, ``[mr*lanes]``
     for each pixel, ``start_step`` bytes apart (0: the same for all).  ``finish`` is the address of ``[slope, low, high, -, -, zero
-    point]``, low and high of a rounded result within
-    its type less the zero point, or 0 where sums are neither activated nor rounded and no residual is added; ``after`` that of
-    ``[scale][shift]``, each ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.  ``way`` is how results are stored:
-    0 as ``[jy][jx][mr*lanes]`` at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a row (``dx`` one element), 3 as 0
-    but the sums as they are.  At each channel of each tap the second-level cache is asked for the line at ``ahead``, which then advances
-    by ``ahead_step`` bytes.  The next tile's pixels, results and first line ahead lie ``panel_step``, ``dst_step`` and ``ahead_jump``
-    bytes behind those of the tile before.
+    point]``, low and high of a rounded result within its type less the zero point, or 0 where sums are neither activated nor rounded and
+    no residual is added; ``after`` that of ``[scale][shift]``, each ``[mr*lanes]``; the residual lies ``beside`` bytes behind the result.
+    ``way`` is how results are stored: 0 as ``[jy][jx][mr*lanes]`` at ``dst``, whole, 1 channels last (``dc`` one element), 2 pixels in a
+    row (``dx`` one element), 3 as 0 but the sums as they are, 4 as 1 past the caches, where every vector begins at a multiple of its bytes.
+    At each channel of each tap the second-level cache is asked for the line at ``ahead``, which then advances by ``ahead_step`` bytes.  The
+    next tile's pixels, results and first line ahead lie ``panel_step``, ``dst_step`` and ``ahead_jump`` bytes behind those of the tile
+    before.
     """
     chosen = literal(spec)
 
@@ -258,11 +264,12 @@ class _Tile:
             for m in range(mr):
                 for j in range(len(self.pixels)):
                     self._put(tail.offset(dst, (j * mr + m) * self.lanes * size), sums[m][j])
-        with tail.case(way, 1):
-            for j, (jy, jx) in enumerate(self.pixels):
-                to = tail.offset(dst, tail.times(s.dy, jy), tail.times(s.dx, jx))
-                for m in range(mr):
-                    self._put(tail.offset(to, m * self.lanes * size), sums[m][j])
+        for last in (1, PAST) if self.step > 1 and self.form.goes_past else (1,):
+            with tail.case(way, last):
+                for j, (jy, jx) in enumerate(self.pixels):
+                    to = tail.offset(dst, tail.times(s.dy, jy), tail.times(s.dx, jx))
+                    for m in range(mr):
+                        self._put(tail.offset(to, m * self.lanes * size), sums[m][j], past=last == PAST)
         with tail.case(way, 2):
             for m in range(mr):
                 for jy in range(self.ny):
@@ -298,8 +305,8 @@ class _Tile:
             return rounded_between(tail, form.dst, value, low, high, zero)
         return converted(tail, form.dst, "", tail.activate(value, slope, low, high))
 
-    def _put(self, to: Any, value: Any, count: int = 0) -> None:
-        """Add the residual, activate, convert and store a vector or its first ``count`` lanes."""
+    def _put(self, to: Any, value: Any, count: int = 0, past: bool = False) -> None:
+        """Add the residual, activate, convert and store a vector, also ``past`` the caches, or its first ``count`` lanes."""
         tail, form = self.tail, self.form
         if form.residual:
             place = tail.offset(to, self.beside)
@@ -307,5 +314,7 @@ class _Tile:
         part, value = self._converted(value)
         if count:
             part.store_first(to, value, count)
+        elif past:
+            part.store_past(to, value)
         else:
             part.store(to, value)
