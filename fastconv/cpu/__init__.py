@@ -14,6 +14,7 @@ from . import (
     fast_fir,
     fft,
     folded,
+    grouped_image,
     identity,
     int8,
     lowrank,
@@ -37,7 +38,7 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    depthwise_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_grouped, weights, weights_parts,
+    depthwise_image, grouped_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_grouped, weights, weights_parts,
     complex, activated, depthwise, shallow, shallow_last, winograd_rows, winograd_rows_last, winograd, blocked, int8, identity, separable,
     lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip

@@ -334,6 +334,18 @@ def depthwise_image_seconds(p: Problem, lanes: int, quads: int, staged: bool) ->
     return seconds + _moving_seconds(p)
 
 
+def grouped_image_seconds(p: Problem, lanes: int, pairs: int) -> float:
+    """Vectors of channels at ``pairs`` of results of a row, and the copies; planes are put into lanes and back."""
+    channels, depth = p.n * p.ic / lanes, p.oc // p.g
+    many = channels * -(-p.ih // 2) * _padded(-(-p.iw // 2), pairs)
+    seconds = 2 * CALL_SECONDS + many * (p.kh * p.kw * depth / (FMA_PER_SECOND * BLOCKED_SHARE) + 4 * SHALLOW_STORE_SECONDS)
+    pixels = p.n * p.oc / lanes * p.oh * p.ow
+    seconds += pixels * 2 * SHALLOW_VECTOR_SECONDS
+    if p.src_layout == "nchw":
+        seconds += (pixels + channels * p.ih * p.iw) * DEPTHWISE_STAGED_SECONDS * log2(lanes)
+    return seconds + _moving_seconds(p)
+
+
 def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> float:
     """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
