@@ -28,6 +28,7 @@ LEAST_EXERCISED = {
     "weights_rows": 4,
     "weights_planes": 3,
     "depthwise_image": 5,
+    "grouped_image": 4,
     "depthwise_weights": 3,
     "complex": 15,
     "activated": 4,

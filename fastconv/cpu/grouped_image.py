@@ -40,16 +40,16 @@ CASES = ("g4_ic32ih14_oc32k3_s2_p1_bwd-data_f32_nhwc", "n2_g2_ic32ih29iw31_oc32k
 
 
 class Tile(NamedTuple):
-    """A vector of channels at ``pairs`` of results."""
+    """A vector of channels at ``nx`` pairs of results."""
 
     registers: int  # of the target, at least
-    pairs: int
+    nx: int
 
 
 TILES = (
-    Tile(32, pairs=14),  # 28 accumulators, 3 weights, 1 pixel of 32 registers
-    Tile(32, pairs=7),
-    Tile(16, pairs=5),  # 10 accumulators, 3 weights, 1 pixel of 16 registers
+    Tile(32, nx=14),  # 28 accumulators, 3 weights, 1 pixel of 32 registers
+    Tile(32, nx=7),
+    Tile(16, nx=5),  # 10 accumulators, 3 weights, 1 pixel of 16 registers
 )
 
 COLUMNS = 2, 3  # of taps
@@ -235,8 +235,7 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """Multiply-adds of whole tiles, a store for each vector, the copies of the gradient, and of planes' results."""
-    lanes, nx = t.lanes(DTYPES[p.acc].itemsize), _tile(p, t).pairs
-    return costs.grouped_image_seconds(p, lanes, nx)
+    return costs.grouped_image_seconds(p, t.lanes(DTYPES[p.acc].itemsize), _tile(p, t).nx)
 
 
 def most_kernels(t: Target) -> int:
@@ -251,14 +250,14 @@ def _pairs(p: Problem) -> int:
 
 
 def _least(t: Target) -> int:
-    return min(tile.pairs for tile in fitting(TILES, t))
+    return min(tile.nx for tile in fitting(TILES, t))
 
 
 def _tile(p: Problem, t: Target) -> Tile:
     """The one that computes the fewest results twice; no tile changes a sum."""
     pairs = _pairs(p)
-    tiles = [tile for tile in fitting(TILES, t) if tile.pairs <= max(pairs, _least(t))]
-    return min(tiles, key=lambda tile: (-(-pairs // tile.pairs) * tile.pairs, -tile.pairs))
+    tiles = [tile for tile in fitting(TILES, t) if tile.nx <= max(pairs, _least(t))]
+    return min(tiles, key=lambda tile: (-(-pairs // tile.nx) * tile.nx, -tile.nx))
 
 
 def _piece(p: Problem, lanes: int) -> int:
@@ -311,7 +310,7 @@ def _cut(p: Problem, t: Target, threads: int = 1) -> Cut:
 def _layout(p: Problem, t: Target, cut: Cut) -> tuple[Shape, Head, list[np.ndarray]]:
     """The kernel's integers but for the strides, and its tables."""
     size, icg, ocg = DTYPES[p.acc].itemsize, p.ic // p.g, p.oc // p.g
-    lanes, nx, pitch = t.lanes(size), _tile(p, t).pairs, _pitch(p, t)
+    lanes, nx, pitch = t.lanes(size), _tile(p, t).nx, _pitch(p, t)
     vector = lanes * size
     width, left = cut.row // vector, p.pl // STEP + first_shift(p.kw, p.pl % STEP)
     inside = min(max(-left, 0), width)
@@ -341,7 +340,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile, planes = t.lanes(size), _tile(p, t), p.src_layout == "nchw"
     piece = _piece(p, lanes)
-    code = grouped_image_tile_kernel((kind, lanes, tile.pairs, p.kw, p.pl % STEP, piece, UNROLL, int(t.fma)))
+    code = grouped_image_tile_kernel((kind, lanes, tile.nx, p.kw, p.pl % STEP, piece, UNROLL, int(t.fma)))
     placer = placing_tile_kernel(kind, lanes, piece)
     region = Region(f"grouped_image_{kind}_{lanes}", _factory, (kind, lanes), kind)
     cut, seconds = _cut(p, t, threads), cost(p, t)
