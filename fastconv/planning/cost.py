@@ -445,6 +445,14 @@ def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
     return 2 * CALL_SECONDS + p.n * (sums + packed)
 
 
+def weights_shallow_seconds(p: Problem, lanes: int) -> float:
+    """An FMA for each tap and channel of a vector of gradients, and the copies; planes are put into lanes."""
+    grads, pixels = p.n * p.oc * p.oh * p.ow / lanes, p.n * p.ic * p.ih_padded * p.iw_padded / lanes
+    copied = DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else 2 * SHALLOW_VECTOR_SECONDS
+    sums = grads * p.taps / (FMA_PER_SECOND * BLOCKED_SHARE)
+    return 2 * CALL_SECONDS + sums + (grads + pixels) * copied + _moving_seconds(p)
+
+
 def depthwise_weights_seconds(p: Problem, lanes: int) -> float:
     """An FMA for each tap of a vector of channels, all of a pixel's in the time of its loads."""
     vectors = _padded(p.oc, lanes) / lanes
