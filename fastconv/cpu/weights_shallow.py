@@ -216,10 +216,10 @@ def cost(p: Problem, t: Target) -> float:
 
 
 def most_kernels(t: Target) -> int:
-    """Bands and tiles of each stride; tiles of each row of taps, of groups of several or one in a vector; placing."""
+    """The band; placing; tiles of each stride and row of taps, with a tail or without, of several groups or one in a vector."""
     lanes = t.lanes(4)
     pieces = len({max(lanes // depth, 1) for depth in (4, 8, 16, 32)})
-    return 2 + 2 * len(COLUMNS) * pieces + pieces
+    return 1 + 4 * len(COLUMNS) * pieces + pieces
 
 
 def _piece(p: Problem, lanes: int) -> int:
@@ -265,7 +265,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     lanes, tile, planes = t.lanes(size), fitting(_TILES, t)[0], p.src_layout == "nchw"
     piece = _piece(p, lanes)
     head, tables, scratch = _layout(p, t, threads)
-    code = weights_shallow_tile_kernel((kind, lanes, head.channels, p.kw, p.sw, tile.nx, piece, int(t.fma)))
+    code = weights_shallow_tile_kernel((kind, lanes, head.channels, p.kw, p.sw, tile.nx, int(p.ow % tile.nx > 0), piece, int(t.fma)))
     placer = placing_tile_kernel(kind, lanes, piece)
     region = Region(f"weights_shallow_{kind}_{lanes}", _factory, (kind, lanes), kind)
     most = max(int(costs.MOST_SECONDS / _unit_seconds(p, t, lanes)), 1)  # images of one launch

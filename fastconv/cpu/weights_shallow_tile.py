@@ -20,8 +20,9 @@ def weights_shallow_tile(
 
     ``sums[c][k][o] += sum_{y, x} grad[y][x][o] * pixels[y][x*step + k][c*piece + o % piece]``
 
-    ``spec = (kind, lanes, channels, kw, step, nx, piece, fma)``: ``nx`` pixels of the gradient at a time, so that one of the image is
-    loaded once for all taps.  ``piece`` elements that lie side by side are one for each of as many groups.  Addresses, and bytes between
+    ``spec = (kind, lanes, channels, kw, step, nx, tail, piece, fma)``: ``nx`` pixels of the gradient at a time, so that one of the image is
+    loaded once for all taps, and one by one those that are left of a row, where there is such a ``tail``: with one, registers are kept on
+    the stack between the loops (32 groups of 8 channels at 28x28, 8 images: 733 us instead of 599; two threads, Zen 5, 2026-11).  ``piece`` elements that lie side by side are one for each of as many groups.  Addresses, and bytes between
     two c and between two y; vectors of all else lie side by side.
     Order of accumulation: y, x.
     """
@@ -37,7 +38,7 @@ def weights_shallow_tile(
 def _emit(
     builder: Any, spec: tuple[Any, ...], sums: Any, apart: Any, grad: Any, grad_row: Any, pixels: Any, pixel_row: Any, rows: Any, many: Any
 ) -> None:  # fmt: skip
-    kind, lanes, channels, kw, step, nx, piece, fma = spec
+    kind, lanes, channels, kw, step, nx, tail, piece, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     places = [[emit.offset(sums, emit.times(apart, c), k * emit.width) for k in range(kw)] for c in range(channels)]
     acc = [[emit.variable(emit.load(place)) for place in row] for row in places]
@@ -65,8 +66,9 @@ def _emit(
         emit.set(pixel_at, emit.get(pixel_line))
         with emit.loop(emit.quotient(many, nx)):
             tile(nx)
-        with emit.loop(emit.remainder(many, nx)):
-            tile(1)
+        if tail:
+            with emit.loop(emit.remainder(many, nx)):
+                tile(1)
         emit.set(grad_line, emit.offset(emit.get(grad_line), grad_row))
         emit.set(pixel_line, emit.offset(emit.get(pixel_line), pixel_row))
     for row, values in zip(places, acc, strict=True):
@@ -86,5 +88,6 @@ def _factory(*spec: Any) -> Any:
 
 def weights_shallow_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
     """`_factory`'s, to be called with eight integers."""
-    kind, lanes, channels, kw, step, _, piece, _ = spec
-    return TileKernel(f"weights_shallow_{kind}_{channels}_{lanes}_k{kw}s{step}" + f"_{piece}" * (piece > 1), _factory, spec, 8)
+    kind, lanes, channels, kw, step, _, tail, piece, _ = spec
+    name = f"weights_shallow_{kind}_{channels}_{lanes}_k{kw}s{step}"
+    return TileKernel(name + "_tail" * tail + f"_{piece}" * (piece > 1), _factory, spec, 8)
