@@ -319,7 +319,9 @@ def _layout(p: Problem, t: Target, cut: Cut) -> tuple[Shape, Head, list[np.ndarr
     for y in range(p.ih):
         met = [((y + p.pt - ky) // STEP, ky) for ky in range((y + p.pt) % STEP, p.kh, STEP) if 0 <= (y + p.pt - ky) // STEP < p.oh]
         entries = [
-            (part * cut.plane + row * cut.row, (ky * p.kw * ocg + part * lanes) * vector) for row, ky in met[::-1] for part in range(cut.parts)
+            (part * cut.plane + row * cut.row, (ky * p.kw * ocg + part * lanes) * vector)
+            for row, ky in met[::-1]
+            for part in range(cut.parts)
         ]
         rows[y, 0] = len(entries)
         rows[y, 1 : 1 + 2 * len(entries)] = np.array(entries, np.int64).reshape(-1)
