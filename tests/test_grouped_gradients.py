@@ -5,7 +5,7 @@ import pytest
 
 from fastconv.cpu import grouped_image, weights_shallow
 from fastconv.cpu.grouped_image_tile import first_shift, tap_shifts
-from fastconv.cpu.target import AVX2, AVX512, detect
+from fastconv.cpu.target import AVX2, AVX512, TARGETS, detect
 from fastconv.planning.planner import cheapest, forget, plan_problem, short_name
 from fastconv.planning.problem import Problem
 from tests.oracles import assert_same_bits, assert_within, truth
@@ -127,6 +127,21 @@ def test_views_of_images_and_results():
     assert_same_bits(result.copy(), expected, "views")
     result[...] = 77
     assert (memory == 77).all()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_vectors_of_any_width(target):
+    """Groups of more channels than lanes, as many, and fewer."""
+    for depth in (4, 8, 16, 32):
+        groups = max(32 // depth, 2)
+        p = Problem.parse(f"g{groups}_ic{groups * depth}ih6iw29_oc{groups * depth}k3_s2_p1_bwd-weight_f32_nhwc")
+        for module, own in ((weights_shallow, p), (grouped_image, p.replace(op="bwd_data"))):
+            if module is weights_shallow or depth >= 8:
+                assert module.reject(own, target) is None
+                src, wei, _ = operands(own)
+                plan, dst = module.build(own, target, plan_problem), result_array(own)
+                plan.run(src, plan.pack(wei), None, dst)
+                assert_within(dst, own, truth(own, src, wei), what=f"{plan}")
 
 
 @pytest.mark.parametrize(

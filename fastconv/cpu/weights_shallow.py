@@ -253,7 +253,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray]
     head = Head(
         tile=0, placer=0, n=p.n, units=units, together=together, parts=parts, blocks=blocks, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, ih=p.ih,
         iw=p.iw, sh=p.sh, kh=p.kh, kw=p.kw, pt=p.pt, pl=left, inside_to=max(min(p.pl + p.iw, columns), left), columns=columns,
-        channels=min(tile.channels, icg), band_rows=rows, padded_rows=p.ih_padded, row=row, plane=below * row, grads=rows * p.ow * vector,
+        channels=min(tile.channels, icg, lanes), band_rows=rows, padded_rows=p.ih_padded, row=row, plane=below * row, grads=rows * p.ow * vector,
         planes=int(planes), resume=0, sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0, gi=0, dy=0, dx=0,
     )  # fmt: skip
     tables = [np.argsort(grouped_lanes(lanes, _piece(p, lanes))), row_map(p), border_indices(-p.pl, columns, 1, p.iw, p.border)]
