@@ -33,9 +33,10 @@ STRUCTURED = {
     "identity": "identity",
 }  # algorithms for weights of which something is known
 # algorithms that compute gradients only
-BACKWARD = {"transposed": "bwd_data", "folded": "bwd_data", "depthwise_image": "bwd_data", "depthwise_weights": "bwd_weight",
+BACKWARD = {"transposed": "bwd_data", "folded": "bwd_data", "depthwise_image": "bwd_data", "grouped_image": "bwd_data",
+            "depthwise_weights": "bwd_weight",
             "weights": "bwd_weight", "weights_grouped": "bwd_weight", "weights_rows": "bwd_weight", "weights_planes": "bwd_weight",
-            "weights_parts": "bwd_weight"}  # fmt: skip
+            "weights_parts": "bwd_weight", "weights_shallow": "bwd_weight"}  # fmt: skip
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 
@@ -115,6 +116,16 @@ def fitted(name, p):
         kw, channels = p.kw if depth == 1 else 3, depth * (p.oc + 1)
         p = p.replace(g=p.oc + 1, ic=channels, oc=channels, kw=kw, sh=2, sw=2, dh=1, dw=1, border="constant",
                       iw=max(p.iw, kw))  # fmt: skip
+    if name == "grouped_image":  # of stride 2, groups that fill vectors, rows of at least a tile
+        channels, many = (32, 16 * (1 + p.oc % 2)) if p.oc > 30 else ((8, 16)[p.oc % 2],) * 2
+        groups = max(32 // channels, 2)
+        p = p.replace(g=groups, ic=groups * channels, oc=groups * many, kw=2 + p.kw % 2, sh=2, sw=2, dh=1, dw=1, border="constant",
+                      iw=max(2 * p.iw - p.ih % 2, 13))  # fmt: skip
+    if name == "weights_shallow":  # groups that fill vectors, strides of at most 2
+        channels, many = (32, 16 * (1 + p.oc % 2)) if p.oc > 30 else ((4, 8, 16)[p.oc % 3],) * 2
+        groups, kw = max(32 // channels, 2), 2 + p.kw % 2
+        p = p.replace(g=groups, ic=groups * channels, oc=groups * many, kw=kw, sh=min(p.sh, 2), sw=min(p.sw, 2), dh=1, dw=1,
+                      ih=max(p.ih, p.kh), iw=max(p.iw, kw))  # fmt: skip
     if name == "depthwise_weights":  # of 3x3
         channels = p.oc + 16
         p = p.replace(g=channels, ic=channels, oc=channels, kh=3, kw=3, sw=min(p.sw, 2), dh=1, dw=1, src_layout="nhwc",

@@ -134,6 +134,7 @@ def test_tables_serve_every_target(name):
             "depthwise_weights",
             "weights_rows",
             "weights_planes",
+            "weights_shallow",
             "fft",
             "folded",
             "identity",

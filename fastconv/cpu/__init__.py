@@ -14,6 +14,7 @@ from . import (
     fast_fir,
     fft,
     folded,
+    grouped_image,
     identity,
     int8,
     lowrank,
@@ -30,6 +31,7 @@ from . import (
     weights_parts,
     weights_planes,
     weights_rows,
+    weights_shallow,
     winograd,
     winograd_rows,
     winograd_rows_last,
@@ -37,8 +39,8 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    depthwise_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_grouped, weights, weights_parts,
-    complex, activated, depthwise, shallow, shallow_last, winograd_rows, winograd_rows_last, winograd, blocked, int8, identity, separable,
-    lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient, reference,
+    depthwise_image, grouped_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_shallow, weights_grouped,
+    weights, weights_parts, complex, activated, depthwise, shallow, shallow_last, winograd_rows, winograd_rows_last, winograd, blocked,
+    int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient, reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

@@ -23,10 +23,10 @@ def _factory(kind: str, lanes: int, size: int) -> Any:
 
     def pack_lanes(dst: Any, pitch: Any, table: Any, away: Any, taps: Any, kw: Any, wy: Any, wx: Any) -> None:
         unrolled_by_hand()
-        first, side_by_side = peek("i64", table), 1
-        for lane in range(lanes):
-            side_by_side &= peek("i64", table + lane * 8) == first + lane * size
-        if side_by_side:
+        first, beside = peek("i64", table), 1  # filters that lie side by side, from the first on
+        while beside < lanes and peek("i64", table + beside * 8) == first + beside * size:
+            beside += 1
+        if beside == lanes:
             for tap in range(taps):
                 copy(kind, lanes, dst + tap * pitch, first + away + tap // kw * wy + tap % kw * wx, lanes)
         elif abs(wx) == size and wy == kw * wx:

@@ -126,12 +126,12 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
         if telling is None and DTYPES[p.wei].kind in "fc" and not _finite(p, wei):
             return exact.pack(wei)
-        flipped = _swapped(p, wei)
+        merged = None if all(child.grouped for child in some) else _merged(p, wei)
         packed = np.empty(len(reached) + 1, object)
         packed[-1] = wei if telling is not None else None
         for number, (child, (y, x)) in enumerate(zip(some, reached, strict=bool(some))):
-            taps = flipped[..., y.k0 :: y.step, x.k0 :: x.step][..., ::-1, ::-1]
-            packed[number] = child.pack(taps if child.grouped else taps.reshape(p.ic, p.oc // p.g, y.taps, x.taps))
+            own = _swapped(p, wei) if child.grouped or merged is None else merged
+            packed[number] = child.pack(own[..., y.k0 :: y.step, x.k0 :: x.step][..., ::-1, ::-1])
         return packed
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
@@ -351,8 +351,7 @@ def _of_child(p: Problem, t: Target, plan: PlanFn, threads: int, child: Plan, gi
     """
 
     def pack(p: Problem, wei: np.ndarray) -> np.ndarray:
-        flipped = _swapped(p, wei)[..., ::-1, ::-1]
-        return child.pack(flipped if child.grouped and p.g > 1 else flipped.reshape(p.ic, p.oc // p.g, p.kh, p.kw))
+        return child.pack((_swapped(p, wei) if child.grouped and p.g > 1 else _merged(p, wei))[..., ::-1, ::-1])
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         return child.prepare(src, packed, dst)
@@ -364,6 +363,17 @@ def _of_child(p: Problem, t: Target, plan: PlanFn, threads: int, child: Plan, gi
 def _swapped(p: Problem, wei: np.ndarray) -> np.ndarray:
     """Weights with the channels of input and output swapped, ``(g, ic/g, oc/g, kh, kw)``."""
     return wei.reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw).swapaxes(1, 2)
+
+
+def _merged(p: Problem, wei: np.ndarray) -> np.ndarray:
+    """The same without the groups' axis, ``(ic, oc/g, kh, kw)``: of several groups a copy, of all taps of a filter together.
+
+    NumPy copies taps that are turned one by one: 32 groups of 16 channels take 28 us so, 7 together.
+    """
+    if p.g == 1:
+        return wei.swapaxes(0, 1)
+    filters = wei.reshape(p.g, p.oc // p.g, p.ic // p.g, p.kh, p.kw).swapaxes(0, 1)
+    return np.ascontiguousarray(filters).reshape(p.oc // p.g, p.ic, p.kh, p.kw).swapaxes(0, 1)
 
 
 def _finite(p: Problem, wei: np.ndarray) -> bool:
