@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from functools import partial
-from math import ceil
+from math import ceil, log2
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,7 +236,16 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """Multiply-adds of whole tiles, a store for each vector, the copies of the gradient, and of planes' results."""
-    return costs.grouped_image_seconds(p, t.lanes(DTYPES[p.acc].itemsize), _tile(p, t).nx)
+    lanes, nx = t.lanes(DTYPES[p.acc].itemsize), _tile(p, t).nx
+    channels, pixels = p.n * p.ic / lanes, p.n * p.oc / lanes * p.oh * p.ow
+    quads = channels * ceil(p.ih / STEP) * ceil(_pairs(p) / nx) * nx
+    taps = p.kh * p.kw * (p.oc // p.g)
+    sums = quads * (taps / (costs.FMA_PER_SECOND * costs.BLOCKED_SHARE) + STEP * STEP * costs.SHALLOW_STORE_SECONDS)
+    copied = pixels * 2 * costs.SHALLOW_VECTOR_SECONDS
+    if p.src_layout == "nchw":
+        copied += (pixels + channels * p.ih * p.iw) * costs.DEPTHWISE_STAGED_SECONDS * log2(lanes)
+    moved = costs.SEEN_SHARE * costs.bytes_moved(p) / costs.BYTES_PER_SECOND
+    return 2 * costs.CALL_SECONDS + sums + copied + moved
 
 
 def most_kernels(t: Target) -> int:

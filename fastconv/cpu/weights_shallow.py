@@ -12,7 +12,7 @@ Order of accumulation per weight: as in `weights`.
 from __future__ import annotations
 
 from collections import namedtuple
-from math import ceil
+from math import ceil, log2
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,7 +214,12 @@ def reject(p: Problem, t: Target) -> str | None:
 
 def cost(p: Problem, t: Target) -> float:
     """An FMA for each tap and channel of a vector of gradients, and the copies; planes are put into lanes."""
-    return costs.weights_shallow_seconds(p, t.lanes(DTYPES[p.acc].itemsize))
+    lanes = t.lanes(DTYPES[p.acc].itemsize)
+    grads, pixels = p.n * p.oc / lanes * p.oh * p.ow, p.n * p.ic / lanes * p.ih_padded * p.iw_padded
+    vector = costs.DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else 2 * costs.SHALLOW_VECTOR_SECONDS
+    sums = grads * p.taps / (costs.FMA_PER_SECOND * costs.BLOCKED_SHARE)
+    moved = costs.SEEN_SHARE * costs.bytes_moved(p) / costs.BYTES_PER_SECOND
+    return 2 * costs.CALL_SECONDS + sums + (grads + pixels) * vector + moved
 
 
 def most_kernels(t: Target) -> int:
@@ -231,7 +236,7 @@ def _piece(p: Problem, lanes: int) -> int:
 
 def _unit_seconds(p: Problem, t: Target, lanes: int) -> float:
     """Of one image."""
-    return 2 * costs.weights_shallow_seconds(p.replace(n=1), lanes) / (p.g // _piece(p, lanes))
+    return 2 * cost(p.replace(n=1), t) / (p.g // _piece(p, lanes))
 
 
 def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray], int]:
@@ -277,7 +282,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
         e = head._replace(tile=code.address, placer=placer.address, n=images, resume=resume, sn=sn, sc=sc, sy=sy, sx=sx, gn=gn, gc=gc,
                           gy=gy, gx=gx, go=go, gi=gi, dy=dy, dx=dx)  # fmt: skip
         extents = np.concatenate([np.array(e, np.int64), *tables])
-        seconds = costs.weights_shallow_seconds(p.replace(n=images), lanes)
+        seconds = cost(p.replace(n=images), t)
         return region.launcher(extents, finish_values(p, fill), scratch, head.units, threads, seconds, src, grad, dst)
 
     prepare = (in_turn if planes else beside_in_turn)(p, most, launch_of)

@@ -341,18 +341,6 @@ def depthwise_image_seconds(p: Problem, lanes: int, quads: int, staged: bool) ->
     return seconds + _moving_seconds(p)
 
 
-def grouped_image_seconds(p: Problem, lanes: int, pairs: int) -> float:
-    """Vectors of channels at ``pairs`` of results of a row, and the copies; planes are put into lanes and back."""
-    channels, depth = p.n * p.ic / lanes, p.oc // p.g
-    many = channels * -(-p.ih // 2) * _padded(-(-p.iw // 2), pairs)
-    seconds = 2 * CALL_SECONDS + many * (p.kh * p.kw * depth / (FMA_PER_SECOND * BLOCKED_SHARE) + 4 * SHALLOW_STORE_SECONDS)
-    pixels = p.n * p.oc / lanes * p.oh * p.ow
-    seconds += pixels * 2 * SHALLOW_VECTOR_SECONDS
-    if p.src_layout == "nchw":
-        seconds += (pixels + channels * p.ih * p.iw) * DEPTHWISE_STAGED_SECONDS * log2(lanes)
-    return seconds + _moving_seconds(p)
-
-
 def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> float:
     """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
     results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
@@ -460,14 +448,6 @@ def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
     pixel = each if p.src_layout == "nchw" or icg == 1 else WEIGHTS_SCALAR_SECONDS
     packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded * pixel + p.oh * p.ow * each)
     return 2 * CALL_SECONDS + p.n * (sums + packed)
-
-
-def weights_shallow_seconds(p: Problem, lanes: int) -> float:
-    """An FMA for each tap and channel of a vector of gradients, and the copies; planes are put into lanes."""
-    grads, pixels = p.n * p.oc * p.oh * p.ow / lanes, p.n * p.ic * p.ih_padded * p.iw_padded / lanes
-    copied = DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else 2 * SHALLOW_VECTOR_SECONDS
-    sums = grads * p.taps / (FMA_PER_SECOND * BLOCKED_SHARE)
-    return 2 * CALL_SECONDS + sums + (grads + pixels) * copied + _moving_seconds(p)
 
 
 def depthwise_weights_seconds(p: Problem, lanes: int) -> float:
