@@ -21,10 +21,10 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, parse_epilogue
 from .blocked_tile import Form
 from .border import too_large
-from .depthwise_image_tile import STEP, finite, quads_tile
+from .depthwise_image_tile import STEP, finite, not_strided_image, quads_tile
 from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, interleave, separate
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -32,7 +32,7 @@ from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
-from .values import finish_values, not_fused
+from .values import finish_values
 
 CASES = ("g24_ic24ih15iw17_oc24k3_s2_p1_bwd-data_f32_nhwc_hwio", "n2_g20_ic20ih14iw9_oc20k3_s2_p1_bwd-data_f32_bias+relu",
          "g8_ic32ih13_oc32k3_s2_p1_bwd-data_f32_nhwc", "g18_ic18ih12_oc18kh2kw3_s2_pt0pb1pl2pr2_bwd-data_f64_nhwc_bias",
@@ -207,16 +207,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
 
 def reject(p: Problem, t: Target) -> str | None:
     """The gradient of an image that stride 2 went through, of one channel for each result, or of as many as results in a small group."""
-    reason = not_computed(p, "bwd_data")
-    if reason is not None:
-        return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
-    if p.border != "constant":
-        return f"folds no border {p.border} back into the image"
-    if (p.sh, p.sw, p.dh, p.dw) != (STEP, STEP, 1, 1):
-        return f"is for stride 2 without dilation, not {p.sh} x {p.sw} and {p.dh} x {p.dw}"
-    reason = not_fused(p)
+    reason = not_strided_image(p)
     if reason is not None:
         return reason
     lanes, depth = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g

@@ -22,9 +22,9 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, not_computed, parse_epilogue
+from ..planning.problem import DTYPES, Problem, parse_epilogue
 from .border import too_large
-from .depthwise_image_tile import finite
+from .depthwise_image_tile import finite, not_strided_image
 from .depthwise_tile import interleave, separate
 from .grouped_image_tile import STEP, UNROLL, Shape, first_shift, grouped_image_tile_kernel, tap_shifts
 from .lanes_pack import lanes_packer
@@ -34,7 +34,7 @@ from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
-from .values import finish_values, not_fused
+from .values import finish_values
 
 CASES = ("g4_ic32ih14_oc32k3_s2_p1_bwd-data_f32_nhwc", "n2_g2_ic32ih29iw31_oc32k3_s2_bwd-data_f32_nhwc_hwio_bias+relu",
          "g2_ic32ih27iw30_oc32k3_s2_p1_bwd-data_f32", "g2_ic64ih8iw28_oc32kh5kw2_s2_p1_bwd-data_f64_nhwc")  # fmt: skip
@@ -204,16 +204,7 @@ def _factory(kind: str, lanes: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """The gradient of an image that stride 2 went through, of groups of whole vectors, or vectors of whole groups."""
-    reason = not_computed(p, "bwd_data")
-    if reason is not None:
-        return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
-    if p.border != "constant":
-        return f"folds no border {p.border} back into the image"
-    if (p.sh, p.sw, p.dh, p.dw) != (STEP, STEP, 1, 1):
-        return f"is for stride 2 without dilation, not {p.sh} x {p.sw} and {p.dh} x {p.dw}"
-    reason = not_fused(p)
+    reason = not_strided_image(p)
     if reason is not None:
         return reason
     if p.g == 1:
