@@ -14,7 +14,7 @@ from fastconv.planning import cost
 from fastconv.planning.calls import MOST_HELD
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import Problem
-from tests.oracles import assert_within, truth
+from tests.oracles import assert_same_bits, assert_within, truth
 from tests.problems import meets_what_was_left, operands, result_array
 
 
@@ -39,6 +39,24 @@ def test_packed_weights_begin_with_a_cache_line():
         p = Problem(ic=16, ih=5, iw=17, oc=oc)
         plan = blocked.build(p, detect(), plan_problem, 1)
         assert plan.pack(operands(p, False)[1]).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("text", ["ic20ih9_oc130k3", "g2_ic34ih9_oc140k3", "g3_ic9ih9_oc21k2", "ic300ih9_oc64k1", "ic1ih9_oc40k3"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_filters_side_by_side_are_packed_as_others_are(text, threads, monkeypatch):
+    """Turned by half a turn and beside other filters, of which none is packed, too."""
+    monkeypatch.setattr(cost, "PARALLEL_SECONDS", 0)
+    p = Problem.parse(text)
+    wei = np.ascontiguousarray(operands(p)[1])
+    plan = blocked.build(p, detect(), plan_problem, threads)
+    last = np.ascontiguousarray(wei.transpose(2, 3, 1, 0))
+    wide = np.full((*last.shape[:3], p.oc + 3), np.nan, last.dtype)
+    wide[..., 2:-1] = last
+    turned = np.ascontiguousarray(last[::-1, ::-1])[::-1, ::-1]
+    for found in (last, wide[..., 2:-1], turned):
+        packed = plan.pack(found.transpose(3, 2, 0, 1))
+        assert np.isfinite(packed).all()
+        assert_same_bits(plan.pack_weights.unpack(packed), wei, text)
 
 
 def test_a_plan_of_large_weights_remembers_its_calls(monkeypatch):

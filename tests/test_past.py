@@ -63,7 +63,7 @@ LAYERS = {
     "depthwise": ("g112_ic112ih16iw17_oc112k3_p1", "g64_ic64ih17iw15_oc64k3_s2_p1_bias+relu6", "g40_ic40ih9iw16_oc40k3_p1",
                   "g48_ic48ih8iw9_oc48k5_p2", "g16_ic64ih7iw9_oc64k3_p1_bias"),
     "blocked": ("ic16ih9iw11_oc96k1", "ic20ih13iw7_oc64k1_bias+relu6", "ic16ih9iw11_oc40k1", "ic24ih9iw15_oc80k1_s2_bias",
-                "g2_ic34ih9iw14_oc96k3_p1"),
+                "g2_ic34ih9iw14_oc96k3_p1", "ic1ih9iw14_oc32k2_bias"),
 }  # fmt: skip
 
 

@@ -296,6 +296,19 @@ def test_given_weights_are_transformed_where_they_are_used_to_the_same_bits(valu
         assert bool(place) == repairs
 
 
+@pytest.mark.parametrize("text", ["n3_ic150ih9iw10_oc70k3_p1", "n2_ic150ih9iw10_oc70k3_s2_p1_nhwc", "g2_ic280ih12_oc32k3_s2_p1_bias"])
+def test_given_weights_of_several_chunks_have_the_same_bits(text):
+    p = Problem.parse(text)
+    src, wei, bias = operands(p)
+    plan = plan_problem(p, algorithm="winograd", threads=2)
+    expected, found = result_array(p), result_array(p)
+    plan.run(src, plan.pack(wei), bias, expected)
+    given = plan.given()
+    for weights in (wei, np.ascontiguousarray(wei.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)):
+        given.run(src, given.pack(weights), bias, found)
+        assert_same_bits(found, expected, text)
+
+
 def test_given_weights_of_many_groups_of_blocks_are_packed_once_a_call(monkeypatch):
     """And not kept: the caller's serve where blocks are computed again."""
     p = Problem.parse("n5_ic150ih7iw9_oc70k3_p1")

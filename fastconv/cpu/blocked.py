@@ -352,7 +352,7 @@ class Body:
         size, steps = KINDS[form.kind][2], steps_of(p)
         step = steps.step
         self._problem, self._form, self._lanes, self._step, self._apart = p, form, lanes, step, (steps.g * steps.q, steps.gx * steps.qx)
-        self._merges, self._past = pixels > 0, past
+        self._merges, self._past = pixels > 0, past and step > 1
         types = [] if form.src == form.dst == form.kind else [form.src, form.dst]
         words = [form.kind, *types, form.rounding, form.how if form.q > 1 else "", "scaled" * form.scaled, "residual" * form.residual]
         self.name = f"blocked_{'_'.join(filter(None, words))}_{tile.mr}x{tile.ny}x{tile.nx}_{lanes}" + "_nhwc" * (step > 1)

@@ -28,6 +28,7 @@ from .threads import Job, Region
 from .weights_tile import turn
 
 _ROWS_AHEAD = 12  # of weights that are asked for
+_PARTS = 8  # for each thread, of rows of weights
 LINES = 8  # padded rows that are written before they are read again: what a vector reads is then no longer on its way to the cache
 MOST_LINES = LINES + LINES // 2 + 1  # and those joined of several, and what no tap reads of one
 # The integers that the kernel receives: those of the tile, these (first its address, rows and columns of pixels, output channels), the
@@ -256,7 +257,8 @@ def flipped(form: Form) -> int:
 # and what `_pack_rows` reads beyond these.
 # Where ``square`` is not 0, elements that come one after the other lie side by side, so many together.
 # ``run`` taps of a channel lie side by side, forwards or, where it is negative, backwards; else it is 0.
-Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square run")
+# Where ``each`` is not 0, a unit of work is so many rows of all filters of a group, of which there are ``parts``.
+Filters = namedtuple("Filters", "ocg width many rows wg wo group_bytes block_bytes square run each parts")
 _FILTERS_BYTES = 8 * len(Filters._fields)
 
 
@@ -312,10 +314,34 @@ def _pack_rows(
     return types.void(kind, lanes, *[types.int64] * 6), codegen
 
 
+@intrinsic(prefer_literal=True)
+def _spread(typing_context: Any, kind: Any, lanes: Any, dst: Any, step: Any, src: Any, blocks: Any, vectors: Any) -> Any:
+    """``blocks`` of ``vectors`` each, one behind the other at ``src``, to ``dst`` and every ``step`` bytes behind it."""
+    name, width = literal(kind), literal(lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        dst, step, src, blocks, vectors = arguments[2:]
+        emit = Emitter(builder, name, width, False)
+        block, source = emit.variable(dst), emit.variable(src)
+        with emit.loop(blocks):
+            to = emit.variable(emit.get(block))
+            with emit.loop(vectors):
+                emit.store(emit.get(to), emit.load(emit.get(source)))
+                for variable in (source, to):
+                    emit.set(variable, emit.offset(emit.get(variable), emit.width))
+            emit.set(block, emit.offset(emit.get(block), step))
+        return context.get_dummy_value()
+
+    return types.void(kind, lanes, *[types.int64] * 5), codegen
+
+
 def _filters_factory(kind: str, lanes: int) -> Any:
     """Weights as ``[g][o / width][c / 16][tap][c % 16][o % width]``; filters beyond the last are zeros, or repeat it.
 
     A unit of work is one vector of filters.  ``at.src`` are the caller's weights, of any strides, ``at.dst`` the packed ones.
+    Filters that lie side by side are read as they lie, row by row, where all are packed: those of a block are far apart, in lines of which
+    memory gives fewer in a time (8 images of 512 to 512 channels at 14x14, stride 2: 4.0 ms with the packing instead of 4.3; two cores, Zen
+    5, 2026-11).
     """
     size = KINDS[kind][2]
 
@@ -325,7 +351,17 @@ def _filters_factory(kind: str, lanes: int) -> Any:
         e = integers(at.extents, Filters)
         sources = at.extents + _FILTERS_BYTES
         places = sources + e.rows * 8
-        for u in range(u0, u1):
+        for u in range(u0 if e.each else u1, u1):
+            group, first = u // e.parts, u % e.parts * e.each
+            whole = e.ocg // e.width
+            for j in range(first, min(first + e.each, e.rows)):
+                row, to = at.src + group * e.wg + peek("i64", sources + 8 * j), at.dst + group * e.group_bytes + peek("i64", places + 8 * j)
+                _spread(kind, lanes, to, e.block_bytes, row, whole, e.width // lanes)
+                if whole * e.width < e.ocg:
+                    to += whole * e.block_bytes
+                    fill_row(kind, lanes, to, e.width, peek(kind, at.values))
+                    copy(kind, lanes, to, row + whole * e.width * size, e.ocg - whole * e.width)
+        for u in range(u1 if e.each else u0, u1):
             group, o = u // e.many, u % e.many * lanes
             filters = at.src + group * e.wg + o * e.wo
             to = at.dst + group * e.group_bytes + o // e.width * e.block_bytes + o % e.width * size
@@ -441,11 +477,17 @@ class FilterPacker:
         together = int(np.argmax(np.append(np.diff(sources) != size, True))) + 1
         square = together if together >= self._lanes and rows % together == 0 and _in_runs(sources, together, size) else 0
         integers = Filters(ocg=ocg, width=self._width, many=many, rows=rows, wg=wg, wo=wo, group_bytes=self._blocks * block_bytes,
-                           block_bytes=block_bytes, square=square, run=run)  # fmt: skip
+                           block_bytes=block_bytes, square=square, run=run, each=0, parts=1)  # fmt: skip
         ahead = np.zeros(_ROWS_AHEAD, np.int64)
         return np.concatenate([np.array(integers, np.int64), sources, places * self._width * size, ahead])
 
     def _launch(self, wei: np.ndarray, filters: np.ndarray) -> Launch:
         units, seconds = self._p.g * self._blocks * self._width // self._lanes, filters.nbytes / costs.BYTES_PER_SECOND
-        values = np.zeros(8, filters.dtype)
-        return self._region.launcher(self.integers(wei), values, 0, units, self._threads, seconds, wei, filters, filters)
+        values, integers = np.zeros(8, filters.dtype), self.integers(wei)
+        e = Filters(*integers[: len(Filters._fields)])
+        if e.wo == filters.itemsize and not e.square and not e.run:
+            each = -(-e.rows // (_PARTS * self._threads))
+            parts = -(-e.rows // each)
+            units = self._p.g * parts
+            integers[: len(Filters._fields)] = e._replace(each=each, parts=parts)
+        return self._region.launcher(integers, values, 0, units, self._threads, seconds, wei, filters, filters)

@@ -2,9 +2,10 @@
 
 Wins where dense products run at the peak already: 36 multiplications for 16 results of F(4x4) instead of 144, at stride 2 81.
 Blocks of ``m x m`` results lie in a grid anchored at the image's origin; m is chosen from the extents of one image, so no result depends
-on threads, groups of blocks or the batch.  For a group of blocks that fits the cache pixels are transformed, multiplied by weights that
-were transformed when they were packed, and transformed back: nothing of it leaves the cache.  Order of accumulation: chunks of 128
-channels, a chunk's channels, at stride 2 even pixels first, between the transforms of :mod:`fastconv.planning.winograd_points`.
+on threads, groups of blocks or the batch.  For a group of blocks that fits the cache, of one image or of several small ones, pixels are
+transformed, multiplied by weights that were transformed when they were packed, and transformed back: nothing of it leaves the cache.
+Order of accumulation: chunks of 128 channels, at stride 2 even pixels of each first, a chunk's channels, between the transforms of
+:mod:`fastconv.planning.winograd_points`.
 Error of each output: ``|error| <= C u max|x| sum|w|``, max over the block, with the C of `most_error`.  What a transform cannot do is done
 by direct sums, block by block: where results are not finite, or tiny, and where weights are not finite or out of range.
 """

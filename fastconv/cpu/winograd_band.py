@@ -164,13 +164,17 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                         to = packed - place_of_block
                         put_integers(pack_job, Job(at.wei, 0, 0, at.values, to, pack_job + 8 * JOB_WORDS, e.pack_extents, 0))
                         call_kernel(e.pack, (pack_job, 0, filters * depth + low, filters * depth + high))
-                    for i in range(taps):
+                    # at stride 2 all products of a chunk, as where its weights are transformed just before
+                    span = chunk if stride > 1 else held
+                    for part_of_sums in range((high - low + span - 1) // span * taps):
+                        begin, i = low + part_of_sums // taps * span, part_of_sums % taps
                         ky, kx = i // (m + 2), i % (m + 2)
                         # at stride 2 the last weights meet all odd pixels, whose products are added to those of the even ones
                         down, across = m if ky >= points else 1, m if kx >= points else 1
-                        for c in range(low, high, chunk):
-                            first = wei + (c - low) * lanes * width * size
+                        for c in range(begin, min(begin + span, high), chunk):
+                            first = wei + (i * (held * width + SPARE) * lanes + (c - low) * lanes * width) * size
                             channels = min(chunk, depth - c)
+                            onward = (held * width + SPARE) * vector if stride > 1 else channels * lanes * width * size
                             later = c + (ky >= points) + (kx >= points)
                             for j in range(down * across):
                                 ny, nx = ky + j // across, kx + j % across
@@ -179,7 +183,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                                 for t in range(0, many, nt):
                                     # the next weights, a part with each tile of these: asked for all at once they come no sooner, and
                                     # hold up what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; Emerald Rapids)
-                                    soon, ahead = first + channels * lanes * (width * size + t // nt * soon_step), soon_step
+                                    soon, ahead = first + onward + channels * lanes * t // nt * soon_step, soon_step
                                     if call < e.soon_calls:
                                         soon, ahead = source + call // e.soon_lines * e.soon_outer + call % e.soon_lines * 64, e.soon_step
                                     elif e.pack != 0 or j > 0:
@@ -187,7 +191,6 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                                     call += 1
                                     products(spec, to + t * sum_bytes, sum_bytes, place + t * vector, many * vector, first, channels, later,
                                              soon, ahead)  # fmt: skip
-                        wei += (held * width + SPARE) * vector
                 for t in range(many):
                     n, inner = first_image + t // each, t % each
                     by, bx = ty + inner // wide, tx + inner % wide
