@@ -40,8 +40,7 @@ def past_caches(p: Problem, t: Target, vector: int) -> bool:
     What is stored into a cache is read first: 144 channels at 56x56, a batch of 8, take 390 us instead of 720, 32 at 112x112 310
     instead of 510, all in cache lines (one core, Zen 5, 2026-11).
     """
-    share = costs.LAYER_PAST_SHARE * (costs.LAYER_PAST_STRIDED if p.sh * p.sw > 1 else 1)
-    return vector == LINE and costs.bytes_moved(p) > share * t.l3
+    return vector == LINE and costs.bytes_moved(p) > costs.LAYER_PAST_SHARE * t.l3
 
 
 @intrinsic(prefer_literal=True)

@@ -28,9 +28,6 @@ PAST_SHARE = 0.4
 # stride 2, 3.62 ms instead of 3.93, of 64 to 256 1.71 and 1.78, of 16 to 96 at 112x112 0.69 and 0.80; of 24 to 144 at 56x56, which such a
 # cache holds, 0.39 and 0.41, but with the layer behind it 0.93 instead of 0.76 (two cores, Zen 5, 2026-11)
 LAYER_PAST_SHARE = 0.6
-# Times as much of it for strided ones, which write less than they read: 144 channels at 56x56, 54% of the cache, take 123 us instead of
-# 136, one thread 227 instead of 270; of stride 1 as large a share takes 234 instead of 175 on two threads (Zen 5, 2026-11).
-LAYER_PAST_STRIDED = 0.85
 # Of the threads' second-level caches: the pixels of larger problems are asked for before they are read.  960 channels at 7x7, a batch of 8,
 # take 27 us instead of 34, 144 at 56x56 33 instead of 35.5; of those that fit it costs up to 18% (two threads, Zen 5, 2026-11).
 DEPTHWISE_FAR_SHARE = 1.2
