@@ -82,7 +82,7 @@ def _factory(kind: str, lanes: int) -> Any:
     def grouped_image(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
-        s, e = integers(at.extents, Shape), integers(at.extents + _HEAD_AT, Head)
+        e = integers(at.extents + _HEAD_AT, Head)
         lane_at = at.extents + _TABLES_AT
         rows_at = lane_at + lanes * 8
         zero = peek(kind, at.values + 4 * size)
@@ -379,7 +379,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         return launch
 
     return Plan(problem=p, algorithm="grouped_image", kernel=code.name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
-                workspace=cut.scratch * threads, threads=threads, given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+                workspace=cut.scratch * threads, threads=threads,
+                given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
 
 
 def _like(p: Problem, images: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 For each band of rows the pixels of as many channels as there are lanes are copied, borders resolved, and so are the gradients; planes are
 put into lanes on the way.  Of several groups in a vector the first channels lie side by side, then the second ones, so that one load
 that broadcasts has a channel of each.  A pixel is loaded once for the taps of a row that it meets.
-Beside the best of the others, 8 images of 32 groups: of 8 channels at 28x28 in 0.60 ms and 1.2, at stride 2 from 56x56 1.2 ms and 3.1, of 16
-at stride 2 from 28x28 0.67 ms and 0.86, of 4 at 56x56 1.0 ms and 1.4; channels last the first takes 3.2 ms by them (two threads, Zen 5,
+Beside the best of the others, 8 images of 32 groups: of 8 channels at 28x28 in 0.60 ms and 1.2, at stride 2 from 56x56 1.2 ms and 3.1, of
+16 at stride 2 from 28x28 0.67 ms and 0.86, of 4 at 56x56 1.0 ms and 1.4; channels last the first takes 3.2 ms by them (two threads, Zen 5,
 2026-11).
 Order of accumulation per weight: as in `weights`.
 """
@@ -56,8 +56,8 @@ _PANEL_BYTES = 128 << 10  # of a band's pixels and gradients, in a second-level 
 # The integers that the kernel receives: these, the channel of each lane, the row map, the image column of each padded column.
 Head = namedtuple(
     "Head",
-    "tile placer n units together parts blocks icg ocg oh ow ih iw sh kh kw pt pl inside_to columns channels band_rows padded_rows row plane "
-    "grads planes resume sn sc sy sx gn gc gy gx go gi dy dx",
+    "tile placer n units together parts blocks icg ocg oh ow ih iw sh kh kw pt pl inside_to columns channels band_rows padded_rows row "
+    "plane grads planes resume sn sc sy sx gn gc gy gx go gi dy dx",
 )
 _TABLES_AT = 8 * len(Head._fields)
 
@@ -258,8 +258,8 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray]
     head = Head(
         tile=0, placer=0, n=p.n, units=units, together=together, parts=parts, blocks=blocks, icg=icg, ocg=ocg, oh=p.oh, ow=p.ow, ih=p.ih,
         iw=p.iw, sh=p.sh, kh=p.kh, kw=p.kw, pt=p.pt, pl=left, inside_to=max(min(p.pl + p.iw, columns), left), columns=columns,
-        channels=min(tile.channels, icg, lanes), band_rows=rows, padded_rows=p.ih_padded, row=row, plane=below * row, grads=rows * p.ow * vector,
-        planes=int(planes), resume=0, sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0, gi=0, dy=0, dx=0,
+        channels=min(tile.channels, icg, lanes), band_rows=rows, padded_rows=p.ih_padded, row=row, plane=below * row,
+        grads=rows * p.ow * vector, planes=int(planes), resume=0, sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0, gi=0, dy=0, dx=0,
     )  # fmt: skip
     tables = [np.argsort(grouped_lanes(lanes, _piece(p, lanes))), row_map(p), border_indices(-p.pl, columns, 1, p.iw, p.border)]
     scratch = 8 * lanes + 64 + every * icg * p.kh * p.kw * vector + wide * head.plane + every * head.grads + planes * below * p.iw * vector
