@@ -187,3 +187,11 @@ def test_they_are_chosen_for_what_they_are_for():
             if "s2" in text:
                 assert short_name(cheapest(of(text, "bwd_data", layout), AVX512)[1]) == "grouped_image", text
     assert short_name(cheapest(of("g32_ic32ih112_oc32k3_s2_p1", "bwd_data", "nhwc"), AVX512)[1]) == "depthwise_image"
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_weights_of_the_last_of_few_groups_that_are_not_finite_meet_no_zeros_either(layout):
+    p = of("g2_ic8ih10iw19_oc8k3_s2", "bwd_data", layout)  # fewer channels than lanes: of planes the others repeat the last group
+    src, wei, _ = operands(p)
+    wei[7, 3, 2, 2] = np.inf  # no tap of the image's first row
+    assert np.isfinite(run(p, src, wei, algorithm="depthwise_image")[:, :, 0]).all()

@@ -167,7 +167,7 @@ def _factory(kind: str, lanes: int, quads: int, kw: int, depth: int, fma: int) -
             if finite(kind, lanes, weights, taps * depth * s.wei_step // vector) == 0:
                 dx = vector if e.staged == _LANES else e.dx
                 sx = e.sx if e.staged == _IN_PLACE else e.capacity * size
-                for lane in range(many):
+                for lane in range(held):  # of planes the lanes past the last channel, too, which are written to the last group's
                     own, c_step = weights + lane * size, s.wei_step
                     sums = zero
                     for tap in range(taps * depth):
