@@ -24,11 +24,12 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, parse_epilogue
 from .blocked_tile import Form
 from .border import too_large
-from .depthwise_image_tile import STEP, finite, not_strided_image, quads_tile
+from .depthwise_image_tile import finite, quads_tile
 from .depthwise_tile import FIXED, OUTSIDE, Shape, addresses, interleave, separate
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
+from .strided_image import STEP, image_in_turn, not_strided_image
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
@@ -311,26 +312,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
         axis = 1 if p.src_layout == "nhwc" else 3
         if all(x.dtype == DTYPES[p.acc] and (x.strides[axis] == size or x.shape[axis] == 1) for x in (src, dst)):
             return launch_of(src, packed, dst)
-        known: list[Launch] = []
-
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            for n in range(p.n):
-                image = _like(p, src[n : n + 1])
-                result = np.empty_like(_like(p, dst[n : n + 1]))
-                if not known:
-                    known.append(launch_of(image, packed, result))
-                known[0](image, packed, bias, result)
-                dst[n : n + 1] = result
-
-        return launch
+        return image_in_turn(p, launch_of)
 
     return Plan(problem=p, algorithm="depthwise_image", kernel=name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
                 workspace=scratch * threads, threads=threads,
                 given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
-
-
-def _like(p: Problem, images: np.ndarray) -> np.ndarray:
-    """A dense copy of the sums' type in the problem's layout: of byte-swapped arrays and others of odd strides, an image at a time."""
-    if p.src_layout == "nchw":
-        return np.ascontiguousarray(images, DTYPES[p.acc])
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1), DTYPES[p.acc]).transpose(0, 3, 1, 2)

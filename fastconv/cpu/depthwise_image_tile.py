@@ -8,26 +8,9 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from ..planning.problem import Problem, not_computed
 from .depthwise_tile import DepthwiseTile
 from .simd import Emitter, literal
-from .values import not_fused
-
-STEP = 2
-
-
-def not_strided_image(p: Problem) -> str | None:
-    """Why it is no gradient of an image, of one floating-point type, that stride 2 went through."""
-    reason = not_computed(p, "bwd_data")
-    if reason is not None:
-        return reason
-    if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:
-        return f"sums products of f32 or f64 in the same type, not {p.src} and {p.wei} in {p.acc} for {p.dst}"
-    if p.border != "constant":
-        return f"folds no border {p.border} back into the image"
-    if (p.sh, p.sw, p.dh, p.dw) != (STEP, STEP, 1, 1):
-        return f"is for stride 2 without dilation, not {p.sh} x {p.sw} and {p.dh} x {p.dw}"
-    return not_fused(p)
+from .strided_image import STEP
 
 
 @intrinsic(prefer_literal=True)

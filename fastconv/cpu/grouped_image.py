@@ -24,13 +24,14 @@ from ..planning import cost as costs
 from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, parse_epilogue
 from .border import too_large
-from .depthwise_image_tile import finite, not_strided_image
+from .depthwise_image_tile import finite
 from .depthwise_tile import interleave, separate
-from .grouped_image_tile import STEP, UNROLL, Shape, first_shift, grouped_image_tile_kernel, tap_shifts
+from .grouped_image_tile import UNROLL, Shape, first_shift, grouped_image_tile_kernel, tap_shifts
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import grouped_lanes, placing_tile_kernel
+from .shallow_last_tile import grouped_lanes, not_grouped, piece_of, placing_tile_kernel
 from .simd import KINDS
+from .strided_image import STEP, image_in_turn, not_strided_image
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
@@ -207,15 +208,11 @@ def reject(p: Problem, t: Target) -> str | None:
     reason = not_strided_image(p)
     if reason is not None:
         return reason
-    if p.g == 1:
-        return "is for several groups"
     if p.kw not in COLUMNS:
         return f"sums for {COLUMNS[0]} or {COLUMNS[-1]} columns of taps, not {p.kw}"
-    lanes, icg, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
-    if not all(LEAST_DEPTH <= depth <= MOST_DEPTH for depth in (icg, ocg)):
-        return f"sums groups of {LEAST_DEPTH} to {MOST_DEPTH} channels, not {icg} and {ocg}"
-    if (icg % lanes or ocg % lanes) if max(icg, ocg) > lanes else (icg != ocg or lanes % icg or p.ic % lanes):
-        return f"sums groups of whole vectors of {lanes} channels, or of as many as results that fill some, not {icg} and {ocg}"
+    reason = not_grouped(p, t.lanes(DTYPES[p.acc].itemsize), LEAST_DEPTH, MOST_DEPTH)
+    if reason is not None:
+        return reason
     if _pairs(p) < _least(t):
         return f"is for rows of at least {STEP * _least(t) - 1} results, not {p.iw}"
     cut = _cut(p, t)
@@ -261,11 +258,6 @@ def _tile(p: Problem, t: Target) -> Tile:
     return min(tiles, key=lambda tile: (-(-pairs // tile.nx) * tile.nx, -tile.nx))
 
 
-def _piece(p: Problem, lanes: int) -> int:
-    """Groups of a vector."""
-    return max(lanes // (p.ic // p.g), 1)
-
-
 def _pitch(p: Problem, t: Target) -> int:
     """Integers of the table of a row of the image."""
     return 1 + 2 * ceil(p.kh / STEP) * max(p.oc // p.g // t.lanes(DTYPES[p.acc].itemsize), 1)
@@ -290,7 +282,7 @@ def _cut(p: Problem, t: Target, threads: int = 1) -> Cut:
     size, icg, ocg, planes = DTYPES[p.acc].itemsize, p.ic // p.g, p.oc // p.g, p.src_layout == "nchw"
     lanes = t.lanes(size)
     vector, parts, blocks = lanes * size, max(ocg // lanes, 1), max(icg // lanes, 1)
-    units = p.g // _piece(p, lanes)
+    units = p.g // piece_of(p, lanes)
     together = 2 if parts == blocks == 1 and units % 2 == 0 and not planes else 1
     units //= together
     width = _pairs(p) + max(shift for taps in tap_shifts(p.kw, p.pl % STEP) for _, shift in taps)
@@ -335,14 +327,14 @@ def _layout(p: Problem, t: Target, cut: Cut) -> tuple[Shape, Head, list[np.ndarr
         held=cut.held, icg=icg, ocg=ocg, wei_block=ocg * p.kh * p.kw * vector, bias=int(has_bias), finish=int(activation is not None),
         planes=int(p.src_layout == "nchw"), wo=0, wi=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
-    return shape, head, [np.argsort(grouped_lanes(lanes, _piece(p, lanes))), rows.reshape(-1)]
+    return shape, head, [np.argsort(grouped_lanes(lanes, piece_of(p, lanes))), rows.reshape(-1)]
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
     """A plan whose packed weights are a copy of the caller's, or ``given`` with every image."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile, planes = t.lanes(size), _tile(p, t), p.src_layout == "nchw"
-    piece = _piece(p, lanes)
+    piece = piece_of(p, lanes)
     code = grouped_image_tile_kernel((kind, lanes, tile.nx, p.kw, p.pl % STEP, piece, UNROLL, int(t.fma)))
     placer = placing_tile_kernel(kind, lanes, piece)
     region = Region(f"grouped_image_{kind}_{lanes}", _factory, (kind, lanes), kind)
@@ -365,26 +357,8 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if all(x.dtype == DTYPES[p.acc] and (planes or x.strides[1] == size) for x in (src, dst)):
             return launch_of(src, packed, dst)
-        known: list[Launch] = []
-
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            for n in range(p.n):
-                image = _like(p, src[n : n + 1])
-                result = np.empty_like(_like(p, dst[n : n + 1]))
-                if not known:
-                    known.append(launch_of(image, packed, result))
-                known[0](image, packed, bias, result)
-                dst[n : n + 1] = result
-
-        return launch
+        return image_in_turn(p, launch_of)
 
     return Plan(problem=p, algorithm="grouped_image", kernel=code.name, cost=seconds, pack_weights=pack, prepare_launch=prepare,
                 workspace=cut.scratch * threads, threads=threads,
                 given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
-
-
-def _like(p: Problem, images: np.ndarray) -> np.ndarray:
-    """A dense copy of the sums' type in the problem's layout: of byte-swapped arrays and others of odd strides, an image at a time."""
-    if p.src_layout == "nchw":
-        return np.ascontiguousarray(images, DTYPES[p.acc])
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1), DTYPES[p.acc]).transpose(0, 3, 1, 2)

@@ -12,8 +12,8 @@ from .compile import TileKernel
 from .memory import unrolled_by_hand
 from .shallow_last_tile import grouped_lanes
 from .simd import Emitter, literal
+from .strided_image import STEP
 
-STEP = 2
 UNROLL = 2  # channels per turn of the innermost loop
 
 # What all tiles of a problem share: channels of an entry and of a group of the gradient; bytes between the result's pixels.

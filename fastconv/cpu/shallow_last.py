@@ -27,7 +27,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 from .border import row_map, too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import TABLE_AT, UNROLL, Shape, grouped_lanes, placing_tile_kernel, shallow_last_tile_kernel
+from .shallow_last_tile import TABLE_AT, UNROLL, Shape, grouped_lanes, piece_of, placing_tile_kernel, shallow_last_tile_kernel
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -249,7 +249,7 @@ def most_kernels(t: Target) -> int:
 def _tiles(p: Problem, t: Target) -> list[Tile]:
     """Those that the output channels fill; no tile changes a sum."""
     lanes = t.lanes(DTYPES[p.acc].itemsize)
-    results = p.oc // p.g * _piece(p, lanes)
+    results = p.oc // p.g * piece_of(p, lanes)
     return [tile for tile in fitting(TILES, t) if tile.grouped == int(p.g > 1) and results % (tile.mr * lanes) == 0]
 
 
@@ -258,16 +258,11 @@ def _tile(p: Problem, t: Target) -> Tile:
     return max(_tiles(p, t), key=lambda tile: tile.mr)
 
 
-def _piece(p: Problem, lanes: int) -> int:
-    """Groups of a vector."""
-    return max(lanes // (p.ic // p.g), 1) if p.g > 1 else 1
-
-
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:
     """A plan whose weights are packed as ``[block][entry][c][filters]``, or ``given`` with every image and packed block by block."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile = t.lanes(size), _tile(p, t)
-    piece = _piece(p, lanes)
+    piece = piece_of(p, lanes)
     taps, pixel, unroll = (p.kw, lanes, UNROLL) if tile.grouped else (1, p.ic, p.ic)
     code = shallow_last_tile_kernel((kind, lanes, tile.mr, tile.nx, taps, p.sw * pixel, piece, unroll, int(t.fma)))
     placer = placing_tile_kernel(kind, lanes, piece)
@@ -300,7 +295,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
 
 def _lanes(p: Problem, lanes: int) -> np.ndarray:
     """The channel of each lane of a vector of results."""
-    return np.argsort(grouped_lanes(lanes, _piece(p, lanes)))
+    return np.argsort(grouped_lanes(lanes, piece_of(p, lanes)))
 
 
 def _pack(p: Problem, wei: np.ndarray, lanes: int, mr: int) -> np.ndarray:
@@ -329,7 +324,7 @@ def _cut(p: Problem, t: Target, given: bool, threads: int = 1) -> Cut:
     size, icg = DTYPES[p.acc].itemsize, p.ic // p.g
     lanes, columns = t.lanes(size), (p.ow - 1) * p.sw + p.kw
     vector = lanes * size
-    planes, parts = (1, 1) if p.g == 1 else (p.g // _piece(p, lanes), max(icg // lanes, 1))
+    planes, parts = (1, 1) if p.g == 1 else (p.g // piece_of(p, lanes), max(icg // lanes, 1))
     together = 2 if parts == 1 and planes % 2 == 0 else 1
     row = -(-columns * icg * size // vector) * vector if p.g == 1 else columns * vector
     most = max((_PANEL_BYTES // (row * parts) - p.kh) // p.sh + 1, 1)

@@ -12,6 +12,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from ..planning.problem import Problem
 from .compile import TileKernel
 from .memory import unrolled_by_hand
 from .simd import Emitter, literal
@@ -61,6 +62,23 @@ def grouped_lanes(lanes: int, piece: int) -> list[int]:
     """
     each = lanes // piece
     return [channel % each * piece + channel // each for channel in range(lanes)]
+
+
+def piece_of(p: Problem, lanes: int) -> int:
+    """Groups of a vector."""
+    return max(lanes // (p.ic // p.g), 1) if p.g > 1 else 1
+
+
+def not_grouped(p: Problem, lanes: int, least: int, most: int) -> str | None:
+    """Why a problem is none of several groups of ``least`` to ``most`` channels and results that are whole vectors, or fill some."""
+    if p.g == 1:
+        return "is for several groups"
+    icg, ocg = p.ic // p.g, p.oc // p.g
+    if not all(least <= depth <= most for depth in (icg, ocg)):
+        return f"sums groups of {least} to {most} channels, not {icg} and {ocg}"
+    if (icg % lanes or ocg % lanes) if max(icg, ocg) > lanes else (icg != ocg or lanes % icg or p.ic % lanes):
+        return f"sums groups of whole vectors of {lanes} channels, or of as many as results that fill some, not {icg} and {ocg}"
+    return None
 
 
 def _emit(

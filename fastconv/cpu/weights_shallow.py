@@ -24,7 +24,7 @@ from .border import row_map, too_large
 from .depthwise_tile import interleave, separate
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .panels import beside_in_turn, in_turn, not_summed
-from .shallow_last_tile import grouped_lanes, placing_tile_kernel
+from .shallow_last_tile import grouped_lanes, not_grouped, piece_of, placing_tile_kernel
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -199,14 +199,10 @@ def reject(p: Problem, t: Target) -> str | None:
         return f"reads dense taps at strides 1 and 2, not dilations {p.dh, p.dw} and strides {p.sh, p.sw}"
     if p.kw not in COLUMNS:
         return f"sums for {COLUMNS[0]} or {COLUMNS[-1]} columns of taps, not {p.kw}"
-    lanes, icg, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
-    if p.g == 1:
-        return "is for several groups"
-    if not all(LEAST_DEPTH <= depth <= MOST_DEPTH for depth in (icg, ocg)):
-        return f"sums groups of {LEAST_DEPTH} to {MOST_DEPTH} channels, not {icg} and {ocg}"
-    if (icg % lanes or ocg % lanes) if max(icg, ocg) > lanes else (icg != ocg or lanes % icg or p.ic % lanes):
-        return f"sums groups of whole vectors of {lanes} channels, or of as many as results that fill some, not {icg} and {ocg}"
-    seconds = _unit_seconds(p, t, lanes)
+    reason = not_grouped(p, t.lanes(DTYPES[p.acc].itemsize), LEAST_DEPTH, MOST_DEPTH)
+    if reason is not None:
+        return reason
+    seconds = _unit_seconds(p, t, t.lanes(DTYPES[p.acc].itemsize))
     if seconds > costs.MOST_SECONDS:
         return f"needs {seconds:.1f} s for one image's part of the weights"
     return too_large(p, _layout(p, t, 1)[2])
@@ -229,14 +225,9 @@ def most_kernels(t: Target) -> int:
     return 1 + 4 * len(COLUMNS) * pieces + pieces
 
 
-def _piece(p: Problem, lanes: int) -> int:
-    """Groups of a vector."""
-    return max(lanes // (p.ic // p.g), 1)
-
-
 def _unit_seconds(p: Problem, t: Target, lanes: int) -> float:
     """Of one image."""
-    return 2 * cost(p.replace(n=1), t) / (p.g // _piece(p, lanes))
+    return 2 * cost(p.replace(n=1), t) / (p.g // piece_of(p, lanes))
 
 
 def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray], int]:
@@ -244,7 +235,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray]
     size, icg, ocg, planes = DTYPES[p.acc].itemsize, p.ic // p.g, p.oc // p.g, p.src_layout == "nchw"
     lanes, tile = t.lanes(size), fitting(_TILES, t)[0]
     vector, parts, blocks = lanes * size, max(icg // lanes, 1), max(ocg // lanes, 1)
-    units = p.g // _piece(p, lanes)
+    units = p.g // piece_of(p, lanes)
     # lines of pixels come in pairs
     together = 2 if parts == blocks == 1 and units % 2 == 0 and units >= 2 * threads and not planes else 1
     units //= together
@@ -261,7 +252,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray]
         channels=min(tile.channels, icg, lanes), band_rows=rows, padded_rows=p.ih_padded, row=row, plane=below * row,
         grads=rows * p.ow * vector, planes=int(planes), resume=0, sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0, gi=0, dy=0, dx=0,
     )  # fmt: skip
-    tables = [np.argsort(grouped_lanes(lanes, _piece(p, lanes))), row_map(p), border_indices(-p.pl, columns, 1, p.iw, p.border)]
+    tables = [np.argsort(grouped_lanes(lanes, piece_of(p, lanes))), row_map(p), border_indices(-p.pl, columns, 1, p.iw, p.border)]
     scratch = 8 * lanes + 64 + every * icg * p.kh * p.kw * vector + wide * head.plane + every * head.grads + planes * below * p.iw * vector
     return head, tables, ceil(scratch / 64) * 64
 
@@ -270,7 +261,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is."""
     kind, size = p.acc, KINDS[p.acc][2]
     lanes, tile, planes = t.lanes(size), fitting(_TILES, t)[0], p.src_layout == "nchw"
-    piece = _piece(p, lanes)
+    piece = piece_of(p, lanes)
     head, tables, scratch = _layout(p, t, threads)
     code = weights_shallow_tile_kernel((kind, lanes, head.channels, p.kw, p.sw, tile.nx, int(p.ow % tile.nx > 0), piece, int(t.fma)))
     placer = placing_tile_kernel(kind, lanes, piece)

@@ -183,7 +183,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                                 for t in range(0, many, nt):
                                     # the next weights, a part with each tile of these: asked for all at once they come no sooner, and
                                     # hold up what is needed now (256 channels at 14x14: 0.9 ms instead of 1.1; Emerald Rapids)
-                                    soon, ahead = first + onward + channels * lanes * t // nt * soon_step, soon_step
+                                    soon, ahead = first + onward + channels * lanes * (t // nt) * soon_step, soon_step
                                     if call < e.soon_calls:
                                         soon, ahead = source + call // e.soon_lines * e.soon_outer + call % e.soon_lines * 64, e.soon_step
                                     elif e.pack != 0 or j > 0:
