@@ -51,6 +51,13 @@ class Bounded(dict[Any, V]):
         self[key] = value
         return value
 
+    def find(self, key: Any) -> V | None:
+        """What is known by a key, if anything is."""
+        try:
+            return self.get(key)
+        except TypeError:  # a list among the arguments
+            return None
+
 
 @dataclass(slots=True)
 class Call:
@@ -106,13 +113,6 @@ class Calls(Bounded[C]):
     def __init__(self, most: int, most_held: float = MOST_HELD) -> None:
         super().__init__(most)
         self.most_held = most_held
-
-    def find(self, key: Any) -> C | None:
-        """The call that is known by a key, if there is one."""
-        try:
-            return self.get(key)
-        except TypeError:  # a list among the arguments
-            return None
 
     def first(self, key: Any, call: C, inputs: Inputs, out: np.ndarray | None, dst: np.ndarray) -> np.ndarray:
         """Remember a call unless ``key`` is None, and run it into ``dst``, the `destination` of ``out``; the result is delivered."""

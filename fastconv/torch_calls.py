@@ -1,0 +1,59 @@
+"""Calls of `fastconv.nn.conv2d` with tensors that torch need not see: computed without its dispatcher, and known when they come again."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from . import nn
+from .planning.calls import Bounded
+from .planning.planner import MOST_PLANS
+from .tensors import is_tensor, on_card
+from .torch_arrays import array_of, laid, plain, seen, tensor_of
+from .torch_gradients import Ints, Key, four, key_of
+
+How = tuple[Any, ...]
+
+_known: Bounded[How] = Bounded(MOST_PLANS)
+
+
+def convolved(
+    input: Any, weight: Any, bias: Any, stride: Ints, padding: Ints, dilation: Ints, groups: int, padding_mode: str, data_format: str,
+    activation: str, precision: str, threads: int, algorithm: str,
+) -> Any:  # fmt: skip
+    """`fastconv.nn.conv2d` of a batch."""
+    image, kernel, form, last = laid(input, weight, data_format)
+    name, _, slope = activation.partition(":")
+    with on_card():
+        return tensor_of(nn.conv2d(
+            image, kernel, None if bias is None else array_of(bias), tuple(stride), four(padding), tuple(dilation), groups,
+            padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+            threads=threads or None, algorithm=algorithm or None,
+        ), last)  # fmt: skip
+
+
+def result_key(input: Any, weight: Any, bias: Any, *values: Any) -> Key | None:
+    """What a call of `conv2d` is known by; None where torch has to see it, or it is none of batches in float32 or float64."""
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    if not all(is_tensor(tensor) for tensor in tensors) or seen(*tensors) or (input.dim(), weight.dim()) != (4, 4):
+        return None
+    own = None
+    if bias is not None:
+        if not plain(bias):
+            return None
+        own = bias.shape, bias.stride(), bias.dtype
+    key = key_of("result", input, weight, values)
+    return None if key is None else (*key, own)
+
+
+def known_result(key: Key | None, input: Any, weight: Any, bias: Any) -> Any:
+    """The result of a call where the key tells one that came before, whose arguments were looked at then; or None."""
+    how = None if key is None else _known.find(key)
+    return None if how is None else convolved(input, weight, None if bias is None else bias.reshape(-1), *how)
+
+
+def remember(key: Key | None, how: How) -> None:
+    """Have the key tell, from now on, what `convolved` is given behind the tensors."""
+    if key is not None:
+        with contextlib.suppress(TypeError):  # a list among the arguments
+            _known.keep(key, how)
