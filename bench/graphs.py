@@ -4,6 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from bench.ceilings import at_line
+
 
 def reject(p):
     """Why no ONNX Conv is this problem, or None."""
@@ -60,7 +62,7 @@ def onnxruntime_call(p, operands, threads, operator="Conv", scales=None, zero=0)
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model(p, operands.wei, operator, scales, zero), options, providers=["CPUExecutionProvider"])
     src = np.ascontiguousarray(operands.src)
-    dst = np.empty((p.n, p.oc, p.oh, p.ow), np.int32 if operator == "ConvInteger" else src.dtype)
+    dst = at_line(np.zeros((p.n, p.oc, p.oh, p.ow), np.int32 if operator == "ConvInteger" else src.dtype))
     bound = session.io_binding()
     bound.bind_input("src", "cpu", 0, src.dtype, src.shape, src.ctypes.data)
     bound.bind_output("dst", "cpu", 0, dst.dtype, dst.shape, dst.ctypes.data)
@@ -89,7 +91,7 @@ def openvino_call(p, operands, threads):
     config = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(core.read_model(model(p, operands.wei)), "CPU", config).create_infer_request()
     src = np.ascontiguousarray(operands.src)
-    dst = np.empty((p.n, p.oc, p.oh, p.ow), src.dtype)
+    dst = at_line(np.zeros((p.n, p.oc, p.oh, p.ow), src.dtype))
     request.set_input_tensor(openvino.Tensor(src, shared_memory=True))
     request.set_output_tensor(openvino.Tensor(dst, shared_memory=True))
     infer = request.infer

@@ -7,6 +7,7 @@ differ by 1 where ONNX Runtime rounds otherwise; ours are those of its formula i
 import numpy as np
 
 from bench import graphs, truth
+from bench.ceilings import at_line
 from bench.figures import Figure, Suite
 from bench.layers import BATCHES, batched, every_layer, mean_of, paced, probes_of_all_threads, row_of
 from bench.measure import Contender, measure
@@ -49,7 +50,7 @@ def _ours(layout, bytes_again):
 
         src, wei = operands.src, operands.wei
         if layout == "NHWC":
-            src, wei = src.transpose(0, 2, 3, 1).copy(), wei.transpose(2, 3, 1, 0).copy()
+            src, wei = at_line(src.transpose(0, 2, 3, 1)), at_line(wei.transpose(2, 3, 1, 0))
         how = {"epilogue": Epilogue(scale=_scales(p), dtype=np.uint8, zero_point=ZERO)} if bytes_again else {"dtype": np.int32}
         how |= {"threads": threads} if threads else {}
         run = fastconv.plan(

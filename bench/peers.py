@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench import graphs
-from bench.ceilings import aligned
+from bench.ceilings import aligned, at_line
 from fastconv.planning.problem import DTYPES
 
 
@@ -195,7 +195,7 @@ def _fastconv(data_format=None, algorithm=None, planned=False):
         arguments |= {"algorithm": algorithm} if algorithm else {}
         if data_format == "NHWC":
             arguments["data_format"] = "NHWC"
-            src, wei = operands.src.transpose(0, 2, 3, 1).copy(), operands.wei.transpose(2, 3, 1, 0).copy()
+            src, wei = at_line(operands.src.transpose(0, 2, 3, 1)), at_line(operands.wei.transpose(2, 3, 1, 0))
             shape, canonical = (p.n, p.oh, p.ow, p.oc), _nchw
         elif _is_image(p) and not planned:
             src, wei, shape, canonical = operands.src[0, 0], operands.wei[0, 0], (p.oh, p.ow), _plane

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.fft import irfft2, next_fast_len, rfft2
 
+from bench.ceilings import at_line
 from fastconv.planning.problem import DTYPES, parse_epilogue
 from tests.oracles import Truth, bound, pad, stored, truth, unit
 from tests.problems import shapes
@@ -62,7 +63,7 @@ def random_operands(problem):
     """Operands of a case, the same in every run: standard normal, or integers of 8 bits.
 
     Weights that are as large as the image are the image: an autocorrelation. Those of 8-bit images are scaled so that
-    results fill the range, and beyond.
+    results fill the range, and beyond.  They begin at cache lines.
     """
     p, rng = problem, np.random.default_rng(crc32(str(problem).encode()))
     arrays = []
@@ -74,7 +75,7 @@ def random_operands(problem):
             arrays.append(rng.integers(-(2**15), 2**15, shape, np.int32).astype(dtype))
         else:
             arrays.append(rng.standard_normal(shape, np.float32 if dtype.itemsize < 8 else np.float64).astype(dtype))
-    src, wei = arrays
+    src, wei = (at_line(array) for array in arrays)
     if p.op == "fwd" and wei.shape == src.shape and p.taps > 1:
         wei = src
     if p.src == "u8" and DTYPES[p.wei].kind == "f":
