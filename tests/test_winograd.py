@@ -296,8 +296,12 @@ def test_given_weights_are_transformed_where_they_are_used_to_the_same_bits(valu
         assert bool(place) == repairs
 
 
-@pytest.mark.parametrize("text", ["n3_ic150ih9iw10_oc70k3_p1", "n2_ic150ih9iw10_oc70k3_s2_p1_nhwc", "g2_ic280ih12_oc32k3_s2_p1_bias"])
-def test_given_weights_of_several_chunks_have_the_same_bits(text):
+@pytest.mark.parametrize(
+    "text", ["n3_ic150ih9iw10_oc70k3_p1", "n2_ic150ih9iw10_oc70k3_s2_p1_nhwc", "g2_ic280ih12_oc32k3_s2_p1_bias", "ic64ih18_oc64k3_p1"]
+)
+@pytest.mark.parametrize("near", [0, cost.WINOGRAD_NEAR_BYTES])
+def test_given_weights_of_several_chunks_have_the_same_bits(text, near, monkeypatch):
+    monkeypatch.setattr(cost, "WINOGRAD_NEAR_BYTES", near)
     p = Problem.parse(text)
     src, wei, bias = operands(p)
     plan = plan_problem(p, algorithm="winograd", threads=2)
@@ -311,6 +315,7 @@ def test_given_weights_of_several_chunks_have_the_same_bits(text):
 
 def test_given_weights_of_many_groups_of_blocks_are_packed_once_a_call(monkeypatch):
     """And not kept: the caller's serve where blocks are computed again."""
+    monkeypatch.setattr(cost, "WINOGRAD_GIVEN_GROUPS", 0)  # how many there are depends on the processor's caches
     p = Problem.parse("n5_ic150ih7iw9_oc70k3_p1")
     given = plan_problem(p, algorithm="winograd", threads=1).given()
     src, wei, bias = operands(p)

@@ -226,7 +226,8 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     as_used = given and _as_used(p, choice, threads)
     before = given and not as_used
     if as_used:
-        scratch += 8 * JOB_WORDS + pack.scratch + (m + 2) ** 2 * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
+        kept = pack.scratch(CHUNK // lanes * tile.mr)
+        scratch += 8 * JOB_WORDS + kept + 2 * (m + 2) * (CHUNK * tile.mr + SPARE) * lanes * KINDS[kind][2]
     name = f"winograd_{kind}_{m}x{m}" + f"_s{stride}" * (stride > 1) + f"_{tile.mr}x{tile.nt}_{lanes}"
     region = Region(name, band_factory, (kind, lanes, m, stride, tile.mr, tile.nt, int(t.fma)), kind)
     units = _groups(p, choice) * p.g * head.parts
@@ -253,7 +254,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
             here, own_head = placed._replace(flags=flags.ctypes.data), None
             if as_used:
                 own_head = pack.head(p, packed, CHUNK // lanes)
-                here = here._replace(pack=pack.region.kernel().address, pack_extents=own_head[0].ctypes.data, pack_scratch=pack.scratch,
+                here = here._replace(pack=pack.region.kernel().address, pack_extents=own_head[0].ctypes.data, pack_scratch=kept,
                                      packed_at=packed_at, **pack.ahead(packed))  # fmt: skip
             extents = np.concatenate([np.array(here, np.int64), tables])
             return _State(flags, own_head, region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst))

@@ -16,14 +16,14 @@ from .compile import TileKernel
 from .memory import call_kernel, copy, copy_asking, fill_row, integers, peek, poke, unrolled_by_hand
 from .simd import KINDS
 from .threads import Job, Region
-from .winograd_tile import CHUNK, magnitudes, transformed_weights, turned_pixels
+from .winograd_tile import CHUNK, transformed_weights, turned_pixels
 
 # Elements before the packed weights: whether they may be transformed; the axes of the weights as they are, from the outermost in memory
 # to the innermost; 1 for each axis of the four that runs backwards there
 HEAD = 16
 SPARE = 5  # vectors behind the weights of one (i, j): else each of a filter's would lie in one set of a first-level cache
 _MOST_EXPONENT = 30  # of sum|w| of a filter, and of its inverse
-Head = namedtuple("Head", "icg ocg blocks depth pitch past totals turn raw own each weights so sc sy sx")
+Head = namedtuple("Head", "icg ocg blocks depth pitch past near totals turn raw own each weights so sc sy sx")
 
 
 def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> Any:
@@ -33,7 +33,9 @@ def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> A
     `SPARE` vectors lie behind those of each (i, j), and ``pitch`` bytes between two.
     ``totals[unit][o % width]`` is the sum of the absolute weights.  Each unit copies ``each`` elements from ``raw`` to ``own``, as far as
     there are weights.  Workspace: a vector of zeros, the taps ``[c][tap][lanes]`` of a vector of output channels.  ``turn`` is the address
-    of `Packing.turning`.
+    of `Packing.turning`; weights that are ``near`` and have output channels side by side are read where they lie.
+    Where the workspace's pitch is negative, -1 and below, only this pair of rows (i, j) is computed, ``dst`` holds no others, and the
+    taps of each unit and vector, which the first pair puts aside, are kept for the others.
     """
     spec = (kind, lanes, m, stride, mr, 0, fma)
     size = KINDS[kind][2]
@@ -44,7 +46,9 @@ def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> A
         at = integers(job, Job)
         e = integers(at.extents, Head)
         zeros = at.workspace + index * at.scratch
-        turned = zeros + vector
+        tiles = zeros + vector
+        tile = 9 * lanes * vector
+        only = max(-at.scratch, 0)
         zero = peek(kind, at.values + 4 * size)
         fill_row(kind, lanes, zeros, lanes, zero)
         for u in range(u0, u1):
@@ -57,7 +61,13 @@ def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> A
             for o in range(0, width, lanes):
                 filters = min(max(e.ocg - block * width - o, 0), lanes)
                 source = at.src + (group * e.ocg + block * width + o) * e.so + cb * lanes * e.sc
-                if e.sx == size and e.sy == 3 * size and e.sc == 9 * size and channels == lanes:
+                turned = tiles + (only != 0) * ((u - u0) * mr + o // lanes) * tile
+                places, sc, sy, sx = turned, 9 * vector, 3 * vector, vector
+                if e.so == size and channels == lanes and filters == lanes and e.near:
+                    places, sc, sy, sx = source, e.sc, e.sy, e.sx
+                elif only > 1:
+                    pass
+                elif e.sx == size and e.sy == 3 * size and e.sc == 9 * size and channels == lanes:
                     turned_pixels(spec, turned, source, e.so, filters, zeros, 9 * lanes, lanes, 8 * lanes)
                 elif e.so == 9 * size and e.sy == -3 * size and e.sx == -size and filters == lanes:
                     # those of a gradient: turned by half a turn, the taps of a channel's filters beside one another
@@ -82,8 +92,8 @@ def _factory(kind: str, lanes: int, m: int, stride: int, mr: int, fma: int) -> A
                             for lane in range(filters):
                                 poke(kind, turned + (c * 9 + tap) * vector + lane * size, peek(kind, place + lane * e.so))
                 to = at.dst + (HEAD + rest * taps * (e.depth * lanes * width + spare)) * size + (cb * lanes * width + o) * size
-                transformed_weights(spec, to, width * size, e.pitch, turned, lanes, e.past)
-                magnitudes(spec, e.totals + (u * width + o) * size, turned, 9 * lanes)
+                total = e.totals + (u * width + o) * size
+                transformed_weights(spec, to, width * size, e.pitch, places, sc, sy, sx, lanes, e.past, total, only)
 
     return winograd_pack
 
@@ -112,7 +122,8 @@ class Packing:
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
         totals = np.empty((p.g, blocks, depth, width), DTYPES[p.acc])
         pitch = (channels * width + SPARE) * self.lanes * size
-        head = Head(icg, ocg, blocks, depth, pitch, 0, totals.ctypes.data, self.turning.address, 0, 0, 0, wei.size, *wei.strides)
+        near = int(wei.nbytes <= costs.WINOGRAD_NEAR_BYTES)
+        head = Head(icg, ocg, blocks, depth, pitch, 0, near, totals.ctypes.data, self.turning.address, 0, 0, 0, wei.size, *wei.strides)
         return np.array(head, np.int64), totals
 
     def ahead(self, wei: np.ndarray) -> dict[str, int]:
@@ -129,10 +140,9 @@ class Packing:
             soon = {"soon_calls": width, "soon_lines": 1, "soon_outer": wo, "soon_step": ((CHUNK - 1) * abs(wc) + taps) // CHUNK}
         return {"soon_low": low, **soon, "wo": wo, "wc": wc}
 
-    @property
-    def scratch(self) -> int:
-        """Bytes of workspace that the kernel needs."""
-        return (1 + 9 * self.lanes) * self.lanes * KINDS[self.kind][2]
+    def scratch(self, tiles: int = 1) -> int:
+        """Bytes of workspace that the kernel needs, which keeps the taps of so many squares of channels."""
+        return (1 + 9 * self.lanes * tiles) * self.lanes * KINDS[self.kind][2]
 
     def __call__(self, p: Problem, wei: np.ndarray, kept: bool = True) -> np.ndarray:
         """As ``(1, 1, 1, n)``, aligned to vectors; without the weights as they are, of this type, where those are not to be kept."""
@@ -161,7 +171,7 @@ class Packing:
             extents[Head._fields.index(name)] = value
         seconds = costs.WINOGRAD_PACK_SECONDS * units * width
         values = np.zeros(8, dtype)
-        launch = self.region.launcher(extents, values, self.scratch, units, self.threads, seconds, source, packed, packed)
+        launch = self.region.launcher(extents, values, self.scratch(), units, self.threads, seconds, source, packed, packed)
         launch(source, packed, None, packed)
         packed[0, 0, 0, 0] = transformable(totals)
         return packed

@@ -86,34 +86,57 @@ def transformed_pixels(
 
 
 @intrinsic(prefer_literal=True)
-def transformed_weights(typing_context: Any, spec: Any, dst: Any, dst_step: Any, dst_pitch: Any, src: Any, count: Any, past: Any) -> Any:
-    """``dst[c*dst_step + (i, j)*dst_pitch] = sum_{ky, kx} G[i, ky] G[j, kx] src[c, ky, kx]``, vectors, for ``count`` of c.
+def transformed_weights(
+    typing_context: Any, spec: Any, dst: Any, dst_step: Any, dst_pitch: Any, src: Any, sc: Any, sy: Any, sx: Any, count: Any, past: Any,
+    totals: Any, only: Any,
+) -> Any:  # fmt: skip
+    """``dst[c*dst_step + (i, j)*dst_pitch] = sum_{ky, kx} G[i, ky] G[j, kx] src[c*sc + ky*sy + kx*sx]``, vectors, for ``count`` of c.
 
-    Stored past the caches where ``past`` is not 0: ``dst`` and the steps are then multiples of a vector's bytes.  One i after the other:
-    each (i, j) lies in other pages, and processors know few that are stored to (256 channels of 3x3: 0.8 of the time).
+    Stored past the caches where ``past`` is not 0: ``dst`` and the steps are then multiples of a vector's bytes.  Two i after the others,
+    which share their halves: each (i, j) lies in other pages, and processors know few that are stored to (256 channels of 3x3, one i after
+    the other: 0.8 of the time).  ``totals`` is where the sum of all ``|src|`` is stored.  Where ``only`` is not 0, of the transform's
+    pairs only this one, from 1 on, is computed, as i of 0 and 1, and totals with the first.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, dst, dst_step, dst_pitch, src, count, past = arguments
+        _, dst, dst_step, dst_pitch, src, sc, sy, sx, count, past, totals, only = arguments
         kind, lanes, m, stride, _, _, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
         transform = transform_of(emit, m, stride)
-        for i in range(m + 2):
-            to, place = emit.variable(emit.offset(dst, emit.times(dst_pitch, i * (m + 2)))), emit.variable(src)
+        taps = [(emit.times(sy, ky), emit.times(sx, kx)) for ky in range(3) for kx in range(3)]
+        every = builder.icmp_signed("==", only, emit.constant(0))
+
+        def of_pair(number: int) -> None:
+            total, to, place = emit.variable(emit.number(0)), emit.variable(dst), emit.variable(src)
+            rows = [emit.times(dst_pitch, builder.select(every, *(emit.constant((m + 2) * row) for row in (i, n))))
+                    for n, i in enumerate(transform.pairs[number])]  # fmt: skip
             with emit.loop(count):
-                w = [emit.load(emit.offset(emit.get(place), n * emit.width)) for n in range(9)]
-                values = transform.weights([transform.weights(w[kx::3])[i] for kx in range(3)])
+                w = [emit.load(emit.offset(emit.get(place), *tap)) for tap in taps]
+                if number == 0:
+                    sums = emit.get(total)
+                    for value in w:
+                        sums = builder.fadd(sums, emit.values(_absolute(emit, value)))
+                    emit.set(total, sums)
+                columns = [transform.weights(w[kx::3]) for kx in range(3)]
+                values = [transform.weights([column[i] for column in columns]) for i in transform.pairs[number]]
                 with emit.either(past) as (streamed, kept):
                     for block, store in ((streamed, emit.store_past), (kept, emit.store)):
                         with block:
-                            for n, value in enumerate(values):
-                                store(emit.offset(emit.get(to), emit.times(dst_pitch, n)), value)
+                            for row, results in zip(rows, values, strict=True):
+                                for j, value in enumerate(results):
+                                    store(emit.offset(emit.get(to), row, emit.times(dst_pitch, j)), value)
                 emit.set(to, emit.offset(emit.get(to), dst_step))
-                emit.set(place, emit.offset(emit.get(place), 9 * emit.width))
+                emit.set(place, emit.offset(emit.get(place), sc))
+            if number == 0:
+                emit.store(totals, emit.get(total))
+
+        for number in range(len(transform.pairs)):
+            with builder.if_then(builder.or_(every, builder.icmp_signed("==", only, emit.constant(number + 1)))):
+                of_pair(number)
         return context.get_dummy_value()
 
-    return types.void(spec, *[types.int64] * 6), codegen
+    return types.void(spec, *[types.int64] * 11), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -138,6 +138,9 @@ WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past th
 # Groups of blocks of a thread, for each of which the weights of a call are transformed again: of 128 channels at 28x28 in 1070 us
 # instead of 1200, on two threads 730 and 1010; 7 groups of 128 at 56x56 take a fifth longer (Emerald Rapids, 2026-11).
 WINOGRAD_GIVEN_GROUPS = 2
+# Of weights whose output channels lie side by side, which are read where they lie for each pair of rows, not copied once for all: 128
+# channels at 28x28 380 us instead of 420, 256 at 14x14 575 and 605; 512, of 9 MB, 1340 and 1240 (two cores, Emerald Rapids, 2026-11)
+WINOGRAD_NEAR_BYTES = 3 << 20
 WINOGRAD_PACK_SECONDS = 2e-8  # per output channel and vector of channels
 WINOGRAD_GIVEN_SECONDS = 2.5e-8  # the same where they are used
 # Of transformed pixels of several images that are one group, so that weights are read once for all: 8 images of 512 to 512 channels at

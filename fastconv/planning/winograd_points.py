@@ -65,6 +65,7 @@ class Transform:
 
     def __init__(self, emit: Any, m: int) -> None:
         self.emit, self.m, self.points = emit, m, POINTS[m]
+        self.pairs = [(0, m + 1), *((i, i + 1) for i in range(1, m, 2))]
 
     def pixels(self, x: Sequence[Any]) -> list[Any]:
         """``B^T x`` of ``m + 2`` vectors."""
@@ -116,6 +117,7 @@ class StridedTransform:
 
     def __init__(self, emit: Any, m: int) -> None:
         self.emit, self.m, self.points = emit, m, STRIDED_POINTS[m]
+        self.pairs = [(i, i + 1) for i in range(0, m + 2, 2)]
 
     def _others(self, p: float) -> list[float]:
         return _product([q * q for q in self.points if q != p])
