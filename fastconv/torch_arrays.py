@@ -13,6 +13,16 @@ from .planning.layout import FORMATS, PADDING_MODES
 
 _PLAIN = torch.float32, torch.float64
 _KINDS = torch.Tensor, torch.nn.Parameter
+_ACTIVATIONS = {
+    "": lambda x, slope: x,
+    "relu": lambda x, slope: torch.relu(x),
+    "relu6": lambda x, slope: torch.clamp(x, 0, 6),
+    "sigmoid": lambda x, slope: torch.sigmoid(x),
+    "tanh": lambda x, slope: torch.tanh(x),
+    "silu": lambda x, slope: torch.nn.functional.silu(x),
+    "gelu": lambda x, slope: torch.nn.functional.gelu(x),
+    "leaky_relu": torch.nn.functional.leaky_relu,
+}
 
 
 def plain(tensor: torch.Tensor) -> bool:
@@ -104,15 +114,25 @@ def of_array(array: Any) -> torch.Tensor:
 
 
 def seen(*tensors: torch.Tensor) -> bool:
-    """Whether torch has to see an operator of these tensors: for its gradient, or because it is traced or transformed.
+    """Whether torch has to see an operator of these tensors: for its gradient, or because it is `watched`.
 
     What no gradient is wanted of, as in a step of training or where a network is only used, is computed without torch's dispatcher,
     which takes 80 to 110 us (gradients of 16 channels at 14x14; 2026-11).
     """
+    return watched(*tensors) or recorded(*tensors)
+
+
+def recorded(*tensors: torch.Tensor) -> bool:
+    """Whether torch records what is done with one of them, for a gradient."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def watched(*tensors: torch.Tensor) -> bool:
+    """Whether an operator of these tensors is traced or transformed."""
     if torch.compiler.is_compiling():  # whose tracing cannot follow the rest
         return True
     for tensor in tensors:
-        if type(tensor) not in _KINDS or (tensor.requires_grad and torch.is_grad_enabled()):
+        if type(tensor) not in _KINDS:
             return True
     return (
         torch._C._len_torch_dispatch_stack() > 0
@@ -131,3 +151,10 @@ def forward_mode() -> bool:
 def tangent(tensor: torch.Tensor) -> torch.Tensor | None:
     """A tensor's, in forward mode."""
     return torch.autograd.forward_ad.unpack_dual(tensor).tangent
+
+
+def activated(result: torch.Tensor, activation: str) -> torch.Tensor:
+    """A result with an activation's text, as torch computes and differentiates it."""
+    name, _, slope = activation.partition(":")
+    finished: torch.Tensor = _ACTIVATIONS[name](result, float(slope or 0))
+    return finished

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from . import nn
 from .planning.calls import Bounded
 from .planning.planner import MOST_PLANS
 from .tensors import is_tensor, on_card
-from .torch_arrays import array_of, laid, plain, seen, tensor_of
+from .torch_arrays import array_of, laid, plain, recorded, tensor_of, watched
 from .torch_gradients import Ints, Key, four, key_of
 
-How = tuple[Any, ...]
 
-_known: Bounded[How] = Bounded(MOST_PLANS)
+class Known(NamedTuple):
+    """A call whose arguments were looked at: what computes it, what that is given behind the tensors, and what is done with the result."""
+
+    operator: Callable[..., Any]
+    how: tuple[Any, ...]
+    finish: Callable[[Any], Any]
+
+
+_known: Bounded[Known] = Bounded(MOST_PLANS)
 
 
 def convolved(
@@ -33,9 +41,9 @@ def convolved(
 
 
 def result_key(input: Any, weight: Any, bias: Any, *values: Any) -> Key | None:
-    """What a call of `conv2d` is known by; None where torch has to see it, or it is none of batches in float32 or float64."""
+    """What a call of `conv2d` is known by; None where it is traced or transformed, or none of batches in float32 or float64."""
     tensors = (input, weight) if bias is None else (input, weight, bias)
-    if not all(is_tensor(tensor) for tensor in tensors) or seen(*tensors) or (input.dim(), weight.dim()) != (4, 4):
+    if not all(is_tensor(tensor) for tensor in tensors) or watched(*tensors) or (input.dim(), weight.dim()) != (4, 4):
         return None
     own = None
     if bias is not None:
@@ -43,17 +51,19 @@ def result_key(input: Any, weight: Any, bias: Any, *values: Any) -> Key | None:
             return None
         own = bias.shape, bias.stride(), bias.dtype
     key = key_of("result", input, weight, values)
-    return None if key is None else (*key, own)
+    return None if key is None else (*key, own, recorded(*tensors))
 
 
 def known_result(key: Key | None, input: Any, weight: Any, bias: Any) -> Any:
-    """The result of a call where the key tells one that came before, whose arguments were looked at then; or None."""
-    how = None if key is None else _known.find(key)
-    return None if how is None else convolved(input, weight, None if bias is None else bias.reshape(-1), *how)
+    """The result of a call where the key tells one that came before, or None."""
+    known = None if key is None else _known.find(key)
+    if known is None:
+        return None
+    return known.finish(known.operator(input, weight, None if bias is None else bias.reshape(-1), *known.how))
 
 
-def remember(key: Key | None, how: How) -> None:
-    """Have the key tell, from now on, what `convolved` is given behind the tensors."""
+def remember(key: Key | None, *known: Any) -> None:
+    """Have the key tell, from now on, a `Known` call."""
     if key is not None:
         with contextlib.suppress(TypeError):  # a list among the arguments
-            _known.keep(key, how)
+            _known.keep(key, Known(*known))

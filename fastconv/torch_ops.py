@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,9 @@ from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
 from .tensors import on_card
-from .torch_arrays import array_of, channels_last, forward_mode, laid, of_array, seen, tangent, tensor_of
+from .torch_arrays import activated, array_of, channels_last, forward_mode, laid, of_array, recorded, seen, tangent, tensor_of, watched
 from .torch_calls import convolved, known_result, remember, result_key
 from .torch_gradients import Ints, Key, axes_of, image_gradient, key_of, known_image, known_weights, weight_gradient
-
-_ACTIVATIONS = {
-    "": lambda x, slope: x,
-    "relu": lambda x, slope: torch.relu(x),
-    "relu6": lambda x, slope: torch.clamp(x, 0, 6),
-    "sigmoid": lambda x, slope: torch.sigmoid(x),
-    "tanh": lambda x, slope: torch.tanh(x),
-    "silu": lambda x, slope: torch.nn.functional.silu(x),
-    "gelu": lambda x, slope: torch.nn.functional.gelu(x),
-    "leaky_relu": torch.nn.functional.leaky_relu,
-}
 
 
 @torch.compiler.disable
@@ -220,6 +210,21 @@ def _conv2d_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     )
 
 
+class _Recorded(torch.autograd.Function):
+    """`conv2d_op` where torch records it and nothing else: by the way of custom operators a call takes 130 us more (2026-11)."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        """Compute, and keep what the gradients need."""
+        _keep(ctx, inputs, (0, 1))
+        return convolved(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        """The gradients of the tensors."""
+        return _conv2d_backward(ctx, grad)
+
+
 def _conv2d_input_setup(ctx: Any, inputs: Any, output: Any) -> None:
     _keep(ctx, inputs, (1, 2))
 
@@ -339,12 +344,6 @@ def _refuse(tensor: Any, device: Any, **arguments: Any) -> None:
             raise TypeError(f"{name} must be None for tensors{why}, got {value!r}")
 
 
-def _finished(result: torch.Tensor, activation: str) -> torch.Tensor:
-    name, _, slope = activation.partition(":")
-    finished: torch.Tensor = _ACTIVATIONS[name](result, float(slope or 0))
-    return finished
-
-
 def _fused(activation: Any, tensors: dict[str, Any]) -> tuple[str, str]:
     """The activation's text for the operator, and for torch behind it where gradients are wanted."""
     if activation is None:
@@ -391,16 +390,17 @@ def conv2d(
     _, _, kh, kw = _kernel(kernel, data_format)
     steps, apart = pair("stride", stride, 1), pair("dilation", dilation, 1)
     around = paddings(padding, (image.shape[h], image.shape[w]), spans((kh, kw), apart), steps)
-    operator = conv2d_op if seen(*tensors.values()) else convolved
+    operator = conv2d_op if watched(*tensors.values()) else _Recorded.apply if recorded(*tensors.values()) else convolved
     addend, padded = None if bias is None else bias.reshape(-1), [*around[0], *around[1]]
     how = steps, padded, apart, group_count(groups), padding_mode, data_format, fused, precision, count, named
+    finish = partial(activated, activation=behind)
     result: torch.Tensor = operator(image, kernel, addend, *how)
-    remember(key, how)
+    remember(key, operator, how, finish)
     if input.dim() == 2:
         result = result[0, 0] if FORMATS[data_format] == "nchw" else result[0, :, :, 0]
     elif missing:
         result = result[0]
-    return _finished(result, behind)
+    return finish(result)
 
 
 def conv_transpose2d(
@@ -427,7 +427,7 @@ def conv_transpose2d(
         image, weight, bias, pair("stride", stride, 1), pair("padding", padding, 0), pair("output_padding", output_padding, 0),
         group_count(groups), pair("dilation", dilation, 1), data_format, fused, precision, count, named,
     )  # fmt: skip
-    return _finished(result[0] if single else result, behind)
+    return activated(result[0] if single else result, behind)
 
 
 def _key(name: str, first: Any, second: Any, *values: Any) -> Key | None:

@@ -355,3 +355,71 @@ def test_gradients_that_come_again_see_new_values_and_other_tensors(monkeypatch)
         nn.conv2d_input(image.shape, weight, grad.numpy())
     monkeypatch.setattr("fastconv.gradients.plan_problem", None)
     assert torch.equal(nn.conv2d_input(image.shape, weight, grad.clone()), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_calls_skip_the_dispatcher_where_torch_need_not_see_them(monkeypatch):
+    """Also those that are recorded for a gradient; transformed and traced ones do not."""
+    from fastconv import torch_ops
+
+    called, op = [], torch_ops.conv2d_op
+    monkeypatch.setattr(torch_ops, "conv2d_op", lambda *given: (called.append(len(given)), op(*given))[1])
+    image, weight, bias = tensors((2, 3, 6, 5), (4, 3, 3, 3), (4,))
+    expected = functional.conv2d(image, weight, bias, padding=1).relu()
+
+    def ours(image, weight, bias):
+        return nn.conv2d(image, weight, bias, padding=1, activation="relu")
+
+    for _ in range(2):
+        with torch.no_grad():
+            assert_close(ours(image, weight, bias), expected.detach(), peer_bound("f4", 28, expected.detach().abs() + 9))
+        given = image, weight, bias
+        found, hoped = (torch.autograd.grad(result.square().sum(), given, create_graph=True)
+                        for result in (ours(*given), functional.conv2d(*given, padding=1).relu()))  # fmt: skip
+        assert called == []
+        seconds = [torch.autograd.grad(sum(one.square().sum() for one in grads), given) for grads in (found, hoped)]
+        for one, other in zip((*found, *seconds[0]), (*hoped, *seconds[1]), strict=True):
+            scale = other.detach().abs().max() + 1
+            assert_close(one.detach(), other.detach(), peer_bound("f4", 2000, scale.expand_as(other)))
+        called.clear()  # gradients of gradients are torch's to see
+    plain = [tensor.detach() for tensor in given]
+    batch = torch.stack([plain[0]] * 2)
+    assert torch.equal(torch.func.vmap(lambda one: ours(one, *plain[1:]))(batch)[1], ours(*plain))
+    assert called
+    traced = torch.jit.trace(lambda image: ours(image, *plain[1:]), plain[0])
+    assert "fastconv::conv2d" in str(traced.graph)
+    assert_same_bits(traced(plain[0] + 1).numpy(), ours(plain[0] + 1, *plain[1:]).numpy())
+
+
+def test_calls_that_come_again_see_new_values_and_other_arguments(monkeypatch):
+    rng = np.random.default_rng(3)
+    image, weight, bias = (torch.from_numpy(rng.integers(-9, 10, shape).astype("f4")) for shape in ((2, 5, 6, 7), (4, 5, 3, 3), (4,)))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        image = image.contiguous(memory_format=layout)
+        for turn in range(3):
+            image, weight, bias = image + turn, weight * -2, bias - turn
+            for given in ((image, weight), (image, weight, bias)):
+                for how in ({}, {"padding": [1, 2]}, {"padding": (1, 2)}, {"padding": ((1, 0), (2, 1))}, {"stride": 2}):
+                    once, again = nn.conv2d(*given, **how), nn.conv2d(*given, **how)
+                    assert once.is_contiguous(memory_format=layout)
+                    assert torch.equal(once, again)
+                    if how.get("padding") != ((1, 0), (2, 1)):
+                        assert torch.equal(once, functional.conv2d(*given, **how))
+    expected = nn.conv2d(image, weight, bias)
+    assert torch.equal(nn.conv2d(image, weight, bias, threads=1), expected)
+    negative = torch.conj(torch.complex(torch.zeros_like(image), -image)).imag
+    assert negative.is_neg()
+    assert torch.equal(nn.conv2d(negative, weight, bias), expected)
+    for _ in range(2):  # what is wrong is refused beside calls that are known
+        with pytest.raises(TypeError, match="stride"):
+            nn.conv2d(image, weight, bias, (True, 1))
+        with pytest.raises(TypeError, match="weight"):
+            nn.conv2d(image, weight.numpy(), bias)
+        with pytest.raises(ValueError, match="threads"):
+            nn.conv2d(image, weight, bias, threads=0)
+        with pytest.raises(ValueError, match="bias"):
+            nn.conv2d(image, weight, bias[:3])
+        with pytest.raises(TypeError, match="out"):
+            nn.conv2d(image, weight, bias, out=torch.empty_like(expected))
+    monkeypatch.setattr("fastconv.torch_ops._check", None)
+    assert torch.equal(nn.conv2d(image.clone(), weight, bias), expected)
