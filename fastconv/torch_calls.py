@@ -1,4 +1,4 @@
-"""Calls of `fastconv.nn.conv2d` with tensors that torch need not see: computed without its dispatcher, and known when they come again."""
+"""Convolutions of tensors that torch need not see: computed without its dispatcher, those of `conv2d` known when they come again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import nn
+from . import gradients, nn
 from .planning.calls import Bounded
 from .planning.planner import MOST_PLANS
 from .tensors import is_tensor, on_card
-from .torch_arrays import array_of, laid, plain, recorded, tensor_of, watched
+from .torch_arrays import array_of, is_bfloat, laid, plain, recorded, tensor_of, watched
 from .torch_gradients import Ints, Key, four, key_of
 
 
@@ -36,6 +36,24 @@ def convolved(
         return tensor_of(nn.conv2d(
             image, kernel, None if bias is None else array_of(bias), tuple(stride), four(padding), tuple(dilation), groups,
             padding_mode=padding_mode, data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
+            threads=threads or None, algorithm=algorithm or None,
+        ), last)  # fmt: skip
+
+
+def transposed(
+    input: Any, weight: Any, bias: Any, stride: Ints, padding: Ints, output_padding: Ints, groups: int, dilation: Ints, data_format: str,
+    activation: str, precision: str, threads: int, algorithm: str,
+) -> Any:  # fmt: skip
+    """`fastconv.nn.conv_transpose2d` of a batch; on the CPU of bfloat16 by a copy in float32."""
+    if is_bfloat(input) and not input.is_cuda:
+        return transposed(input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, output_padding, groups,
+                          dilation, data_format, activation, precision, threads, algorithm).bfloat16()  # fmt: skip
+    image, kernel, form, last = laid(input, weight, data_format)
+    name, _, slope = activation.partition(":")
+    with on_card():
+        return tensor_of(gradients.conv_transpose2d(
+            image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
+            tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
             threads=threads or None, algorithm=algorithm or None,
         ), last)  # fmt: skip
 

@@ -22,9 +22,8 @@ from .planning.devices import received
 from .planning.layout import FORMATS, paddings
 from .planning.problem import PRECISIONS
 from .planning.thread_count import thread_count
-from .tensors import on_card
-from .torch_arrays import activated, array_of, channels_last, forward_mode, laid, of_array, recorded, seen, tangent, tensor_of, watched
-from .torch_calls import convolved, known_result, remember, result_key
+from .torch_arrays import activated, array_of, channels_last, forward_mode, of_array, recorded, seen, tangent, watched
+from .torch_calls import convolved, known_result, remember, result_key, transposed
 from .torch_gradients import Ints, Key, axes_of, image_gradient, key_of, known_image, known_weights, weight_gradient
 
 
@@ -130,18 +129,10 @@ def conv_transpose2d_op(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, groups: int,
     dilation: Ints, data_format: str, activation: str, precision: str, threads: int, algorithm: str,
 ) -> torch.Tensor:  # fmt: skip
-    """`fastconv.nn.conv_transpose2d` of a batch; on the CPU of bfloat16 by a copy in float32."""
-    if input.dtype == torch.bfloat16 and not input.is_cuda:
-        return conv_transpose2d_op(input.float(), weight.float(), None if bias is None else bias.float(), stride, padding, output_padding,
-                                   groups, dilation, data_format, activation, precision, threads, algorithm).bfloat16()  # fmt: skip
-    image, kernel, form, last = laid(input, weight, data_format)
-    name, _, slope = activation.partition(":")
-    with on_card():
-        return tensor_of(gradients.conv_transpose2d(
-            image, kernel, None if bias is None else array_of(bias), tuple(stride), tuple(padding), tuple(output_padding), groups,
-            tuple(dilation), data_format=form, activation=(name, float(slope)) if slope else name or None, precision=precision,
-            threads=threads or None, algorithm=algorithm or None,
-        ), last)  # fmt: skip
+    """`fastconv.nn.conv_transpose2d` of a batch, where torch has to see it."""
+    result: torch.Tensor = transposed(input, weight, bias, stride, padding, output_padding, groups, dilation, data_format, activation,
+                                      precision, threads, algorithm)  # fmt: skip
+    return result
 
 
 @conv2d_op.register_fake
@@ -423,7 +414,8 @@ def conv_transpose2d(
     image = input[None] if single else input
     if image.dim() != 4 or weight.dim() != 4 or data_format not in FORMATS:
         gradients.conv_transpose2d(array_of(input), array_of(weight), data_format=data_format)  # which raises
-    result: torch.Tensor = conv_transpose2d_op(
+    operator = conv_transpose2d_op if seen(*tensors.values()) else transposed
+    result: torch.Tensor = operator(
         image, weight, bias, pair("stride", stride, 1), pair("padding", padding, 0), pair("output_padding", output_padding, 0),
         group_count(groups), pair("dilation", dilation, 1), data_format, fused, precision, count, named,
     )  # fmt: skip

@@ -104,3 +104,15 @@ def test_a_thread_that_leaves_a_processor_may_return(monkeypatch):
     assert after == allowed
     assert left == (len(allowed) > 1)
     assert masks == [allowed - {min(allowed)}, allowed] * left
+
+
+def test_a_helper_waits_as_long_on_any_processor(monkeypatch):
+    """So many turns as take as long as that, whatever one takes; what interrupts one trial does not count."""
+    seconds, clock = iter([4e-5, 2e-3, 5e-5]), [0.0]
+
+    def work(state, woken, turns, stays):
+        assert (woken, turns, stays) == (0, 1000, 1)
+        clock[0] += next(seconds)
+
+    monkeypatch.setattr(pools.time, "perf_counter", lambda: clock[0])
+    assert pools._waiting_turns(work) == round(1000 * pools._WAITING_SECONDS / 4e-5)
