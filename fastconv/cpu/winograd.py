@@ -170,7 +170,7 @@ def _together(p: Problem, t: Target, m: int, blocks: int) -> set[int]:
     """Images, of so many blocks each, that may be one group: as even numbers of them as there are, of few transformed pixels."""
     lanes, size = t.lanes(DTYPES[p.acc].itemsize), DTYPES[p.acc].itemsize
     each = pixels_of(m, _stride(p)) ** 2 * -(-(p.ic // p.g) // lanes) * lanes * size * blocks
-    most = min(p.n, _MOST_BLOCKS // blocks, costs.WINOGRAD_IMAGES_BYTES // each)
+    most = min(p.n, _MOST_BLOCKS // blocks, costs.WINOGRAD_IMAGES_BYTES // each, costs.WINOGRAD_GROUPED_IMAGES if p.g > 1 else p.n)
     return {1} | {-(-p.n // -(-p.n // images)) for images in range(2, most + 1)}
 
 

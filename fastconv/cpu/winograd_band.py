@@ -7,7 +7,7 @@ from typing import Any
 
 from ..planning.winograd_points import pixels_of, points_of
 from .compile import helper
-from .memory import call_kernel, copy_apart, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
+from .memory import call_kernel, copy_apart, copy_asking, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .threads import JOB_WORDS, Job
 from .winograd_pack import HEAD, SPARE
@@ -117,7 +117,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                     elif e.sx == size:
                         turned_pixels(spec, place, first, e.sc, channels, zeros, inside, readable, e.iw - lanes - c0)
                     elif beside:
-                        copy_apart(kind, lanes, place, vector, first, e.sx, inside)
+                        copy_asking(kind, lanes, place, vector, first, e.sx, inside, vector)  # the next group's
                     else:
                         fill_row(kind, lanes, place, inside * lanes, zero)
                         for x in range(inside):

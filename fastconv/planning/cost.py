@@ -147,6 +147,9 @@ WINOGRAD_GIVEN_SECONDS = 2.5e-8  # the same where they are used
 # 14x14 5.4 ms of 4 and 4, 5.9 one by one, 6.3 together; weights given 6.6 ms instead of 7.3, 256 to 256 1.5 instead of 1.8, 512 to 512 at
 # 7x7 2.6 instead of 3.2 (two cores, Zen 5, 2026-11)
 WINOGRAD_IMAGES_BYTES = 5 << 20
+# Those of groups lie a line or two to a pixel, so that eight images are 1600 pages: 32 groups of 512 channels at 14x14 920 us, four or
+# fewer images 830 (two cores, Emerald Rapids, 2026-11).
+WINOGRAD_GROUPED_IMAGES = 4
 
 WINOGRAD_ROWS_SHARE = 0.9
 WINOGRAD_ROWS_STORE_SECONDS = 8e-9  # per vector of four rows of results
