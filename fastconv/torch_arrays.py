@@ -11,6 +11,7 @@ import torch
 from .planning.bfloat import BITS
 from .planning.layout import FORMATS, PADDING_MODES
 
+Size = torch.Size
 _PLAIN = torch.float32, torch.float64
 _KINDS = torch.Tensor, torch.nn.Parameter
 _ACTIVATIONS = {
@@ -132,11 +133,10 @@ def watched(*tensors: torch.Tensor) -> bool:
     if torch.compiler.is_compiling():  # whose tracing cannot follow the rest
         return True
     for tensor in tensors:
-        if type(tensor) not in _KINDS:
+        if type(tensor) not in _KINDS or torch._C._functorch.is_legacy_batchedtensor(tensor):
             return True
     return (
         torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_mode()

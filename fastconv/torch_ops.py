@@ -38,7 +38,7 @@ def of_tensors(function: Callable[..., Any], given: dict[str, Any], out: Any) ->
         _check_tensor(name, value)
         if value.is_cuda:
             raise TypeError(f"{name} must be a tensor on the CPU, as the others are, got one on {value.device}")
-        if (value.requires_grad and torch.is_grad_enabled()) or (forward_mode() and tangent(value) is not None):
+        if recorded(value) or (forward_mode() and tangent(value) is not None):
             raise TypeError(f"{name} must not require a gradient here: fastconv.nn.conv2d has gradients; or call it under torch.no_grad()")
         if name == "out" and (value.is_conj() or value.is_neg()):
             raise TypeError("out must not be a conjugate or negative view")
@@ -341,8 +341,7 @@ def _fused(activation: Any, tensors: dict[str, Any]) -> tuple[str, str]:
         return "", ""
     float_or_int = np.dtype("f4") if tensors["input"].is_floating_point() else np.dtype("c8" if tensors["input"].is_complex() else "i8")
     text = activation_text(activation, float_or_int)
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors.values())
-    return ("", text) if trained else (text, "")
+    return ("", text) if recorded(*tensors.values()) else (text, "")
 
 
 def conv2d(
@@ -359,7 +358,7 @@ def conv2d(
             padding_mode=padding_mode, activation=activation, epilogue=epilogue, dtype=dtype, precision=precision, threads=threads,
             device=device, algorithm=algorithm,
         )  # fmt: skip
-    here = (epilogue, out, dtype, device) == (None,) * 4
+    here = epilogue is None and out is None and dtype is None and device is None
     rest = stride, padding, dilation, groups, padding_mode, data_format, activation, precision, threads, algorithm
     key = result_key(input, weight, bias, *rest) if here else None
     known = known_result(key, input, weight, bias)

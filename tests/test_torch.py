@@ -388,6 +388,12 @@ def test_calls_skip_the_dispatcher_where_torch_need_not_see_them(monkeypatch):
     assert called
     traced = torch.jit.trace(lambda image: ours(image, *plain[1:]), plain[0])
     assert "fastconv::conv2d" in str(traced.graph)
+    result = ours(*given)
+    weights = torch.stack([torch.ones_like(result), result.detach()])
+    found = torch.autograd.grad(result, given, weights, is_grads_batched=True, retain_graph=True)
+    for turn, one in enumerate(weights):
+        for batched, alone in zip(found, torch.autograd.grad(result, given, one, retain_graph=True), strict=True):
+            assert_close(batched[turn], alone, peer_bound("f4", 2000, (alone.abs().max() + 1).expand_as(alone)))
     assert_same_bits(traced(plain[0] + 1).numpy(), ours(plain[0] + 1, *plain[1:]).numpy())
 
 
@@ -419,7 +425,33 @@ def test_calls_that_come_again_see_new_values_and_other_arguments(monkeypatch):
             nn.conv2d(image, weight, bias, threads=0)
         with pytest.raises(ValueError, match="bias"):
             nn.conv2d(image, weight, bias[:3])
-        with pytest.raises(TypeError, match="out"):
-            nn.conv2d(image, weight, bias, out=torch.empty_like(expected))
+        for out in (torch.empty_like(expected), np.empty(expected.shape, "f4")):
+            with pytest.raises(TypeError, match="out"):
+                nn.conv2d(image, weight, bias, out=out)
+        with pytest.raises(TypeError, match="dtype"):
+            nn.conv2d(image, weight, bias, dtype=np.dtype("f8"))
+    step = torch.tensor(1)
+    assert torch.equal(nn.conv2d(image, weight, bias, step), expected)
+    step.fill_(2)
+    assert torch.equal(nn.conv2d(image, weight, bias, step), nn.conv2d(image, weight, bias, 2))
+    with torch.device("cpu"):  # which is a mode, but transforms nothing
+        assert torch.equal(nn.conv2d(image, weight, bias), expected)
     monkeypatch.setattr("fastconv.torch_ops._check", None)
     assert torch.equal(nn.conv2d(image.clone(), weight, bias), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_transposed_calls_skip_the_dispatcher_where_torch_need_not_see_them(kind, monkeypatch):
+    from fastconv import torch_ops
+
+    called, op = [], torch_ops.conv_transpose2d_op
+    monkeypatch.setattr(torch_ops, "conv_transpose2d_op", lambda *given: (called.append(len(given)), op(*given))[1])
+    image, weight, bias = tensors((2, 4, 6, 5), (4, 3, 3, 3), (3,), dtype=kind)
+    recorded = nn.conv_transpose2d(image, weight, bias, 2)
+    assert len(called) == 1
+    assert recorded.requires_grad
+    with torch.no_grad():
+        plain = nn.conv_transpose2d(image, weight, bias, 2)
+    assert len(called) == 1
+    assert plain.dtype == kind
+    assert torch.equal(plain, recorded)

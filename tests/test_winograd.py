@@ -313,6 +313,21 @@ def test_given_weights_of_several_chunks_have_the_same_bits(text, near, monkeypa
         assert_same_bits(found, expected, text)
 
 
+@pytest.mark.parametrize(("m", "text", "bits"), [(6, "s1_f32", 512), (2, "s2_f64", 512), (4, "s1_f32", 256), (4, "s2_f32", 512)])
+def test_given_weights_of_any_transform_and_target_have_the_same_bits(m, text, bits):
+    """Each pair of rows of transformed weights; what 256-bit targets compute runs on wider ones, too."""
+    target = next((target for target in TARGETS if target.fma and target.bits == bits), detect()) if bits < detect().bits else detect()
+    p = Problem.parse(f"ic140ih14_oc70k3_p1_{text}")
+    src, wei, bias = operands(p)
+    expected, found = result_array(p), result_array(p)
+    plan = winograd.build(p, target, plan_problem, 1, m)
+    plan.run(src, plan.pack(wei), bias, expected)
+    given = winograd.build(p, target, plan_problem, 1, m, True)
+    for weights in (wei, np.ascontiguousarray(wei.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)):
+        given.run(src, given.pack(weights), bias, found)
+        assert_same_bits(found, expected, text)
+
+
 def test_given_weights_of_many_groups_of_blocks_are_packed_once_a_call(monkeypatch):
     """And not kept: the caller's serve where blocks are computed again."""
     monkeypatch.setattr(cost, "WINOGRAD_GIVEN_GROUPS", 0)  # how many there are depends on the processor's caches

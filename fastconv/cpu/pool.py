@@ -41,6 +41,7 @@ _FUNCTION, _ARGUMENT, _CHUNKS, _SLOTS, _U0, _U1, _BACK, _CALLER = (_JOB + 8 * n 
 # begins the next job late.  Calls of 256 channels at 14x14 take 670 us; where it waits for 80 or 160 us 790 (Emerald Rapids, 2026-11).
 _WAITING_SECONDS = 4e-4
 _TRIED_TURNS, _TRIES = 1000, 3
+_TURN_SECONDS = 4e-9, 1e-7  # that a turn may take, whatever a coarse clock says
 
 
 # Whether the next job that may turn back does, and the address of that for compiled code.
@@ -161,14 +162,18 @@ def _help() -> Any:
 
 
 def _waiting_turns(work: Any) -> int:
-    """Turns of the waiting loop that take as long as a helper waits: of 16 ns on one processor, of 40 on another."""
+    """Turns of the waiting loop that take as long as a helper waits: of 16 ns on one processor, of 40 on another.
+
+    By this thread's own time, since it waits for the interpreter's lock after each trial.
+    """
     memory = np.zeros(_NEXT + 2 * _LINE, np.uint8)
     taken = []
     for _ in range(_TRIES):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         work(-(-memory.ctypes.data // _LINE) * _LINE, 0, _TRIED_TURNS, 1)
-        taken.append(time.perf_counter() - begin)
-    return int(_TRIED_TURNS * _WAITING_SECONDS / min(taken))
+        taken.append(time.thread_time() - begin)
+    low, high = _WAITING_SECONDS / _TURN_SECONDS[1], _WAITING_SECONDS / _TURN_SECONDS[0]
+    return int(max(low, min(high, _TRIED_TURNS * _WAITING_SECONDS / max(min(taken), 1e-9))))
 
 
 def _reader() -> int:

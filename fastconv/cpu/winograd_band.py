@@ -33,8 +33,8 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
     Workspace: bias of the output channels, a vector of zeros, results of a block, raw pixels, a row of blocks transformed along columns,
     transformed pixels, products; ``packed_at`` bytes on, the job of the kernel at ``pack``, its workspace, what it transforms.
     Where ``pack`` is not 0, the weights are the caller's, and those of a chunk of channels are transformed just before they are used, a
-    pair of rows after the other: all at once they take more than a megabyte (256 channels at 14x14 690 us instead of 575, 128 at 28x28
-    506 and 385; two cores, Emerald Rapids, 2026-11);
+    pair of rows after the other: all at once, of 64 output channels by F(4x4), they take more than a megabyte (256 channels at 14x14
+    690 us instead of 575, 128 at 28x28 506 and 385; two cores, Emerald Rapids, 2026-11);
     the first ``soon_calls`` products of a chunk ask for those of the next one, each for one of ``soon_lines`` columns of lines that lie
     ``soon_step`` bytes apart, from ``soon_low`` behind its first weight on, then ``soon_outer`` bytes further.
     """

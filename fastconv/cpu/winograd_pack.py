@@ -179,9 +179,9 @@ class Packing:
 
 def transformable(totals: np.ndarray) -> bool:
     """Whether the sums of each filter's absolute weights, ``[g][o / width][c / lanes][o % width]``, are in range, or 0."""
-    if totals.size and totals.min() >= _LEAST and totals.max() <= _MOST / totals.shape[2]:  # at a third of what it takes to add them
-        return True
     with np.errstate(all="ignore"):
+        if totals.size and totals.min() >= _LEAST and totals.max() <= _MOST / totals.shape[2]:  # a third of what it takes to add them
+            return True
         sums = totals.sum(2, dtype=np.float64)
         return bool((((sums >= _LEAST) & (sums <= _MOST)) | (sums == 0)).all())
 
