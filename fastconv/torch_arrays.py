@@ -11,7 +11,6 @@ import torch
 from .planning.bfloat import BITS
 from .planning.layout import FORMATS, PADDING_MODES
 
-Size = torch.Size
 _PLAIN = torch.float32, torch.float64
 _KINDS = torch.Tensor, torch.nn.Parameter
 _ACTIVATIONS = {

@@ -10,12 +10,12 @@ from .planning.arguments import exact
 from .planning.devices import session
 from .planning.layout import FORMATS
 from .planning.thread_count import thread_count
-from .torch_arrays import Size, array_of, channels_last, is_bfloat, laid, of_array, plain, tensor_of, without_border
+from .torch_arrays import array_of, channels_last, is_bfloat, laid, of_array, plain, tensor_of, without_border
 
 Ints = Sequence[int]
 Key = tuple[Any, ...]
 
-_FIXED = {int, bool, float, str, tuple, Size, type(None)}  # of an argument's types those whose values do not change
+_FIXED = int, float, str, tuple, type(None)  # of an argument's types those whose values do not change
 
 
 def key_of(name: str, first: Any, second: Any, values: tuple[Any, ...], threads: int = 0) -> Key | None:
@@ -23,7 +23,7 @@ def key_of(name: str, first: Any, second: Any, values: tuple[Any, ...], threads:
 
     Calls that come again look at nothing else: 16 to 16 channels at 4x4 take 15 us instead of 55 (one core, Emerald Rapids, 2026-11).
     """
-    if not all(map(_FIXED.__contains__, map(type, values))) or not (plain(first) and plain(second)):
+    if not all(isinstance(value, _FIXED) for value in values) or not (plain(first) and plain(second)):
         return None
     return (name, first.shape, first.stride(), first.dtype, second.shape, second.stride(), second.dtype, values, exact(*values),
             thread_count(threads or None))  # fmt: skip

@@ -115,7 +115,7 @@ def test_a_helper_waits_as_long_on_any_processor(monkeypatch):
         clock[0] += next(seconds)
 
     monkeypatch.setattr(pools.time, "thread_time", lambda: clock[0])
-    assert pools._waiting_turns(work) == pytest.approx(1000 * pools._WAITING_SECONDS / 4e-5, abs=1)
+    assert pools._waiting_turns(work) == pytest.approx(1000 * cost.HELPER_SECONDS / 4e-5, abs=1)
     for taken, turn in ((0.0, 4e-9), (0.016, 1e-7)):  # clocks that stand still, or jump
         seconds = iter([taken] * 3)
-        assert pools._waiting_turns(work) == pytest.approx(pools._WAITING_SECONDS / turn, abs=1)
+        assert pools._waiting_turns(work) == pytest.approx(cost.HELPER_SECONDS / turn, abs=1)

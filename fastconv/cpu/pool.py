@@ -28,6 +28,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from ..planning import cost as costs
 from ..planning.thread_count import available
 from .compile import compiled, helper
 from .memory import atomic_add, atomic_get, atomic_set, call_kernel, call_reader, peek, poke, relax
@@ -37,11 +38,7 @@ _LINE = 64
 _TURN, _JOINED, _ACTIVE, _SLEEPERS, _READER, _JOB, _NEXT = (_LINE * n for n in range(7))
 _FUNCTION, _ARGUMENT, _CHUNKS, _SLOTS, _U0, _U1, _BACK, _CALLER = (_JOB + 8 * n for n in range(8))
 
-# How long a helper waits before it sleeps: by so much one thread's part of a job may be done before the other's, and one that slept
-# begins the next job late.  Calls of 256 channels at 14x14 take 670 us; where it waits for 80 or 160 us 790 (Emerald Rapids, 2026-11).
-_WAITING_SECONDS = 4e-4
 _TRIED_TURNS, _TRIES = 1000, 3
-_TURN_SECONDS = 4e-9, 1e-7  # that a turn may take, whatever a coarse clock says
 
 
 # Whether the next job that may turn back does, and the address of that for compiled code.
@@ -172,8 +169,8 @@ def _waiting_turns(work: Any) -> int:
         begin = time.thread_time()
         work(-(-memory.ctypes.data // _LINE) * _LINE, 0, _TRIED_TURNS, 1)
         taken.append(time.thread_time() - begin)
-    low, high = _WAITING_SECONDS / _TURN_SECONDS[1], _WAITING_SECONDS / _TURN_SECONDS[0]
-    return int(max(low, min(high, _TRIED_TURNS * _WAITING_SECONDS / max(min(taken), 1e-9))))
+    least, most = costs.HELPER_TURN_SECONDS
+    return int(costs.HELPER_SECONDS / max(least, min(most, min(taken) / _TRIED_TURNS)))
 
 
 def _reader() -> int:

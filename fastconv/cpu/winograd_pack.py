@@ -22,7 +22,7 @@ from .winograd_tile import CHUNK, transformed_weights, turned_pixels
 # to the innermost; 1 for each axis of the four that runs backwards there
 HEAD = 16
 SPARE = 5  # vectors behind the weights of one (i, j): else each of a filter's would lie in one set of a first-level cache
-_LEAST, _MOST = 2.0**-30, 2.0**30  # sum|w| of a filter
+_LEAST, _MOST = 1 / 2**30, 2**30  # sum|w| of a filter
 Head = namedtuple("Head", "icg ocg blocks depth pitch past near totals turn raw own each weights so sc sy sx")
 
 

@@ -19,6 +19,10 @@ SWEPT_BYTES = 3 << 19  # of source and result of one thread: of more, a second-l
 PARALLEL_SECONDS = 8e-6  # of work at least: of less, half does not outweigh the 1-2 us that a second thread costs (2 cores)
 SINGLE_SECONDS = 1e-4  # of an image at least, before weights of which nothing else is worth knowing are looked at for a single tap
 RANKED_SECONDS = 1e-4  # of an image at least, before more than rank 1 is looked for: 3 us of 9x9 full weights, 5 of 15x15
+# A helper waits so long before it sleeps: by so much one thread's part of a job may be done before the other's, and one that slept begins
+# the next job late.  Calls of 256 channels at 14x14 take 670 us; where it waits for 80 or 160 us 790 (two cores, Emerald Rapids, 2026-11).
+HELPER_SECONDS = 4e-4
+HELPER_TURN_SECONDS = (4e-9, 1e-7)  # that a turn of its waiting may take, whatever a coarse clock says
 MOST_RANK = 4  # of weights that are sums of products of two vectors; as many pairs of 31 taps take a quarter of the direct sums
 EXAMINED_SECONDS = 2e-5  # of an image at least: of faster ones the look at the weights would be felt
 # Of the last-level cache: larger problems store past it.  2048x2048 k3: 31 against 51 ns a tile; 1024x1024 f64, half of the cache: k3 375
