@@ -21,7 +21,7 @@ _ACTIVATIONS = {
     "tanh": lambda x, slope: torch.tanh(x),
     "silu": lambda x, slope: torch.nn.functional.silu(x),
     "gelu": lambda x, slope: torch.nn.functional.gelu(x),
-    "leaky_relu": torch.nn.functional.leaky_relu,
+    "leaky_relu": lambda x, slope: torch.nn.functional.leaky_relu(x, slope),
 }
 
 

@@ -133,8 +133,8 @@ def pretend(patch, streams):
     torch.channels_last = "channels_last"
     torch.compiler = types.SimpleNamespace(is_compiling=lambda: False)
     torch.autograd = types.SimpleNamespace(forward_ad=types.SimpleNamespace(_current_level=-1))
-    interpreters = types.SimpleNamespace(peek_interpreter_stack=lambda: None)
-    torch._C = types.SimpleNamespace(_len_torch_dispatch_stack=lambda: 0, _functorch=interpreters)
+    interpreters = types.SimpleNamespace(peek_interpreter_stack=lambda: None, is_legacy_batchedtensor=lambda tensor: False)
+    torch._C = types.SimpleNamespace(_len_torch_dispatch_stack=lambda: 0, _get_tracing_state=lambda: None, _functorch=interpreters)
     torch.cuda = types.SimpleNamespace(current_stream=lambda index: types.SimpleNamespace(cuda_stream=streams["torch"]))
     torch.empty = lambda shape, dtype, device: Tensor(np.empty(shape, dtype))
     for name in ("float32", "float64", "uint8", "int32"):
