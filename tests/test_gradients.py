@@ -275,12 +275,13 @@ def test_weights_gradients_are_turned_where_channels_lie_side_by_side_across_the
 
 
 def test_threads_share_parts_of_which_the_last_are_smaller():
-    """Of 3 x 3 blocks two threads share parts of 2, 1, 2, 1, 2 and 1 as 5 and 4, of three parts one would have 6."""
+    """Of 5 x 5 blocks two threads share parts of 3 and 2 as 13 and 12, where no one's part is less than half of a narrow pixel."""
     target = next(target for target in TARGETS if target.registers == 32 and target.lanes(4) == 16)
-    p = Problem(op="bwd_weight", n=8, ic=24, ih=56, iw=56, oc=144, src_layout="nhwc", wei_layout="hwio")
-    q, tile = weights._arranged(p, target)
-    assert tile[1:] == (3, 8)
-    assert weights.split_of(q, tile, target.lanes(4), 4, 2)[:2] == (1, 2)
+    for oc, ic, split in ((240, 40, (1, 3)), (144, 24, (2, 3))):
+        p = Problem(op="bwd_weight", n=8, ic=ic, ih=56, iw=56, oc=oc, src_layout="nhwc", wei_layout="hwio")
+        q, tile = weights._arranged(p, target)
+        assert tile[1:] == (3, 8)
+        assert weights.split_of(q, tile, target.lanes(4), 4, 2)[:2] == split
 
 
 def test_more_threads_have_as_many_units_of_the_weights_gradient():
