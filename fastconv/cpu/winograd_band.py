@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-from ..planning.winograd_points import pixels_of, points_of
+from ..planning.winograd_points import pixels_of, points_of, weight_pairs
 from .compile import helper
 from .memory import call_kernel, copy_apart, copy_asking, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
@@ -43,6 +43,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
     vector, width, taps, chunk, spare = lanes * size, mr * lanes, (m + 2) ** 2, CHUNK // lanes, SPARE * lanes
     step, reads, points = m * stride, pixels_of(m, stride), points_of(m, stride)
     beyond = reads - step  # pixels that two blocks share
+    order = tuple(row for pair in weight_pairs(m, stride) for row in pair)
 
     @helper
     def in_place(rows: Any, block: Any) -> Any:
@@ -170,8 +171,7 @@ def band_factory(kind: str, lanes: int, m: int, stride: int, mr: int, nt: int, f
                         if e.pack != 0:
                             # two rows of transformed weights at a time, which leave pixels and sums in the second-level cache
                             pair, i = ky // 2 + 1, n % (2 * m + 4)
-                            if stride == 1:
-                                ky = ky * (m + 1) if ky < 2 else ky - 1
+                            ky = order[ky]
                             if i == 0:
                                 wei = packed
                                 to = packed - place_of_block

@@ -30,6 +30,19 @@ def points_of(m: int, stride: int) -> int:
     return m + 3 - stride
 
 
+def weight_pairs(m: int, stride: int) -> tuple[tuple[int, int], ...]:
+    """Rows of transformed weights, two by two: those of points of opposite sign share their halves.
+
+    Examples
+    --------
+    >>> weight_pairs(4, 1), weight_pairs(4, 2)
+    (((0, 5), (1, 2), (3, 4)), ((0, 1), (2, 3), (4, 5)))
+    """
+    first = 1 if stride == 1 else 0  # of the pairs of points; before them 0, behind them infinity, or infinity and the odd pixels' one
+    pairs = tuple((i, i + 1) for i in range(first, m + 2 - first, 2))
+    return ((0, m + 1), *pairs) if first else pairs
+
+
 def _product(squares: Sequence[float]) -> list[float]:
     """Coefficients of the product of ``(z - s)``, lowest first."""
     found = [1.0]
@@ -65,7 +78,7 @@ class Transform:
 
     def __init__(self, emit: Any, m: int) -> None:
         self.emit, self.m, self.points = emit, m, POINTS[m]
-        self.pairs = [(0, m + 1), *((i, i + 1) for i in range(1, m, 2))]
+        self.pairs = weight_pairs(m, 1)
 
     def pixels(self, x: Sequence[Any]) -> list[Any]:
         """``B^T x`` of ``m + 2`` vectors."""
@@ -117,7 +130,7 @@ class StridedTransform:
 
     def __init__(self, emit: Any, m: int) -> None:
         self.emit, self.m, self.points = emit, m, STRIDED_POINTS[m]
-        self.pairs = [(i, i + 1) for i in range(0, m + 2, 2)]
+        self.pairs = weight_pairs(m, 2)
 
     def _others(self, p: float) -> list[float]:
         return _product([q * q for q in self.points if q != p])
