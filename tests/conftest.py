@@ -42,6 +42,7 @@ LEAST_EXERCISED = {
     "masked": 4,
     "quotient": 4,
     "winograd": 50,
+    "winograd_shallow": 50,
     "winograd_rows": 20,
     "winograd_rows_last": 20,
 }

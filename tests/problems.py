@@ -148,6 +148,11 @@ def fitted(name, p):
     if name == "winograd":  # of 3x3 at strides 1 and 2
         stride = min(p.sh, 2)
         return p.replace(kh=3, kw=3, sh=stride, sw=stride, dh=1, dw=1, ih=max(p.ih, 3), iw=max(p.iw, 3), order="any")
+    if name == "winograd_shallow":  # of 3x3, whole vectors of channels, or groups that fill them
+        depth = (4, 8, 16, 32)[p.oc % 4]
+        many, groups = (16 * (1 + p.ih % 2), 1 + p.iw % 2) if depth > 8 else (depth, 16 // depth * (1 + p.ih % 3))
+        return p.replace(g=groups, ic=groups * depth, oc=groups * many, kh=3, kw=3, sh=1, sw=1, dh=1, dw=1, ih=max(p.ih, 3),
+                         iw=max(p.iw, 3), src_layout="nhwc", order="any")  # fmt: skip
     if name == "winograd_rows":  # of few channels, at least a block of results of each and two to four rows of taps of a phase
         depth, most = max(d for d in range(1, 17) if p.ic // p.g % d == 0), max(p.oc // p.g, 8)
         kh = min(max(p.kh, p.sh + 1), 4 * p.sh)

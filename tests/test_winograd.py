@@ -7,7 +7,7 @@ import pytest
 
 import fastconv
 from bench.cases import load
-from fastconv.cpu import winograd
+from fastconv.cpu import winograd, winograd_repair
 from fastconv.cpu.target import TARGETS, detect
 from fastconv.cpu.weights_tile import turn_kernel
 from fastconv.cpu.winograd_pack import HEAD, SPARE, Head, Packing, weights_of
@@ -173,8 +173,13 @@ def test_results_do_not_depend_on_how_work_is_cut(monkeypatch):
 def repaired(monkeypatch):
     """What `_repair` was called for."""
     calls = []
-    repair = winograd._repair
-    monkeypatch.setattr(winograd, "_repair", lambda p, m, child, wrong, *rest: calls.append(wrong) or repair(p, m, child, wrong, *rest))
+    repair = winograd_repair._repair
+
+    def counted(p, m, child, wrong, *rest):
+        calls.append(wrong)
+        repair(p, m, child, wrong, *rest)
+
+    monkeypatch.setattr(winograd_repair, "_repair", counted)
     return calls
 
 

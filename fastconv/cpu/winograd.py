@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
-from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
+from ..planning.problem import DTYPES, Problem, parse_epilogue
+from ..planning.winograd_cost import winograd_given_seconds, winograd_unit_seconds
 from ..planning.winograd_points import POINTS, STRIDED_POINTS, pixels_of, points_of
 from .border import too_large
 from .simd import KINDS
@@ -33,8 +34,9 @@ from .threads import JOB_WORDS, Region
 from .tile import fitting
 from .values import finish_values, not_of_one_type
 from .weights_tile import turn_kernel
-from .winograd_band import BEYOND, OUTSIDE, Head, band_factory
+from .winograd_band import Head, band_factory
 from .winograd_pack import SPARE, Packing, packing_kernel, transformable, weights_of
+from .winograd_repair import not_of_squares, patch_of, repaired_blocks, sources, stride_of
 from .winograd_tile import CHUNK
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64",
@@ -56,26 +58,17 @@ TILES = (
 )
 
 _MOST_BLOCKS = 128  # of a group
-_PATCHES = 16  # blocks of one call of direct sums
 
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel or every other of both directions, float32 and float64."""
-    reason = not_of_one_type(p, transforms=True)
+    reason = not_of_one_type(p, transforms=True) or not_of_squares(p, 2)
     if reason is not None:
         return reason
-    every = _stride(p)
-    if (p.kh, p.kw, p.dh, p.dw) != (3, 3, 1, 1) or every > 2 or p.strides != (every if p.oh > 1 else 1, every if p.ow > 1 else 1):
-        return f"3x3 windows at every pixel or every other, not {p.kh}x{p.kw}, strides {p.strides} and dilations {p.dh, p.dw}"
     choice = _choice(p.replace(n=1), t)
     if choice is None:
         return f"needs more than {costs.MOST_WORKSPACE >> 20} MiB of workspace a thread"
     return too_large(p, _scratch(p, t, choice))
-
-
-def _stride(p: Problem) -> int:
-    """Of both directions: that of a single row or column of results, which has none, is 1."""
-    return max(p.strides)
 
 
 def most_error(p: Problem) -> int:
@@ -116,7 +109,7 @@ def most_kernels(t: Target) -> int:
 
 def variants(p: Problem) -> tuple[int, ...]:
     """The extents m that keep what the precision promises: of layers in float32, results of F(6x6) are up to 2e-5 of the largest off."""
-    return tuple(POINTS) if p.precision == "fast" and _stride(p) == 1 else tuple(STRIDED_POINTS)
+    return tuple(POINTS) if p.precision == "fast" and stride_of(p) == 1 else tuple(STRIDED_POINTS)
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,7 +144,7 @@ def _packing_seconds(p: Problem, t: Target, choice: Choice, threads: int) -> flo
     size, width = DTYPES[p.acc].itemsize, choice.tile.mr * t.lanes(DTYPES[p.acc].itemsize)
     vectors = p.g * -(-(p.oc // p.g) // width) * choice.tile.mr * -(-(p.ic // p.g) // t.lanes(size))
     times = _groups(p, choice) if _as_used(p, choice, threads) else 0
-    return costs.winograd_given_seconds(vectors, choice.m, t.lanes(size), size, times) / threads
+    return winograd_given_seconds(vectors, choice.m, t.lanes(size), size, times) / threads
 
 
 def _choices(p: Problem, t: Target, m: int, threads: int) -> Iterator[Choice]:
@@ -169,7 +162,7 @@ def _choices(p: Problem, t: Target, m: int, threads: int) -> Iterator[Choice]:
 def _together(p: Problem, t: Target, m: int, blocks: int) -> set[int]:
     """Images, of so many blocks each, that may be one group: as even numbers of them as there are, of few transformed pixels."""
     lanes, size = t.lanes(DTYPES[p.acc].itemsize), DTYPES[p.acc].itemsize
-    each = pixels_of(m, _stride(p)) ** 2 * -(-(p.ic // p.g) // lanes) * lanes * size * blocks
+    each = pixels_of(m, stride_of(p)) ** 2 * -(-(p.ic // p.g) // lanes) * lanes * size * blocks
     most = min(p.n, _MOST_BLOCKS // blocks, costs.WINOGRAD_IMAGES_BYTES // each, costs.WINOGRAD_GROUPED_IMAGES if p.g > 1 else p.n)
     return {1} | {-(-p.n // -(-p.n // images)) for images in range(2, most + 1)}
 
@@ -187,7 +180,7 @@ def _unit_seconds(p: Problem, t: Target, choice: Choice, cache: int) -> float:
     lanes = t.lanes(size)
     depth, blocks = -(-(p.ic // p.g) // lanes), -(-(p.oc // p.g) // (tile.mr * lanes))
     many, each = images * gy * gx, -(-blocks // parts)
-    return costs.winograd_unit_seconds(many, m, _stride(p), depth, each, blocks, lanes, tile.mr, tile.nt, size, cache)
+    return winograd_unit_seconds(many, m, stride_of(p), depth, each, blocks, lanes, tile.mr, tile.nt, size, cache)
 
 
 def _seconds(p: Problem, t: Target, choice: Choice, threads: int, cache: int) -> float:
@@ -200,7 +193,7 @@ def _scratch(p: Problem, t: Target, choice: Choice) -> int:
     """Bytes of workspace of one thread."""
     m, tile, gy, gx, _, images = choice
     size = DTYPES[p.acc].itemsize
-    lanes, stride = t.lanes(size), _stride(p)
+    lanes, stride = t.lanes(size), stride_of(p)
     reads, many = pixels_of(m, stride), -(-images * gy * gx // tile.nt) * tile.nt
     rows, columns = ((blocks - 1) * m * stride + reads for blocks in (gy, gx))
     depth = -(-(p.ic // p.g) // lanes)
@@ -218,7 +211,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
     m, tile, *_ = choice = _split(p, t, m or choice.m, threads, given)
-    stride = _stride(p)
+    stride = stride_of(p)
     packing = Region(*packing_kernel(kind, lanes, m, stride, tile.mr, int(t.fma)), kind)
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
     scratch = packed_at = _scratch(p, t, choice)
@@ -232,10 +225,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
     region = Region(name, band_factory, (kind, lanes, m, stride, tile.mr, tile.nt, int(t.fma)), kind)
     units = _groups(p, choice) * p.g * head.parts
     seconds = cost(p, t)
-    reads = pixels_of(m, stride)
-    patch = p.replace(n=_PATCHES, ih=reads, iw=reads, sh=stride, sw=stride, pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict",
-                      src_layout="nchw")  # fmt: skip
-    child = plan(patch, t, threads)
+    child = plan(patch_of(p, m), t, threads)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         dtype = DTYPES[p.acc]
@@ -249,54 +239,34 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
         placed = head._replace(sn=sn, sc=sc, sy=sy, sx=sx, dn=dn, dc=dc, dy=dy, dx=dx)
         values = finish_values(p, fill)
 
-        def state() -> _State:
-            flags = np.zeros(1 + p.n * head.rows * head.columns, np.int64)
+        def bind(flags: np.ndarray) -> Launch:
             here, own_head = placed._replace(flags=flags.ctypes.data), None
             if as_used:
                 own_head = pack.head(p, packed, CHUNK // lanes)
                 here = here._replace(pack=pack.region.kernel().address, pack_extents=own_head[0].ctypes.data, pack_scratch=kept,
                                      packed_at=packed_at, **pack.ahead(packed))  # fmt: skip
             extents = np.concatenate([np.array(here, np.int64), tables])
-            return _State(flags, own_head, region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst))
+            run = region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst)
 
-        # one for each of the threads that run this launch at once
-        idle = deque([state()], maxlen=4)
+            def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+                packed = pack(p, packed, kept=False) if before else packed
+                if own_head is not None or packed[0, 0, 0, 0]:
+                    run(src, packed, bias, dst)
+                else:
+                    flags[:] = 1
+                if own_head is not None and not transformable(own_head[1]):
+                    flags[:] = 1
 
-        def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
-            try:
-                found = idle.pop()
-            except IndexError:
-                found = state()
-            flags, own_head, run = found
-            wei, packed = packed, pack(p, packed, kept=False) if before else packed
-            if own_head is not None or packed[0, 0, 0, 0]:
-                run(src, packed, bias, dst)
-            else:
-                flags[:] = 1
-            if own_head is not None and not transformable(own_head[1]):
-                flags[:] = 1
-            if flags[0]:
-                wrong = np.argwhere(flags[1:].reshape(p.n, head.rows, head.columns))
-                _repair(p, m, child, wrong, src, wei if given else weights_of(p, packed), bias, dst, fill)
-                flags[:] = 0
-            idle.append(found)
+            return launch
 
-        return launch
+        return repaired_blocks(p, m, child, fill, bind, (lambda wei: wei) if given else partial(weights_of, p))
 
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(DTYPES[p.acc], copy=False)
 
     return Plan(problem=p, algorithm="winograd", kernel=name, cost=seconds, pack_weights=as_given if given else pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
-                given=None if given else functools.partial(build, p, t, plan, threads, m, True))  # fmt: skip
-
-
-class _State(NamedTuple):
-    """What one run of a launch has to itself: flags of blocks, head and totals of given weights, the kernel bound to them."""
-
-    flags: np.ndarray
-    head: tuple[np.ndarray, np.ndarray] | None
-    run: Launch
+                given=None if given else partial(build, p, t, plan, threads, m, True))  # fmt: skip
 
 
 def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
@@ -313,41 +283,4 @@ def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
         pad_x=p.pl, padded_x=p.iw_padded, bias=int(has_bias),
         finish=int(activation is not None),
     )  # fmt: skip
-    return head, np.concatenate(_sources(p, m))
-
-
-def _sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """The image row behind each row that a block reads, and the column behind each column."""
-    found, stride = [], _stride(p)
-    for before, extent, padded, out in ((p.pt, p.ih, p.ih_padded, p.oh), (p.pl, p.iw, p.iw_padded, p.ow)):
-        places = border_indices(-before, (-(-out // m) - 1) * m * stride + pixels_of(m, stride), 1, extent, p.border)
-        places[padded:] = BEYOND
-        found.append(places)
-    return found[0], found[1]
-
-
-def _repair(
-    p: Problem, m: int, child: Plan, wrong: np.ndarray, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray,
-    fill: Any,
-) -> None:  # fmt: skip
-    """Direct sums for the blocks at ``wrong``, rows of (image, block row, block column)."""
-    dtype = DTYPES[p.acc]
-    own, step, reads = child.pack(wei), m * _stride(p), pixels_of(m, _stride(p))
-    rows, columns = _sources(p, m)
-    patches = np.zeros((_PATCHES, p.ic, reads, reads), dtype)
-    results = np.empty((_PATCHES, p.oc, m, m), dtype)
-    run = child.prepare(patches, own, results)
-    for first in range(0, len(wrong), _PATCHES):
-        chunk = wrong[first : first + _PATCHES]
-        for patch, (n, ty, tx) in zip(patches, chunk, strict=False):
-            down, across = rows[ty * step : ty * step + reads], columns[tx * step : tx * step + reads]
-            patch[...] = src[n][:, np.maximum(down, 0)[:, None], np.maximum(across, 0)]
-            for places, axis in ((down, 1), (across, 2)):
-                outside = np.moveaxis(patch, axis, 0)
-                outside[places == OUTSIDE] = fill
-            for places, axis in ((down, 1), (across, 2)):
-                np.moveaxis(patch, axis, 0)[places == BEYOND] = 0
-        run(patches, own, bias, results)
-        for result, (n, ty, tx) in zip(results, chunk, strict=False):
-            to = dst[n, :, ty * m : ty * m + m, tx * m : tx * m + m]
-            to[...] = result[:, : to.shape[1], : to.shape[2]]
+    return head, np.concatenate(sources(p, m))

@@ -11,9 +11,9 @@ from .memory import call_kernel, copy_apart, copy_asking, fill_row, integers, pe
 from .simd import KINDS
 from .threads import JOB_WORDS, Job
 from .winograd_pack import HEAD, SPARE
+from .winograd_repair import OUTSIDE
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
-OUTSIDE, BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 # The integers that the kernel receives: these, the image row behind each row of the blocks, the column behind each column.
 Head = namedtuple(
     "Head",

@@ -22,7 +22,7 @@ from .winograd_tile import CHUNK, transformed_weights, turned_pixels
 # to the innermost; 1 for each axis of the four that runs backwards there
 HEAD = 16
 SPARE = 5  # vectors behind the weights of one (i, j): else each of a filter's would lie in one set of a first-level cache
-_LEAST, _MOST = 1 / 2**30, 2**30  # sum|w| of a filter
+LEAST, MOST = 1 / 2**30, 2**30  # sum|w| of a filter
 Head = namedtuple("Head", "icg ocg blocks depth pitch past near totals turn raw own each weights so sc sy sx")
 
 
@@ -150,22 +150,15 @@ class Packing:
         icg, ocg = p.ic // p.g, p.oc // p.g
         blocks, depth = -(-ocg // width), -(-icg // self.lanes)
         count = p.g * blocks * (self.m + 2) ** 2 * (depth * width + SPARE) * self.lanes
-        size_of_own = wei.size if kept else 0
-        memory = new_result((HEAD + count + size_of_own + 64 // size,), dtype)
-        first = -memory.ctypes.data % 64 // size
-        packed = memory[first : first + HEAD + count + size_of_own].reshape(1, 1, 1, -1)
-        units, source = p.g * blocks * depth, wei
+        packed, own = packed_space(p, wei, count, kept)
+        units, source = p.g * blocks * depth, own
         how = {"past": int(count * size > costs.WINOGRAD_PAST_BYTES and packed.ctypes.data % 64 == 0)}
-        if kept:
-            packed[0, 0, 0, 1:5] = sorted(range(4), key=lambda axis: -abs(wei.strides[axis]))
-            packed[0, 0, 0, 5:9] = [stride < 0 for stride in wei.strides]
-            own = weights_of(p, packed)
-            if wei.dtype == dtype and wei.strides == own.strides:
-                how |= {"raw": byte_bounds(wei)[0], "own": byte_bounds(own)[0], "each": -(-wei.size // units)}
-            else:
-                with np.errstate(all="ignore"):
-                    own[...] = wei
-                source = own
+        if kept and wei.dtype == dtype and wei.strides == own.strides:
+            source = wei
+            how |= {"raw": byte_bounds(wei)[0], "own": byte_bounds(own)[0], "each": -(-wei.size // units)}
+        elif kept:
+            with np.errstate(all="ignore"):
+                own[...] = wei
         extents, totals = self.head(p, source, depth)
         for name, value in how.items():
             extents[Head._fields.index(name)] = value
@@ -177,13 +170,30 @@ class Packing:
         return packed
 
 
+def packed_space(p: Problem, wei: np.ndarray, count: int, kept: bool) -> tuple[np.ndarray, np.ndarray]:
+    """``(1, 1, 1, n)``, aligned to vectors: the head, ``count`` elements, and where they are to be ``kept`` the weights, without values.
+
+    The weights' part is the second result, or else the weights that came.
+    """
+    dtype = DTYPES[p.acc]
+    count += HEAD + (wei.size if kept else 0)
+    memory = new_result((count + 64 // dtype.itemsize,), dtype)
+    first = -memory.ctypes.data % 64 // dtype.itemsize
+    packed = memory[first : first + count].reshape(1, 1, 1, -1)
+    if not kept:
+        return packed, wei
+    packed[0, 0, 0, 1:5] = sorted(range(4), key=lambda axis: -abs(wei.strides[axis]))
+    packed[0, 0, 0, 5:9] = [stride < 0 for stride in wei.strides]
+    return packed, weights_of(p, packed)
+
+
 def transformable(totals: np.ndarray) -> bool:
     """Whether the sums of each filter's absolute weights, ``[g][o / width][c / lanes][o % width]``, are in range, or 0."""
     with np.errstate(all="ignore"):
-        if totals.size and totals.min() >= _LEAST and totals.max() <= _MOST / totals.shape[2]:  # a third of what it takes to add them
+        if totals.size and totals.min() >= LEAST and totals.max() <= MOST / totals.shape[2]:  # a third of what it takes to add them
             return True
         sums = totals.sum(2, dtype=np.float64)
-        return bool((((sums >= _LEAST) & (sums <= _MOST)) | (sums == 0)).all())
+        return bool((((sums >= LEAST) & (sums <= MOST)) | (sums == 0)).all())
 
 
 def weights_of(p: Problem, packed: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, parse_epilogue
+from ..planning.winograd_cost import winograd_rows_seconds
 from ..planning.winograd_points import ROWS
 from .border import too_large
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
@@ -208,7 +209,7 @@ def cost(p: Problem, t: Target) -> float:
     rows = groups * p.ic * sw * made * -(-pitch_of(p) // lanes)
     bands = -(-groups // _BAND_GROUPS)
     copied = costs.shallow_copy_seconds(p, lanes, bands * p.ic * p.sh, _phase_rows(p, _BAND_GROUPS), pitch_of(p) * sw, False)
-    return copied + costs.winograd_rows_seconds(p, p.n * results, terms, p.n * rows)
+    return copied + winograd_rows_seconds(p, p.n * results, terms, p.n * rows)
 
 
 def most_kernels(t: Target) -> int:

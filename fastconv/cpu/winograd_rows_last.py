@@ -23,6 +23,7 @@ import numpy as np
 from ..planning import cost as costs
 from ..planning.plans import Launch, Plan, PlanFn
 from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
+from ..planning.winograd_cost import winograd_rows_last_seconds
 from ..planning.winograd_points import ROW_TAPS, ROWS
 from .border import LINE, row_map, too_large, whole_lines
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
@@ -212,7 +213,7 @@ def cost(p: Problem, t: Target) -> float:
     tile, lanes = fitting(TILES, t)[0], t.lanes(DTYPES[p.acc].itemsize)
     groups, (terms, made) = p.n * -(-p.oh // ROWS), counts(p)
     results = groups * p.oc // lanes * -(-p.ow // tile.nx) * tile.nx
-    return costs.winograd_rows_last_seconds(p, results, terms, groups * made * -(-_wide(p) * p.ic // lanes))
+    return winograd_rows_last_seconds(p, results, terms, groups * made * -(-_wide(p) * p.ic // lanes))
 
 
 def most_kernels(t: Target) -> int:

@@ -6,6 +6,7 @@ blocks in registers.  The lanes of a vector are channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from numba import types
@@ -235,7 +236,7 @@ def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish:
             line = [emit.load(emit.offset(sums, (points * i + j) * mr * emit.width)) for j in range(points)]
             rows.append(transform.results(line))
         columns = [transform.results([row[b] for row in rows]) for b in range(m)]
-        found = _unsafe(emit, [value for column in columns for value in column])
+        found = unsafe(emit, largest_of(emit, [value for column in columns for value in column]))
         first = emit.load(start)
         places = [[emit.variable(builder.fadd(columns[b][a], first)) for b in range(m)] for a in range(m)]
         with builder.if_then(builder.icmp_unsigned("!=", finish, emit.constant(0))):
@@ -264,15 +265,18 @@ def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish:
     return types.int64(spec, *[types.int64] * 8), codegen
 
 
-def _unsafe(emit: Emitter, values: list[Any]) -> Any:
-    """1 where in some lane the largest magnitude is not finite, or below the least but not 0; else 0."""
-    builder, bits = emit.builder, emit.bits()
-    bias, mantissa = {"f32": (127, 23), "f64": (1023, 52)}[emit.kind]
-    largest = None
+def largest_of(emit: Emitter, values: Sequence[Any], found: Any = None) -> Any:
+    """The bits of the largest magnitudes of each lane, and of what was ``found`` before; NaN is larger than any number."""
     for value in values:
         absolute = _absolute(emit, value)
-        larger = absolute if largest is None else builder.icmp_signed(">", absolute, largest)
-        largest = absolute if largest is None else builder.select(larger, absolute, largest)
+        found = absolute if found is None else emit.builder.select(emit.builder.icmp_signed(">", absolute, found), absolute, found)
+    return found
+
+
+def unsafe(emit: Emitter, largest: Any) -> Any:
+    """1 where in some lane the largest magnitude, of `largest_of`, is not finite, or below the least but not 0; else 0."""
+    builder, bits = emit.builder, emit.bits()
+    bias, mantissa = {"f32": (127, 23), "f64": (1023, 52)}[emit.kind]
     least = (bias + LEAST_EXPONENT[emit.kind]) << mantissa
     infinity = (2 * bias + 1) << mantissa
     above = builder.icmp_unsigned(">=", builder.sub(largest, bits.number(least)), bits.number(infinity - least))

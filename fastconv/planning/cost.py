@@ -9,7 +9,6 @@ from __future__ import annotations
 from math import log2
 
 from .problem import DTYPES, Problem
-from .winograd_points import pixels_of, points_of
 
 # limits
 MOST_WORKSPACE = 64 << 20  # bytes of one thread; a problem of more goes to an algorithm of less
@@ -155,6 +154,15 @@ WINOGRAD_IMAGES_BYTES = 5 << 20
 # fewer images 830 (two cores, Emerald Rapids, 2026-11).
 WINOGRAD_GROUPED_IMAGES = 4
 
+# Of a second-level cache, transformed weights that all rows of blocks read anew, so that lines of pixels are read as they lie: 8 images
+# of 32 groups of 4 channels at 56x56 1300 us instead of 1620, of 8 at 28x28 705 and 735; of 16 at 14x14, 1.2 MB, 625 instead of 555 (two
+# cores, Emerald Rapids, 2026-11)
+WINOGRAD_SHALLOW_NEAR_SHARE = 0.25
+WINOGRAD_SHALLOW_PACK_SECONDS = 1e-7  # per channel and vector of results: the transform of their weights
+WINOGRAD_SHALLOW_PIXEL_SECONDS = 1e-9  # per vector of a transformed block
+WINOGRAD_SHALLOW_RESULT_SECONDS = 1e-9
+WINOGRAD_SHALLOW_COLUMN_SECONDS = 5e-9  # per column of a row of blocks
+
 WINOGRAD_ROWS_SHARE = 0.9
 WINOGRAD_ROWS_STORE_SECONDS = 8e-9  # per vector of four rows of results
 WINOGRAD_ROWS_PIXEL_SECONDS = 1.5e-9  # per transformed vector
@@ -198,7 +206,8 @@ REFERENCE_TAP_SECONDS = 2e-5
 REFERENCE_FLOP_SECONDS = 1.5e-9
 
 
-def _padded(extent: int, block: int) -> int:
+def padded(extent: int, block: int) -> int:
+    """``extent`` up to the end of a block."""
     return -(-extent // block) * block
 
 
@@ -207,7 +216,8 @@ def bytes_moved(p: Problem) -> int:
     return p.n * (p.ic * p.ih * p.iw * DTYPES[p.src].itemsize + p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize)
 
 
-def _moving_seconds(p: Problem) -> float:
+def moving_seconds(p: Problem) -> float:
+    """What is seen of that."""
     return SEEN_SHARE * bytes_moved(p) / BYTES_PER_SECOND
 
 
@@ -221,13 +231,13 @@ def columns_by_phase(p: Problem, lanes: int) -> bool:
 def _phase_seconds(p: Problem, lanes: int) -> float:
     """The copy of columns by phase."""
     rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
-    vectors = rows * _padded(p.iw_padded, lanes) / lanes
+    vectors = rows * padded(p.iw_padded, lanes) / lanes
     return vectors * (PHASE_VECTOR_SECONDS if p.sw == 2 else PHASE_PIXEL_SECONDS * lanes)
 
 
 def direct_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors along the row, and what columns of a stride take longer."""
-    vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    vectors = p.n * p.oc * p.oh * padded(p.ow, lanes) / lanes
     by_phase = columns_by_phase(p, lanes)
     strided = PHASE_FACTOR if by_phase else DIRECT_PAIR_FACTOR if p.sw == 2 else 1.0
     # rows of h taps read h - 1 rows of pixels more, two loads each since most cross a cache line; two loads per two FMAs are free
@@ -237,23 +247,23 @@ def direct_seconds(p: Problem, lanes: int) -> float:
     tiles = vectors * (DIRECT_STORE_SECONDS + DIRECT_CHANNEL_SECONDS * (p.ic // p.g - 1))
     planes = (p.ic - 1) * (DIRECT_PLANE_SECONDS + DIRECT_ROW_SECONDS * p.ih * min(p.sw, 2))
     phases = _phase_seconds(p, lanes) if by_phase else 0.0
-    return CALL_SECONDS + sums + tiles + planes + phases + _moving_seconds(p)
+    return CALL_SECONDS + sums + tiles + planes + phases + moving_seconds(p)
 
 
 def fast_fir_seconds(p: Problem, lanes: int, rows: int) -> float:
     """Three sums of half the taps for each pair of rows of results, or of columns at stride 2, and the rows that they read."""
-    vectors = p.n * p.oc * _padded(p.oh, rows * 2 // p.sh) * _padded(p.ow, 2 * lanes * p.sw) / lanes
+    vectors = p.n * p.oc * padded(p.oh, rows * 2 // p.sh) * padded(p.ow, 2 * lanes * p.sw) / lanes
     columns = 2 * ((p.kw + 3) // 4 + (p.kw + 2) // 4) + (p.kw + 1) // 4 + p.kw // 4
     taps = p.kw * (2 * ((p.kh + 1) // 2) + p.kh // 2) if p.sw == 1 else p.kh * columns
     sums = vectors / 2 * taps / (FMA_PER_SECOND * DIRECT_SHARE)
-    staged = p.n * p.ic * p.ih_padded * _padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS[p.sw]
-    return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + _moving_seconds(p)
+    staged = p.n * p.ic * p.ih_padded * padded(p.iw_padded, lanes) / lanes * FAST_FIR_STAGE_SECONDS[p.sw]
+    return FAST_FIR_CALL_SECONDS + sums + vectors * FAST_FIR_STORE_SECONDS + staged + moving_seconds(p)
 
 
 def panel_seconds(p: Problem, lanes: int) -> float:
     """The tiles of `direct`, and the conversion of each row that they read."""
     rows = p.n * p.ic * min(p.oh * p.sh + p.kh - 1, p.ih_padded)
-    return direct_seconds(p, lanes) + PANEL_STAGE_SECONDS * rows * _padded(p.iw_padded, lanes) / lanes
+    return direct_seconds(p, lanes) + PANEL_STAGE_SECONDS * rows * padded(p.iw_padded, lanes) / lanes
 
 
 def identity_seconds(p: Problem) -> float:
@@ -263,7 +273,7 @@ def identity_seconds(p: Problem) -> float:
 
 def masked_seconds(p: Problem, lanes: int) -> float:
     """Two sums, a row of pixels and one of weights for each row that they read, a quotient for each result."""
-    vectors = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    vectors = p.n * p.oc * p.oh * padded(p.ow, lanes) / lanes
     return 2 * panel_seconds(p, lanes) - CALL_SECONDS + MASKED_QUOTIENT_SECONDS * vectors
 
 
@@ -283,40 +293,40 @@ def staged_seconds(p: Problem, converts: bool = False, channels_last: bool = Fal
 
 def separable_seconds(p: Problem, lanes: int) -> float:
     """Tiles of vectors down the columns of the image, then along the rows of the result."""
-    down = p.n * p.oc * p.oh * _padded(p.iw, lanes) / lanes
-    along = p.n * p.oc * p.oh * _padded(p.ow, lanes) / lanes
+    down = p.n * p.oc * p.oh * padded(p.iw, lanes) / lanes
+    along = p.n * p.oc * p.oh * padded(p.ow, lanes) / lanes
     # images narrower than a tile are summed one by one
     down *= 1 if p.iw >= 2 * lanes else lanes
     taps = down * p.kh / FMA_PER_SECOND + along * p.kw * SEPARABLE_TAP_SECONDS
     share = SEPARABLE_BYTES_SHARE if (p.src, p.acc, p.sh, p.sw) == ("u8", "f32", 1, 1) else 1
-    return CALL_SECONDS + (taps + along * SEPARABLE_STORE_SECONDS) * share + _moving_seconds(p)
+    return CALL_SECONDS + (taps + along * SEPARABLE_STORE_SECONDS) * share + moving_seconds(p)
 
 
 def lowrank_seconds(p: Problem, lanes: int, rank: int) -> float:
     """`separable_seconds` for each pair of vectors, but one call, image and result."""
-    once = CALL_SECONDS + _moving_seconds(p)
+    once = CALL_SECONDS + moving_seconds(p)
     return once + rank * (separable_seconds(p, lanes) - once)
 
 
 def sparse_seconds(p: Problem, lanes: int, taps: int) -> float:
     """A loaded vector for each multiply-add, and a look at each pixel."""
-    vectors, looked = (p.n * p.oc * rows * _padded(wide, lanes) / lanes for rows, wide in ((p.oh, p.ow), (p.ih, p.iw)))
+    vectors, looked = (p.n * p.oc * rows * padded(wide, lanes) / lanes for rows, wide in ((p.oh, p.ow), (p.ih, p.iw)))
     sums = vectors * (taps * SPARSE_TAP_SECONDS + SPARSE_STORE_SECONDS) + looked / FMA_PER_SECOND
-    return CALL_SECONDS + sums + _moving_seconds(p)
+    return CALL_SECONDS + sums + moving_seconds(p)
 
 
 def blocked_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
     """Blocks of ``mr`` vectors of output channels at ``ny x nx`` pixels, and the packing of the panel."""
     oc, ic = p.oc // p.g, p.ic // p.g
     # overlapping tiles compute some pixels twice; a tile of few accumulators or many loads runs below the peak
-    vectors = p.n * p.g * _padded(oc, mr * lanes) / lanes * _padded(p.oh, ny) * _padded(p.ow, nx)
+    vectors = p.n * p.g * padded(oc, mr * lanes) / lanes * padded(p.oh, ny) * padded(p.ow, nx)
     loads = (mr + ny * nx) / (mr * ny * nx)
     share = BLOCKED_SHARE if loads < BLOCKED_MOST_LOADS else BLOCKED_LOADING_SHARE
     dense = (p.kh, p.kw, p.ih_padded, p.iw_padded) == (1, 1, p.ih, p.iw) and (p.src_layout == "nhwc" or p.sh == p.sw == 1)
     in_place = dense and p.acc in ("f32", "f64") and p.src not in ("f16", "bf16") and p.oh >= ny and p.ow >= nx
     packed = 0 if in_place else p.n * p.g * ic * p.ih_padded * p.iw_padded * BLOCKED_PACK_SECONDS[p.src_layout]
     sums = vectors * p.taps / (FMA_PER_SECOND * share)
-    return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + _moving_seconds(p)
+    return 2 * CALL_SECONDS + sums + BLOCKED_STORE_SECONDS * vectors + packed + moving_seconds(p)
 
 
 def blocked_tile_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> float:
@@ -327,8 +337,8 @@ def blocked_tile_seconds(p: Problem, lanes: int, mr: int, ny: int, nx: int) -> f
 
 def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool, low: bool = False) -> float:
     """Vectors of channels at ``nx`` pixels; planes, and channels of several results, are put into lanes."""
-    channels = p.n * _padded(p.oc, lanes) / lanes
-    vectors = channels * p.oh * _padded(p.ow, nx)
+    channels = p.n * padded(p.oc, lanes) / lanes
+    vectors = channels * p.oh * padded(p.ow, nx)
     depth = p.ic // p.g
     share = (DEPTHWISE_LOW_SHARE if low else DEPTHWISE_SHARE) if fixed else DEPTHWISE_ANY_SHARE
     # a pixel's channels are put into the lanes of their groups by shuffles, where multiply-adds could have been
@@ -337,76 +347,35 @@ def depthwise_seconds(p: Problem, lanes: int, nx: int, staged: bool, fixed: bool
     if staged:
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
-    return seconds + _moving_seconds(p)
+    return seconds + moving_seconds(p)
 
 
 def depthwise_image_seconds(p: Problem, lanes: int, quads: int, staged: bool) -> float:
     """Vectors of channels at ``quads`` of 2 x 2 results, which stores bound; planes are put into lanes and back."""
-    channels, depth = p.n * _padded(p.ic, lanes) / lanes, p.ic // p.g
-    many = channels * -(-(p.ih + 1) // 2) * _padded(-(-(p.iw + 1) // 2), quads)
+    channels, depth = p.n * padded(p.ic, lanes) / lanes, p.ic // p.g
+    many = channels * -(-(p.ih + 1) // 2) * padded(-(-(p.iw + 1) // 2), quads)
     share = DEPTHWISE_LOW_SHARE if depth > 1 else DEPTHWISE_SHARE
     seconds = CALL_SECONDS + many * (p.kh * p.kw * depth / (FMA_PER_SECOND * share) + 4 * DEPTHWISE_STORE_SECONDS)
     if staged:
         moved = channels * (p.ih * p.iw + p.oh * p.ow)
         seconds += moved * (DEPTHWISE_STAGED_SECONDS * log2(lanes) if p.src_layout == "nchw" else DEPTHWISE_SCALAR_SECONDS * lanes)
-    return seconds + _moving_seconds(p)
+    return seconds + moving_seconds(p)
 
 
 def shallow_seconds(p: Problem, mr: int, vectors: float, in_place: bool) -> float:
     """``vectors`` of each output channel, in whole blocks of ``mr``, and the copy of those that are not summed in place."""
-    results = p.n * p.g * _padded(p.oc // p.g, mr) * vectors
+    results = p.n * p.g * padded(p.oc // p.g, mr) * vectors
     terms = p.taps + (0 if in_place else SHALLOW_COPIED_TERMS)
-    return 2 * CALL_SECONDS + results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS) + _moving_seconds(p)
+    return 2 * CALL_SECONDS + results * (terms / (FMA_PER_SECOND * SHALLOW_SHARE) + SHALLOW_STORE_SECONDS) + moving_seconds(p)
 
 
 def shallow_copy_seconds(p: Problem, lanes: int, planes: int, rows: int, columns: int, near: bool) -> float:
     """``planes`` of an image, of so many rows and columns, copied by phase; pixel by pixel where borders repeat or strides are large."""
     alone = p.border != "constant" or p.sw > 2
-    row = columns * SHALLOW_SCALAR_SECONDS if alone else _padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS
+    row = columns * SHALLOW_SCALAR_SECONDS if alone else padded(columns, lanes) / lanes * SHALLOW_VECTOR_SECONDS
     if not near:
         row += columns * DTYPES[p.acc].itemsize / 64 * SHALLOW_FAR_SECONDS
     return p.n * planes * (SHALLOW_PLANE_SECONDS + rows * (SHALLOW_ROW_SECONDS + row))
-
-
-def winograd_unit_seconds(
-    many: int, m: int, stride: int, depth: int, blocks: int, all_blocks: int, lanes: int, mr: int, nt: int, size: int, cache: int
-) -> float:
-    """A group of ``many`` blocks of ``m x m`` results, ``depth`` vectors of channels, ``blocks`` of ``mr`` vectors of output channels.
-
-    Weights come from beyond the second-level cache, and so do transformed pixels and products that do not fit it; those of
-    ``all_blocks`` are read at once.
-    """
-    squares, points, weighted = pixels_of(m, stride) ** 2, points_of(m, stride) ** 2, (m + 2) ** 2  # of transformed vectors
-    share = WINOGRAD_SHARE / (1 + WINOGRAD_LOAD_SHARE * ((mr + nt) / (mr * nt) - WINOGRAD_FEW_LOADS))
-    sums = _padded(many, nt) * squares * depth * lanes * blocks * mr / (FMA_PER_SECOND * share)
-    transforms = many * (squares * depth * WINOGRAD_PIXEL_SECONDS[stride] + points * blocks * mr * WINOGRAD_RESULT_SECONDS)
-    pixels, weights = squares * depth * lanes * size * many, weighted * depth * lanes * size * blocks * mr * lanes
-    products = points * mr * lanes * size * many
-    moved = weights + (pixels * (blocks + 2) + 2 * products * blocks if pixels + products > WINOGRAD_CACHE_SHARE * cache else 0)
-    far = weights // blocks * all_blocks > WINOGRAD_FAR_BYTES
-    return CALL_SECONDS + sums + transforms + moved / (WINOGRAD_FAR_BYTES_PER_SECOND if far else WINOGRAD_BYTES_PER_SECOND)
-
-
-def winograd_given_seconds(vectors: int, m: int, lanes: int, size: int, times: int) -> float:
-    """``vectors x lanes`` weights of 3x3 taps transformed as they are used, so many ``times``; or, for 0, once, before they are."""
-    if times:
-        return WINOGRAD_GIVEN_SECONDS * vectors * lanes * times
-    stored = vectors * lanes * lanes * (m + 2) ** 2 * size
-    far = stored > WINOGRAD_PAST_BYTES
-    return WINOGRAD_PACK_SECONDS * vectors * lanes + stored / (BYTES_PER_SECOND if far else WINOGRAD_BYTES_PER_SECOND)
-
-
-def winograd_rows_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
-    """Vectors of four rows of results, of so many terms, from vectors of transformed rows."""
-    sums = results * (terms / (FMA_PER_SECOND * WINOGRAD_ROWS_SHARE) + WINOGRAD_ROWS_STORE_SECONDS)
-    far = max(p.oc * p.oh * p.ow * DTYPES[p.dst].itemsize - WINOGRAD_ROWS_NEAR_BYTES, 0) * p.n / BYTES_PER_SECOND
-    return WINOGRAD_ROWS_CALL_SECONDS + sums + rows * WINOGRAD_ROWS_PIXEL_SECONDS + _moving_seconds(p) + far
-
-
-def winograd_rows_last_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
-    """Vectors of four rows of results, of so many terms, from vectors of transformed rows."""
-    sums = results * (terms / (FMA_PER_SECOND * WINOGRAD_ROWS_SHARE) + WINOGRAD_ROWS_LAST_STORE_SECONDS)
-    return WINOGRAD_ROWS_CALL_SECONDS + sums + rows * WINOGRAD_ROWS_PIXEL_SECONDS + _moving_seconds(p)
 
 
 def activated_seconds(p: Problem) -> float:
@@ -424,7 +393,7 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
     """Blocks of ``mr`` vectors of output channels at ``columns`` channels or taps of a row, and the packing of both panels."""
     oc, ic = p.oc // p.g, p.ic // p.g
     each, taps = (ic * p.kw, p.kh) if expanded else (ic, p.kh * p.kw)
-    vectors = _padded(oc, mr * lanes) / lanes * _padded(each, columns)
+    vectors = padded(oc, mr * lanes) / lanes * padded(each, columns)
     share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
     sums = vectors * (taps * p.n * p.oh * p.ow / (FMA_PER_SECOND * share) + BLOCKED_STORE_SECONDS * taps)
     packed = p.n * (oc * p.oh * p.ow + each * p.ih_padded * p.iw_padded) * BLOCKED_PACK_SECONDS[p.src_layout]
@@ -435,14 +404,14 @@ def weights_seconds(p: Problem, lanes: int, mr: int, columns: int, expanded: boo
 
 def weights_loads_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float:
     """What a tile of one tap is chosen by besides: its loads."""
-    vectors = p.g * _padded(p.oc // p.g, mr * lanes) / lanes * _padded(p.ic // p.g, columns)
+    vectors = p.g * padded(p.oc // p.g, mr * lanes) / lanes * padded(p.ic // p.g, columns)
     return BLOCKED_LOAD_SHARE * (1 / mr + 1 / columns) * vectors * p.n * p.oh * p.ow / FMA_PER_SECOND
 
 
 def weights_rows_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float:
     """Blocks of ``mr`` vectors of output channels at ``columns`` values of a row, and the copies of rows, of groups pixel by pixel."""
     oc, icg = p.oc // p.g, p.ic // p.g
-    vectors, many = _padded(oc, mr * lanes) / lanes, _padded(p.kw * icg, columns)
+    vectors, many = padded(oc, mr * lanes) / lanes, padded(p.kw * icg, columns)
     share = BLOCKED_SHARE * min(mr * columns / (mr + columns), 1.0)  # two loads in the time of two multiply-adds
     sums = vectors * many * p.kh * p.n * p.oh * p.ow / (FMA_PER_SECOND * share)
     copied = p.n * p.ih_padded * p.iw_padded * (icg / lanes if p.g == 1 else 4) * vectors / mr
@@ -453,8 +422,8 @@ def weights_rows_seconds(p: Problem, lanes: int, mr: int, columns: int) -> float
 
 def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
     """A load and an FMA for each tap of a vector of output channels, and the packing of the panels, one for each channel of a group."""
-    vectors, icg = _padded(p.oc, lanes) / lanes, p.ic // p.g
-    sums = vectors * p.oh * p.ow * icg * (_padded(p.kh * p.kw, taps) + 1) / (FMA_PER_SECOND * BLOCKED_LOADING_SHARE)
+    vectors, icg = padded(p.oc, lanes) / lanes, p.ic // p.g
+    sums = vectors * p.oh * p.ow * icg * (padded(p.kh * p.kw, taps) + 1) / (FMA_PER_SECOND * BLOCKED_LOADING_SHARE)
     each = WEIGHTS_GROUPED_PACK_SECONDS if p.src_layout == "nchw" else BLOCKED_PACK_SECONDS["nhwc"]
     pixel = each if p.src_layout == "nchw" or icg == 1 else WEIGHTS_SCALAR_SECONDS
     packed = vectors * lanes * (icg * p.ih_padded * p.iw_padded * pixel + p.oh * p.ow * each)
@@ -463,13 +432,13 @@ def weights_grouped_seconds(p: Problem, lanes: int, taps: int) -> float:
 
 def depthwise_weights_seconds(p: Problem, lanes: int) -> float:
     """An FMA for each tap of a vector of channels, all of a pixel's in the time of its loads."""
-    vectors = _padded(p.oc, lanes) / lanes
+    vectors = padded(p.oc, lanes) / lanes
     rows = (
         p.n
         * p.oh
         * (vectors * p.ow * p.kh * p.kw / (FMA_PER_SECOND * DEPTHWISE_SHARE) + p.kh * p.ow * p.sw * DEPTHWISE_STORE_SECONDS / lanes)
     )
-    return CALL_SECONDS + rows + _moving_seconds(p)
+    return CALL_SECONDS + rows + moving_seconds(p)
 
 
 def complex_seconds(p: Problem) -> float:

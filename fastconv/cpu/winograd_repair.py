@@ -1,0 +1,107 @@
+"""winograd_repair: blocks of results that no transform can compute, marked by a kernel, are done again by direct sums."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..planning.plans import Launch, Plan
+from ..planning.problem import DTYPES, Problem, border_indices
+from ..planning.winograd_points import pixels_of
+
+OUTSIDE, BEYOND = -1, -2  # the image: the fill value; the padded image: 0
+_PATCHES = 16  # blocks of one call of direct sums
+
+
+def stride_of(p: Problem) -> int:
+    """Of both directions: that of a single row or column of results, which has none, is 1."""
+    return max(p.strides)
+
+
+def not_of_squares(p: Problem, most_stride: int) -> str | None:
+    """Why a problem is none of 3x3 windows at every pixel, or up to every so many, of both directions; or None."""
+    every = stride_of(p)
+    if (p.kh, p.kw, p.dh, p.dw) != (3, 3, 1, 1) or every > most_stride or p.strides != (every if p.oh > 1 else 1, every if p.ow > 1 else 1):
+        pixels = "every pixel" + " or every other" * (most_stride > 1)
+        return f"3x3 windows at {pixels}, not {p.kh}x{p.kw}, strides {p.strides} and dilations {p.dh, p.dw}"
+    return None
+
+
+def patch_of(p: Problem, m: int) -> Problem:
+    """What direct sums compute at once: the pixels of some blocks."""
+    stride, reads = stride_of(p), pixels_of(m, stride_of(p))
+    return p.replace(n=_PATCHES, ih=reads, iw=reads, sh=stride, sw=stride, pt=0, pb=0, pl=0, pr=0, border="constant", precision="strict",
+                     src_layout="nchw")  # fmt: skip
+
+
+def sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image row behind each row that a block reads, and the column behind each column."""
+    found, stride = [], stride_of(p)
+    for before, extent, padded, out in ((p.pt, p.ih, p.ih_padded, p.oh), (p.pl, p.iw, p.iw_padded, p.ow)):
+        places = border_indices(-before, (-(-out // m) - 1) * m * stride + pixels_of(m, stride), 1, extent, p.border)
+        places[padded:] = BEYOND
+        found.append(places)
+    return found[0], found[1]
+
+
+def repaired_blocks(
+    p: Problem, m: int, child: Plan, fill: Any, bind: Callable[[np.ndarray], Launch], weights: Callable[[np.ndarray], np.ndarray]
+) -> Launch:
+    """A launch of ``bind(flags)``, which marks blocks in ``flags``, and of `patch_of`'s plan for them.
+
+    ``flags`` are a number that is not 0 if some block is marked, then ``[n][block row][block column]``; ``weights`` gives the weights as
+    they are from what launches get.
+    """
+    rows, columns = -(-p.oh // m), -(-p.ow // m)
+
+    def state() -> tuple[np.ndarray, Launch]:
+        flags = np.zeros(1 + p.n * rows * columns, np.int64)
+        return flags, bind(flags)
+
+    # one for each of the threads that run this launch at once
+    idle = deque([state()], maxlen=4)
+
+    def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+        try:
+            found = idle.pop()
+        except IndexError:
+            found = state()
+        flags, run = found
+        run(src, packed, bias, dst)
+        if flags[0]:
+            wrong = np.argwhere(flags[1:].reshape(p.n, rows, columns))
+            _repair(p, m, child, wrong, src, weights(packed), bias, dst, fill)
+            flags[:] = 0
+        idle.append(found)
+
+    return launch
+
+
+def _repair(
+    p: Problem, m: int, child: Plan, wrong: np.ndarray, src: np.ndarray, wei: np.ndarray, bias: np.ndarray | None, dst: np.ndarray,
+    fill: Any,
+) -> None:  # fmt: skip
+    """Direct sums for the blocks at ``wrong``, rows of (image, block row, block column)."""
+    dtype = DTYPES[p.acc]
+    own, step, reads = child.pack(wei), m * stride_of(p), pixels_of(m, stride_of(p))
+    rows, columns = sources(p, m)
+    patches = np.zeros((_PATCHES, p.ic, reads, reads), dtype)
+    results = np.empty((_PATCHES, p.oc, m, m), dtype)
+    run = child.prepare(patches, own, results)
+    for first in range(0, len(wrong), _PATCHES):
+        chunk = wrong[first : first + _PATCHES]
+        for patch, (n, ty, tx) in zip(patches, chunk, strict=False):
+            down, across = rows[ty * step : ty * step + reads], columns[tx * step : tx * step + reads]
+            patch[...] = src[n][:, np.maximum(down, 0)[:, None], np.maximum(across, 0)]
+            for places, axis in ((down, 1), (across, 2)):
+                outside = np.moveaxis(patch, axis, 0)
+                outside[places == OUTSIDE] = fill
+            for places, axis in ((down, 1), (across, 2)):
+                np.moveaxis(patch, axis, 0)[places == BEYOND] = 0
+        run(patches, own, bias, results)
+        for result, (n, ty, tx) in zip(results, chunk, strict=False):
+            to = dst[n, :, ty * m : ty * m + m, tx * m : tx * m + m]
+            to[...] = result[:, : to.shape[1], : to.shape[2]]

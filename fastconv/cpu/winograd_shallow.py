@@ -1,0 +1,373 @@
+"""winograd_shallow: groups of few channels, channels side by side, 3x3, by F(4x4, 3x3): a vector of channels from pixels to results.
+
+Wins where `winograd` does: 36 multiplications for 16 results instead of 144.  A group's sums are so short that what is around them, not
+they, takes the time: here blocks are few enough that pixels, sums and results of a row of points after the other stay in a first-level
+cache, and a vector may hold several groups, as in `shallow_last`.
+Blocks lie in a grid anchored at the image's origin, rows of them in one sequence through all images; no result depends on how it is cut.
+Order of accumulation: a group's channels, between the transforms of :mod:`fastconv.planning.winograd_points`.
+Error of each output: as `winograd`'s.  What the transform cannot do is done by direct sums, block by block: where results are not finite,
+or tiny, and where weights are not finite or out of range.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..planning import cost as costs
+from ..planning.plans import Launch, Plan, PlanFn
+from ..planning.problem import DTYPES, Problem, parse_epilogue
+from ..planning.winograd_cost import winograd_shallow_seconds
+from .border import LINE, too_large, whole_lines
+from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
+from .shallow_last_tile import piece_of
+from .simd import KINDS
+from .stage import staged_launch
+from .target import Target
+from .threads import Job, Region
+from .tile import fitting
+from .values import finish_values, not_of_one_type
+from .winograd_pack import HEAD, LEAST, MOST, SPARE, weights_of
+from .winograd_repair import OUTSIDE, not_of_squares, patch_of, repaired_blocks, sources
+from .winograd_shallow_pack import WEIGHTS_BYTES, Packing, taps_placer, weights_table
+from .winograd_shallow_tile import POINTS, TABLE_AT, M, Shape, column_pixels, column_results, winograd_shallow_tile_kernel
+from .winograd_tile import transformed_weights
+
+CASES = ("g4_ic32ih14_oc32k3_p1_f32_nhwc", "n3_g2_ic32ih29iw31_oc32k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g8_ic32ih9iw30_oc32k3_f32_nhwc",
+         "n2_g2_ic64ih8_oc64k3_p1_f32_nhwc", "g4_ic32ih14_oc32k3_p1_f64_nhwc_bias")  # fmt: skip
+
+LEAST_DEPTH, MOST_DEPTH = 4, 64  # channels of a group
+
+
+class Tile(NamedTuple):
+    """``nt`` transformed blocks at a vector of output channels."""
+
+    registers: int  # of the target, at least
+    nt: int
+
+
+TILES = (
+    Tile(32, nt=16),  # 16 accumulators, 1 weight, 1 pixel of 32 registers
+    Tile(32, nt=14),  # rows of 7 blocks, as of 28x28 and 56x56
+    Tile(16, nt=12),
+    Tile(16, nt=7),
+)
+
+# The integers that the kernel receives: these, those of the tile and its table, the image row behind each row of the blocks, the column
+# behind each column, how weights are read, the channel of each lane.
+Head = namedtuple(
+    "Head",
+    "products n planes together parts blocks iw oh ow rows columns gy gx groups_y groups_x pad_x plane bias finish flags asks asked "
+    "across given own icg nt sn sy sx dn dy dx",
+)
+_HEAD_BYTES = 8 * len(Head._fields)
+
+
+def _factory(kind: str, lanes: int, piece: int, fma: int) -> Any:
+    """The band kernel: units of work are (``gy`` rows of ``gx`` blocks of all images, pairs of vectors of channels, which of two).
+
+    Where vectors are not ``across`` the rows of blocks, these change before the vectors.  Pixels of a row of blocks, read where they lie,
+    are transformed along columns to ``[part][i][column]``, by `row_products` along rows, to sums and back, and along columns to results.
+    A block whose results are to be repaired is marked in the words at ``flags``, ``[n][block row][block column]``, behind one that tells
+    whether any is.  Where weights are the caller's, ``given``, each thread transforms those of vectors side by side, or ``across`` all.
+    Workspace: 1 + the first vector of channels whose weights are transformed, and whether some may not be; start of each vector of output
+    channels, results beyond the image, a vector of the fill value and one of zeros, where rows of pixels lie, rows of points, pixels and
+    sums of one of them; of weights given the sum of magnitudes, taps, the transformed ones.
+    """
+    size = KINDS[kind][2]
+    vector, spec, weights_spec = lanes * size, (kind, lanes, piece, fma), (kind, lanes, M, 1, 1, 1, fma)
+    place_taps = taps_placer(kind, lanes)
+
+    def winograd_shallow(job: Any, index: Any, u0: Any, u1: Any) -> None:
+        unrolled_by_hand()
+        at = integers(job, Job)
+        e = integers(at.extents, Head)
+        shape_at = at.extents + _HEAD_BYTES
+        row_at = shape_at + TABLE_AT + e.nt * 8
+        column_at = row_at + 8 * (e.rows * M + 2)
+        weights_at = column_at + 8 * (e.columns * M + 2)
+        lane_at = weights_at + WEIGHTS_BYTES
+        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
+        finish = e.finish * (at.values + size)
+        state = at.workspace + index * at.scratch
+        start = state + LINE
+        beyond = start + e.blocks * vector
+        wide_bytes = (e.gx * M + 2) * vector
+        fills = beyond + vector
+        lines_at = fills + 2 * vector
+        points = lines_at + 2 * LINE
+        space = points + max(e.parts, e.blocks) * POINTS * e.plane
+        totals = space + (e.parts + 1) * POINTS * e.nt * vector
+        taps, pitch = totals + vector, (e.icg + SPARE) * vector
+        made = taps + 9 * e.icg * vector
+        held = peek("i64", state) - 1
+        unfit = peek("i64", state + 8) if held >= 0 else 0
+        fill_row(kind, lanes, fills, lanes, fill)
+        fill_row(kind, lanes, fills + vector, lanes, zero)
+        for u in range(u0, u1):
+            rest, side = u // e.together, u % e.together
+            groups, pairs = e.groups_y * e.groups_x, e.planes // e.together
+            pair, group = (rest % pairs, rest // pairs) if e.across else (rest // groups, rest % groups)
+            by, bx = group // e.groups_x, group % e.groups_x
+            plane = pair * e.together + side
+            first_line, tx = by * e.gy, bx * e.gx
+            tall, wide = min(e.gy, e.n * e.rows - first_line), min(e.gx, e.columns - tx)
+            for lane in range(e.blocks * lanes):
+                o = plane * e.blocks * lanes + lane // lanes * lanes + peek("i64", lane_at + lane % lanes * 8)
+                poke(kind, start + lane * size, peek(kind, at.bias + o * size) if e.bias else zero)
+            columns, left = wide * M + 2, tx * M - e.pad_x  # image column of the first
+            c0, c1 = max(left, 0), min(left + columns, e.iw)
+            inside, before = max(c1 - c0, 0), min(c0 - left, columns)
+            for k in range(tall):
+                n, ty = (first_line + k) // e.rows, (first_line + k) % e.rows
+                for part in range(e.parts):
+                    pixels = at.src + n * e.sn + (plane * e.parts + part) * vector
+                    to = points + part * POINTS * e.plane + k * wide_bytes
+                    for turn in range(-1, columns - inside):
+                        # the columns inside the image, then one by one those that are outside
+                        x = turn if turn < before else turn + inside
+                        column = c0 if x < 0 else peek("i64", column_at + 8 * (tx * M + x))
+                        if column < 0 and (column != OUTSIDE or fill == zero):
+                            for i in range(POINTS):
+                                fill_row(kind, lanes, to + x * vector + i * e.plane, lanes, zero)
+                            continue
+                        for r in range(POINTS):
+                            row = peek("i64", row_at + 8 * (ty * M + r))
+                            place = pixels + row * e.sy + column * e.sx
+                            if row < 0 or column < 0:
+                                place = fills if min(row, column) == OUTSIDE else fills + vector
+                            poke("i64", lines_at + 16 * r, place)
+                            poke("i64", lines_at + 16 * r + 8, e.sx if row >= 0 and x < 0 else 0)
+                        if x < 0:
+                            column_pixels(spec, to + before * vector, e.plane, lines_at, inside)
+                        else:
+                            column_pixels(spec, to + x * vector, e.plane, lines_at, 1)
+            soon, soon_step, result, result_step = space, 0, space, 0
+            if e.asks:
+                # lines of a tile's pixels follow each other at one distance, through all its rows
+                n, ty = first_line // e.rows, first_line % e.rows
+                result, result_step = at.dst + n * e.dn + ty * M * e.dy + plane * e.blocks * vector, e.dx
+                if e.across:
+                    n, ty = (first_line + e.gy) // e.rows, (first_line + e.gy) % e.rows
+                    soon = at.src + n * e.sn + ty * M * e.sy + e.gy * M * e.sy // e.planes // LINE * LINE * plane
+                    soon_step = LINE
+                elif u + e.together < u1:
+                    rest = (u + e.together) // e.together
+                    later, by = rest // e.groups_y, rest % e.groups_y
+                    n, ty = by * e.gy // e.rows, by * e.gy % e.rows
+                    soon = at.src + n * e.sn + ty * M * e.sy + (later * e.together + side) * e.parts * vector
+                    soon_step = e.sx
+            of = 0 if e.across else pair * e.together  # the first vector of channels of those whose weights are transformed at once
+            if e.given and held != of:
+                held = of
+                for block in range(e.own):
+                    place_taps(at.wei, weights_at, (of * e.blocks + block) * lanes, taps, lines_at)
+                    transformed_weights(weights_spec, made + block * POINTS**2 * pitch, vector, pitch, taps, 9 * vector, 3 * vector, vector,
+                                        e.icg, 0, totals, 0)  # fmt: skip
+                    for lane in range(lanes):
+                        total = peek(kind, totals + lane * size)
+                        if not (LEAST <= total <= MOST or total == zero):
+                            unfit = 1
+            wei = made if e.given else at.wei + HEAD * size
+            wei += (plane - of * e.given) * e.blocks * POINTS**2 * pitch
+            for i in range(POINTS):
+                away = i * e.asked
+                call_kernel(e.products, (shape_at, points + i * e.plane, wei + i * POINTS * pitch, space,
+                                         soon + away * soon_step, soon_step, result + away * result_step, result_step))  # fmt: skip
+            for k in range(tall):
+                n, ty = (first_line + k) // e.rows, (first_line + k) % e.rows
+                for t in range(wide):
+                    y, x, wrong = ty * M, (tx + t) * M, unfit
+                    result = at.dst + n * e.dn + y * e.dy + x * e.dx + plane * e.blocks * vector
+                    for block in range(e.blocks):
+                        sums = points + block * POINTS * e.plane + (k * e.gx + t) * M * vector
+                        wrong |= column_results(spec, sums, e.plane, start + block * vector, finish, result + block * vector, e.dy,
+                                                e.dx, min(M, e.oh - y), min(M, e.ow - x), beyond)  # fmt: skip
+                    if wrong:
+                        poke("i64", e.flags, 1)
+                        poke("i64", e.flags + 8 * (1 + (n * e.rows + ty) * e.columns + tx + t), 1)
+        poke("i64", state, held + 1)
+        poke("i64", state + 8, unfit)
+
+    return winograd_shallow
+
+
+def reject(p: Problem, t: Target) -> str | None:
+    """Forward, 3x3 at every pixel, channels side by side, float32 and float64; groups of whole vectors or vectors of whole groups."""
+    reason = not_of_one_type(p, transforms=True) or not_of_squares(p, 1)
+    if reason is not None:
+        return reason
+    if p.src_layout != "nhwc":
+        return "for channels last, not planes"
+    lanes, icg, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
+    if not (LEAST_DEPTH <= icg <= MOST_DEPTH and LEAST_DEPTH <= ocg <= 2 * MOST_DEPTH):
+        return f"sums {LEAST_DEPTH} to {MOST_DEPTH} channels for up to {2 * MOST_DEPTH} results of a pixel, not {icg} for {ocg}"
+    if (icg % lanes or ocg % lanes) if max(icg, ocg) > lanes else (icg != ocg or lanes % icg or p.ic % lanes):
+        return f"sums whole vectors of {lanes} channels, or groups of as many as results that fill some, not {icg} and {ocg}"
+    return too_large(p, _scratch(p, t, _cut(p.replace(n=1), t), True) + 16 * (p.ih_padded + p.iw_padded))
+
+
+def most_error(p: Problem) -> int:
+    """C of the bound of each output: `winograd`'s, of blocks of 4 x 4."""
+    return 64 + 4 * (p.ic // p.g)
+
+
+class Cut(NamedTuple):
+    """How the work is cut: the tile, and rows of how many blocks are a unit."""
+
+    tile: Tile
+    gy: int
+    gx: int
+
+
+def _cuts(p: Problem, t: Target) -> Iterator[Cut]:
+    rows, columns = p.n * -(-p.oh // M), -(-p.ow // M)
+    for tile in fitting(TILES, t):
+        for across in range(-(-columns // tile.nt), -(-columns // 4) + 1):
+            gx = -(-columns // across)
+            yield Cut(tile, max(min(tile.nt // gx, rows), 1), gx)
+
+
+def _units(p: Problem, cut: Cut) -> int:
+    """Groups of blocks, of all images."""
+    rows, columns = p.n * -(-p.oh // M), -(-p.ow // M)
+    return -(-rows // cut.gy) * -(-columns // cut.gx)
+
+
+def _cut(p: Problem, t: Target) -> Cut:
+    """The quickest; no cut changes a sum."""
+    return min((_seconds(p, t, cut), cut) for cut in _cuts(p, t))[1]
+
+
+def _vectors(p: Problem, lanes: int) -> tuple[int, int, int]:
+    """Vectors of channels or whole groups of them, vectors of pixels of each, vectors of results of each."""
+    return p.g // piece_of(p, lanes), max(p.ic // p.g // lanes, 1), max(p.oc // p.g // lanes, 1)
+
+
+def _seconds(p: Problem, t: Target, cut: Cut) -> float:
+    lanes, icg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g
+    planes, parts, blocks = _vectors(p, lanes)
+    units, columns = _units(p, cut) * planes, cut.gy * (cut.gx * M + 2)
+    return winograd_shallow_seconds(p, units, cut.tile.nt, POINTS**2, icg, parts, blocks, columns)
+
+
+def cost(p: Problem, t: Target) -> float:
+    """Products of whole tiles, and transforms; no extent but those of one image counts."""
+    one = p.replace(n=1)
+    return costs.WINOGRAD_CALL_SECONDS + p.n * _seconds(one, t, _cut(one, t))
+
+
+def most_kernels(t: Target) -> int:
+    """Bands for each number of groups in a vector, tiles for each, those of one group for each number of lines that they ask for."""
+    lanes = t.lanes(4)
+    pieces = {max(lanes // depth, 1) for depth in (4, 8, 16) if depth >= LEAST_DEPTH}
+    pairs = [1 << n for n in range((2 * (MOST_DEPTH // lanes) ** 2).bit_length())]  # of vectors of pixels and results
+    return len(pieces) + sum(len(pieces) - 1 + len({_asked(tile, pair) for pair in pairs}) for tile in fitting(TILES, t))
+
+
+def _asked(tile: Tile, pairs: int) -> int:
+    """Lines of pixels asked for with the products of one pair of vectors of pixels and results: a power of two, so that tiles are few."""
+    return 1 << (-(-tile.nt * M * M // (POINTS**2 * pairs)) - 1).bit_length()
+
+
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False) -> Plan:
+    """A plan whose child computes blocks that no transform can; of weights transformed once, or ``given`` in every call."""
+    kind, dtype, size = p.acc, DTYPES[p.acc], DTYPES[p.acc].itemsize
+    lanes, fma = t.lanes(size), int(t.fma)
+    cut, piece, seconds = _cut(p, t), piece_of(p, lanes), cost(p, t)
+    _, parts, blocks = _vectors(p, lanes)
+    asked = _asked(cut.tile, parts * blocks)
+    products = winograd_shallow_tile_kernel((kind, lanes, cut.tile.nt, min(p.ic // p.g, lanes), piece, asked, fma))
+    region = Region(f"winograd_shallow_{kind}_{lanes}_{piece}", _factory, (kind, lanes, piece, fma), kind)
+    pack = Packing(kind, lanes, piece, fma, threads)
+    head, tables = _layout(p, t, cut, given)
+    scratch = _scratch(p, t, cut, given)
+    child = plan(patch_of(p, M), t, threads)
+
+    def again(band: Problem, t: Target, _: Any, threads: int) -> Plan:
+        return build(band, t, plan, threads, given)
+
+    def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
+        if not all(array.dtype == dtype and array.strides[1] == size for array in (src, dst)):
+            return staged_launch(p, own.threads, again, t, src, packed, dst, fill, multiple=M, channels_last=True)
+        (sn, _, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
+        e = head._replace(
+            products=products.address, sn=sn, sy=sy, sx=sx, dn=dn, dy=dy, dx=dx,
+            asks=int(head.groups_x == 1 and sy == p.iw * sx and dy == p.ow * dx), asked=asked * POINTS * parts * blocks,
+        )  # fmt: skip
+        read = weights_table(p, packed if given else None, kind, lanes, piece)
+        values, units = finish_values(p, fill), _units(p, cut) * head.planes
+
+        def bind(flags: np.ndarray) -> Launch:
+            extents = np.concatenate([np.array(e._replace(flags=flags.ctypes.data), np.int64), *tables, read])
+            run = region.launcher(extents, values, scratch, units, own.threads, seconds, src, packed, dst)
+
+            def launch(src: np.ndarray, packed: np.ndarray, bias: np.ndarray | None, dst: np.ndarray) -> None:
+                if given or packed[0, 0, 0, 0]:
+                    run(src, packed, bias, dst)
+                else:
+                    flags[:] = 1
+
+            return launch
+
+        return repaired_blocks(p, M, child, fill, bind, (lambda wei: wei) if given else partial(weights_of, p))
+
+    def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
+        return wei.astype(dtype, copy=False)
+
+    return Plan(problem=p, algorithm="winograd_shallow", kernel=products.name, cost=seconds, pack_weights=as_given if given else pack,
+                prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
+                given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+
+
+def _across(p: Problem, t: Target) -> bool:
+    """Whether all vectors of channels of a row of blocks follow each other, since their weights stay near; else all rows of blocks."""
+    return p.oc * (p.ic // p.g) * POINTS**2 * DTYPES[p.acc].itemsize <= costs.WINOGRAD_SHALLOW_NEAR_SHARE * t.l2
+
+
+def _together(p: Problem, t: Target, cut: Cut) -> int:
+    """Vectors of channels that take turns, since lines of pixels come in pairs; of one group of blocks they follow each other anyway."""
+    planes, _, _ = _vectors(p, t.lanes(DTYPES[p.acc].itemsize))
+    return 2 if planes % 2 == 0 and _units(p, cut) > 1 else 1
+
+
+def _own(p: Problem, t: Target, cut: Cut) -> int:
+    """Vectors of results whose weights, where they are given, each thread transforms at once."""
+    planes, _, blocks = _vectors(p, t.lanes(DTYPES[p.acc].itemsize))
+    return (planes if _across(p, t) else _together(p, t, cut)) * blocks
+
+
+def _layout(p: Problem, t: Target, cut: Cut, given: bool) -> tuple[Head, list[np.ndarray]]:
+    """The kernel's integers but for addresses and strides, and its tables."""
+    size, (tile, gy, gx) = DTYPES[p.acc].itemsize, cut
+    lanes = t.lanes(size)
+    vector, (planes, parts, blocks), icg = lanes * size, _vectors(p, lanes), p.ic // p.g
+    wide = gx * M + 2
+    plane = max(gy * wide, M * tile.nt) * vector
+    places = [(t // gx * wide + t % gx * M) * vector if t < gy * gx else 0 for t in range(tile.nt)]
+    shape = Shape(parts=parts, blocks=blocks, pitch=POINTS * plane, weights=POINTS**2 * (icg + SPARE) * vector)
+    has_bias, activation, _, _ = parse_epilogue(p.epilogue)
+    rows, columns = -(-p.oh // M), -(-p.ow // M)
+    head = Head(*[0] * len(Head._fields))._replace(
+        n=p.n, planes=planes, together=_together(p, t, cut), parts=parts, blocks=blocks,
+        iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=gy, gx=gx, groups_y=-(-p.n * rows // gy), groups_x=-(-columns // gx),
+        pad_x=p.pl, plane=plane, bias=int(has_bias), finish=int(activation is not None), across=int(_across(p, t)), given=int(given),
+        own=_own(p, t, cut), icg=icg, nt=tile.nt,
+    )  # fmt: skip
+    return head, [np.array([*shape, *places], np.int64), *sources(p, M)]
+
+
+def _scratch(p: Problem, t: Target, cut: Cut, given: bool) -> int:
+    """Bytes of workspace of one thread, a multiple of a line."""
+    size = DTYPES[p.acc].itemsize
+    lanes, icg, (tile, gy, gx) = t.lanes(size), p.ic // p.g, cut
+    _, parts, blocks = _vectors(p, lanes)
+    wide = gx * M + 2
+    vectors = blocks + 3 + max(parts, blocks) * POINTS * max(gy * wide, M * tile.nt) + (parts + 1) * POINTS * tile.nt
+    if given:
+        vectors += 1 + 9 * icg + _own(p, t, cut) * POINTS**2 * (icg + SPARE)
+    return whole_lines(vectors * lanes * size + 3 * LINE, 1)
