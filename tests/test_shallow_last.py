@@ -97,8 +97,8 @@ def test_lanes_of_groups_and_back():
 
 def test_it_is_chosen_for_what_it_is_for():
     layers = ("g32_ic256ih56_oc256k3_s2_p1", "g32_ic256ih28_oc256k3_p1_strict", "g32_ic512ih28_oc512k3_s2_p1",
-              "g32_ic512ih14_oc512k3_p1_strict", "g32_ic1024ih14_oc1024k3_s2_p1", "g32_ic1024ih7_oc1024k3_p1", "ic3ih224_oc64k3_p1_strict",
-              "ic3ih224_oc64k5_p2")  # fmt: skip
+              "g32_ic512ih14_oc512k3_p1_strict", "g32_ic1024ih14_oc1024k3_s2_p1", "g32_ic1024ih7_oc1024k3_p1_strict",
+              "ic3ih224_oc64k3_p1_strict", "ic3ih224_oc64k5_p2")  # fmt: skip
     for text in layers:
         assert short_name(cheapest(Problem.parse(f"{text}_nhwc"), AVX512)[1]) == "shallow_last", text
     others = {

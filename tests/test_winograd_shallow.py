@@ -1,4 +1,4 @@
-"""3x3 of few channels, channels last, by blocks of 4x4: groups, borders, tails, how work is cut, given weights, what is repaired."""
+"""3x3 of few channels, channels last, by blocks of 2x2 and 4x4: groups, borders, cuts, given weights, what is repaired."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from bench.cases import load
 from fastconv.cpu import winograd_repair, winograd_shallow
 from fastconv.cpu.target import AVX512, TARGETS, detect
 from fastconv.cpu.winograd_shallow import Cut
-from fastconv.planning import cost
+from fastconv.planning import cost, planner
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import BORDERS, Problem
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth
@@ -40,8 +40,23 @@ def repaired(monkeypatch):
     return calls
 
 
+@pytest.fixture(params=winograd_shallow.EXTENTS)
+def extent(request, monkeypatch):
+    """The extent of a block, whatever would be chosen."""
+    monkeypatch.setattr(winograd_shallow, "EXTENTS", (request.param,))
+    forget()
+    yield request.param
+    forget()
+
+
+def forget():
+    """Have plans made anew."""
+    winograd_shallow._cut.cache_clear()
+    planner._plans.clear()
+
+
 @pytest.mark.parametrize("p", LAYERS, ids=str)
-def test_error_of_every_layer(p):
+def test_error_of_every_layer(p, extent):
     """Of the layer's largest result, which the default precision promises 1e-5 of."""
     src, wei, _ = operands(p)
     exact = truth(p, src, wei).value
@@ -51,8 +66,8 @@ def test_error_of_every_layer(p):
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize(("icg", "ocg"), GROUPS)
-def test_every_group_and_extent(icg, ocg, dtype, exercised):
-    """Blocks of less than 4x4, tiles that are not full, of one image and of several."""
+def test_every_group_and_extent(icg, ocg, dtype, extent, exercised):
+    """Blocks that are not whole, tiles that are not full, of one image and of several."""
     for g, (oh, ow) in itertools.product((1, 2), ((1, 1), (3, 18), (4, 57), (9, 28), (14, 14), (29, 5))):
         groups = g * max(16 // icg, 1)
         p = Problem(n=3, g=groups, ic=groups * icg, ih=oh, iw=ow + 1, oc=groups * ocg, kh=3, kw=3, pt=1, pb=1, pl=1, src_layout="nhwc",
@@ -67,7 +82,7 @@ def test_every_group_and_extent(icg, ocg, dtype, exercised):
 
 
 @pytest.mark.parametrize("border", BORDERS)
-def test_every_border(border):
+def test_every_border(border, extent):
     for (icg, ocg), (pt, pb, pl, pr) in itertools.product(GROUPS[::2], ((5, 2, 9, 4), (0, 0, 0, 0), (2, 1, 4, 40), (0, 3, 50, 0))):
         groups = max(16 // icg, 1)
         p = Problem(n=2, g=groups, ic=groups * icg, ih=13, iw=11, oc=groups * ocg, kh=3, kw=3, pt=pt, pb=pb, pl=pl, pr=pr, border=border,
@@ -85,10 +100,10 @@ def test_results_do_not_depend_on_how_work_is_cut(near, monkeypatch):
     for text in (STEM, "n3_ic32ih21iw30_oc64k3_p1_f32_nhwc_bias", "n2_g3_ic48ih9iw33_oc48k3_p1_f32_nhwc_bias"):
         p, target = Problem.parse(text), detect()
         src, wei, bias = operands(p)
-        expected = run(p, src, wei, bias, NAME)
+        expected, m = run(p, src, wei, bias, NAME), winograd_shallow._cut(p, target).m
         for tile, gx, threads in itertools.product(winograd_shallow.fitting(winograd_shallow.TILES, target), (1, 3, 5, 9), (1, 2)):
             for gy in range(1, tile.nt // gx + 1):
-                cut = Cut(tile, gy, min(gx, -(-p.ow // 4)))
+                cut = Cut(m, tile, gy, min(gx, -(-p.ow // m)))
                 monkeypatch.setattr(winograd_shallow, "_cut", lambda p, t, cut=cut: cut)
                 plan = winograd_shallow.build(p, target, plan_problem, threads)
                 for own in (plan, plan.given()):
@@ -103,8 +118,11 @@ def test_results_do_not_depend_on_how_work_is_cut(near, monkeypatch):
 def test_cuts_fit_their_tiles(target):
     for p in (*LAYERS, *(Problem.parse(text) for text in winograd_shallow.CASES)):
         if winograd_shallow.reject(p, target) is None:
-            for cut in winograd_shallow._cuts(p, target):
-                assert 1 <= cut.gy * cut.gx <= cut.tile.nt
+            for m in winograd_shallow.EXTENTS:
+                assert all(1 <= cut.gy * cut.gx <= cut.tile.nt for cut in winograd_shallow._cuts(p, target, m))
+            for n, threads in ((1, 2), (8, 1), (7, 16)):
+                assert winograd_shallow._cut(p.replace(n=n), target).m == winograd_shallow._cut(p.replace(n=1), target).m
+                assert winograd_shallow.build(p.replace(n=n), target, plan_problem, threads).workspace <= threads * cost.MOST_WORKSPACE
             smaller = target.__class__(target.name, target.bits, target.registers, target.fma, 1 << 14, 1 << 17, 1 << 20)
             assert winograd_shallow.cost(p, smaller) == winograd_shallow.cost(p, target)
 
@@ -254,7 +272,7 @@ def test_transformed_weights_lie_in_many_sets_of_a_cache():
 def test_it_is_chosen_for_what_it_is_for():
     chosen = {"g32_ic512ih14_oc512k3_p1": NAME, "g32_ic256ih28_oc256k3_p1": NAME, "g32_ic128ih56_oc128k3_p1": NAME,
               "ic64ih56_oc64k3_p1": NAME, "ic64ih56_oc64k3_p1_f64": NAME, "ic16ih32_oc16k3_p1": NAME,
-              "g32_ic1024ih7_oc1024k3_p1": "shallow_last", "g32_ic256ih28_oc256k3_p1_strict": "shallow_last",
+              "g32_ic1024ih7_oc1024k3_p1": NAME, "g32_ic256ih28_oc256k3_p1_strict": "shallow_last",
               "ic128ih28_oc128k3_p1": "winograd"}  # fmt: skip
     for text, name in chosen.items():
         for n in (1, 8):

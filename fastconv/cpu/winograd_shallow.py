@@ -1,9 +1,13 @@
-"""winograd_shallow: groups of few channels, channels side by side, 3x3, by F(4x4, 3x3): a vector of channels from pixels to results.
+"""winograd_shallow: 3x3 of few channels, channels side by side, by F(m x m, 3 x 3): groups, and images of up to 64 channels.
 
-Wins where `winograd` does: 36 multiplications for 16 results instead of 144.  A group's sums are so short that what is around them, not
-they, takes the time: here blocks are few enough that pixels, sums and results of a row of points after the other stay in a first-level
-cache, and a vector may hold several groups, as in `shallow_last`.
-Blocks lie in a grid anchored at the image's origin, rows of them in one sequence through all images; no result depends on how it is cut.
+Wins where `winograd` does: 36 multiplications for 16 results of F(4x4) instead of 144.  Sums of few channels are so short that what is
+around them, not they, takes the time: here blocks are so few that pixels, sums and results of one row of points after the other stay in a
+first-level cache, pixels are read where they lie, the next ones are asked for meanwhile, and a vector may hold several groups, as in
+`shallow_last`.  Beside the best of the others: 32 groups of 16 channels at 14x14 71 us and 94, 8 images 550 and 800, of 8 at 28x28 100 and
+110, 700 and 940, of 4 at 56x56 147 and 173, 1250 and 1460; 64 channels at 56x56 265 and 281, on one core 490 and 700 (two cores, Emerald
+Rapids, 2026-11).  F(2x2) is for images of few blocks of 4x4, and for weights that 1.8 times as many bytes of are still near.
+Blocks lie in a grid anchored at the image's origin, rows of them in one sequence through all images; m is chosen from the extents of one
+image, so no result depends on threads, how work is cut, or the batch.
 Order of accumulation: a group's channels, between the transforms of :mod:`fastconv.planning.winograd_points`.
 Error of each output: as `winograd`'s.  What the transform cannot do is done by direct sums, block by block: where results are not finite,
 or tiny, and where weights are not finite or out of range.
@@ -11,6 +15,7 @@ or tiny, and where weights are not finite or out of range.
 
 from __future__ import annotations
 
+import functools
 from collections import namedtuple
 from collections.abc import Iterator
 from functools import partial
@@ -34,13 +39,14 @@ from .values import finish_values, not_of_one_type
 from .winograd_pack import HEAD, LEAST, MOST, SPARE, weights_of
 from .winograd_repair import OUTSIDE, not_of_squares, patch_of, repaired_blocks, sources
 from .winograd_shallow_pack import WEIGHTS_BYTES, Packing, taps_placer, weights_table
-from .winograd_shallow_tile import POINTS, TABLE_AT, M, Shape, column_pixels, column_results, winograd_shallow_tile_kernel
+from .winograd_shallow_tile import TABLE_AT, Shape, column_pixels, column_results, winograd_shallow_tile_kernel
 from .winograd_tile import transformed_weights
 
 CASES = ("g4_ic32ih14_oc32k3_p1_f32_nhwc", "n3_g2_ic32ih29iw31_oc32k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g8_ic32ih9iw30_oc32k3_f32_nhwc",
          "n2_g2_ic64ih8_oc64k3_p1_f32_nhwc", "g4_ic32ih14_oc32k3_p1_f64_nhwc_bias")  # fmt: skip
 
 LEAST_DEPTH, MOST_DEPTH = 4, 64  # channels of a group
+EXTENTS = 2, 4  # of a block
 
 
 class Tile(NamedTuple):
@@ -67,7 +73,7 @@ Head = namedtuple(
 _HEAD_BYTES = 8 * len(Head._fields)
 
 
-def _factory(kind: str, lanes: int, piece: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
     """The band kernel: units of work are (``gy`` rows of ``gx`` blocks of all images, pairs of vectors of channels, which of two).
 
     Where vectors are not ``across`` the rows of blocks, these change before the vectors.  Pixels of a row of blocks, read where they lie,
@@ -79,8 +85,8 @@ def _factory(kind: str, lanes: int, piece: int, fma: int) -> Any:
     sums of one of them; of weights given the sum of magnitudes, taps, the transformed ones.
     """
     size = KINDS[kind][2]
-    vector, spec, weights_spec = lanes * size, (kind, lanes, piece, fma), (kind, lanes, M, 1, 1, 1, fma)
-    place_taps = taps_placer(kind, lanes)
+    vector, spec, weights_spec = lanes * size, (kind, lanes, m, piece, fma), (kind, lanes, m, 1, 1, 1, fma)
+    place_taps, reads = taps_placer(kind, lanes), m + 2
 
     def winograd_shallow(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -88,20 +94,20 @@ def _factory(kind: str, lanes: int, piece: int, fma: int) -> Any:
         e = integers(at.extents, Head)
         shape_at = at.extents + _HEAD_BYTES
         row_at = shape_at + TABLE_AT + e.nt * 8
-        column_at = row_at + 8 * (e.rows * M + 2)
-        weights_at = column_at + 8 * (e.columns * M + 2)
+        column_at = row_at + 8 * (e.rows * m + 2)
+        weights_at = column_at + 8 * (e.columns * m + 2)
         lane_at = weights_at + WEIGHTS_BYTES
         fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
         finish = e.finish * (at.values + size)
         state = at.workspace + index * at.scratch
         start = state + LINE
         beyond = start + e.blocks * vector
-        wide_bytes = (e.gx * M + 2) * vector
+        wide_bytes = (e.gx * m + 2) * vector
         fills = beyond + vector
         lines_at = fills + 2 * vector
         points = lines_at + 2 * LINE
-        space = points + max(e.parts, e.blocks) * POINTS * e.plane
-        totals = space + (e.parts + 1) * POINTS * e.nt * vector
+        space = points + max(e.parts, e.blocks) * reads * e.plane
+        totals = space + (e.parts + 1) * reads * e.nt * vector
         taps, pitch = totals + vector, (e.icg + SPARE) * vector
         made = taps + 9 * e.icg * vector
         held = peek("i64", state) - 1
@@ -119,24 +125,24 @@ def _factory(kind: str, lanes: int, piece: int, fma: int) -> Any:
             for lane in range(e.blocks * lanes):
                 o = plane * e.blocks * lanes + lane // lanes * lanes + peek("i64", lane_at + lane % lanes * 8)
                 poke(kind, start + lane * size, peek(kind, at.bias + o * size) if e.bias else zero)
-            columns, left = wide * M + 2, tx * M - e.pad_x  # image column of the first
+            columns, left = wide * m + 2, tx * m - e.pad_x  # image column of the first
             c0, c1 = max(left, 0), min(left + columns, e.iw)
             inside, before = max(c1 - c0, 0), min(c0 - left, columns)
             for k in range(tall):
                 n, ty = (first_line + k) // e.rows, (first_line + k) % e.rows
                 for part in range(e.parts):
                     pixels = at.src + n * e.sn + (plane * e.parts + part) * vector
-                    to = points + part * POINTS * e.plane + k * wide_bytes
+                    to = points + part * reads * e.plane + k * wide_bytes
                     for turn in range(-1, columns - inside):
                         # the columns inside the image, then one by one those that are outside
                         x = turn if turn < before else turn + inside
-                        column = c0 if x < 0 else peek("i64", column_at + 8 * (tx * M + x))
+                        column = c0 if x < 0 else peek("i64", column_at + 8 * (tx * m + x))
                         if column < 0 and (column != OUTSIDE or fill == zero):
-                            for i in range(POINTS):
+                            for i in range(reads):
                                 fill_row(kind, lanes, to + x * vector + i * e.plane, lanes, zero)
                             continue
-                        for r in range(POINTS):
-                            row = peek("i64", row_at + 8 * (ty * M + r))
+                        for r in range(reads):
+                            row = peek("i64", row_at + 8 * (ty * m + r))
                             place = pixels + row * e.sy + column * e.sx
                             if row < 0 or column < 0:
                                 place = fills if min(row, column) == OUTSIDE else fills + vector
@@ -150,43 +156,43 @@ def _factory(kind: str, lanes: int, piece: int, fma: int) -> Any:
             if e.asks:
                 # lines of a tile's pixels follow each other at one distance, through all its rows
                 n, ty = first_line // e.rows, first_line % e.rows
-                result, result_step = at.dst + n * e.dn + ty * M * e.dy + plane * e.blocks * vector, e.dx
+                result, result_step = at.dst + n * e.dn + ty * m * e.dy + plane * e.blocks * vector, e.dx
                 if e.across:
                     n, ty = (first_line + e.gy) // e.rows, (first_line + e.gy) % e.rows
-                    soon = at.src + n * e.sn + ty * M * e.sy + e.gy * M * e.sy // e.planes // LINE * LINE * plane
+                    soon = at.src + n * e.sn + ty * m * e.sy + e.gy * m * e.sy // e.planes // LINE * LINE * plane
                     soon_step = LINE
                 elif u + e.together < u1:
                     rest = (u + e.together) // e.together
                     later, by = rest // e.groups_y, rest % e.groups_y
                     n, ty = by * e.gy // e.rows, by * e.gy % e.rows
-                    soon = at.src + n * e.sn + ty * M * e.sy + (later * e.together + side) * e.parts * vector
+                    soon = at.src + n * e.sn + ty * m * e.sy + (later * e.together + side) * e.parts * vector
                     soon_step = e.sx
             of = 0 if e.across else pair * e.together  # the first vector of channels of those whose weights are transformed at once
             if e.given and held != of:
                 held = of
                 for block in range(e.own):
                     place_taps(at.wei, weights_at, (of * e.blocks + block) * lanes, taps, lines_at)
-                    transformed_weights(weights_spec, made + block * POINTS**2 * pitch, vector, pitch, taps, 9 * vector, 3 * vector, vector,
+                    transformed_weights(weights_spec, made + block * reads**2 * pitch, vector, pitch, taps, 9 * vector, 3 * vector, vector,
                                         e.icg, 0, totals, 0)  # fmt: skip
                     for lane in range(lanes):
                         total = peek(kind, totals + lane * size)
                         if not (LEAST <= total <= MOST or total == zero):
                             unfit = 1
             wei = made if e.given else at.wei + HEAD * size
-            wei += (plane - of * e.given) * e.blocks * POINTS**2 * pitch
-            for i in range(POINTS):
+            wei += (plane - of * e.given) * e.blocks * reads**2 * pitch
+            for i in range(reads):
                 away = i * e.asked
-                call_kernel(e.products, (shape_at, points + i * e.plane, wei + i * POINTS * pitch, space,
+                call_kernel(e.products, (shape_at, points + i * e.plane, wei + i * reads * pitch, space,
                                          soon + away * soon_step, soon_step, result + away * result_step, result_step))  # fmt: skip
             for k in range(tall):
                 n, ty = (first_line + k) // e.rows, (first_line + k) % e.rows
                 for t in range(wide):
-                    y, x, wrong = ty * M, (tx + t) * M, unfit
+                    y, x, wrong = ty * m, (tx + t) * m, unfit
                     result = at.dst + n * e.dn + y * e.dy + x * e.dx + plane * e.blocks * vector
                     for block in range(e.blocks):
-                        sums = points + block * POINTS * e.plane + (k * e.gx + t) * M * vector
+                        sums = points + block * reads * e.plane + (k * e.gx + t) * m * vector
                         wrong |= column_results(spec, sums, e.plane, start + block * vector, finish, result + block * vector, e.dy,
-                                                e.dx, min(M, e.oh - y), min(M, e.ow - x), beyond)  # fmt: skip
+                                                e.dx, min(m, e.oh - y), min(m, e.ow - x), beyond)  # fmt: skip
                     if wrong:
                         poke("i64", e.flags, 1)
                         poke("i64", e.flags + 8 * (1 + (n * e.rows + ty) * e.columns + tx + t), 1)
@@ -217,30 +223,33 @@ def most_error(p: Problem) -> int:
 
 
 class Cut(NamedTuple):
-    """How the work is cut: the tile, and rows of how many blocks are a unit."""
+    """How a problem is computed: the extent of a block, the tile, and rows of how many blocks are a unit of work."""
 
+    m: int
     tile: Tile
     gy: int
     gx: int
 
 
-def _cuts(p: Problem, t: Target) -> Iterator[Cut]:
-    rows, columns = p.n * -(-p.oh // M), -(-p.ow // M)
+def _cuts(p: Problem, t: Target, m: int) -> Iterator[Cut]:
+    rows, columns = p.n * -(-p.oh // m), -(-p.ow // m)
     for tile in fitting(TILES, t):
         for across in range(-(-columns // tile.nt), -(-columns // 4) + 1):
             gx = -(-columns // across)
-            yield Cut(tile, max(min(tile.nt // gx, rows), 1), gx)
+            yield Cut(m, tile, max(min(tile.nt // gx, rows), 1), gx)
 
 
 def _units(p: Problem, cut: Cut) -> int:
     """Groups of blocks, of all images."""
-    rows, columns = p.n * -(-p.oh // M), -(-p.ow // M)
+    rows, columns = p.n * -(-p.oh // cut.m), -(-p.ow // cut.m)
     return -(-rows // cut.gy) * -(-columns // cut.gx)
 
 
+@functools.lru_cache(maxsize=256)
 def _cut(p: Problem, t: Target) -> Cut:
-    """The quickest; no cut changes a sum."""
-    return min((_seconds(p, t, cut), cut) for cut in _cuts(p, t))[1]
+    """The quickest.  Only m changes a sum: it is chosen for one image."""
+    extents = EXTENTS if p.n == 1 else (_cut(p.replace(n=1), t).m,)
+    return min((_seconds(p, t, cut), cut) for m in extents for cut in _cuts(p, t, m))[1]
 
 
 def _vectors(p: Problem, lanes: int) -> tuple[int, int, int]:
@@ -251,8 +260,8 @@ def _vectors(p: Problem, lanes: int) -> tuple[int, int, int]:
 def _seconds(p: Problem, t: Target, cut: Cut) -> float:
     lanes, icg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g
     planes, parts, blocks = _vectors(p, lanes)
-    units, columns = _units(p, cut) * planes, cut.gy * (cut.gx * M + 2)
-    return winograd_shallow_seconds(p, units, cut.tile.nt, POINTS**2, icg, parts, blocks, columns)
+    units, columns = _units(p, cut) * planes, cut.gy * (cut.gx * cut.m + 2)
+    return winograd_shallow_seconds(p, units, cut.tile.nt, (cut.m + 2) ** 2, icg, parts, blocks, columns)
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -266,12 +275,13 @@ def most_kernels(t: Target) -> int:
     lanes = t.lanes(4)
     pieces = {max(lanes // depth, 1) for depth in (4, 8, 16) if depth >= LEAST_DEPTH}
     pairs = [1 << n for n in range((2 * (MOST_DEPTH // lanes) ** 2).bit_length())]  # of vectors of pixels and results
-    return len(pieces) + sum(len(pieces) - 1 + len({_asked(tile, pair) for pair in pairs}) for tile in fitting(TILES, t))
+    tiles = [len(pieces) - 1 + len({_asked(m, tile, pair) for pair in pairs}) for tile in fitting(TILES, t) for m in EXTENTS]
+    return len(EXTENTS) * len(pieces) + sum(tiles)
 
 
-def _asked(tile: Tile, pairs: int) -> int:
+def _asked(m: int, tile: Tile, pairs: int) -> int:
     """Lines of pixels asked for with the products of one pair of vectors of pixels and results: a power of two, so that tiles are few."""
-    return 1 << (-(-tile.nt * M * M // (POINTS**2 * pairs)) - 1).bit_length()
+    return 1 << (-(-tile.nt * m * m // ((m + 2) ** 2 * pairs)) - 1).bit_length()
 
 
 def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False) -> Plan:
@@ -280,24 +290,24 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
     lanes, fma = t.lanes(size), int(t.fma)
     cut, piece, seconds = _cut(p, t), piece_of(p, lanes), cost(p, t)
     _, parts, blocks = _vectors(p, lanes)
-    asked = _asked(cut.tile, parts * blocks)
-    products = winograd_shallow_tile_kernel((kind, lanes, cut.tile.nt, min(p.ic // p.g, lanes), piece, asked, fma))
-    region = Region(f"winograd_shallow_{kind}_{lanes}_{piece}", _factory, (kind, lanes, piece, fma), kind)
-    pack = Packing(kind, lanes, piece, fma, threads)
+    m, asked = cut.m, _asked(cut.m, cut.tile, parts * blocks)
+    products = winograd_shallow_tile_kernel((kind, lanes, m, cut.tile.nt, min(p.ic // p.g, lanes), piece, asked, fma))
+    region = Region(f"winograd_shallow_{kind}_{m}x{m}_{lanes}_{piece}", _factory, (kind, lanes, m, piece, fma), kind)
+    pack = Packing(kind, lanes, m, piece, fma, threads)
     head, tables = _layout(p, t, cut, given)
     scratch = _scratch(p, t, cut, given)
-    child = plan(patch_of(p, M), t, threads)
+    child = plan(patch_of(p, m), t, threads)
 
     def again(band: Problem, t: Target, _: Any, threads: int) -> Plan:
         return build(band, t, plan, threads, given)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not all(array.dtype == dtype and array.strides[1] == size for array in (src, dst)):
-            return staged_launch(p, own.threads, again, t, src, packed, dst, fill, multiple=M, channels_last=True)
+            return staged_launch(p, own.threads, again, t, src, packed, dst, fill, multiple=m, channels_last=True)
         (sn, _, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
         e = head._replace(
             products=products.address, sn=sn, sy=sy, sx=sx, dn=dn, dy=dy, dx=dx,
-            asks=int(head.groups_x == 1 and sy == p.iw * sx and dy == p.ow * dx), asked=asked * POINTS * parts * blocks,
+            asks=int(head.groups_x == 1 and sy == p.iw * sx and dy == p.ow * dx), asked=asked * (m + 2) * parts * blocks,
         )  # fmt: skip
         read = weights_table(p, packed if given else None, kind, lanes, piece)
         values, units = finish_values(p, fill), _units(p, cut) * head.planes
@@ -314,7 +324,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
 
             return launch
 
-        return repaired_blocks(p, M, child, fill, bind, (lambda wei: wei) if given else partial(weights_of, p))
+        return repaired_blocks(p, m, child, fill, bind, (lambda wei: wei) if given else partial(weights_of, p))
 
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(dtype, copy=False)
@@ -324,9 +334,9 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
                 given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
 
 
-def _across(p: Problem, t: Target) -> bool:
+def _across(p: Problem, t: Target, cut: Cut) -> bool:
     """Whether all vectors of channels of a row of blocks follow each other, since their weights stay near; else all rows of blocks."""
-    return p.oc * (p.ic // p.g) * POINTS**2 * DTYPES[p.acc].itemsize <= costs.WINOGRAD_SHALLOW_NEAR_SHARE * t.l2
+    return p.oc * (p.ic // p.g) * (cut.m + 2) ** 2 * DTYPES[p.acc].itemsize <= costs.WINOGRAD_SHALLOW_NEAR_SHARE * t.l2
 
 
 def _together(p: Problem, t: Target, cut: Cut) -> int:
@@ -338,36 +348,36 @@ def _together(p: Problem, t: Target, cut: Cut) -> int:
 def _own(p: Problem, t: Target, cut: Cut) -> int:
     """Vectors of results whose weights, where they are given, each thread transforms at once."""
     planes, _, blocks = _vectors(p, t.lanes(DTYPES[p.acc].itemsize))
-    return (planes if _across(p, t) else _together(p, t, cut)) * blocks
+    return (planes if _across(p, t, cut) else _together(p, t, cut)) * blocks
 
 
 def _layout(p: Problem, t: Target, cut: Cut, given: bool) -> tuple[Head, list[np.ndarray]]:
     """The kernel's integers but for addresses and strides, and its tables."""
-    size, (tile, gy, gx) = DTYPES[p.acc].itemsize, cut
-    lanes = t.lanes(size)
+    size, (m, tile, gy, gx) = DTYPES[p.acc].itemsize, cut
+    lanes, reads = t.lanes(size), m + 2
     vector, (planes, parts, blocks), icg = lanes * size, _vectors(p, lanes), p.ic // p.g
-    wide = gx * M + 2
-    plane = max(gy * wide, M * tile.nt) * vector
-    places = [(t // gx * wide + t % gx * M) * vector if t < gy * gx else 0 for t in range(tile.nt)]
-    shape = Shape(parts=parts, blocks=blocks, pitch=POINTS * plane, weights=POINTS**2 * (icg + SPARE) * vector)
+    wide = gx * m + 2
+    plane = max(gy * wide, m * tile.nt) * vector
+    places = [(t // gx * wide + t % gx * m) * vector if t < gy * gx else 0 for t in range(tile.nt)]
+    shape = Shape(parts=parts, blocks=blocks, pitch=reads * plane, weights=reads**2 * (icg + SPARE) * vector)
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
-    rows, columns = -(-p.oh // M), -(-p.ow // M)
+    rows, columns = -(-p.oh // m), -(-p.ow // m)
     head = Head(*[0] * len(Head._fields))._replace(
         n=p.n, planes=planes, together=_together(p, t, cut), parts=parts, blocks=blocks,
         iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=gy, gx=gx, groups_y=-(-p.n * rows // gy), groups_x=-(-columns // gx),
-        pad_x=p.pl, plane=plane, bias=int(has_bias), finish=int(activation is not None), across=int(_across(p, t)), given=int(given),
+        pad_x=p.pl, plane=plane, bias=int(has_bias), finish=int(activation is not None), across=int(_across(p, t, cut)), given=int(given),
         own=_own(p, t, cut), icg=icg, nt=tile.nt,
     )  # fmt: skip
-    return head, [np.array([*shape, *places], np.int64), *sources(p, M)]
+    return head, [np.array([*shape, *places], np.int64), *sources(p, m)]
 
 
 def _scratch(p: Problem, t: Target, cut: Cut, given: bool) -> int:
     """Bytes of workspace of one thread, a multiple of a line."""
     size = DTYPES[p.acc].itemsize
-    lanes, icg, (tile, gy, gx) = t.lanes(size), p.ic // p.g, cut
+    lanes, icg, (m, tile, gy, gx) = t.lanes(size), p.ic // p.g, cut
     _, parts, blocks = _vectors(p, lanes)
-    wide = gx * M + 2
-    vectors = blocks + 3 + max(parts, blocks) * POINTS * max(gy * wide, M * tile.nt) + (parts + 1) * POINTS * tile.nt
+    wide, reads = gx * m + 2, m + 2
+    vectors = blocks + 3 + max(parts, blocks) * reads * max(gy * wide, m * tile.nt) + (parts + 1) * reads * tile.nt
     if given:
-        vectors += 1 + 9 * icg + _own(p, t, cut) * POINTS**2 * (icg + SPARE)
+        vectors += 1 + 9 * icg + _own(p, t, cut) * reads**2 * (icg + SPARE)
     return whole_lines(vectors * lanes * size + 3 * LINE, 1)

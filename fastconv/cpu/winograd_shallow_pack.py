@@ -17,7 +17,6 @@ from .shallow_last_tile import grouped_lanes, placing_tile_kernel
 from .simd import KINDS
 from .threads import Job, Region
 from .winograd_pack import HEAD, SPARE, packed_space, transformable
-from .winograd_shallow_tile import POINTS, M
 from .winograd_tile import transformed_weights
 
 # How weights are read: channels of a group, addresses of what places vectors and what turns taps, strides.  Where kernels find
@@ -65,7 +64,7 @@ def taps_placer(kind: str, lanes: int) -> Any:
     return place_taps
 
 
-def _factory(kind: str, lanes: int, fma: int) -> Any:
+def _factory(kind: str, lanes: int, m: int, fma: int) -> Any:
     """The kernel: units of work are vectors of output channels.
 
     ``dst[HEAD + [o / lanes][i][j][c][lane]] = sum_{ky, kx} G[i, ky] G[j, kx] src[o, c, ky, kx]``, `SPARE` vectors behind each (i, j);
@@ -73,7 +72,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
     Workspace: addresses of filters, their taps.
     """
     size = KINDS[kind][2]
-    vector, spec = lanes * size, (kind, lanes, M, 1, 1, 1, fma)
+    vector, points, spec = lanes * size, (m + 2) ** 2, (kind, lanes, m, 1, 1, 1, fma)
     place_taps = taps_placer(kind, lanes)
 
     def winograd_shallow_pack(job: Any, index: Any, u0: Any, u1: Any) -> None:
@@ -84,7 +83,7 @@ def _factory(kind: str, lanes: int, fma: int) -> Any:
         turned, pitch = lines + (lanes * 8 + 63) // 64 * 64, (icg + SPARE) * vector
         for u in range(u0, u1):
             place_taps(at.src, at.extents + 8, u * lanes, turned, lines)
-            to = at.dst + HEAD * size + u * POINTS**2 * pitch
+            to = at.dst + HEAD * size + u * points * pitch
             transformed_weights(spec, to, vector, pitch, turned, 9 * vector, 3 * vector, vector, icg, 0, totals + u * vector, 0)
 
     return winograd_shallow_pack
@@ -96,6 +95,7 @@ class Packing:
 
     kind: str
     lanes: int
+    m: int
     piece: int  # groups of a vector
     fma: int
     threads: int
@@ -104,12 +104,12 @@ class Packing:
         """As ``(1, 1, 1, n)``, aligned to vectors, with the weights as they are, of this type, behind."""
         kind, lanes, size, icg = self.kind, self.lanes, KINDS[self.kind][2], p.ic // p.g
         vectors = p.oc // lanes
-        packed, own = packed_space(p, wei, p.oc * POINTS**2 * (icg + SPARE), True)
+        packed, own = packed_space(p, wei, p.oc * (self.m + 2) ** 2 * (icg + SPARE), True)
         with np.errstate(all="ignore"):
             own[...] = wei
         totals = np.empty((1, vectors, 1, lanes), packed.dtype)
         extents = np.array([totals.ctypes.data, *weights_table(p, own, kind, lanes, self.piece)], np.int64)
-        region = Region(f"winograd_shallow_pack_{kind}_{lanes}", _factory, (kind, lanes, self.fma), kind)
+        region = Region(f"winograd_shallow_pack_{kind}_{self.m}x{self.m}_{lanes}", _factory, (kind, lanes, self.m, self.fma), kind)
         scratch = (9 * icg * lanes * size + 8 * lanes + 127) // 64 * 64
         seconds = costs.WINOGRAD_SHALLOW_PACK_SECONDS * vectors * icg
         launch = region.launcher(extents, np.zeros(8, packed.dtype), scratch, vectors, self.threads, seconds, own, packed, packed)

@@ -1,7 +1,7 @@
 """winograd_shallow_tile: pixels along columns; products of a row of points, and those transformed back at once; results along columns.
 
 Everywhere a vector holds channels, of ``piece`` groups side by side in lanes of `fastconv.cpu.shallow_last_tile.grouped_lanes`; blocks are
-of `M` x `M` results.
+of ``m x m`` results, which ``m + 2`` points in one direction make.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from .shallow_last_tile import grouped_lanes, inverse
 from .simd import Emitter, literal
 from .winograd_pack import SPARE
 from .winograd_tile import largest_of, unsafe
-
-M = 4  # results of a block in one direction
-POINTS = M + 2
 
 # What all calls of a problem share: vectors of pixels and of results of a unit of work, bytes from one's points to the next one's, and from
 # the weights of a vector of results to the next one's.
@@ -41,7 +38,7 @@ def row_products(
     ``sums[j][t][o] = sum_{part, c} pixels[j][part][t][c*piece + o % piece] * wei[block][j][part, c][o]`` and
     ``row[block][t][b] = sum_j A^T[b, j] sums[j][t]``, whatever blocks there are; `SPARE` vectors lie behind each j of ``wei``.
 
-    ``spec = (kind, lanes, nt, channels, piece, asked, fma)``: ``nt`` blocks, ``channels`` of each vector of pixels.
+    ``spec = (kind, lanes, m, nt, channels, piece, asked, fma)``: ``nt`` blocks, ``channels`` of each vector of pixels.
     ``space`` is for ``pixels`` and ``sums``: with them, a row of points and its weights a unit stays in a first-level cache.
     Meanwhile ``asked`` lines from ``soon`` on are asked for with the products of each j, part and block, and as many from ``dst`` on.
     Order of accumulation: part, c.
@@ -58,12 +55,12 @@ def row_products(
 def _emit_products(
     builder: Any, spec: tuple[Any, ...], shape: Any, row: Any, wei: Any, space: Any, soon: Any, soon_step: Any, dst: Any, dst_step: Any
 ) -> None:  # fmt: skip
-    kind, lanes, nt, channels, piece, asked, fma = spec
+    kind, lanes, m, nt, channels, piece, asked, fma = spec
     emit = Emitter(builder, kind, lanes, bool(fma))
     s = Shape(*(emit.load_integer(emit.offset(shape, 8 * n)) for n in range(len(Shape._fields))))
-    transform, line = Transform(emit, M), nt * emit.width
+    transform, points, line = Transform(emit, m), m + 2, nt * emit.width
     pixels_line = emit.times(s.parts, line)  # of one j
-    sums = emit.offset(space, emit.times(pixels_line, POINTS))
+    sums = emit.offset(space, emit.times(pixels_line, points))
     ahead, result_line = emit.variable(soon), emit.variable(dst)
     acc = [emit.variable(emit.number(0)) for _ in range(nt)]
     source, to = emit.variable(row), emit.variable(space)
@@ -71,7 +68,7 @@ def _emit_products(
         entry = emit.variable(emit.offset(shape, TABLE_AT))
         with emit.loop(emit.constant(nt)):
             place = emit.offset(emit.get(source), emit.load_integer(emit.get(entry)))
-            x = [emit.load(emit.offset(place, k * emit.width)) for k in range(POINTS)]
+            x = [emit.load(emit.offset(place, k * emit.width)) for k in range(points)]
             for j, value in enumerate(transform.pixels(x)):
                 emit.store(emit.offset(emit.get(to), emit.times(pixels_line, j)), value)
             emit.set(entry, emit.offset(emit.get(entry), 8))
@@ -80,7 +77,7 @@ def _emit_products(
     result, first = emit.variable(row), emit.variable(wei)
     with emit.loop(s.blocks):
         w, place, total = emit.variable(emit.get(first)), emit.variable(space), emit.variable(sums)
-        with emit.loop(emit.constant(POINTS)):
+        with emit.loop(emit.constant(points)):
             for value in acc:
                 emit.set(value, emit.number(0))
             with emit.loop(s.parts):
@@ -106,11 +103,11 @@ def _emit_products(
             emit.set(total, emit.offset(emit.get(total), line))
         read, done = emit.variable(sums), emit.variable(emit.get(result))
         with emit.loop(emit.constant(nt)):
-            y = [emit.load(emit.offset(emit.get(read), j * line)) for j in range(POINTS)]
+            y = [emit.load(emit.offset(emit.get(read), j * line)) for j in range(points)]
             for b, value in enumerate(transform.results(y)):
                 emit.store(emit.offset(emit.get(done), b * emit.width), value)
             emit.set(read, emit.offset(emit.get(read), emit.width))
-            emit.set(done, emit.offset(emit.get(done), M * emit.width))
+            emit.set(done, emit.offset(emit.get(done), m * emit.width))
         emit.set(result, emit.offset(emit.get(result), s.pitch))
         emit.set(first, emit.offset(emit.get(first), s.weights))
 
@@ -119,17 +116,17 @@ def _emit_products(
 def column_pixels(typing_context: Any, spec: Any, dst: Any, plane: Any, rows: Any, count: Any) -> Any:
     """``dst[i][x] = sum_k B^T[i, k] row_k[x]`` of ``count`` vectors of pixels, which lie ``plane`` bytes apart for each i.
 
-    ``spec = (kind, lanes, piece, fma)``; ``rows`` is the address of pairs: where a row's first pixel lies, and the bytes to its next one.
+    ``spec = (kind, lanes, m, piece, fma)``; ``rows`` is the address of pairs: where a row's first pixel lies, the bytes to its next one.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, dst, plane, rows, count = arguments
-        kind, lanes, piece, fma = chosen
+        kind, lanes, m, piece, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform, order = Transform(emit, M), inverse(grouped_lanes(lanes, piece))
-        lines = [emit.variable(emit.load_integer(emit.offset(rows, 16 * k))) for k in range(POINTS)]
-        steps = [emit.load_integer(emit.offset(rows, 16 * k + 8)) for k in range(POINTS)]
+        transform, points, order = Transform(emit, m), m + 2, inverse(grouped_lanes(lanes, piece))
+        lines = [emit.variable(emit.load_integer(emit.offset(rows, 16 * k))) for k in range(points)]
+        steps = [emit.load_integer(emit.offset(rows, 16 * k + 8)) for k in range(points)]
         to = emit.variable(dst)
         with emit.loop(count):
             x = [emit.load(emit.get(line)) for line in lines]
@@ -150,7 +147,7 @@ def column_results(
 ) -> Any:  # fmt: skip
     """``dst[a, b] = finish(start + sum_i A^T[a, i] rows[i][b])`` for a < ``tall`` and b < ``wide``; whether it is to be repaired.
 
-    ``spec = (kind, lanes, piece, fma)``; ``rows[i]`` lie ``plane`` bytes apart, ``start`` is the address of a vector, ``finish`` that of
+    ``spec = (kind, lanes, m, piece, fma)``; ``rows[i]`` lie ``plane`` bytes apart, ``start`` is the address of a vector, ``finish`` that of
     ``[slope, low, high]`` or 0.  Results of other a go to ``beyond``; group lies behind group in ``dst``.
     1 is returned where in some channel a result is not finite, or all are so small, but not 0, that the transforms may have lost bits.
     """
@@ -158,11 +155,11 @@ def column_results(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, rows, plane, start, finish, dst, dy, dx, tall, wide, beyond = arguments
-        kind, lanes, piece, fma = chosen
+        kind, lanes, m, piece, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform, order = Transform(emit, M), grouped_lanes(lanes, piece)
+        transform, points, order = Transform(emit, m), m + 2, grouped_lanes(lanes, piece)
         first, lines, steps = emit.load(start), [], []
-        for a in range(M):
+        for a in range(m):
             inside = builder.icmp_signed("<", emit.constant(a), tall)
             lines.append(emit.variable(builder.select(inside, emit.offset(dst, emit.times(dy, a)), beyond)))
             steps.append(builder.select(inside, dx, emit.constant(0)))
@@ -170,7 +167,7 @@ def column_results(
 
         def columns(finished: Any) -> None:
             with emit.loop(wide):
-                y = [emit.load(emit.offset(emit.get(place), emit.times(plane, i))) for i in range(POINTS)]
+                y = [emit.load(emit.offset(emit.get(place), emit.times(plane, i))) for i in range(points)]
                 values = transform.results(y)
                 emit.set(largest, largest_of(emit, values, emit.get(largest)))
                 for value, line, step in zip(values, lines, steps, strict=True):
@@ -202,6 +199,6 @@ def _factory(*spec: Any) -> Any:
 
 def winograd_shallow_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
     """`_factory`'s, to be called with eight integers."""
-    kind, lanes, nt, channels, piece, asked, _ = spec
-    name = f"winograd_shallow_{kind}_{nt}x{channels}_{lanes}" + f"_{piece}" * (piece > 1) + f"_asking{asked}"
+    kind, lanes, m, nt, channels, piece, asked, _ = spec
+    name = f"winograd_shallow_{kind}_{m}x{m}_{nt}x{channels}_{lanes}" + f"_{piece}" * (piece > 1) + f"_asking{asked}"
     return TileKernel(name, _factory, spec, 8)

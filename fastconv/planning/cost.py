@@ -136,7 +136,7 @@ WINOGRAD_CACHE_BYTES = 1 << 20  # a second-level cache, where the algorithm is c
 WINOGRAD_CACHE_SHARE = 0.6
 WINOGRAD_BYTES_PER_SECOND = 8e10  # of weights and pixels beyond the second-level cache
 WINOGRAD_FAR_BYTES, WINOGRAD_FAR_BYTES_PER_SECOND = 24 << 20, 6e10  # of weights that no cache holds
-WINOGRAD_CALL_SECONDS = 1e-5  # flags are looked at
+WINOGRAD_CALL_SECONDS = 3e-6  # flags are looked at
 WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past the caches: of 256 channels in 0.7 ms instead of 1.5
 # Groups of blocks of a thread, for each of which the weights of a call are transformed again: of 128 channels at 28x28 in 1070 us
 # instead of 1200, on two threads 730 and 1010; 7 groups of 128 at 56x56 take a fifth longer (Emerald Rapids, 2026-11).
@@ -162,6 +162,7 @@ WINOGRAD_SHALLOW_PACK_SECONDS = 1e-7  # per channel and vector of results: the t
 WINOGRAD_SHALLOW_PIXEL_SECONDS = 1e-9  # per vector of a transformed block
 WINOGRAD_SHALLOW_RESULT_SECONDS = 1e-9
 WINOGRAD_SHALLOW_COLUMN_SECONDS = 5e-9  # per column of a row of blocks
+WINOGRAD_SHALLOW_BYTES_PER_SECOND = 1.6e11  # of transformed weights, which lie as they are read
 
 WINOGRAD_ROWS_SHARE = 0.9
 WINOGRAD_ROWS_STORE_SECONDS = 8e-9  # per vector of four rows of results

@@ -44,7 +44,7 @@ def winograd_shallow_seconds(p: Problem, units: int, nt: int, points: int, icg: 
     """
     sums = nt * points * icg * blocks / (costs.FMA_PER_SECOND * costs.WINOGRAD_SHARE)
     transforms = nt * points * (parts * costs.WINOGRAD_SHALLOW_PIXEL_SECONDS + blocks * costs.WINOGRAD_SHALLOW_RESULT_SECONDS)
-    weights = p.oc * icg * points * DTYPES[p.acc].itemsize / costs.WINOGRAD_BYTES_PER_SECOND
+    weights = p.oc * icg * points * DTYPES[p.acc].itemsize / costs.WINOGRAD_SHALLOW_BYTES_PER_SECOND
     return units * (sums + transforms + columns * parts * costs.WINOGRAD_SHALLOW_COLUMN_SECONDS) + weights + costs.moving_seconds(p)
 
 
