@@ -14,6 +14,7 @@ from fastconv.planning.addends import Addends, finish_type, residual_type
 from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
 from fastconv.planning.problem import DTYPES, Problem, parse_scaling
+from tests.oracles import assert_same_bits
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -256,3 +257,26 @@ def meets_what_was_left(plan, arrays, monkeypatch):
     library.feclearexcept(invalid)
     launch(*arrays)
     return bool(library.fetestexcept(invalid))
+
+
+def compare_strides(p, name):
+    """The same bits from views of images and into views of results, backwards, converted, and planes; nothing is written beside."""
+    src, wei, bias = operands(p)
+    expected = run(p, src, wei, bias, name)
+    wide = np.full((p.n, p.ih + 2, p.iw + 5, p.ic + 3), np.nan, np.float32).transpose(0, 3, 1, 2)
+    inside = wide[:, 2:-1, 1:-1, 2:-3]
+    inside[...] = src
+    assert_same_bits(run(p, inside, wei, bias, name), expected, "a view")
+    inside[...] = src[:, :, ::-1, ::-1]
+    assert_same_bits(run(p, inside[:, :, ::-1, ::-1], wei, bias, name), expected, "rows and columns backwards")
+    for image in (np.ascontiguousarray(src), src.astype(">f4")):
+        assert_same_bits(run(p, image, wei, bias, name), expected, "converted by bands")
+    memory = np.full((p.n, p.oh + 3, p.ow + 5, p.oc + 2), 77, np.float32).transpose(0, 3, 1, 2)
+    result = memory[:, 1:-1, 1:-2, 2:-3]
+    run(p, src, wei, bias, name, dst=result)
+    assert_same_bits(result.copy(), expected, "a view of a result")
+    result[...] = 77
+    assert (memory == 77).all()
+    planes = np.empty((p.n, p.oc, p.oh, p.ow), np.float32)
+    run(p, src, wei, bias, name, dst=planes)
+    assert_same_bits(planes, expected, "planes")

@@ -9,7 +9,7 @@ from fastconv.cpu.target import AVX2, AVX512, detect
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import Problem
 from tests.oracles import assert_same_bits, assert_within, truth
-from tests.problems import operands, result_array, run
+from tests.problems import compare_strides, operands, result_array, run
 
 # kernels of groups of eight, of first layers at stride 2, and of groups of two vectors
 SMALL = "g4_ic32ih9iw17_oc32k3_nhwc", "ic3ih15iw35_oc32k3_s2_nhwc", "g2_ic64ih9iw10_oc64k3_nhwc"
@@ -44,26 +44,7 @@ def test_bands_threads_and_given_weights_have_the_same_bits(text, monkeypatch):
 
 @pytest.mark.parametrize("text", SMALL)
 def test_arrays_of_any_strides(text):
-    p = Problem.parse(text).replace(pt=1, pl=1)
-    src, wei, _ = operands(p)
-    expected = run(p, src, wei, algorithm="shallow_last")
-    wide = np.full((p.n, p.ih + 2, p.iw + 5, p.ic + 3), np.nan, np.float32).transpose(0, 3, 1, 2)
-    inside = wide[:, 2:-1, 1:-1, 2:-3]
-    inside[...] = src
-    assert_same_bits(run(p, inside, wei, algorithm="shallow_last"), expected, "a view")
-    inside[...] = src[:, :, ::-1, ::-1]
-    assert_same_bits(run(p, inside[:, :, ::-1, ::-1], wei, algorithm="shallow_last"), expected, "rows and columns backwards")
-    for image in (np.ascontiguousarray(src), src.astype(">f4")):
-        assert_same_bits(run(p, image, wei, algorithm="shallow_last"), expected, "converted by bands")
-    memory = np.full((p.n, p.oh + 3, p.ow + 5, p.oc + 2), 77, np.float32).transpose(0, 3, 1, 2)
-    result = memory[:, 1:-1, 1:-2, 2:-3]
-    run(p, src, wei, algorithm="shallow_last", dst=result)
-    assert_same_bits(result.copy(), expected, "a view of a result")
-    result[...] = 77
-    assert (memory == 77).all()
-    planes = np.empty((p.n, p.oc, p.oh, p.ow), np.float32)
-    run(p, src, wei, algorithm="shallow_last", dst=planes)
-    assert_same_bits(planes, expected, "planes")
+    compare_strides(Problem.parse(text).replace(pt=1, pl=1), "shallow_last")
 
 
 @pytest.mark.parametrize(

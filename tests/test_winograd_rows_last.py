@@ -13,7 +13,7 @@ from fastconv.planning import cost as costs
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import BORDERS, DTYPES, Problem
 from tests.oracles import assert_same_bits, assert_within, truth
-from tests.problems import operands, result_array, run, typed
+from tests.problems import compare_strides, operands, result_array, run, typed
 
 NAME = "winograd_rows_last"
 STEM = "ic3ih50iw60_oc64k7_s2_p3_f32_nhwc_bias"
@@ -76,26 +76,7 @@ def test_given_weights_of_any_order_have_the_same_bits(text):
 
 
 def test_arrays_of_any_strides():
-    p = Problem.parse(STEM)
-    src, wei, bias = operands(p)
-    expected = run(p, src, wei, bias, NAME)
-    wide = np.full((p.n, p.ih + 2, p.iw + 5, p.ic + 3), np.nan, np.float32).transpose(0, 3, 1, 2)
-    inside = wide[:, 2:-1, 1:-1, 2:-3]
-    inside[...] = src
-    assert_same_bits(run(p, inside, wei, bias, NAME), expected, "a view")
-    inside[...] = src[:, :, ::-1, ::-1]
-    assert_same_bits(run(p, inside[:, :, ::-1, ::-1], wei, bias, NAME), expected, "rows and columns backwards")
-    for image in (np.ascontiguousarray(src), src.astype(">f4")):
-        assert_same_bits(run(p, image, wei, bias, NAME), expected, "converted by bands")
-    memory = np.full((p.n, p.oh + 3, p.ow + 5, p.oc + 2), 77, np.float32).transpose(0, 3, 1, 2)
-    result = memory[:, 1:-1, 1:-2, 2:-3]
-    run(p, src, wei, bias, NAME, dst=result)
-    assert_same_bits(result.copy(), expected, "a view of a result")
-    result[...] = 77
-    assert (memory == 77).all()
-    planes = np.empty((p.n, p.oc, p.oh, p.ow), np.float32)
-    run(p, src, wei, bias, NAME, dst=planes)
-    assert_same_bits(planes, expected, "planes")
+    compare_strides(Problem.parse(STEM), NAME)
 
 
 @pytest.mark.parametrize(("epilogue", "oc"), [("bias", 64), ("bias+relu", 32)])

@@ -14,7 +14,7 @@ from fastconv.planning import cost, planner
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import BORDERS, Problem
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth
-from tests.problems import operands, result_array, run, typed
+from tests.problems import compare_strides, operands, result_array, run, typed
 
 NAME = "winograd_shallow"
 STEM = "n2_g4_ic32ih15iw18_oc32k3_p1_f32_nhwc_bias"
@@ -150,26 +150,7 @@ def test_given_weights_of_any_order_have_the_same_bits(text):
 
 
 def test_arrays_of_any_strides():
-    p = Problem.parse(STEM)
-    src, wei, bias = operands(p)
-    expected = run(p, src, wei, bias, NAME)
-    wide = np.full((p.n, p.ih + 2, p.iw + 5, p.ic + 3), np.nan, np.float32).transpose(0, 3, 1, 2)
-    inside = wide[:, 2:-1, 1:-1, 2:-3]
-    inside[...] = src
-    assert_same_bits(run(p, inside, wei, bias, NAME), expected, "a view")
-    inside[...] = src[:, :, ::-1, ::-1]
-    assert_same_bits(run(p, inside[:, :, ::-1, ::-1], wei, bias, NAME), expected, "rows and columns backwards")
-    for image in (np.ascontiguousarray(src), src.astype(">f4")):
-        assert_same_bits(run(p, image, wei, bias, NAME), expected, "converted by bands")
-    memory = np.full((p.n, p.oh + 3, p.ow + 5, p.oc + 2), 77, np.float32).transpose(0, 3, 1, 2)
-    result = memory[:, 1:-1, 1:-2, 2:-3]
-    run(p, src, wei, bias, NAME, dst=result)
-    assert_same_bits(result.copy(), expected, "a view of a result")
-    result[...] = 77
-    assert (memory == 77).all()
-    planes = np.empty((p.n, p.oc, p.oh, p.ow), np.float32)
-    run(p, src, wei, bias, NAME, dst=planes)
-    assert_same_bits(planes, expected, "planes")
+    compare_strides(Problem.parse(STEM), NAME)
 
 
 def test_bands_that_are_converted_are_whole_blocks():
