@@ -7,13 +7,14 @@ from zlib import crc32
 
 import numpy as np
 
+from fastconv.cpu import winograd_repair
 from fastconv.cpu.lowrank import rank_of
 from fastconv.cpu.sparse import taps_of
 from fastconv.cpu.threads import workspaces
 from fastconv.planning.addends import Addends, finish_type, residual_type
 from fastconv.planning.bfloat import narrowed
 from fastconv.planning.planner import algorithms, plan_problem, short_name
-from fastconv.planning.problem import DTYPES, Problem, parse_scaling
+from fastconv.planning.problem import DTYPES, ORDERS, Problem, parse_scaling
 from tests.oracles import assert_same_bits
 
 FOLDER = Path(__file__).parent
@@ -150,8 +151,8 @@ def fitted(name, p):
         stride = min(p.sh, 2)
         return p.replace(kh=3, kw=3, sh=stride, sw=stride, dh=1, dw=1, ih=max(p.ih, 3), iw=max(p.iw, 3), order="any")
     if name == "winograd_shallow":  # of 3x3, whole vectors of channels, or groups that fill them
-        depth = (4, 8, 16, 32)[p.oc % 4]
-        many, groups = (16 * (1 + p.ih % 2), 1 + p.iw % 2) if depth > 8 else (depth, 16 // depth * (1 + p.ih % 3))
+        depth = (4, 8, 16, 32, 48)[p.oc % 5]
+        many, groups = (16 * (1 + p.ih % 5), 1 + p.iw % 2) if depth > 8 else (depth, 16 // depth * (1 + p.ih % 3))
         return p.replace(g=groups, ic=groups * depth, oc=groups * many, kh=3, kw=3, sh=1, sw=1, dh=1, dw=1, ih=max(p.ih, 3),
                          iw=max(p.iw, 3), src_layout="nhwc", order="any")  # fmt: skip
     if name == "winograd_rows":  # of few channels, at least a block of results of each and two to four rows of taps of a phase
@@ -259,6 +260,25 @@ def meets_what_was_left(plan, arrays, monkeypatch):
     return bool(library.fetestexcept(invalid))
 
 
+def any_problem(rng, dtype):
+    """Extents of which every kernel has a fair share: common heights and strides, wide and narrow planes, few and many channels."""
+    g = int(rng.choice([1, 1, 1, 4, 30]))
+    kh, kw = (int(rng.choice([1, 3, 5, 7, rng.integers(1, 40)])) for _ in "hw")
+    sh, sw, dh, dw = (int(rng.choice([1, 1, 2, rng.integers(1, 6)])) for _ in "abcd")
+    layouts = [("nchw", "oihw"), ("nhwc", "hwio")][rng.integers(2)]
+    if dtype[0] == "f" and not rng.integers(4):
+        order = str(rng.choice([order for order in ORDERS if order != "any"]))
+        kh, kw = [(kh, kw), (1, kw | 1), (kh | 1, 1)][0 if order == "raster" else rng.integers(1, 3)]
+        return Problem.parse(f"ih99_{dtype}_order={order}").replace(
+            kh=kh, kw=kw, ih=kh + int(rng.integers(90)), iw=kw + int(rng.integers(400))
+        )
+    return Problem.parse(f"ih99_{dtype}").replace(
+        g=g, ic=g * int(rng.choice([1, rng.integers(1, 70)])), oc=g * int(rng.integers(1, 140)), kh=kh, kw=kw, sh=sh, sw=sw, dh=dh,
+        dw=dw, ih=(kh - 1) * dh + 1 + int(rng.choice([0, rng.integers(90)])), pt=int(rng.integers(3)), pl=int(rng.integers(3)),
+        iw=(kw - 1) * dw + 1 + int(rng.choice([0, rng.integers(20), rng.integers(400)])), src_layout=layouts[0],
+        wei_layout=layouts[1])  # fmt: skip
+
+
 def compare_strides(p, name):
     """The same bits from views of images and into views of results, backwards, converted, and planes; nothing is written beside."""
     src, wei, bias = operands(p)
@@ -280,3 +300,15 @@ def compare_strides(p, name):
     planes = np.empty((p.n, p.oc, p.oh, p.ow), np.float32)
     run(p, src, wei, bias, name, dst=planes)
     assert_same_bits(planes, expected, "planes")
+
+
+def repaired(monkeypatch):
+    """The blocks that no transform could compute, of each call: rows of (image, block row, block column)."""
+    calls, repair = [], winograd_repair._repair
+
+    def counted(p, m, child, wrong, *rest):
+        calls.append(wrong)
+        repair(p, m, child, wrong, *rest)
+
+    monkeypatch.setattr(winograd_repair, "_repair", counted)
+    return calls

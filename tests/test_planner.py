@@ -12,8 +12,8 @@ from bench.cases import NAMES, load
 from fastconv.cpu.target import TARGETS, detect
 from fastconv.planning import planner
 from fastconv.planning.planner import explain_problem, plan_problem
-from fastconv.planning.problem import BORDERS, ORDERS, Problem
-from tests.problems import ALGORITHMS, CASES, ROOT, fitted
+from fastconv.planning.problem import BORDERS, Problem
+from tests.problems import ALGORITHMS, CASES, ROOT, any_problem, fitted
 
 # Choices that are clear on every target (the next candidate is predicted to take half as long again, or more).
 PINNED = {
@@ -228,25 +228,6 @@ def test_few_kernels_serve_all_problems(target, dtype):
     assert len(found) <= MOST_KERNELS, sorted(found)
     if target == detect() or dtype == "f32":
         assert any(name != "numpy" for name in found)
-
-
-def any_problem(rng, dtype):
-    """Extents of which every kernel has a fair share: common heights and strides, wide and narrow planes, few and many channels."""
-    g = int(rng.choice([1, 1, 1, 4, 30]))
-    kh, kw = (int(rng.choice([1, 3, 5, 7, rng.integers(1, 40)])) for _ in "hw")
-    sh, sw, dh, dw = (int(rng.choice([1, 1, 2, rng.integers(1, 6)])) for _ in "abcd")
-    layouts = [("nchw", "oihw"), ("nhwc", "hwio")][rng.integers(2)]
-    if dtype[0] == "f" and not rng.integers(4):
-        order = str(rng.choice([order for order in ORDERS if order != "any"]))
-        kh, kw = [(kh, kw), (1, kw | 1), (kh | 1, 1)][0 if order == "raster" else rng.integers(1, 3)]
-        return Problem.parse(f"ih99_{dtype}_order={order}").replace(
-            kh=kh, kw=kw, ih=kh + int(rng.integers(90)), iw=kw + int(rng.integers(400))
-        )
-    return Problem.parse(f"ih99_{dtype}").replace(
-        g=g, ic=g * int(rng.choice([1, rng.integers(1, 70)])), oc=g * int(rng.integers(1, 140)), kh=kh, kw=kw, sh=sh, sw=sw, dh=dh,
-        dw=dw, ih=(kh - 1) * dh + 1 + int(rng.choice([0, rng.integers(90)])), pt=int(rng.integers(3)), pl=int(rng.integers(3)),
-        iw=(kw - 1) * dw + 1 + int(rng.choice([0, rng.integers(20), rng.integers(400)])), src_layout=layouts[0],
-        wei_layout=layouts[1])  # fmt: skip
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import pytest
 
 import fastconv
 from bench.cases import load
-from fastconv.cpu import winograd, winograd_repair
+from fastconv.cpu import winograd
 from fastconv.cpu.target import TARGETS, detect
 from fastconv.cpu.weights_tile import turn_kernel
 from fastconv.cpu.winograd_pack import HEAD, SPARE, Head, Packing, weights_of
@@ -17,7 +17,7 @@ from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import BORDERS, Problem
 from fastconv.planning.winograd_points import POINTS, STRIDED_POINTS, StridedTransform, Transform
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth, unit
-from tests.problems import operands, result_array, run, typed
+from tests.problems import operands, repaired, result_array, run, typed
 
 LAYERS = [p for name in ("resnet50", "vgg16") for p in load(name) if winograd.reject(p, detect()) is None and p.ic >= 32]
 
@@ -168,19 +168,6 @@ def test_results_do_not_depend_on_how_work_is_cut(monkeypatch):
         plan.run(src, plan.pack(wei), bias, results[-1])
         assert_same_bits(results[-1], results[0], f"{chosen}")
     assert_within(results[0], p, truth(p, src, wei, bias), "winograd")
-
-
-def repaired(monkeypatch):
-    """What `_repair` was called for."""
-    calls = []
-    repair = winograd_repair._repair
-
-    def counted(p, m, child, wrong, *rest):
-        calls.append(wrong)
-        repair(p, m, child, wrong, *rest)
-
-    monkeypatch.setattr(winograd_repair, "_repair", counted)
-    return calls
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

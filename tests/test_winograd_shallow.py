@@ -7,14 +7,15 @@ import pytest
 
 import fastconv
 from bench.cases import load
-from fastconv.cpu import winograd_repair, winograd_shallow
+from fastconv.cpu import winograd_shallow
 from fastconv.cpu.target import AVX512, TARGETS, detect
 from fastconv.cpu.winograd_shallow import Cut
+from fastconv.cpu.winograd_shallow_tile import Shape
 from fastconv.planning import cost, planner
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import BORDERS, Problem
 from tests.oracles import assert_close, assert_same_bits, assert_within, bound, stored, truth
-from tests.problems import compare_strides, operands, result_array, run, typed
+from tests.problems import compare_strides, operands, repaired, result_array, run, typed
 
 NAME = "winograd_shallow"
 STEM = "n2_g4_ic32ih15iw18_oc32k3_p1_f32_nhwc_bias"
@@ -22,22 +23,6 @@ LAYERS = [p for name in ("resnet50", "vgg16", "resnext50") for p in (q.replace(s
           if winograd_shallow.reject(p, AVX512) is None]  # fmt: skip
 # channels of a group and results of it: several groups of a vector, one, vectors of pixels and of results
 GROUPS = [(4, 4), (8, 8), (16, 16), (16, 32), (32, 16), (48, 80), (64, 128)]
-
-
-def strict(p):
-    return p.replace(precision="strict")
-
-
-def repaired(monkeypatch):
-    """The blocks that direct sums were asked for."""
-    calls, repair = [], winograd_repair._repair
-
-    def counted(p, m, child, wrong, *rest):
-        calls.append(wrong.tolist())
-        repair(p, m, child, wrong, *rest)
-
-    monkeypatch.setattr(winograd_repair, "_repair", counted)
-    return calls
 
 
 @pytest.fixture(params=winograd_shallow.EXTENTS)
@@ -94,24 +79,23 @@ def test_every_border(border, extent):
 
 
 @pytest.mark.parametrize("near", [0, cost.WINOGRAD_SHALLOW_NEAR_SHARE])
-def test_results_do_not_depend_on_how_work_is_cut(near, monkeypatch):
+def test_results_do_not_depend_on_how_work_is_cut(near, extent, monkeypatch):
     """Nor on whether vectors of channels or rows of blocks come first, for weights given, too."""
     monkeypatch.setattr(cost, "WINOGRAD_SHALLOW_NEAR_SHARE", near)
     for text in (STEM, "n3_ic32ih21iw30_oc64k3_p1_f32_nhwc_bias", "n2_g3_ic48ih9iw33_oc48k3_p1_f32_nhwc_bias"):
         p, target = Problem.parse(text), detect()
         src, wei, bias = operands(p)
-        expected, m = run(p, src, wei, bias, NAME), winograd_shallow._cut(p, target).m
+        expected, cut_of = run(p, src, wei, bias, NAME), winograd_shallow._cut
         for tile, gx, threads in itertools.product(winograd_shallow.fitting(winograd_shallow.TILES, target), (1, 3, 5, 9), (1, 2)):
             for gy in range(1, tile.nt // gx + 1):
-                cut = Cut(m, tile, gy, min(gx, -(-p.ow // m)))
+                cut = Cut(extent, tile, gy, min(gx, -(-p.ow // extent)))
                 monkeypatch.setattr(winograd_shallow, "_cut", lambda p, t, cut=cut: cut)
                 plan = winograd_shallow.build(p, target, plan_problem, threads)
                 for own in (plan, plan.given()):
                     dst = result_array(p)
                     own.run(src, own.pack(wei), bias, dst)
                     assert_same_bits(dst, expected, f"{cut} {own}")
-        monkeypatch.undo()
-        monkeypatch.setattr(cost, "WINOGRAD_SHALLOW_NEAR_SHARE", near)
+        monkeypatch.setattr(winograd_shallow, "_cut", cut_of)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
@@ -128,7 +112,7 @@ def test_cuts_fit_their_tiles(target):
 
 
 @pytest.mark.parametrize("text", [STEM, "n2_ic48ih15iw18_oc32k3_p1_f32_nhwc_bias", "g2_ic32ih20iw30_oc32k3_f64_nhwc_bias"])
-def test_given_weights_of_any_order_have_the_same_bits(text):
+def test_given_weights_of_any_order_have_the_same_bits(text, extent):
     p = Problem.parse(text)
     src, wei, bias = operands(p)
     expected = run(p, src, wei, bias, NAME)
@@ -161,10 +145,12 @@ def test_bands_that_are_converted_are_whole_blocks():
 
 @pytest.mark.parametrize(
     ("text", "pixels", "blocks", "rows"),
-    [("n2_g2_ic32ih30iw33_oc64k3_p1", ((1, 13, 17), (1, 29, 0)), [[1, 3, 4], [1, 7, 0]], slice(16, 28)),
-     ("n2_g4_ic32ih36iw33_oc32k3_p1", ((1, 13, 17), (0, 34, 0)), [[0, 8, 0], [1, 3, 4]], slice(16, 36))],
+    [("n2_g2_ic32ih30iw33_oc64k3_p1", ((1, 14, 18), (1, 29, 0)), {2: [[1, 6, 8], [1, 6, 9], [1, 7, 8], [1, 7, 9], [1, 14, 0]],
+                                                                  4: [[1, 3, 4], [1, 7, 0]]}, slice(16, 28)),
+     ("n2_g4_ic32ih36iw33_oc32k3_p1", ((1, 14, 18), (0, 34, 0)), {2: [[0, 16, 0], [0, 17, 0], [1, 6, 8], [1, 6, 9], [1, 7, 8], [1, 7, 9]],
+                                                                  4: [[0, 8, 0], [1, 3, 4]]}, slice(16, 36))],
 )  # fmt: skip
-def test_blocks_that_are_not_finite_are_computed_again_and_no_others(text, pixels, blocks, rows, monkeypatch):
+def test_blocks_that_are_not_finite_are_computed_again_and_no_others(text, pixels, blocks, rows, extent, monkeypatch):
     """``rows`` of the last image lie in other blocks."""
     p = Problem.parse(f"{text}_nhwc_bias+relu")
     src, wei, bias = operands(p)
@@ -175,38 +161,40 @@ def test_blocks_that_are_not_finite_are_computed_again_and_no_others(text, pixel
     result = run(p, src, wei, bias, NAME, 2)
     with np.errstate(all="ignore"):
         assert_within(result, p, truth(p, src, wei, bias), NAME)
-    assert calls == [blocks]
+    assert [wrong.tolist() for wrong in calls] == [blocks[extent]]
     assert_same_bits(result[1, :, rows].copy(), expected[1, :, rows].copy())
     assert_same_bits(run(p, src, wei, bias, NAME, 1), result, "repaired")
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_magnitudes_that_transforms_do_not_stand(dtype, monkeypatch):
+def test_magnitudes_that_transforms_do_not_stand(dtype, extent, monkeypatch):
     p = typed(Problem.parse("n2_g2_ic32ih9iw12_oc32k3_p1_nhwc_bias"), dtype)
     limits = np.finfo(operands(p)[0].dtype)
     calls = repaired(monkeypatch)
-    for pixel, weight in ((limits.max / 4, 2.0**-30), (limits.tiny, 1), (1, limits.tiny), (limits.max / 1e4, limits.tiny),
-                          (limits.smallest_subnormal * 100, 1), (1, limits.max / 1e4)):  # fmt: skip
+    for pixel, weight, repairs in ((limits.max / 4, 2.0**-30, True), (limits.tiny, 1, True), (1, limits.tiny, True), (1, 1, False),
+                                   (limits.max / 1e4, limits.tiny, True), (limits.smallest_subnormal * 100, 1, True)):  # fmt: skip
         src, wei, bias = operands(p)
         src, wei = np.sign(src) * src.dtype.type(pixel), np.sign(wei) * wei.dtype.type(weight)
         src[1] /= src.dtype.type(pixel)  # the other image is as ever
-        for fill in (0, limits.max / 1e9):
-            exact = truth(p, src, wei, bias, fill)
-            if (np.abs(exact.value) < limits.max).all():
-                allowed = np.maximum(bound(p, exact, NAME), bound(p, exact, "direct"))
-                assert_close(run(p, src, wei, bias, NAME, fill=fill), stored(p, exact), allowed, f"{pixel} {weight} {fill}")
-    assert len(calls) >= 7
+        exact = truth(p, src, wei, bias)
+        assert (np.abs(exact.value) < limits.max).all()
+        allowed = np.maximum(bound(p, exact, NAME), bound(p, exact, "direct"))
+        assert_close(run(p, src, wei, bias, NAME), stored(p, exact), allowed, f"{pixel} {weight}")
+        assert bool(calls) == repairs, f"{pixel} {weight}"
+        calls.clear()
     src, wei, bias = operands(p)
     for fill in (np.nan, -np.inf):
         calls.clear()
         with np.errstate(all="ignore"):
             assert_within(run(p, src, wei, bias, NAME, fill=fill), p, truth(p, src, wei, bias, fill=fill), NAME)
-        assert [len(wrong) for wrong in calls] == [p.n * (3 * 3 - 1)]  # all blocks but the one that no border is near
+        # all blocks but those that no border is near: of 9 rows of results and 12 columns
+        rows, columns = -(-p.oh // extent), -(-p.ow // extent)
+        assert [len(wrong) for wrong in calls] == [p.n * (rows * columns - (rows - 2) * (columns - 2))]
 
 
 @pytest.mark.parametrize("near", [0, cost.WINOGRAD_SHALLOW_NEAR_SHARE])
 @pytest.mark.parametrize(("weight", "repairs"), [(1.0, False), (np.nan, True), (np.inf, True), (1e30, True), (1e-30, True), (0.0, False)])
-def test_weights_that_no_transform_can(weight, repairs, near, monkeypatch):
+def test_weights_that_no_transform_can(weight, repairs, near, extent, monkeypatch):
     """Every block is computed again, by whichever thread: given weights and packed ones give the same bits, those of direct sums."""
     monkeypatch.setattr(cost, "WINOGRAD_SHALLOW_NEAR_SHARE", near)
     calls = repaired(monkeypatch)
@@ -215,19 +203,17 @@ def test_weights_that_no_transform_can(weight, repairs, near, monkeypatch):
         src, wei, bias = operands(p)
         wei[20] *= np.float32(weight)
         with np.errstate(all="ignore"):
-            expected = run(strict(p), src, wei, bias) if repairs else run(p, src, wei, bias, NAME)
-            exact = truth(p, src, wei, bias)
+            expected, exact = run(p, src, wei, bias, NAME), truth(p, src, wei, bias)
+            calls.clear()
+            assert_within(expected, p, exact, "direct" if repairs else NAME)
             for threads in (1, 2):
                 plan = winograd_shallow.build(p, detect(), plan_problem, threads)
                 for own in (plan, plan.given()):
                     dst = result_array(p)
                     own.run(src, own.pack(wei), bias, dst)
-                    assert bool(calls) == repairs
-                    if repairs:
-                        assert len(calls.pop()) == p.n * -(-p.oh // 4) * -(-p.ow // 4)
-                        assert_within(dst, p, exact, "direct")
-                    else:
-                        assert_same_bits(dst, expected, f"{weight} {own}")
+                    assert_same_bits(dst, expected, f"{weight} {own}")
+                    assert [len(wrong) for wrong in calls] == [p.n * -(-p.oh // extent) * -(-p.ow // extent)] * repairs
+                    calls.clear()
 
 
 def test_zeros_stay_zeros(monkeypatch):
@@ -243,11 +229,14 @@ def test_zeros_stay_zeros(monkeypatch):
     assert not calls
 
 
-def test_transformed_weights_lie_in_many_sets_of_a_cache():
+@pytest.mark.parametrize("icg", [16, 32, 64])
+def test_transformed_weights_lie_in_many_sets_of_a_cache(icg):
     """Of those of one channel, at each (i, j) one, few have addresses that are equal modulo a page."""
-    for icg in (16, 32, 64):
-        pitch = (icg + winograd_shallow.SPARE) * 64
-        assert len({place * pitch % 4096 // 64 for place in range(36)}) == 36
+    p = Problem(ic=icg, ih=28, iw=28, oc=icg, kh=3, kw=3, src_layout="nhwc")
+    cut = winograd_shallow._cut(p, AVX512)
+    _, (shape, *_) = winograd_shallow._layout(p, AVX512, cut, False)
+    pitch = int(shape[Shape._fields.index("weights")]) // (cut.m + 2) ** 2
+    assert len({place * pitch % 4096 // 64 for place in range(36)}) == 36
 
 
 def test_it_is_chosen_for_what_it_is_for():
@@ -258,6 +247,9 @@ def test_it_is_chosen_for_what_it_is_for():
     for text, name in chosen.items():
         for n in (1, 8):
             assert short_name(cheapest(Problem.parse(f"n{n}_{text}_nhwc"), AVX512)[1]) == name, text
+    extents = {"g32_ic512ih14_oc512k3_p1": 4, "g32_ic1024ih7_oc1024k3_p1": 2, "ic64ih56_oc64k3_p1": 4, "ic32ih8_oc32k3_p1": 2}
+    for text, m in extents.items():
+        assert winograd_shallow._cut(Problem.parse(f"{text}_nhwc"), AVX512).m == m, text
     x, w = np.zeros((1, 14, 14, 512), "f4"), np.zeros((3, 3, 16, 512), "f4")
     assert f"({NAME}" in fastconv.explain(x, w, padding=1, groups=32, data_format="NHWC")
 
@@ -272,7 +264,7 @@ def test_a_plan_takes_new_weights_and_the_functional_call_has_its_bits(monkeypat
     doubled = plan(image)
     plan.set_weight(weight)
     once = plan(image)
-    monkeypatch.setattr(winograd_shallow.Packing, "__call__", None)  # given weights are not packed before
+    monkeypatch.setattr(winograd_shallow.ShallowPacking, "__call__", None)  # given weights are not packed before
     assert_same_bits(doubled, fastconv.conv2d(image, 2 * weight, **how))
     assert_same_bits(once, fastconv.conv2d(image, np.asfortranarray(weight), **how))
 

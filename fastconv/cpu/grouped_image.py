@@ -29,7 +29,7 @@ from .depthwise_tile import interleave, separate
 from .grouped_image_tile import UNROLL, Shape, first_shift, grouped_image_tile_kernel, tap_shifts
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import grouped_lanes, not_grouped, piece_of, placing_tile_kernel
+from .shallow_last_tile import channels_of_lanes, not_grouped, piece_of, placing_tile_kernel
 from .simd import KINDS
 from .strided_image import STEP, image_in_turn, not_strided_image
 from .target import Target
@@ -327,7 +327,7 @@ def _layout(p: Problem, t: Target, cut: Cut) -> tuple[Shape, Head, list[np.ndarr
         held=cut.held, icg=icg, ocg=ocg, wei_block=ocg * p.kh * p.kw * vector, bias=int(has_bias), finish=int(activation is not None),
         planes=int(p.src_layout == "nchw"), wo=0, wi=0, wy=0, wx=0, sn=0, sc=0, sy=0, sx=0, dn=0, dc=0, dy=0, dx=0,
     )  # fmt: skip
-    return shape, head, [np.argsort(grouped_lanes(lanes, piece_of(p, lanes))), rows.reshape(-1)]
+    return shape, head, [np.array(channels_of_lanes(lanes, piece_of(p, lanes))), rows.reshape(-1)]
 
 
 def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = False) -> Plan:

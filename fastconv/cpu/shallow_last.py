@@ -27,7 +27,7 @@ from ..planning.problem import DTYPES, Problem, border_indices, parse_epilogue
 from .border import row_map, too_large
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import TABLE_AT, UNROLL, Shape, grouped_lanes, piece_of, placing_tile_kernel, shallow_last_tile_kernel
+from .shallow_last_tile import TABLE_AT, UNROLL, Shape, channels_of_lanes, piece_of, placing_tile_kernel, shallow_last_tile_kernel
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
@@ -295,7 +295,7 @@ def build(p: Problem, t: Target, plan: Any, threads: int = 1, given: bool = Fals
 
 def _lanes(p: Problem, lanes: int) -> np.ndarray:
     """The channel of each lane of a vector of results."""
-    return np.argsort(grouped_lanes(lanes, piece_of(p, lanes)))
+    return np.array(channels_of_lanes(lanes, piece_of(p, lanes)))
 
 
 def _pack(p: Problem, wei: np.ndarray, lanes: int, mr: int) -> np.ndarray:

@@ -64,6 +64,17 @@ def grouped_lanes(lanes: int, piece: int) -> list[int]:
     return [channel % each * piece + channel // each for channel in range(lanes)]
 
 
+def channels_of_lanes(lanes: int, piece: int) -> list[int]:
+    """The channel that each lane holds in the order of `grouped_lanes`.
+
+    Examples
+    --------
+    >>> channels_of_lanes(8, 2)
+    [0, 4, 1, 5, 2, 6, 3, 7]
+    """
+    return inverse(grouped_lanes(lanes, piece))
+
+
 def piece_of(p: Problem, lanes: int) -> int:
     """Groups of a vector."""
     return max(lanes // (p.ic // p.g), 1) if p.g > 1 else 1
@@ -76,6 +87,12 @@ def not_grouped(p: Problem, lanes: int, least: int, most: int) -> str | None:
     icg, ocg = p.ic // p.g, p.oc // p.g
     if not all(least <= depth <= most for depth in (icg, ocg)):
         return f"sums groups of {least} to {most} channels, not {icg} and {ocg}"
+    return not_whole_vectors(p, lanes)
+
+
+def not_whole_vectors(p: Problem, lanes: int) -> str | None:
+    """Why a group's channels and its results are neither whole vectors nor as many that fill some with other groups', or None."""
+    icg, ocg = p.ic // p.g, p.oc // p.g
     if (icg % lanes or ocg % lanes) if max(icg, ocg) > lanes else (icg != ocg or lanes % icg or p.ic % lanes):
         return f"sums groups of whole vectors of {lanes} channels, or of as many as results that fill some, not {icg} and {ocg}"
     return None
@@ -164,7 +181,7 @@ def place_pixels(
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         dst, dst_step, apart, src, src_step, count = arguments[4:]
         emit = Emitter(builder, name, width, False)
-        order = inverse(grouped_lanes(width, groups))
+        order = channels_of_lanes(width, groups)
         together = _TOGETHER // many
 
         def copied(first: Any, pixels: int) -> None:

@@ -24,7 +24,7 @@ from .border import row_map, too_large
 from .depthwise_tile import interleave, separate
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .panels import beside_in_turn, in_turn, not_summed
-from .shallow_last_tile import grouped_lanes, not_grouped, piece_of, placing_tile_kernel
+from .shallow_last_tile import channels_of_lanes, not_grouped, piece_of, placing_tile_kernel
 from .simd import KINDS
 from .target import Target
 from .threads import Job, Region
@@ -252,7 +252,7 @@ def _layout(p: Problem, t: Target, threads: int) -> tuple[Head, list[np.ndarray]
         channels=min(tile.channels, icg, lanes), band_rows=rows, padded_rows=p.ih_padded, row=row, plane=below * row,
         grads=rows * p.ow * vector, planes=int(planes), resume=0, sn=0, sc=0, sy=0, sx=0, gn=0, gc=0, gy=0, gx=0, go=0, gi=0, dy=0, dx=0,
     )  # fmt: skip
-    tables = [np.argsort(grouped_lanes(lanes, piece_of(p, lanes))), row_map(p), border_indices(-p.pl, columns, 1, p.iw, p.border)]
+    tables = [np.array(channels_of_lanes(lanes, piece_of(p, lanes))), row_map(p), border_indices(-p.pl, columns, 1, p.iw, p.border)]
     scratch = 8 * lanes + 64 + every * icg * p.kh * p.kw * vector + wide * head.plane + every * head.grads + planes * below * p.iw * vector
     return head, tables, ceil(scratch / 64) * 64
 

@@ -35,9 +35,10 @@ from .tile import fitting
 from .values import finish_values, not_of_one_type
 from .weights_tile import turn_kernel
 from .winograd_band import Head, band_factory
-from .winograd_pack import SPARE, Packing, packing_kernel, transformable, weights_of
-from .winograd_repair import not_of_squares, patch_of, repaired_blocks, sources, stride_of
-from .winograd_tile import CHUNK
+from .winograd_frame import columns_read, not_3x3, sources, stride_of, used
+from .winograd_pack import SPARE, Packing, packing_kernel, transformable
+from .winograd_repair import patch_of, repaired_blocks
+from .winograd_tile import CHUNK, error_of
 
 CASES = ("ic64ih28_oc64k3_p1_f32", "n2_ic40ih15iw19_oc48k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g2_ic34ih14_oc40k3_p1_f64",
          "ic48ih29iw31_oc40k3_s2_p1_f32_nhwc_bias", "n2_ic34ih31iw18_oc70k3_s2_p1_symmetric_f32")  # fmt: skip
@@ -62,7 +63,7 @@ _MOST_BLOCKS = 128  # of a group
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel or every other of both directions, float32 and float64."""
-    reason = not_of_one_type(p, transforms=True) or not_of_squares(p, 2)
+    reason = not_of_one_type(p, transforms=True) or not_3x3(p, 2)
     if reason is not None:
         return reason
     choice = _choice(p.replace(n=1), t)
@@ -72,13 +73,8 @@ def reject(p: Problem, t: Target) -> str | None:
 
 
 def most_error(p: Problem) -> int:
-    """C of the bound of each output.
-
-    Of F(4x4), 44 is the largest seen of one channel, and 3.4 for each channel of a chunk where all channels are equal and have one tap; of
-    random layers 2.  Of F(6x6) eight times that, at stride 2 half of it.
-    """
-    icg = p.ic // p.g
-    return (8 if 6 in variants(p) else 1) * (64 + 4 * min(icg, CHUNK) + 4 * icg // CHUNK)
+    """C of the bound of each output: of F(6x6) eight times that of F(4x4), at stride 2 half of it."""
+    return (8 if 6 in variants(p) else 1) * error_of(p.ic // p.g)
 
 
 class Choice(NamedTuple):
@@ -121,13 +117,16 @@ def _choice(p: Problem, t: Target) -> Choice | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _split(p: Problem, t: Target, m: int, threads: int, given: bool = False) -> Choice:
-    """The quickest on so many threads, of one m; ``given`` weights are to be transformed in every call."""
+def _split(p: Problem, t: Target, m: int, threads: int, given: bool = False, mr: int = 0) -> Choice:
+    """The quickest on so many threads, of one m; ``given`` weights are to be transformed in every call.
+
+    Where ``mr`` is not 0 weights are packed for tiles of so many vectors.
+    """
 
     def seconds(choice: Choice) -> float:
         return _seconds(p, t, choice, threads, t.l2) + (_packing_seconds(p, t, choice, threads) if given else 0.0)
 
-    return min((seconds(choice), choice) for choice in _choices(p, t, m, threads))[1]
+    return min((seconds(choice), choice) for choice in _choices(p, t, m, threads) if mr in (0, choice.tile.mr))[1]
 
 
 def _groups(p: Problem, choice: Choice) -> int:
@@ -202,15 +201,16 @@ def _scratch(p: Problem, t: Target, choice: Choice) -> int:
     return -(-vectors * lanes * size // 64) * 64
 
 
-def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, given: bool = False) -> Plan:
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, given: bool = False, mr: int = 0) -> Plan:
     """A plan whose child computes blocks that no transform can.
 
     ``given``: of the caller's weights, transformed as they are used, or first of all where many groups of blocks use them.
+    ``m`` and ``mr`` are those of the plan that has packed the weights, of whose image this one's is a band; 0 where there is none.
     """
     kind, lanes = p.acc, t.lanes(DTYPES[p.acc].itemsize)
     choice = _choice(p.replace(n=1), t)
     assert choice is not None
-    m, tile, *_ = choice = _split(p, t, m or choice.m, threads, given)
+    m, tile, *_ = choice = _split(p, t, m or choice.m, threads, given, mr)
     stride = stride_of(p)
     packing = Region(*packing_kernel(kind, lanes, m, stride, tile.mr, int(t.fma)), kind)
     pack = Packing(packing, turn_kernel(kind, lanes), kind, lanes, m, tile.mr, threads)
@@ -232,7 +232,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
         if src.dtype != dtype or dst.dtype != dtype:
 
             def band(q: Problem, t: Target, _: None, threads: int) -> Plan:
-                return build(q, t, plan, threads, m, given)
+                return build(q, t, plan, threads, m, given, tile.mr)
 
             return staged_launch(p, own.threads, band, t, src, packed, dst, fill, multiple=m)
         (sn, sc, sy, sx), (dn, dc, dy, dx) = src.strides, dst.strides
@@ -259,7 +259,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
 
             return launch
 
-        return repaired_blocks(p, m, child, fill, bind, (lambda wei: wei) if given else partial(weights_of, p))
+        return repaired_blocks(p, m, child, fill, bind, given)
 
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(DTYPES[p.acc], copy=False)
@@ -277,10 +277,10 @@ def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
     part_blocks = -(-blocks // parts)
     has_bias, activation, *_ = parse_epilogue(p.epilogue)
     head = Head(*[0] * len(Head._fields))._replace(
-        n=p.n, planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns,
+        n=p.n, planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=columns_read(p), oh=p.oh, ow=p.ow, rows=rows, columns=columns,
         images=images, gy=gy, gx=gx,
         groups_y=-(-rows // gy), groups_x=-(-columns // gx), parts=-(-blocks // part_blocks), part_blocks=part_blocks, blocks=blocks,
-        pad_x=p.pl, padded_x=p.iw_padded, bias=int(has_bias),
+        pad_x=p.pl, padded_x=used(p)[1], bias=int(has_bias),
         finish=int(activation is not None),
     )  # fmt: skip
     return head, np.concatenate(sources(p, m))

@@ -10,8 +10,8 @@ from .compile import helper
 from .memory import call_kernel, copy_apart, copy_asking, fill_row, integers, peek, poke, put_integers, unrolled_by_hand
 from .simd import KINDS
 from .threads import JOB_WORDS, Job
+from .winograd_frame import OUTSIDE
 from .winograd_pack import HEAD, SPARE
-from .winograd_repair import OUTSIDE
 from .winograd_tile import CHUNK, block_results, products, transformed_pixels, turned_pixels
 
 # The integers that the kernel receives: these, the image row behind each row of the blocks, the column behind each column.

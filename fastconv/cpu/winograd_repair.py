@@ -9,25 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..planning.plans import Launch, Plan
-from ..planning.problem import DTYPES, Problem, border_indices
+from ..planning.problem import DTYPES, Problem
 from ..planning.winograd_points import pixels_of
+from .winograd_frame import BEYOND, OUTSIDE, sources, stride_of
+from .winograd_pack import weights_of
 
-OUTSIDE, BEYOND = -1, -2  # the image: the fill value; the padded image: 0
 _PATCHES = 16  # blocks of one call of direct sums
-
-
-def stride_of(p: Problem) -> int:
-    """Of both directions: that of a single row or column of results, which has none, is 1."""
-    return max(p.strides)
-
-
-def not_of_squares(p: Problem, most_stride: int) -> str | None:
-    """Why a problem is none of 3x3 windows at every pixel, or up to every so many, of both directions; or None."""
-    every = stride_of(p)
-    if (p.kh, p.kw, p.dh, p.dw) != (3, 3, 1, 1) or every > most_stride or p.strides != (every if p.oh > 1 else 1, every if p.ow > 1 else 1):
-        pixels = "every pixel" + " or every other" * (most_stride > 1)
-        return f"3x3 windows at {pixels}, not {p.kh}x{p.kw}, strides {p.strides} and dilations {p.dh, p.dw}"
-    return None
 
 
 def patch_of(p: Problem, m: int) -> Problem:
@@ -37,23 +24,11 @@ def patch_of(p: Problem, m: int) -> Problem:
                      src_layout="nchw")  # fmt: skip
 
 
-def sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """The image row behind each row that a block reads, and the column behind each column."""
-    found, stride = [], stride_of(p)
-    for before, extent, padded, out in ((p.pt, p.ih, p.ih_padded, p.oh), (p.pl, p.iw, p.iw_padded, p.ow)):
-        places = border_indices(-before, (-(-out // m) - 1) * m * stride + pixels_of(m, stride), 1, extent, p.border)
-        places[padded:] = BEYOND
-        found.append(places)
-    return found[0], found[1]
-
-
-def repaired_blocks(
-    p: Problem, m: int, child: Plan, fill: Any, bind: Callable[[np.ndarray], Launch], weights: Callable[[np.ndarray], np.ndarray]
-) -> Launch:
+def repaired_blocks(p: Problem, m: int, child: Plan, fill: Any, bind: Callable[[np.ndarray], Launch], given: bool) -> Launch:
     """A launch of ``bind(flags)``, which marks blocks in ``flags``, and of `patch_of`'s plan for them.
 
-    ``flags`` are a number that is not 0 if some block is marked, then ``[n][block row][block column]``; ``weights`` gives the weights as
-    they are from what launches get.
+    ``flags`` are a number that is not 0 if some block is marked, then ``[n][block row][block column]``.  Launches get weights as they are,
+    ``given``, or packed with these behind.
     """
     rows, columns = -(-p.oh // m), -(-p.ow // m)
 
@@ -73,7 +48,7 @@ def repaired_blocks(
         run(src, packed, bias, dst)
         if flags[0]:
             wrong = np.argwhere(flags[1:].reshape(p.n, rows, columns))
-            _repair(p, m, child, wrong, src, weights(packed), bias, dst, fill)
+            _repair(p, m, child, wrong, src, packed if given else weights_of(p, packed), bias, dst, fill)
             flags[:] = 0
         idle.append(found)
 

@@ -2,10 +2,12 @@
 
 Wins where `winograd` does: 36 multiplications for 16 results of F(4x4) instead of 144.  Sums of few channels are so short that what is
 around them, not they, takes the time: here blocks are so few that pixels, sums and results of one row of points after the other stay in a
-first-level cache, pixels are read where they lie, the next ones are asked for meanwhile, and a vector may hold several groups, as in
-`shallow_last`.  Beside the best of the others: 32 groups of 16 channels at 14x14 71 us and 94, 8 images 550 and 800, of 8 at 28x28 100 and
-110, 700 and 940, of 4 at 56x56 147 and 173, 1250 and 1460; 64 channels at 56x56 265 and 281, on one core 490 and 700 (two cores, Emerald
-Rapids, 2026-11).  F(2x2) is for images of few blocks of 4x4, and for weights that 1.8 times as many bytes of are still near.
+first-level cache (of up to 16 channels; of more they come in order from the second-level one), pixels are read where they lie, the next
+ones are asked for meanwhile, and a vector may hold several groups, as in `shallow_last`.
+Beside the best of the others: 32 groups of 16 channels at 14x14 71 us and 94, 8 images 550 and 800, of 8 at 28x28 100 and 110, 700 and
+940, of 4 at 56x56 147 and 173, 1250 and 1460; 64 channels at 56x56 265 and 281, on one core 490 and 700 (two cores, Emerald Rapids,
+2026-11).  F(2x2), of 1.8 instead of 4 times as many transformed weights as there are, fills tiles where an image has few blocks of 4x4:
+32 groups of 32 channels at 7x7 89 us and 95, 8 images 650 and 740, by F(4x4) 172 and 530.
 Blocks lie in a grid anchored at the image's origin, rows of them in one sequence through all images; m is chosen from the extents of one
 image, so no result depends on threads, how work is cut, or the batch.
 Order of accumulation: a group's channels, between the transforms of :mod:`fastconv.planning.winograd_points`.
@@ -29,23 +31,26 @@ from ..planning.problem import DTYPES, Problem, parse_epilogue
 from ..planning.winograd_cost import winograd_shallow_seconds
 from .border import LINE, too_large, whole_lines
 from .memory import call_kernel, fill_row, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import piece_of
+from .shallow_last_tile import not_whole_vectors, piece_of
 from .simd import KINDS
 from .stage import staged_launch
 from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values, not_of_one_type
-from .winograd_pack import HEAD, LEAST, MOST, SPARE, weights_of
-from .winograd_repair import OUTSIDE, not_of_squares, patch_of, repaired_blocks, sources
-from .winograd_shallow_pack import WEIGHTS_BYTES, Packing, taps_placer, weights_table
+from .winograd_frame import OUTSIDE, columns_read, not_3x3, sources
+from .winograd_pack import HEAD, LEAST, MOST, SPARE
+from .winograd_repair import patch_of, repaired_blocks
+from .winograd_shallow_pack import WEIGHTS_BYTES, ShallowPacking, taps_placer, weights_table
 from .winograd_shallow_tile import TABLE_AT, Shape, column_pixels, column_results, winograd_shallow_tile_kernel
-from .winograd_tile import transformed_weights
+from .winograd_tile import error_of, transformed_weights
 
 CASES = ("g4_ic32ih14_oc32k3_p1_f32_nhwc", "n3_g2_ic32ih29iw31_oc32k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g8_ic32ih9iw30_oc32k3_f32_nhwc",
          "n2_g2_ic64ih8_oc64k3_p1_f32_nhwc", "g4_ic32ih14_oc32k3_p1_f64_nhwc_bias")  # fmt: skip
 
-LEAST_DEPTH, MOST_DEPTH = 4, 64  # channels of a group
+# Channels of a group: of 2 most of a unit is transforms, of 128 `winograd` is as fast (at 28x28 272 us and 262, on one core 575 and 482);
+# of up to twice as many results
+LEAST_DEPTH, MOST_DEPTH = 4, 64
 EXTENTS = 2, 4  # of a block
 
 
@@ -59,16 +64,16 @@ class Tile(NamedTuple):
 TILES = (
     Tile(32, nt=16),  # 16 accumulators, 1 weight, 1 pixel of 32 registers
     Tile(32, nt=14),  # rows of 7 blocks, as of 28x28 and 56x56
-    Tile(16, nt=12),
-    Tile(16, nt=7),
+    Tile(16, nt=12),  # 12 accumulators, 1 weight, 1 pixel of 16 registers
+    Tile(16, nt=7),  # half a row of 14 blocks, or one of 7
 )
 
 # The integers that the kernel receives: these, those of the tile and its table, the image row behind each row of the blocks, the column
 # behind each column, how weights are read, the channel of each lane.
 Head = namedtuple(
     "Head",
-    "products n planes together parts blocks iw oh ow rows columns gy gx groups_y groups_x pad_x plane bias finish flags asks asked "
-    "across given own icg nt sn sy sx dn dy dx",
+    "products n planes together parts blocks iw oh ow rows columns gy gx groups_y groups_x pad_x row_points bias finish flags asks "
+    "asked_of_row across given own icg nt sn sy sx dn dy dx",
 )
 _HEAD_BYTES = 8 * len(Head._fields)
 
@@ -80,13 +85,14 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
     are transformed along columns to ``[part][i][column]``, by `row_products` along rows, to sums and back, and along columns to results.
     A block whose results are to be repaired is marked in the words at ``flags``, ``[n][block row][block column]``, behind one that tells
     whether any is.  Where weights are the caller's, ``given``, each thread transforms those of vectors side by side, or ``across`` all.
-    Workspace: 1 + the first vector of channels whose weights are transformed, and whether some may not be; start of each vector of output
-    channels, results beyond the image, a vector of the fill value and one of zeros, where rows of pixels lie, rows of points, pixels and
-    sums of one of them; of weights given the sum of magnitudes, taps, the transformed ones.
+    Workspace: 1 + the first vector of channels whose weights are transformed, 0 before a thread's first unit as `Job` says, and, where it
+    is not, whether some may not be transformed; start of each vector of output channels, results beyond the image, a vector of the fill
+    value and one of zeros, two lines for where rows of pixels or filters lie, rows of points, pixels and sums of one of them; of weights
+    given the sum of magnitudes, taps, the transformed ones.
     """
     size = KINDS[kind][2]
     vector, spec, weights_spec = lanes * size, (kind, lanes, m, piece, fma), (kind, lanes, m, 1, 1, 1, fma)
-    place_taps, reads = taps_placer(kind, lanes), m + 2
+    place_taps, points = taps_placer(kind, lanes), m + 2
 
     def winograd_shallow(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
@@ -105,9 +111,9 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
         wide_bytes = (e.gx * m + 2) * vector
         fills = beyond + vector
         lines_at = fills + 2 * vector
-        points = lines_at + 2 * LINE
-        space = points + max(e.parts, e.blocks) * reads * e.plane
-        totals = space + (e.parts + 1) * reads * e.nt * vector
+        points_at = lines_at + 2 * LINE
+        space = points_at + max(e.parts, e.blocks) * points * e.row_points
+        totals = space + (e.parts + 1) * points * e.nt * vector
         taps, pitch = totals + vector, (e.icg + SPARE) * vector
         made = taps + 9 * e.icg * vector
         held = peek("i64", state) - 1
@@ -132,16 +138,16 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
                 n, ty = (first_line + k) // e.rows, (first_line + k) % e.rows
                 for part in range(e.parts):
                     pixels = at.src + n * e.sn + (plane * e.parts + part) * vector
-                    to = points + part * reads * e.plane + k * wide_bytes
+                    to = points_at + part * points * e.row_points + k * wide_bytes
                     for turn in range(-1, columns - inside):
                         # the columns inside the image, then one by one those that are outside
                         x = turn if turn < before else turn + inside
                         column = c0 if x < 0 else peek("i64", column_at + 8 * (tx * m + x))
                         if column < 0 and (column != OUTSIDE or fill == zero):
-                            for i in range(reads):
-                                fill_row(kind, lanes, to + x * vector + i * e.plane, lanes, zero)
+                            for i in range(points):
+                                fill_row(kind, lanes, to + x * vector + i * e.row_points, lanes, zero)
                             continue
-                        for r in range(reads):
+                        for r in range(points):
                             row = peek("i64", row_at + 8 * (ty * m + r))
                             place = pixels + row * e.sy + column * e.sx
                             if row < 0 or column < 0:
@@ -149,9 +155,9 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
                             poke("i64", lines_at + 16 * r, place)
                             poke("i64", lines_at + 16 * r + 8, e.sx if row >= 0 and x < 0 else 0)
                         if x < 0:
-                            column_pixels(spec, to + before * vector, e.plane, lines_at, inside)
+                            column_pixels(spec, to + before * vector, e.row_points, lines_at, inside)
                         else:
-                            column_pixels(spec, to + x * vector, e.plane, lines_at, 1)
+                            column_pixels(spec, to + x * vector, e.row_points, lines_at, 1)
             soon, soon_step, result, result_step = space, 0, space, 0
             if e.asks:
                 # lines of a tile's pixels follow each other at one distance, through all its rows
@@ -167,22 +173,23 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
                     n, ty = by * e.gy // e.rows, by * e.gy % e.rows
                     soon = at.src + n * e.sn + ty * m * e.sy + (later * e.together + side) * e.parts * vector
                     soon_step = e.sx
-            of = 0 if e.across else pair * e.together  # the first vector of channels of those whose weights are transformed at once
+            # the first vector of channels of those whose weights are transformed at once
+            of = pair * e.together if e.given and not e.across else 0
             if e.given and held != of:
                 held = of
                 for block in range(e.own):
                     place_taps(at.wei, weights_at, (of * e.blocks + block) * lanes, taps, lines_at)
-                    transformed_weights(weights_spec, made + block * reads**2 * pitch, vector, pitch, taps, 9 * vector, 3 * vector, vector,
+                    transformed_weights(weights_spec, made + block * points**2 * pitch, vector, pitch, taps, 9 * vector, 3 * vector, vector,
                                         e.icg, 0, totals, 0)  # fmt: skip
                     for lane in range(lanes):
                         total = peek(kind, totals + lane * size)
                         if not (LEAST <= total <= MOST or total == zero):
                             unfit = 1
             wei = made if e.given else at.wei + HEAD * size
-            wei += (plane - of * e.given) * e.blocks * reads**2 * pitch
-            for i in range(reads):
-                away = i * e.asked
-                call_kernel(e.products, (shape_at, points + i * e.plane, wei + i * reads * pitch, space,
+            wei += (plane - of) * e.blocks * points**2 * pitch
+            for i in range(points):
+                away = i * e.asked_of_row
+                call_kernel(e.products, (shape_at, points_at + i * e.row_points, wei + i * points * pitch, space,
                                          soon + away * soon_step, soon_step, result + away * result_step, result_step))  # fmt: skip
             for k in range(tall):
                 n, ty = (first_line + k) // e.rows, (first_line + k) % e.rows
@@ -190,8 +197,8 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
                     y, x, wrong = ty * m, (tx + t) * m, unfit
                     result = at.dst + n * e.dn + y * e.dy + x * e.dx + plane * e.blocks * vector
                     for block in range(e.blocks):
-                        sums = points + block * reads * e.plane + (k * e.gx + t) * m * vector
-                        wrong |= column_results(spec, sums, e.plane, start + block * vector, finish, result + block * vector, e.dy,
+                        sums = points_at + block * points * e.row_points + (k * e.gx + t) * m * vector
+                        wrong |= column_results(spec, sums, e.row_points, start + block * vector, finish, result + block * vector, e.dy,
                                                 e.dx, min(m, e.oh - y), min(m, e.ow - x), beyond)  # fmt: skip
                     if wrong:
                         poke("i64", e.flags, 1)
@@ -204,22 +211,23 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
 
 def reject(p: Problem, t: Target) -> str | None:
     """Forward, 3x3 at every pixel, channels side by side, float32 and float64; groups of whole vectors or vectors of whole groups."""
-    reason = not_of_one_type(p, transforms=True) or not_of_squares(p, 1)
+    reason = not_of_one_type(p, transforms=True) or not_3x3(p, 1)
     if reason is not None:
         return reason
     if p.src_layout != "nhwc":
         return "for channels last, not planes"
-    lanes, icg, ocg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g, p.oc // p.g
+    icg, ocg = p.ic // p.g, p.oc // p.g
     if not (LEAST_DEPTH <= icg <= MOST_DEPTH and LEAST_DEPTH <= ocg <= 2 * MOST_DEPTH):
         return f"sums {LEAST_DEPTH} to {MOST_DEPTH} channels for up to {2 * MOST_DEPTH} results of a pixel, not {icg} for {ocg}"
-    if (icg % lanes or ocg % lanes) if max(icg, ocg) > lanes else (icg != ocg or lanes % icg or p.ic % lanes):
-        return f"sums whole vectors of {lanes} channels, or groups of as many as results that fill some, not {icg} and {ocg}"
+    reason = not_whole_vectors(p, t.lanes(DTYPES[p.acc].itemsize))
+    if reason is not None:
+        return reason
     return too_large(p, _scratch(p, t, _cut(p.replace(n=1), t), True) + 16 * (p.ih_padded + p.iw_padded))
 
 
 def most_error(p: Problem) -> int:
-    """C of the bound of each output: `winograd`'s, of blocks of 4 x 4."""
-    return 64 + 4 * (p.ic // p.g)
+    """C of the bound of each output."""
+    return error_of(p.ic // p.g)
 
 
 class Cut(NamedTuple):
@@ -234,21 +242,22 @@ class Cut(NamedTuple):
 def _cuts(p: Problem, t: Target, m: int) -> Iterator[Cut]:
     rows, columns = p.n * -(-p.oh // m), -(-p.ow // m)
     for tile in fitting(TILES, t):
+        # in rows of fewer blocks than four more columns are read, which two share
         for across in range(-(-columns // tile.nt), -(-columns // 4) + 1):
             gx = -(-columns // across)
             yield Cut(m, tile, max(min(tile.nt // gx, rows), 1), gx)
 
 
-def _units(p: Problem, cut: Cut) -> int:
+def _groups(p: Problem, cut: Cut) -> int:
     """Groups of blocks, of all images."""
     rows, columns = p.n * -(-p.oh // cut.m), -(-p.ow // cut.m)
     return -(-rows // cut.gy) * -(-columns // cut.gx)
 
 
 @functools.lru_cache(maxsize=256)
-def _cut(p: Problem, t: Target) -> Cut:
-    """The quickest.  Only m changes a sum: it is chosen for one image."""
-    extents = EXTENTS if p.n == 1 else (_cut(p.replace(n=1), t).m,)
+def _cut(p: Problem, t: Target, m: int = 0) -> Cut:
+    """The quickest.  Only m changes a sum: it is chosen for one image, or given."""
+    extents = (m,) if m else EXTENTS if p.n == 1 else (_cut(p.replace(n=1), t).m,)
     return min((_seconds(p, t, cut), cut) for m in extents for cut in _cuts(p, t, m))[1]
 
 
@@ -258,10 +267,9 @@ def _vectors(p: Problem, lanes: int) -> tuple[int, int, int]:
 
 
 def _seconds(p: Problem, t: Target, cut: Cut) -> float:
-    lanes, icg = t.lanes(DTYPES[p.acc].itemsize), p.ic // p.g
-    planes, parts, blocks = _vectors(p, lanes)
-    units, columns = _units(p, cut) * planes, cut.gy * (cut.gx * cut.m + 2)
-    return winograd_shallow_seconds(p, units, cut.tile.nt, (cut.m + 2) ** 2, icg, parts, blocks, columns)
+    planes, parts, blocks = _vectors(p, t.lanes(DTYPES[p.acc].itemsize))
+    units, columns = _groups(p, cut) * planes, cut.gy * (cut.gx * cut.m + 2)
+    return winograd_shallow_seconds(p, units, cut.tile.nt, (cut.m + 2) ** 2, parts, blocks, columns)
 
 
 def cost(p: Problem, t: Target) -> float:
@@ -273,33 +281,38 @@ def cost(p: Problem, t: Target) -> float:
 def most_kernels(t: Target) -> int:
     """Bands for each number of groups in a vector, tiles for each, those of one group for each number of lines that they ask for."""
     lanes = t.lanes(4)
-    pieces = {max(lanes // depth, 1) for depth in (4, 8, 16) if depth >= LEAST_DEPTH}
-    pairs = [1 << n for n in range((2 * (MOST_DEPTH // lanes) ** 2).bit_length())]  # of vectors of pixels and results
-    tiles = [len(pieces) - 1 + len({_asked(m, tile, pair) for pair in pairs}) for tile in fitting(TILES, t) for m in EXTENTS]
+    pieces = {max(lanes // depth, 1) for depth in (4, 8, 16)}
+    most = 2 * (MOST_DEPTH // lanes) ** 2  # vectors of pixels times those of results
+    tiles = [
+        len(pieces) - 1 + len({_asked(m, tile, 1 << n) for n in range(most.bit_length())}) for tile in fitting(TILES, t) for m in EXTENTS
+    ]
     return len(EXTENTS) * len(pieces) + sum(tiles)
 
 
-def _asked(m: int, tile: Tile, pairs: int) -> int:
-    """Lines of pixels asked for with the products of one pair of vectors of pixels and results: a power of two, so that tiles are few."""
-    return 1 << (-(-tile.nt * m * m // ((m + 2) ** 2 * pairs)) - 1).bit_length()
+def _asked(m: int, tile: Tile, times: int) -> int:
+    """Lines of pixels asked for with each of a point's ``times`` sums of products: a power of two, so that tiles are few."""
+    return 1 << (-(-tile.nt * m * m // ((m + 2) ** 2 * times)) - 1).bit_length()
 
 
-def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = False) -> Plan:
-    """A plan whose child computes blocks that no transform can; of weights transformed once, or ``given`` in every call."""
+def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, given: bool = False) -> Plan:
+    """A plan whose child computes blocks that no transform can; of weights transformed once, or ``given`` in every call.
+
+    ``m`` is that of the plan that has packed the weights, of whose image this one's is a band; 0 where there is none.
+    """
     kind, dtype, size = p.acc, DTYPES[p.acc], DTYPES[p.acc].itemsize
     lanes, fma = t.lanes(size), int(t.fma)
-    cut, piece, seconds = _cut(p, t), piece_of(p, lanes), cost(p, t)
+    cut, piece, seconds = _cut(p, t, m), piece_of(p, lanes), cost(p, t)
     _, parts, blocks = _vectors(p, lanes)
     m, asked = cut.m, _asked(cut.m, cut.tile, parts * blocks)
     products = winograd_shallow_tile_kernel((kind, lanes, m, cut.tile.nt, min(p.ic // p.g, lanes), piece, asked, fma))
     region = Region(f"winograd_shallow_{kind}_{m}x{m}_{lanes}_{piece}", _factory, (kind, lanes, m, piece, fma), kind)
-    pack = Packing(kind, lanes, m, piece, fma, threads)
+    pack = ShallowPacking(kind, lanes, m, piece, fma, threads)
     head, tables = _layout(p, t, cut, given)
     scratch = _scratch(p, t, cut, given)
     child = plan(patch_of(p, m), t, threads)
 
     def again(band: Problem, t: Target, _: Any, threads: int) -> Plan:
-        return build(band, t, plan, threads, given)
+        return build(band, t, plan, threads, m, given)
 
     def prepare(own: Plan, src: np.ndarray, packed: np.ndarray, dst: np.ndarray, fill: Any) -> Launch:
         if not all(array.dtype == dtype and array.strides[1] == size for array in (src, dst)):
@@ -307,10 +320,10 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
         (sn, _, sy, sx), (dn, _, dy, dx) = src.strides, dst.strides
         e = head._replace(
             products=products.address, sn=sn, sy=sy, sx=sx, dn=dn, dy=dy, dx=dx,
-            asks=int(head.groups_x == 1 and sy == p.iw * sx and dy == p.ow * dx), asked=asked * (m + 2) * parts * blocks,
+            asks=int(head.groups_x == 1 and sy == p.iw * sx and dy == p.ow * dx), asked_of_row=asked * (m + 2) * parts * blocks,
         )  # fmt: skip
         read = weights_table(p, packed if given else None, kind, lanes, piece)
-        values, units = finish_values(p, fill), _units(p, cut) * head.planes
+        values, units = finish_values(p, fill), head.groups_y * head.groups_x * head.planes
 
         def bind(flags: np.ndarray) -> Launch:
             extents = np.concatenate([np.array(e._replace(flags=flags.ctypes.data), np.int64), *tables, read])
@@ -324,14 +337,14 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, given: bool = F
 
             return launch
 
-        return repaired_blocks(p, m, child, fill, bind, (lambda wei: wei) if given else partial(weights_of, p))
+        return repaired_blocks(p, m, child, fill, bind, given)
 
     def as_given(p: Problem, wei: np.ndarray) -> np.ndarray:
         return wei.astype(dtype, copy=False)
 
     return Plan(problem=p, algorithm="winograd_shallow", kernel=products.name, cost=seconds, pack_weights=as_given if given else pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
-                given=None if given else partial(build, p, t, plan, threads, True))  # fmt: skip
+                given=None if given else partial(build, p, t, plan, threads, m, True))  # fmt: skip
 
 
 def _across(p: Problem, t: Target, cut: Cut) -> bool:
@@ -342,7 +355,7 @@ def _across(p: Problem, t: Target, cut: Cut) -> bool:
 def _together(p: Problem, t: Target, cut: Cut) -> int:
     """Vectors of channels that take turns, since lines of pixels come in pairs; of one group of blocks they follow each other anyway."""
     planes, _, _ = _vectors(p, t.lanes(DTYPES[p.acc].itemsize))
-    return 2 if planes % 2 == 0 and _units(p, cut) > 1 else 1
+    return 2 if planes % 2 == 0 and _groups(p, cut) > 1 else 1
 
 
 def _own(p: Problem, t: Target, cut: Cut) -> int:
@@ -354,19 +367,19 @@ def _own(p: Problem, t: Target, cut: Cut) -> int:
 def _layout(p: Problem, t: Target, cut: Cut, given: bool) -> tuple[Head, list[np.ndarray]]:
     """The kernel's integers but for addresses and strides, and its tables."""
     size, (m, tile, gy, gx) = DTYPES[p.acc].itemsize, cut
-    lanes, reads = t.lanes(size), m + 2
+    lanes, points = t.lanes(size), m + 2
     vector, (planes, parts, blocks), icg = lanes * size, _vectors(p, lanes), p.ic // p.g
     wide = gx * m + 2
-    plane = max(gy * wide, m * tile.nt) * vector
+    row = max(gy * wide, m * tile.nt) * vector
     places = [(t // gx * wide + t % gx * m) * vector if t < gy * gx else 0 for t in range(tile.nt)]
-    shape = Shape(parts=parts, blocks=blocks, pitch=reads * plane, weights=reads**2 * (icg + SPARE) * vector)
+    shape = Shape(parts=parts, blocks=blocks, pitch=points * row, weights=points**2 * (icg + SPARE) * vector)
     has_bias, activation, _, _ = parse_epilogue(p.epilogue)
     rows, columns = -(-p.oh // m), -(-p.ow // m)
     head = Head(*[0] * len(Head._fields))._replace(
         n=p.n, planes=planes, together=_together(p, t, cut), parts=parts, blocks=blocks,
-        iw=p.iw, oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=gy, gx=gx, groups_y=-(-p.n * rows // gy), groups_x=-(-columns // gx),
-        pad_x=p.pl, plane=plane, bias=int(has_bias), finish=int(activation is not None), across=int(_across(p, t, cut)), given=int(given),
-        own=_own(p, t, cut), icg=icg, nt=tile.nt,
+        iw=columns_read(p), oh=p.oh, ow=p.ow, rows=rows, columns=columns, gy=gy, gx=gx,
+        groups_y=-(-p.n * rows // gy), groups_x=-(-columns // gx), pad_x=p.pl, row_points=row, bias=int(has_bias),
+        finish=int(activation is not None), across=int(_across(p, t, cut)), given=int(given), own=_own(p, t, cut), icg=icg, nt=tile.nt,
     )  # fmt: skip
     return head, [np.array([*shape, *places], np.int64), *sources(p, m)]
 
@@ -376,8 +389,8 @@ def _scratch(p: Problem, t: Target, cut: Cut, given: bool) -> int:
     size = DTYPES[p.acc].itemsize
     lanes, icg, (m, tile, gy, gx) = t.lanes(size), p.ic // p.g, cut
     _, parts, blocks = _vectors(p, lanes)
-    wide, reads = gx * m + 2, m + 2
-    vectors = blocks + 3 + max(parts, blocks) * reads * max(gy * wide, m * tile.nt) + (parts + 1) * reads * tile.nt
+    wide, points = gx * m + 2, m + 2
+    vectors = blocks + 3 + max(parts, blocks) * points * max(gy * wide, m * tile.nt) + (parts + 1) * points * tile.nt
     if given:
-        vectors += 1 + 9 * icg + _own(p, t, cut) * reads**2 * (icg + SPARE)
+        vectors += 1 + 9 * icg + _own(p, t, cut) * points**2 * (icg + SPARE)
     return whole_lines(vectors * lanes * size + 3 * LINE, 1)

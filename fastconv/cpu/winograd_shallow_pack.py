@@ -10,10 +10,11 @@ import numpy as np
 
 from ..planning import cost as costs
 from ..planning.problem import Problem
+from .border import LINE, whole_lines
 from .compile import helper
 from .lanes_pack import lanes_packer
 from .memory import call_kernel, integers, peek, poke, unrolled_by_hand
-from .shallow_last_tile import grouped_lanes, placing_tile_kernel
+from .shallow_last_tile import channels_of_lanes, placing_tile_kernel
 from .simd import KINDS
 from .threads import Job, Region
 from .winograd_pack import HEAD, SPARE, packed_space, transformable
@@ -31,11 +32,14 @@ def weights_table(p: Problem, wei: np.ndarray | None, kind: str, lanes: int, pie
     if wei is not None:
         placer, packer = placing_tile_kernel(kind, lanes, piece), lanes_packer(KINDS[kind][2], lanes)
         weights = Weights(p.ic // p.g, placer.address, packer.address, *wei.strides)
-    return np.array([*weights, *np.argsort(grouped_lanes(lanes, piece))], np.int64)
+    return np.array([*weights, *channels_of_lanes(lanes, piece)], np.int64)
 
 
 def taps_placer(kind: str, lanes: int) -> Any:
-    """What kernels place the taps of a vector of output channels, from ``o`` on, with as ``[c][tap][lanes]``; ``lines`` holds addresses."""
+    """What kernels place taps with: ``dst[c][tap][lane] = src[o + channel(lane), c, tap]`` of the vector of output channels from ``o`` on.
+
+    ``table`` is the address of `weights_table`'s, ``lines`` that of words for an address of each lane.
+    """
     size = KINDS[kind][2]
     vector = lanes * size
 
@@ -51,6 +55,7 @@ def taps_placer(kind: str, lanes: int) -> Any:
             channel = o + peek("i64", table + WEIGHTS_BYTES + lane * 8)
             poke("i64", lines + lane * 8, src + channel * e.wo)
         if e.wx == size and e.wy == 3 * size and e.wc == 9 * size:
+            # taps behind taps, as of 16 filters' memory in squares: one of 9 taps each took twice as long (`shallow_last`, Zen 5)
             many = 9 * e.icg
             call_kernel(e.packer, (dst, vector, lines, 0, many, many, many * size, size))
         elif e.wc == size:
@@ -67,12 +72,13 @@ def taps_placer(kind: str, lanes: int) -> Any:
 def _factory(kind: str, lanes: int, m: int, fma: int) -> Any:
     """The kernel: units of work are vectors of output channels.
 
-    ``dst[HEAD + [o / lanes][i][j][c][lane]] = sum_{ky, kx} G[i, ky] G[j, kx] src[o, c, ky, kx]``, `SPARE` vectors behind each (i, j);
-    ``totals[o / lanes][lane]`` is the sum of the absolute weights.  The extents are the address of ``totals``, then `weights_table`'s.
+    ``dst[HEAD + [u][i][j][c][lane]] = sum_{ky, kx} G[i, ky] G[j, kx] src[u*lanes + channel(lane), c, ky, kx]``, `SPARE` vectors behind
+    each (i, j), of unit u; ``totals[u][lane]`` is the sum of the absolute weights.  The extents are the address of ``totals``, then
+    `weights_table`'s.
     Workspace: addresses of filters, their taps.
     """
     size = KINDS[kind][2]
-    vector, points, spec = lanes * size, (m + 2) ** 2, (kind, lanes, m, 1, 1, 1, fma)
+    vector, squares, spec = lanes * size, (m + 2) ** 2, (kind, lanes, m, 1, 1, 1, fma)
     place_taps = taps_placer(kind, lanes)
 
     def winograd_shallow_pack(job: Any, index: Any, u0: Any, u1: Any) -> None:
@@ -80,17 +86,17 @@ def _factory(kind: str, lanes: int, m: int, fma: int) -> Any:
         at = integers(job, Job)
         totals, icg = peek("i64", at.extents), peek("i64", at.extents + 8)
         lines = at.workspace + index * at.scratch
-        turned, pitch = lines + (lanes * 8 + 63) // 64 * 64, (icg + SPARE) * vector
+        turned, pitch = lines + (lanes * 8 + LINE - 1) // LINE * LINE, (icg + SPARE) * vector
         for u in range(u0, u1):
             place_taps(at.src, at.extents + 8, u * lanes, turned, lines)
-            to = at.dst + HEAD * size + u * points * pitch
+            to = at.dst + HEAD * size + u * squares * pitch
             transformed_weights(spec, to, vector, pitch, turned, 9 * vector, 3 * vector, vector, icg, 0, totals + u * vector, 0)
 
     return winograd_shallow_pack
 
 
 @dataclass(frozen=True)
-class Packing:
+class ShallowPacking:
     """How weights are packed for a kernel: `HEAD` elements, the first not 0 if they may be transformed; transformed; as they are."""
 
     kind: str
@@ -110,7 +116,7 @@ class Packing:
         totals = np.empty((1, vectors, 1, lanes), packed.dtype)
         extents = np.array([totals.ctypes.data, *weights_table(p, own, kind, lanes, self.piece)], np.int64)
         region = Region(f"winograd_shallow_pack_{kind}_{self.m}x{self.m}_{lanes}", _factory, (kind, lanes, self.m, self.fma), kind)
-        scratch = (9 * icg * lanes * size + 8 * lanes + 127) // 64 * 64
+        scratch = whole_lines(8 * lanes, 1) + whole_lines(9 * icg * lanes * size, 1)
         seconds = costs.WINOGRAD_SHALLOW_PACK_SECONDS * vectors * icg
         launch = region.launcher(extents, np.zeros(8, packed.dtype), scratch, vectors, self.threads, seconds, own, packed, packed)
         launch(own, packed, None, packed)

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from ..planning.winograd_points import Transform
 from .compile import TileKernel
 from .memory import unrolled_by_hand
-from .shallow_last_tile import grouped_lanes, inverse
+from .shallow_last_tile import channels_of_lanes, grouped_lanes
 from .simd import Emitter, literal
 from .winograd_pack import SPARE
 from .winograd_tile import largest_of, unsafe
@@ -33,14 +33,17 @@ def row_products(
 ) -> Any:  # fmt: skip
     """Pixels transformed along a row of points, their products, and these transformed back, to where the pixels were.
 
-    ``row[part]`` are pixels transformed along columns, vectors side by side as in the image, block t's first one ``table[t]`` bytes
-    behind: ``pixels[j][part][t] = sum_k B^T[j, k] row[part][t + k]``,
+    ``row[part]`` are pixels transformed along columns, vectors side by side as in the image; block t's ``m + 2`` lie ``table[t]`` bytes
+    behind the first, a readable place for blocks that there are not, too:
+    ``pixels[j][part][t] = sum_k B^T[j, k] row[part][table[t] + k]``,
     ``sums[j][t][o] = sum_{part, c} pixels[j][part][t][c*piece + o % piece] * wei[block][j][part, c][o]`` and
-    ``row[block][t][b] = sum_j A^T[b, j] sums[j][t]``, whatever blocks there are; `SPARE` vectors lie behind each j of ``wei``.
+    ``row[block][m*t + b] = sum_j A^T[b, j] sums[j][t]``, for all ``nt`` of t: a row has room for ``m * nt`` vectors.
+    `SPARE` vectors lie behind each j of ``wei``; parts and blocks lie ``pitch`` bytes apart in ``row``.
 
     ``spec = (kind, lanes, m, nt, channels, piece, asked, fma)``: ``nt`` blocks, ``channels`` of each vector of pixels.
-    ``space`` is for ``pixels`` and ``sums``: with them, a row of points and its weights a unit stays in a first-level cache.
-    Meanwhile ``asked`` lines from ``soon`` on are asked for with the products of each j, part and block, and as many from ``dst`` on.
+    ``space`` is for ``pixels`` and ``sums`` of one row, which a first-level cache holds beside the rows of points, of up to 16 channels; of
+    more weights and pixels come in order from the second-level one.
+    With the products of each j, part and block ``asked`` lines from ``soon`` on are asked for, and as many from ``dst`` on.
     Order of accumulation: part, c.
     """
     chosen = literal(spec)
@@ -113,25 +116,25 @@ def _emit_products(
 
 
 @intrinsic(prefer_literal=True)
-def column_pixels(typing_context: Any, spec: Any, dst: Any, plane: Any, rows: Any, count: Any) -> Any:
-    """``dst[i][x] = sum_k B^T[i, k] row_k[x]`` of ``count`` vectors of pixels, which lie ``plane`` bytes apart for each i.
+def column_pixels(typing_context: Any, spec: Any, dst: Any, apart: Any, rows: Any, count: Any) -> Any:
+    """``dst[i][x] = sum_k B^T[i, k] row_k[x]`` of ``count`` vectors of pixels, ``apart`` bytes from one i to the next.
 
     ``spec = (kind, lanes, m, piece, fma)``; ``rows`` is the address of pairs: where a row's first pixel lies, the bytes to its next one.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, dst, plane, rows, count = arguments
+        _, dst, apart, rows, count = arguments
         kind, lanes, m, piece, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform, points, order = Transform(emit, m), m + 2, inverse(grouped_lanes(lanes, piece))
+        transform, points, order = Transform(emit, m), m + 2, channels_of_lanes(lanes, piece)
         lines = [emit.variable(emit.load_integer(emit.offset(rows, 16 * k))) for k in range(points)]
         steps = [emit.load_integer(emit.offset(rows, 16 * k + 8)) for k in range(points)]
         to = emit.variable(dst)
         with emit.loop(count):
             x = [emit.load(emit.get(line)) for line in lines]
             for i, value in enumerate(transform.pixels(x)):
-                emit.store(emit.offset(emit.get(to), emit.times(plane, i)), emit.pick(value, value, order) if piece > 1 else value)
+                emit.store(emit.offset(emit.get(to), emit.times(apart, i)), emit.pick(value, value, order) if piece > 1 else value)
             for line, step in zip(lines, steps, strict=True):
                 emit.set(line, emit.offset(emit.get(line), step))
             emit.set(to, emit.offset(emit.get(to), emit.width))
@@ -142,19 +145,19 @@ def column_pixels(typing_context: Any, spec: Any, dst: Any, plane: Any, rows: An
 
 @intrinsic(prefer_literal=True)
 def column_results(
-    typing_context: Any, spec: Any, rows: Any, plane: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, tall: Any, wide: Any,
+    typing_context: Any, spec: Any, rows: Any, apart: Any, start: Any, finish: Any, dst: Any, dy: Any, dx: Any, tall: Any, wide: Any,
     beyond: Any,
 ) -> Any:  # fmt: skip
     """``dst[a, b] = finish(start + sum_i A^T[a, i] rows[i][b])`` for a < ``tall`` and b < ``wide``; whether it is to be repaired.
 
-    ``spec = (kind, lanes, m, piece, fma)``; ``rows[i]`` lie ``plane`` bytes apart, ``start`` is the address of a vector, ``finish`` that of
-    ``[slope, low, high]`` or 0.  Results of other a go to ``beyond``; group lies behind group in ``dst``.
+    ``spec = (kind, lanes, m, piece, fma)``; ``rows[i]`` lie ``apart`` bytes from each other, ``start`` is the address of a vector in the
+    order of lanes, ``finish`` that of ``[slope, low, high]`` or 0.  Those of other a go to ``beyond``; groups lie side by side in ``dst``.
     1 is returned where in some channel a result is not finite, or all are so small, but not 0, that the transforms may have lost bits.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, rows, plane, start, finish, dst, dy, dx, tall, wide, beyond = arguments
+        _, rows, apart, start, finish, dst, dy, dx, tall, wide, beyond = arguments
         kind, lanes, m, piece, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
         transform, points, order = Transform(emit, m), m + 2, grouped_lanes(lanes, piece)
@@ -167,7 +170,7 @@ def column_results(
 
         def columns(finished: Any) -> None:
             with emit.loop(wide):
-                y = [emit.load(emit.offset(emit.get(place), emit.times(plane, i))) for i in range(points)]
+                y = [emit.load(emit.offset(emit.get(place), emit.times(apart, i))) for i in range(points)]
                 values = transform.results(y)
                 emit.set(largest, largest_of(emit, values, emit.get(largest)))
                 for value, line, step in zip(values, lines, steps, strict=True):

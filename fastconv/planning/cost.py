@@ -136,7 +136,8 @@ WINOGRAD_CACHE_BYTES = 1 << 20  # a second-level cache, where the algorithm is c
 WINOGRAD_CACHE_SHARE = 0.6
 WINOGRAD_BYTES_PER_SECOND = 8e10  # of weights and pixels beyond the second-level cache
 WINOGRAD_FAR_BYTES, WINOGRAD_FAR_BYTES_PER_SECOND = 24 << 20, 6e10  # of weights that no cache holds
-WINOGRAD_CALL_SECONDS = 3e-6  # flags are looked at
+# Flags are looked at: of 64 channels at 4x4 a call takes 6.7 us, of `blocked` 12.6, and at 7x7 12.8 and 23.5 (one core, Emerald Rapids)
+WINOGRAD_CALL_SECONDS = 3e-6
 WINOGRAD_PAST_BYTES = 2 << 20  # of transformed weights; more are stored past the caches: of 256 channels in 0.7 ms instead of 1.5
 # Groups of blocks of a thread, for each of which the weights of a call are transformed again: of 128 channels at 28x28 in 1070 us
 # instead of 1200, on two threads 730 and 1010; 7 groups of 128 at 56x56 take a fifth longer (Emerald Rapids, 2026-11).
@@ -155,10 +156,11 @@ WINOGRAD_IMAGES_BYTES = 5 << 20
 WINOGRAD_GROUPED_IMAGES = 4
 
 # Of a second-level cache, transformed weights that all rows of blocks read anew, so that lines of pixels are read as they lie: 8 images
-# of 32 groups of 4 channels at 56x56 1300 us instead of 1620, of 8 at 28x28 705 and 735; of 16 at 14x14, 1.2 MB, 625 instead of 555 (two
+# of 32 groups of 4 channels at 56x56 1300 us, vectors first 1620, of 8 at 28x28 705 and 735; of 16 at 14x14, 1.2 MB, 625 and 555 (two
 # cores, Emerald Rapids, 2026-11)
 WINOGRAD_SHALLOW_NEAR_SHARE = 0.25
 WINOGRAD_SHALLOW_PACK_SECONDS = 1e-7  # per channel and vector of results: the transform of their weights
+# Fitted, with the others of this file, to 30 problems of 4 to 64 channels at 4x4 to 224x224 (one core, Emerald Rapids, 2026-11)
 WINOGRAD_SHALLOW_PIXEL_SECONDS = 1e-9  # per vector of a transformed block
 WINOGRAD_SHALLOW_RESULT_SECONDS = 1e-9
 WINOGRAD_SHALLOW_COLUMN_SECONDS = 5e-9  # per column of a row of blocks
@@ -218,7 +220,7 @@ def bytes_moved(p: Problem) -> int:
 
 
 def moving_seconds(p: Problem) -> float:
-    """What is seen of that."""
+    """Those of `bytes_moved` that no work hides."""
     return SEEN_SHARE * bytes_moved(p) / BYTES_PER_SECOND
 
 

@@ -37,14 +37,15 @@ def winograd_given_seconds(vectors: int, m: int, lanes: int, size: int, times: i
     return costs.WINOGRAD_PACK_SECONDS * vectors * lanes + stored / (costs.BYTES_PER_SECOND if far else costs.WINOGRAD_BYTES_PER_SECOND)
 
 
-def winograd_shallow_seconds(p: Problem, units: int, nt: int, points: int, icg: int, parts: int, blocks: int, columns: int) -> float:
-    """``units`` of ``nt`` blocks of ``points`` products at ``blocks`` vectors of results, their transforms, and all weights once.
+def winograd_shallow_seconds(p: Problem, units: int, nt: int, squares: int, parts: int, blocks: int, columns: int) -> float:
+    """``units`` of work of ``nt`` blocks of ``squares`` points, ``parts`` vectors of pixels and ``blocks`` of results; all weights once.
 
-    Pixels are ``parts`` vectors, so many ``columns`` of a unit's rows of blocks.
+    ``columns`` are read for the unit's rows of blocks, all together.
     """
-    sums = nt * points * icg * blocks / (costs.FMA_PER_SECOND * costs.WINOGRAD_SHARE)
-    transforms = nt * points * (parts * costs.WINOGRAD_SHALLOW_PIXEL_SECONDS + blocks * costs.WINOGRAD_SHALLOW_RESULT_SECONDS)
-    weights = p.oc * icg * points * DTYPES[p.acc].itemsize / costs.WINOGRAD_SHALLOW_BYTES_PER_SECOND
+    icg = p.ic // p.g
+    sums = nt * squares * icg * blocks / (costs.FMA_PER_SECOND * costs.WINOGRAD_SHARE)
+    transforms = nt * squares * (parts * costs.WINOGRAD_SHALLOW_PIXEL_SECONDS + blocks * costs.WINOGRAD_SHALLOW_RESULT_SECONDS)
+    weights = p.oc * icg * squares * DTYPES[p.acc].itemsize / costs.WINOGRAD_SHALLOW_BYTES_PER_SECOND
     return units * (sums + transforms + columns * parts * costs.WINOGRAD_SHALLOW_COLUMN_SECONDS) + weights + costs.moving_seconds(p)
 
 
