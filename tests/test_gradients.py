@@ -348,7 +348,7 @@ def test_given_weights_are_looked_at_only_where_results_are_not_finite(monkeypat
     assert looked[1:] == [(3, 1, 1), wei.shape]
 
 
-@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic40ih7_oc160k1", "g4_ic64ih14_oc64k3_p1"])
+@pytest.mark.parametrize("text", ["g2_ic34ih9iw13_oc40k3_s2_p1", "ic40ih7_oc160k1", "g4_ic32ih14_oc32k3_p1", "g4_ic64ih14_oc64k3_p1_nhwc"])
 def test_given_weights_of_the_images_gradient_are_packed_as_they_lie_to_the_same_bits(text):
     """Filters exchanged with channels, turned by half a turn, in groups, every second tap: of any strides, without a copy."""
     p = Problem.parse(text).replace(op="bwd_data")

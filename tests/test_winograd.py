@@ -162,7 +162,7 @@ def test_results_do_not_depend_on_how_work_is_cut(monkeypatch):
         (1, 1, 1, 0, 1), (1, 9, 2, -1, 1), (3, 4, 3, 0, 1), (8, 9, 1, -1, 1), (8, 9, 2, 0, 2), (8, 9, 1, -1, 3), (8, 9, 1, 0, 5)
     ):  # fmt: skip
         chosen = winograd.Choice(4, winograd.fitting(winograd.TILES, detect())[tile], gy, gx, parts, images)
-        monkeypatch.setattr(winograd, "_split", lambda p, t, m, threads, given, chosen=chosen: chosen)
+        monkeypatch.setattr(winograd, "_split", lambda p, t, m, threads, given, mr=0, chosen=chosen: chosen)
         plan = winograd.build(p, detect(), plan_problem, 2, 4)
         results.append(result_array(p))
         plan.run(src, plan.pack(wei), bias, results[-1])

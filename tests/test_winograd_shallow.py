@@ -89,7 +89,7 @@ def test_results_do_not_depend_on_how_work_is_cut(near, extent, monkeypatch):
         for tile, gx, threads in itertools.product(winograd_shallow.fitting(winograd_shallow.TILES, target), (1, 3, 5, 9), (1, 2)):
             for gy in range(1, tile.nt // gx + 1):
                 cut = Cut(extent, tile, gy, min(gx, -(-p.ow // extent)))
-                monkeypatch.setattr(winograd_shallow, "_cut", lambda p, t, cut=cut: cut)
+                monkeypatch.setattr(winograd_shallow, "_cut", lambda p, t, m=0, cut=cut: cut)
                 plan = winograd_shallow.build(p, target, plan_problem, threads)
                 for own in (plan, plan.given()):
                     dst = result_array(p)
@@ -171,7 +171,8 @@ def test_magnitudes_that_transforms_do_not_stand(dtype, extent, monkeypatch):
     p = typed(Problem.parse("n2_g2_ic32ih9iw12_oc32k3_p1_nhwc_bias"), dtype)
     limits = np.finfo(operands(p)[0].dtype)
     calls = repaired(monkeypatch)
-    for pixel, weight, repairs in ((limits.max / 4, 2.0**-30, True), (limits.tiny, 1, True), (1, limits.tiny, True), (1, 1, False),
+    # transforms to F(2x2) add up four pixels at most
+    for pixel, weight, repairs in ((limits.max / 4, 2.0**-30, extent > 2), (limits.tiny, 1, True), (1, limits.tiny, True), (1, 1, False),
                                    (limits.max / 1e4, limits.tiny, True), (limits.smallest_subnormal * 100, 1, True)):  # fmt: skip
         src, wei, bias = operands(p)
         src, wei = np.sign(src) * src.dtype.type(pixel), np.sign(wei) * wei.dtype.type(weight)

@@ -28,7 +28,7 @@ def repaired_blocks(p: Problem, m: int, child: Plan, fill: Any, bind: Callable[[
     """A launch of ``bind(flags)``, which marks blocks in ``flags``, and of `patch_of`'s plan for them.
 
     ``flags`` are a number that is not 0 if some block is marked, then ``[n][block row][block column]``.  Launches get weights as they are,
-    ``given``, or packed with these behind.
+    ``given``, by groups or not, or packed with these behind.
     """
     rows, columns = -(-p.oh // m), -(-p.ow // m)
 
@@ -47,8 +47,9 @@ def repaired_blocks(p: Problem, m: int, child: Plan, fill: Any, bind: Callable[[
         flags, run = found
         run(src, packed, bias, dst)
         if flags[0]:
+            wei = packed.reshape(p.oc, p.ic // p.g, p.kh, p.kw) if given else weights_of(p, packed)
             wrong = np.argwhere(flags[1:].reshape(p.n, rows, columns))
-            _repair(p, m, child, wrong, src, packed if given else weights_of(p, packed), bias, dst, fill)
+            _repair(p, m, child, wrong, src, wei, bias, dst, fill)
             flags[:] = 0
         idle.append(found)
 

@@ -344,7 +344,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1, m: int = 0, giv
 
     return Plan(problem=p, algorithm="winograd_shallow", kernel=products.name, cost=seconds, pack_weights=as_given if given else pack,
                 prepare_launch=prepare, workspace=scratch * threads, threads=threads, children=(child,),
-                given=None if given else partial(build, p, t, plan, threads, m, True))  # fmt: skip
+                given=None if given else partial(build, p, t, plan, threads, m, True), grouped=given)  # fmt: skip
 
 
 def _across(p: Problem, t: Target, cut: Cut) -> bool:

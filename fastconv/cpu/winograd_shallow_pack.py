@@ -20,9 +20,9 @@ from .threads import Job, Region
 from .winograd_pack import HEAD, SPARE, packed_space, transformable
 from .winograd_tile import transformed_weights
 
-# How weights are read: channels of a group, addresses of what places vectors and what turns taps, strides.  Where kernels find
+# How weights are read: channels and results of a group, addresses of what places vectors and what turns taps, strides.  Where kernels find
 # them, the channel of each lane lies behind.
-Weights = namedtuple("Weights", "icg placer packer wo wc wy wx")
+Weights = namedtuple("Weights", "icg ocg placer packer wg wo wc wy wx")
 WEIGHTS_BYTES = 8 * len(Weights._fields)
 
 
@@ -31,7 +31,9 @@ def weights_table(p: Problem, wei: np.ndarray | None, kind: str, lanes: int, pie
     weights = Weights(*[0] * len(Weights._fields))
     if wei is not None:
         placer, packer = placing_tile_kernel(kind, lanes, piece), lanes_packer(KINDS[kind][2], lanes)
-        weights = Weights(p.ic // p.g, placer.address, packer.address, *wei.strides)
+        wo, ocg = wei.strides[-4], p.oc // p.g
+        wg = wei.strides[0] if wei.ndim > 4 else ocg * wo
+        weights = Weights(p.ic // p.g, ocg, placer.address, packer.address, wg, *wei.strides[-4:])
     return np.array([*weights, *channels_of_lanes(lanes, piece)], np.int64)
 
 
@@ -46,14 +48,14 @@ def taps_placer(kind: str, lanes: int) -> Any:
     @helper
     def place_taps(src: Any, table: Any, o: Any, dst: Any, lines: Any) -> None:
         e = integers(table, Weights)
-        if e.wo == size:
+        if e.wo == size and e.wg == e.ocg * size:
             for tap in range(9):
                 first = src + o * size + tap // 3 * e.wy + tap % 3 * e.wx
                 call_kernel(e.placer, (dst + tap * vector, 9 * vector, 0, first, e.wc, e.icg, 1))
             return
         for lane in range(lanes):
             channel = o + peek("i64", table + WEIGHTS_BYTES + lane * 8)
-            poke("i64", lines + lane * 8, src + channel * e.wo)
+            poke("i64", lines + lane * 8, src + channel // e.ocg * e.wg + channel % e.ocg * e.wo)
         if e.wx == size and e.wy == 3 * size and e.wc == 9 * size:
             # taps behind taps, as of 16 filters' memory in squares: one of 9 taps each took twice as long (`shallow_last`, Zen 5)
             many = 9 * e.icg
