@@ -35,7 +35,7 @@ from .tile import fitting
 from .values import finish_values, not_of_one_type
 from .weights_tile import turn_kernel
 from .winograd_band import Head, band_factory
-from .winograd_frame import columns_read, not_3x3, sources, stride_of, used
+from .winograd_frame import columns_read, extents_read, not_3x3, sources, stride_of
 from .winograd_pack import SPARE, Packing, packing_kernel, transformable
 from .winograd_repair import patch_of, repaired_blocks
 from .winograd_tile import CHUNK, error_of
@@ -280,7 +280,7 @@ def _layout(p: Problem, lanes: int, choice: Choice) -> tuple[Head, np.ndarray]:
         n=p.n, planes=p.g, icg=p.ic // p.g, ocg=p.oc // p.g, ih=p.ih, iw=columns_read(p), oh=p.oh, ow=p.ow, rows=rows, columns=columns,
         images=images, gy=gy, gx=gx,
         groups_y=-(-rows // gy), groups_x=-(-columns // gx), parts=-(-blocks // part_blocks), part_blocks=part_blocks, blocks=blocks,
-        pad_x=p.pl, padded_x=used(p)[1], bias=int(has_bias),
+        pad_x=p.pl, padded_x=extents_read(p)[1], bias=int(has_bias),
         finish=int(activation is not None),
     )  # fmt: skip
     return head, np.concatenate(sources(p, m))

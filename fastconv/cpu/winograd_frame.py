@@ -24,7 +24,7 @@ def not_3x3(p: Problem, most_stride: int) -> str | None:
     return None
 
 
-def used(p: Problem) -> tuple[int, int]:
+def extents_read(p: Problem) -> tuple[int, int]:
     """Rows and columns of the padded image that windows read: strides may leave some at the end, which no result depends on."""
     stride = stride_of(p)
     return (p.oh - 1) * stride + p.kh, (p.ow - 1) * stride + p.kw
@@ -32,13 +32,13 @@ def used(p: Problem) -> tuple[int, int]:
 
 def columns_read(p: Problem) -> int:
     """Columns of the image, from its first on, of which windows read some."""
-    return min(p.iw, max(used(p)[1] - p.pl, 0))
+    return min(p.iw, max(extents_read(p)[1] - p.pl, 0))
 
 
 def sources(p: Problem, m: int) -> tuple[np.ndarray, np.ndarray]:
     """The image row behind each row that a block reads, and the column behind each column."""
     found, stride = [], stride_of(p)
-    for before, extent, read, out in zip((p.pt, p.pl), (p.ih, p.iw), used(p), (p.oh, p.ow), strict=True):
+    for before, extent, read, out in zip((p.pt, p.pl), (p.ih, p.iw), extents_read(p), (p.oh, p.ow), strict=True):
         places = border_indices(-before, (-(-out // m) - 1) * m * stride + pixels_of(m, stride), 1, extent, p.border)
         places[read:] = BEYOND
         found.append(places)

@@ -46,7 +46,7 @@ from .winograd_shallow_tile import TABLE_AT, Shape, column_pixels, column_result
 from .winograd_tile import error_of, transformed_weights
 
 CASES = ("g4_ic32ih14_oc32k3_p1_f32_nhwc", "n3_g2_ic32ih29iw31_oc32k3_p1_reflect_f32_nhwc_hwio_bias+relu", "g8_ic32ih9iw30_oc32k3_f32_nhwc",
-         "n2_g2_ic64ih8_oc64k3_p1_f32_nhwc", "g4_ic32ih14_oc32k3_p1_f64_nhwc_bias")  # fmt: skip
+         "n2_g2_ic64ih8_oc64k3_p1_f32_nhwc", "ic32ih13_oc48k3_p1_f32_nhwc", "g4_ic32ih14_oc32k3_p1_f64_nhwc_bias")  # fmt: skip
 
 # Channels of a group: of 2 most of a unit is transforms, of 128 `winograd` is as fast (at 28x28 272 us and 262, on one core 575 and 482);
 # of up to twice as many results
@@ -242,7 +242,7 @@ class Cut(NamedTuple):
 def _cuts(p: Problem, t: Target, m: int) -> Iterator[Cut]:
     rows, columns = p.n * -(-p.oh // m), -(-p.ow // m)
     for tile in fitting(TILES, t):
-        # in rows of fewer blocks than four more columns are read, which two share
+        # rows of fewer than four blocks would read many columns twice, those that neighbours share
         for across in range(-(-columns // tile.nt), -(-columns // 4) + 1):
             gx = -(-columns // across)
             yield Cut(m, tile, max(min(tile.nt // gx, rows), 1), gx)
