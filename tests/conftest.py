@@ -28,6 +28,7 @@ LEAST_EXERCISED = {
     "weights_rows": 4,
     "weights_planes": 3,
     "weights_shallow": 4,
+    "weights_winograd": 4,
     "depthwise_image": 5,
     "grouped_image": 4,
     "depthwise_weights": 3,

@@ -15,7 +15,7 @@ import scipy.ndimage
 import scipy.signal
 from scipy import special
 
-from fastconv.cpu import fast_fir, fft_repair, lowrank, winograd, winograd_rows, winograd_rows_last, winograd_shallow
+from fastconv.cpu import fast_fir, fft_repair, lowrank, weights_winograd, winograd, winograd_rows, winograd_rows_last, winograd_shallow
 from fastconv.planning.bfloat import BITS, widened
 from fastconv.planning.planner import plan_problem
 from fastconv.planning.problem import DTYPES, Problem, parse_epilogue
@@ -27,6 +27,7 @@ TRANSFORM = {
     "lowrank": lowrank.most_error,
     "fast_fir": fast_fir.most_error,
     "winograd_shallow": winograd_shallow.most_error,
+    "weights_winograd": weights_winograd.most_error,
     "winograd_rows": winograd_rows.most_error,
     "winograd_rows_last": winograd_rows_last.most_error,
     "cuda winograd": lambda p: _of_a_card(p),

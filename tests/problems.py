@@ -38,7 +38,7 @@ STRUCTURED = {
 BACKWARD = {"transposed": "bwd_data", "folded": "bwd_data", "depthwise_image": "bwd_data", "grouped_image": "bwd_data",
             "depthwise_weights": "bwd_weight",
             "weights": "bwd_weight", "weights_grouped": "bwd_weight", "weights_rows": "bwd_weight", "weights_planes": "bwd_weight",
-            "weights_parts": "bwd_weight", "weights_shallow": "bwd_weight"}  # fmt: skip
+            "weights_parts": "bwd_weight", "weights_shallow": "bwd_weight", "weights_winograd": "bwd_weight"}  # fmt: skip
 ALGORITHMS = {short_name(algorithm): algorithm for algorithm in algorithms()}
 
 
@@ -128,6 +128,11 @@ def fitted(name, p):
         groups, kw = max(32 // channels, 2), 2 + p.kw % 2
         p = p.replace(g=groups, ic=groups * channels, oc=groups * many, kw=kw, sh=min(p.sh, 2), sw=min(p.sw, 2), dh=1, dw=1,
                       ih=max(p.ih, p.kh), iw=max(p.iw, kw))  # fmt: skip
+    if name == "weights_winograd":  # of 3x3, whole vectors of channels
+        groups, channels, many = 1 + p.kw % 2, 16 * (1 + p.ih % 3), 16 * (1 + p.iw % 4)
+        stride = min(p.sh, 2)
+        p = p.replace(g=groups, ic=groups * channels, oc=groups * many, kh=3, kw=3, sh=stride, sw=stride, dh=1, dw=1, ih=max(p.ih, 3),
+                      iw=max(p.iw, 3))  # fmt: skip
     if name == "depthwise_weights":  # of 3x3
         channels = p.oc + 16
         p = p.replace(g=channels, ic=channels, oc=channels, kh=3, kw=3, sw=min(p.sw, 2), dh=1, dw=1, src_layout="nhwc",

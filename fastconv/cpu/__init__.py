@@ -32,6 +32,7 @@ from . import (
     weights_planes,
     weights_rows,
     weights_shallow,
+    weights_winograd,
     winograd,
     winograd_rows,
     winograd_rows_last,
@@ -40,8 +41,9 @@ from . import (
 
 # with NUMBA_DISABLE_JIT=1 there are no kernels
 _KERNELS = (
-    depthwise_image, grouped_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_shallow, weights_grouped,
-    weights, weights_parts, complex, activated, depthwise, shallow, shallow_last, winograd_rows, winograd_rows_last, winograd_shallow,
-    winograd, blocked, int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient, reference,
+    depthwise_image, grouped_image, depthwise_weights, transposed, folded, weights_rows, weights_planes, weights_shallow, weights_winograd,
+    weights_grouped, weights, weights_parts, complex, activated, depthwise, shallow, shallow_last, winograd_rows, winograd_rows_last,
+    winograd_shallow, winograd, blocked, int8, identity, separable, lowrank, sparse, fast_fir, direct, panel, fft, masked, quotient,
+    reference,
 )  # fmt: skip
 ALGORITHMS = (quotient, reference) if numba.config.DISABLE_JIT else _KERNELS  # type: ignore[attr-defined]

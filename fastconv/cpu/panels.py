@@ -12,9 +12,9 @@ from ..planning.plans import Launch, Plan
 from ..planning.problem import DTYPES, Problem, not_computed
 
 
-def not_summed(p: Problem) -> str | None:
+def not_summed(p: Problem, transforms: bool = False) -> str | None:
     """Why none of them computes a problem, or None: they sum products of float32 or of float64 in that type, and finish nothing."""
-    reason = not_computed(p, "bwd_weight")
+    reason = not_computed(p, "bwd_weight", transforms=transforms)
     if reason is not None:
         return reason
     if p.acc not in ("f32", "f64") or not p.src == p.wei == p.dst == p.acc:

@@ -91,7 +91,7 @@ def _factory(kind: str, lanes: int, m: int, piece: int, fma: int) -> Any:
     given the sum of magnitudes, taps, the transformed ones.
     """
     size = KINDS[kind][2]
-    vector, spec, weights_spec = lanes * size, (kind, lanes, m, piece, fma), (kind, lanes, m, 1, 1, 1, fma)
+    vector, spec, weights_spec = lanes * size, (kind, lanes, m, 1, piece, fma), (kind, lanes, m, 1, 1, 1, fma)
     place_taps, points = taps_placer(kind, lanes), m + 2
 
     def winograd_shallow(job: Any, index: Any, u0: Any, u1: Any) -> None:

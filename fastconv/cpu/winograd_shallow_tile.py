@@ -12,7 +12,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from ..planning.winograd_points import Transform
+from ..planning.winograd_points import Transform, pixels_of, points_of, transform_of
 from .compile import TileKernel
 from .memory import unrolled_by_hand
 from .shallow_last_tile import channels_of_lanes, grouped_lanes
@@ -119,15 +119,16 @@ def _emit_products(
 def column_pixels(typing_context: Any, spec: Any, dst: Any, apart: Any, rows: Any, count: Any) -> Any:
     """``dst[i][x] = sum_k B^T[i, k] row_k[x]`` of ``count`` vectors of pixels, ``apart`` bytes from one i to the next.
 
-    ``spec = (kind, lanes, m, piece, fma)``; ``rows`` is the address of pairs: where a row's first pixel lies, the bytes to its next one.
+    ``spec = (kind, lanes, m, stride, piece, fma)``; ``rows`` is the address of pairs: where a row's first pixel lies, the bytes to its next
+    one.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, dst, apart, rows, count = arguments
-        kind, lanes, m, piece, fma = chosen
+        kind, lanes, m, stride, piece, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform, points, order = Transform(emit, m), m + 2, channels_of_lanes(lanes, piece)
+        transform, points, order = transform_of(emit, m, stride), pixels_of(m, stride), channels_of_lanes(lanes, piece)
         lines = [emit.variable(emit.load_integer(emit.offset(rows, 16 * k))) for k in range(points)]
         steps = [emit.load_integer(emit.offset(rows, 16 * k + 8)) for k in range(points)]
         to = emit.variable(dst)
@@ -150,17 +151,18 @@ def column_results(
 ) -> Any:  # fmt: skip
     """``dst[a, b] = finish(start + sum_i A^T[a, i] rows[i][b])`` for a < ``tall`` and b < ``wide``; whether it is to be repaired.
 
-    ``spec = (kind, lanes, m, piece, fma)``; ``rows[i]`` lie ``apart`` bytes from each other, ``start`` is the address of a vector in the
-    order of lanes, ``finish`` that of ``[slope, low, high]`` or 0.  Those of other a go to ``beyond``; groups lie side by side in ``dst``.
+    ``spec = (kind, lanes, m, stride, piece, fma)``; ``rows[i]`` lie ``apart`` bytes from each other, ``start`` is the address of a vector
+    in the order of lanes, ``finish`` that of ``[slope, low, high]`` or 0.  Those of other a go to ``beyond``; groups lie side by side in
+    ``dst``.
     1 is returned where in some channel a result is not finite, or all are so small, but not 0, that the transforms may have lost bits.
     """
     chosen = literal(spec)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, rows, apart, start, finish, dst, dy, dx, tall, wide, beyond = arguments
-        kind, lanes, m, piece, fma = chosen
+        kind, lanes, m, stride, piece, fma = chosen
         emit = Emitter(builder, kind, lanes, bool(fma))
-        transform, points, order = Transform(emit, m), m + 2, grouped_lanes(lanes, piece)
+        transform, points, order = transform_of(emit, m, stride), points_of(m, stride), grouped_lanes(lanes, piece)
         first, lines, steps = emit.load(start), [], []
         for a in range(m):
             inside = builder.icmp_signed("<", emit.constant(a), tall)

@@ -126,7 +126,7 @@ def transformed_weights(
                 if number == 0:
                     sums = emit.get(total)
                     for value in w:
-                        sums = builder.fadd(sums, emit.values(_absolute(emit, value)))
+                        sums = builder.fadd(sums, emit.values(magnitude_bits(emit, value)))
                     emit.set(total, sums)
                 columns = [transform.weights(w[kx::3]) for kx in range(3)]
                 values = [transform.weights([column[i] for column in columns]) for i in transform.pairs[number]]
@@ -160,7 +160,7 @@ def magnitudes(typing_context: Any, spec: Any, dst: Any, src: Any, count: Any) -
         emit = Emitter(builder, kind, lanes, False)
         place, total = emit.variable(src), emit.variable(emit.number(0))
         with emit.loop(count):
-            emit.set(total, builder.fadd(emit.get(total), emit.values(_absolute(emit, emit.load(emit.get(place))))))
+            emit.set(total, builder.fadd(emit.get(total), emit.values(magnitude_bits(emit, emit.load(emit.get(place))))))
             emit.set(place, emit.offset(emit.get(place), emit.width))
         emit.store(dst, emit.get(total))
         return context.get_dummy_value()
@@ -168,7 +168,7 @@ def magnitudes(typing_context: Any, spec: Any, dst: Any, src: Any, count: Any) -
     return types.void(spec, *[types.int64] * 3), codegen
 
 
-def _absolute(emit: Emitter, value: Any) -> Any:
+def magnitude_bits(emit: Emitter, value: Any) -> Any:
     """The bits of the magnitude."""
     bits = emit.bits()
     return emit.builder.and_(emit.builder.bitcast(value, bits.vector), bits.number(2 ** (8 * emit.itemsize - 1) - 1))
@@ -277,7 +277,7 @@ def block_results(typing_context: Any, spec: Any, sums: Any, start: Any, finish:
 def largest_of(emit: Emitter, values: Sequence[Any], found: Any = None) -> Any:
     """The bits of the largest magnitudes of each lane, and of what was ``found`` before; NaN is larger than any number."""
     for value in values:
-        absolute = _absolute(emit, value)
+        absolute = magnitude_bits(emit, value)
         found = absolute if found is None else emit.builder.select(emit.builder.icmp_signed(">", absolute, found), absolute, found)
     return found
 

@@ -49,6 +49,16 @@ def winograd_shallow_seconds(p: Problem, units: int, nt: int, squares: int, part
     return units * (sums + transforms + columns * parts * costs.WINOGRAD_SHALLOW_COLUMN_SECONDS) + weights + costs.moving_seconds(p)
 
 
+def weights_winograd_seconds(
+    p: Problem, units: int, vectors: int, products: int, stores: int, pixels: int, gradients: int, staged: int
+) -> float:
+    """``units`` of ``vectors`` of filters' channels, each of so many products and stores; vectors transformed, and made, for them."""
+    sums = vectors * (products / (costs.FMA_PER_SECOND * costs.BLOCKED_SHARE) + stores * costs.WEIGHTS_WINOGRAD_STORE_SECONDS)
+    transforms = pixels * costs.WEIGHTS_WINOGRAD_PIXEL_SECONDS + gradients * costs.WEIGHTS_WINOGRAD_GRADIENT_SECONDS
+    others = staged * costs.WEIGHTS_WINOGRAD_STAGED_SECONDS + vectors * costs.WEIGHTS_WINOGRAD_TAPS_SECONDS
+    return 2 * costs.CALL_SECONDS + units * (sums + transforms + others) + costs.moving_seconds(p)
+
+
 def winograd_rows_seconds(p: Problem, results: int, terms: int, rows: int) -> float:
     """Vectors of four rows of results, of so many terms, from vectors of transformed rows."""
     sums = results * (terms / (costs.FMA_PER_SECOND * costs.WINOGRAD_ROWS_SHARE) + costs.WINOGRAD_ROWS_STORE_SECONDS)

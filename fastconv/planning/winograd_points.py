@@ -2,7 +2,8 @@
 
 ``out = A^T [(G w G^T) * (B^T x B)] A`` for a block ``x`` of ``m + 2`` pixels squared.  ``B^T`` interpolates polynomials at the points 0,
 the pairs ``+p, -p`` and infinity with leading coefficients of 1, ``A^T`` evaluates, and ``G``, applied when
-weights are packed, carries all divisions.  Pairs share their even and odd halves.  Lavin and Gray, arXiv:1509.09308.
+weights are packed, carries all divisions.  Pairs share their even and odd halves.  Lavin and Gray, arXiv:1509.09308.  The gradient of the
+weights is the same with the sum over blocks: ``G^T [sum (A g A^T) * (B^T x B)] G`` for blocks ``g`` of the result's gradient.
 """
 
 from __future__ import annotations
@@ -114,6 +115,20 @@ class Transform:
             found.append(_dot(emit, [*factors, *[1.0] * len(ends)], [*parts, *ends]))
         return found
 
+    def gradients(self, g: Sequence[Any]) -> list[Any]:
+        """``A g``: ``m + 2`` vectors of m, the way of a result's gradient back through `results`."""
+        return [g[0], *_evaluated(self, g)]
+
+    def taps(self, s: Sequence[Any]) -> list[Any]:
+        """``G^T s``: 3 vectors of ``m + 2``, the way of sums of products back through `weights`."""
+        emit, points = self.emit, self.points
+        sums, differences = _halves(self, s, 1)
+        factors = [1 / (2 * p * p * prod(p * p - q * q for q in points if q != p)) for p in points]
+        first = _dot(emit, [*factors, 1 / prod(-p * p for p in points)], [*sums, s[0]])
+        second = _dot(emit, [p * factor for p, factor in zip(points, factors, strict=True)], differences)
+        third = _dot(emit, [*(p * p * factor for p, factor in zip(points, factors, strict=True)), 1.0], [*sums, s[-1]])
+        return [first, second, third]
+
 
 def transform_of(emit: Any, m: int, stride: int) -> Transform | StridedTransform:
     """The transforms of one stride."""
@@ -167,6 +182,32 @@ class StridedTransform:
         halves = [[join(y[n], y[n + 1]) for n in range(0, self.m, 2)] for join in (build.fadd, build.fsub)]
         ends = [[] for _ in range(self.m - 1)] + [[y[-1]]]
         return [_dot(emit, [*(p**i for p in self.points), *[1.0] * len(ends[i])], [*halves[i % 2], *ends[i]]) for i in range(self.m)]
+
+    def gradients(self, g: Sequence[Any]) -> list[Any]:
+        """``A g``: ``m + 1`` vectors of m."""
+        return _evaluated(self, g)
+
+    def taps(self, s: Sequence[Any]) -> list[Any]:
+        """``G^T s``: 3 vectors of ``m + 2``."""
+        sums, differences = _halves(self, s, 0)
+        factors = [1 / self._divisor(p) for p in self.points]
+        last = _dot(self.emit, [*(p * factor for p, factor in zip(self.points, factors, strict=True)), 1.0], [*sums, s[-2]])
+        return [_dot(self.emit, factors, differences), s[-1], last]
+
+
+def _evaluated(transform: Transform | StridedTransform, g: Sequence[Any]) -> list[Any]:
+    """The polynomial of m coefficients at the pairs of points, two by two, and at infinity."""
+    emit, found = transform.emit, []
+    for p in transform.points:
+        even, odd = (_dot(emit, [p**i for i in range(first, transform.m, 2)], g[first::2]) for first in range(2))
+        found += [emit.builder.fadd(even, odd), emit.builder.fsub(even, odd)]
+    return [*found, g[-1]]
+
+
+def _halves(transform: Transform | StridedTransform, s: Sequence[Any], first: int) -> tuple[list[Any], list[Any]]:
+    """Sums and differences of the vectors of pairs, which begin with the ``first``."""
+    build, pairs = transform.emit.builder, range(first, first + 2 * len(transform.points), 2)
+    return [build.fadd(s[n], s[n + 1]) for n in pairs], [build.fsub(s[n], s[n + 1]) for n in pairs]
 
 
 ROWS = 4  # of results, of the transforms of rows
