@@ -129,7 +129,7 @@ def fitted(name, p):
         p = p.replace(g=groups, ic=groups * channels, oc=groups * many, kw=kw, sh=min(p.sh, 2), sw=min(p.sw, 2), dh=1, dw=1,
                       ih=max(p.ih, p.kh), iw=max(p.iw, kw))  # fmt: skip
     if name == "weights_winograd":  # of 3x3, whole vectors of channels
-        groups, channels, many = 1 + p.kw % 2, 16 * (1 + p.ih % 3), 16 * (1 + p.iw % 4)
+        groups, channels, many = 1 + p.kw % 2, 16 * (1 + p.ih % 3), 32 * (1 + p.iw % 2) if p.ih % 7 else 16
         stride = min(p.sh, 2)
         p = p.replace(g=groups, ic=groups * channels, oc=groups * many, kh=3, kw=3, sh=stride, sw=stride, dh=1, dw=1, ih=max(p.ih, 3),
                       iw=max(p.iw, 3))  # fmt: skip

@@ -79,7 +79,7 @@ def test_who_is_chosen():
     for text in ("ic3ih224_oc64k3_p1", "ic3ih224_oc32k3_s2_p1", "ic3ih224_oc64k7_s2_p3"):
         assert plan_problem(gradient(text), AVX512).algorithm == "weights_planes", text
     assert plan_problem(gradient("ic3ih224_oc64k3_p1_nhwc"), AVX512).algorithm == "weights_rows"
-    assert plan_problem(gradient("ic64ih56_oc64k3_p1"), AVX512).algorithm == "weights"
+    assert plan_problem(gradient("ic64ih56_oc64k3_p1"), AVX512).algorithm == "weights_winograd"
 
 
 @pytest.mark.parametrize(("text", "reason"), [

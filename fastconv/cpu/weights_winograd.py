@@ -33,7 +33,7 @@ from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values
 from .weights_winograd_split import SUMS, Cut, M, cut_of, seconds_of, squares_of, strips_of, tall_of
-from .weights_winograd_tile import point_products_kernel, summed_taps, transformed_gradients
+from .weights_winograd_tile import weights_winograd_tile_kernel, summed_taps, transformed_gradients
 from .winograd_frame import OUTSIDE, columns_read, not_3x3, sources, stride_of
 from .winograd_shallow_tile import column_pixels
 from .winograd_tile import transformed_pixels
@@ -42,7 +42,7 @@ CASES = ("n2_ic32ih15_oc64k3_p1_bwd-weight_f32_nhwc_hwio", "ic32ih9iw21_oc32k3_b
          "n3_g2_ic32ih6_oc64k3_p1_reflect_bwd-weight_f32", "n2_ic16ih11iw7_oc32k3_p1_bwd-weight_f64_nhwc",
          "n2_g2_ic32ih19_oc32k3_s2_p1_bwd-weight_f32_nhwc")  # fmt: skip
 
-LEAST, MOST = 2.0**-100, 2.0**40  # sum of the magnitudes of a result's gradients
+LEAST, MOST = 1 / 2**100, 2**40  # sum of the magnitudes of a result's gradients
 
 
 _BATCH = 4  # images of the fewest whose cost is told
@@ -387,7 +387,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
     """A plan whose packed weights are the result's gradient, as it is, and whose child computes what no transform can."""
     kind, size, every, planes = p.acc, DTYPES[p.acc].itemsize, stride_of(p), p.src_layout == "nchw"
     lanes, tile = t.lanes(size), _tile(p, t)
-    code = point_products_kernel((kind, lanes, tile.mr, tile.columns, int(t.fma)))
+    code = weights_winograd_tile_kernel((kind, lanes, tile.mr, tile.columns, int(t.fma)))
     region = Region(f"weights_winograd_{kind}_{lanes}_s{every}", _factory, (kind, lanes, every, int(t.fma)), kind)
     (head, scratch), maps = _head(p, t, threads), sources(p, M)
     image = seconds_of(p.replace(n=1), t, cut_of(p, t, tile.mr * lanes, 1))

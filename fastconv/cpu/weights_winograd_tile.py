@@ -159,7 +159,7 @@ def _factory(*spec: Any) -> Any:
     return products
 
 
-def point_products_kernel(spec: tuple[Any, ...]) -> TileKernel:
+def weights_winograd_tile_kernel(spec: tuple[Any, ...]) -> TileKernel:
     """`_factory`'s, to be called with fourteen integers."""
     kind, lanes, mr, columns, _ = spec
     return TileKernel(f"weights_winograd_{kind}_{mr}x{columns}_{lanes}", _factory, spec, _INTEGERS)
