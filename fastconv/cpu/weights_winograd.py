@@ -4,7 +4,7 @@
 multiplications where the direct sums take 144, at stride 2, of 9x9 pixels, 81, as in `winograd`, whose transforms these are, turned round.
 Wins where channels are so many that sums of products, not transforms, take the time.
 A unit of work are some channels of image and result, over all blocks: what it sums, for all 36 points, stays in a second-level cache,
-while rows of blocks are transformed, multiplied point by point by `weights`' tile, and forgotten.
+while rows of blocks are transformed, multiplied point by point, and forgotten.
 Order of accumulation per point: images, rows of blocks, blocks of a row, some rows after the other, whose sums are added up; between the
 transforms of :mod:`fastconv.planning.winograd_points`.
 Error of each weight: as `winograd`'s outputs', with a term for each block.  What the transform cannot do is done by direct sums, all
@@ -13,7 +13,7 @@ weights at once: where some are not finite, or tiny, or gradients out of range.
 
 from __future__ import annotations
 
-from collections import deque, namedtuple
+from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..planning.problem import DTYPES, Problem
 from ..planning.winograd_points import pixels_of, points_of
 from .border import LINE, too_large, whole_lines
 from .compile import helper
-from .depthwise_tile import interleave, separate
+from .depthwise_tile import separate
 from .memory import call_kernel, copy, fill_row, integers, peek, poke, unrolled_by_hand
 from .panels import beside_in_turn, in_turn, not_summed
 from .simd import KINDS
@@ -32,19 +32,16 @@ from .target import Target
 from .threads import Job, Region
 from .tile import fitting
 from .values import finish_values
+from .weights_winograd_rows import LINES, TABLES_AT, Head, gradients_transformer, pixels_transformer, space_maker
 from .weights_winograd_split import SUMS, Cut, M, cut_of, seconds_of, squares_of, strips_of, tall_of
-from .weights_winograd_tile import weights_winograd_tile_kernel, summed_taps, transformed_gradients
-from .winograd_frame import OUTSIDE, columns_read, not_3x3, sources, stride_of
-from .winograd_shallow_tile import column_pixels
-from .winograd_tile import transformed_pixels
+from .weights_winograd_tile import summed_taps, weights_winograd_tile_kernel
+from .winograd_frame import columns_read, not_3x3, sources, stride_of
 
 CASES = ("n2_ic32ih15_oc64k3_p1_bwd-weight_f32_nhwc_hwio", "ic32ih9iw21_oc32k3_bwd-weight_f32", "ic32ih30iw13_oc48k3_s2_p1_bwd-weight_f32",
          "n3_g2_ic32ih6_oc64k3_p1_reflect_bwd-weight_f32", "n2_ic16ih11iw7_oc32k3_p1_bwd-weight_f64_nhwc",
          "n2_g2_ic32ih19_oc32k3_s2_p1_bwd-weight_f32_nhwc")  # fmt: skip
 
 LEAST, MOST = 1 / 2**100, 2**40  # sum of the magnitudes of a result's gradients
-
-
 _BATCH = 4  # images of the fewest whose cost is told
 
 
@@ -63,31 +60,6 @@ TILES = (
     Tile(16, mr=1, columns=8),
 )
 
-# The integers that the kernel receives: these, the image row behind each row of the blocks, the column behind each column.
-Head = namedtuple(
-    "Head",
-    "tile n icg ocg ic_part oc_part ic_parts oc_parts columns width ih iw inside pl oh ow rows across tall planes whole strip strip_rows "
-    "row_strips pixel_point pixel_strip pixel_vector grad_point grad_strip grad_block sum_point line staged flag sn sc sy sx gn gc gy gx "
-    "go gi dy dx",
-)
-_TABLES_AT = 8 * len(Head._fields)
-
-
-def lanes_stager(kind: str, lanes: int) -> Any:
-    """What kernels put planes into lanes with: ``dst[x][lane] = planes[lane][at + x*step]`` for ``count`` of x."""
-    size = KINDS[kind][2]
-
-    @helper
-    def stage(dst: Any, planes: Any, at: Any, step: Any, count: Any) -> None:
-        if step == size and count >= lanes:
-            interleave(kind, lanes, dst, planes, at, count)
-        else:
-            for x in range(count):
-                for lane in range(lanes):
-                    poke(kind, dst + (x * lanes + lane) * size, peek(kind, peek("i64", planes + lane * 8) + at + x * step))
-
-    return stage
-
 
 def _factory(kind: str, lanes: int, stride: int, fma: int) -> Any:
     """The kernel: units of work are (group, ``ic_part`` channels of the image, ``oc_part`` of the result), over all images.
@@ -96,193 +68,101 @@ def _factory(kind: str, lanes: int, stride: int, fma: int) -> Any:
     whose vectors are ``width`` long, and their products added to ``[point][ic][oc]``; these are transformed to taps in the end.  A strip
     is ``strip_rows`` rows of blocks, or one of ``row_strips`` of a row; it ends with zeros where blocks are fewer.  Channels in lanes:
     those of planes are put there.  The word at ``flag`` becomes 1 where taps are to be done again.
-    Workspace: a vector of the fill value, ``width`` zeros, two tables of where rows lie, addresses of planes, sums of magnitudes of
-    gradients, gradients of a block at the edge, rows of points, rows of planes in lanes, sums, transformed pixels, transformed gradients;
-    taps take the place of these two.
+    Workspace: :data:`fastconv.cpu.weights_winograd_rows.Space`; taps take the place of transformed pixels.
     """
     size = KINDS[kind][2]
     vector, m, apart, reads, points = lanes * size, M, M * stride, pixels_of(M, stride), points_of(M, stride)
-    pixels_spec, line_spec, spec = (kind, lanes, m, stride, 1, fma), (kind, lanes, m, stride, 1, 1, fma), (kind, lanes, m, stride, fma)
-    more, sums_of = reads - apart, m + 2  # what a block reads of the next one; points of sums
-    stage = lanes_stager(kind, lanes)
+    sums_of, spec = m + 2, (kind, lanes, m, stride, fma)
+    space_of = space_maker(kind, lanes, stride)
+    transform_pixels, transform_gradients = (make(kind, lanes, stride, fma) for make in (pixels_transformer, gradients_transformer))
     least, most, halves = LEAST, MOST, sums_of**2 // 2
+
+    @helper
+    def multiply(at: Any, e: Any, space: Any, first: Any, tall: Any, strips: Any, deep: Any, wide: Any) -> None:
+        # lines of the next rows of blocks are asked for, which follow each other, through all products; where channels of other units lie
+        # between those of this one these take their time elsewhere
+        sum_step, n, ty = e.oc_part * size, (first + tall) // e.rows, (first + tall) % e.rows
+        many = halves * (deep // e.columns) * (wide // e.width) * strips * e.strip
+        soon, soon_step = at.wei + n * e.gn + ty * m * e.gy, tall * e.gn // e.rows // many + 1
+        later, later_step = at.src + n * e.sn + ty * apart * e.sy, tall * e.sn // e.rows // many + 1
+        if e.gx > 2 * wide * size:
+            soon, soon_step = space.sums, 0
+        if e.sx > 2 * deep * size:
+            later, later_step = space.sums, 0
+        for point in range(sums_of * sums_of):
+            if point == halves:
+                soon, soon_step = later, later_step
+            # at stride 2 the last weight in either direction is that of four points of odd pixels, whose gradients are the first
+            i, j, calls, parts, grad_part, pixel_part = point // sums_of, point % sums_of, 1, 1, 0, 0
+            if stride > 1 and max(i, j) == m + 1:
+                parts, calls = m, m if i == j else 1
+                grad_part, pixel_part = (e.grad_point, e.pixel_point) if j == m + 1 else (points * e.grad_point, reads * e.pixel_point)
+            for call in range(calls):
+                pixels = space.pixels + ((i + call) * reads + j) * e.pixel_point
+                grads = space.grads + ((i % points + call) * points + j % points) * e.grad_point
+                for c in range(0, deep, e.columns):
+                    pixel = pixels + c // lanes * e.pixel_vector + c % lanes * size
+                    for o in range(0, wide, e.width):
+                        to = space.sums + point * e.sum_point + c * sum_step + o * size
+                        grad = grads + o // e.width * e.grad_block
+                        call_kernel(e.tile, (to, sum_step, first + call, grad, grad_part, e.grad_strip, pixel, pixel_part, e.pixel_strip,
+                                             parts, strips, e.strip, soon, soon_step))  # fmt: skip
+                        soon += parts * strips * e.strip * soon_step
+
+    @helper
+    def store_taps(e: Any, space: Any, result: Any, v: Any, deep: Any) -> Any:
+        """Of a vector of filters; whether they are to be done again."""
+        wrong, taps = 0, space.pixels
+        for lane in range(v * lanes, v * lanes + lanes):
+            total = peek(kind, space.totals + lane * size)
+            if not (least <= total <= most or total == 0):
+                wrong = 1
+        for c in range(deep):
+            wrong |= summed_taps(spec, taps + 9 * c * vector, vector, space.sums + (c * e.oc_part + v * lanes) * size, e.sum_point)
+        if e.gi == 9 * size and e.dy == 3 * size and e.dx == size and 9 * deep >= lanes:
+            for lane in range(lanes):
+                poke("i64", space.table + lane * 8, result + lane * e.go)
+            separate(kind, lanes, space.table, 0, taps, 9 * deep)
+        else:
+            for tap in range(9 * deep):
+                to = result + tap // 9 * e.gi + tap % 9 // 3 * e.dy + tap % 3 * e.dx
+                if e.go == size:
+                    copy(kind, lanes, to, taps + tap * vector, lanes)
+                else:
+                    for lane in range(lanes):
+                        poke(kind, to + lane * e.go, peek(kind, taps + tap * vector + lane * size))
+        return wrong
 
     def weights_winograd(job: Any, index: Any, u0: Any, u1: Any) -> None:
         unrolled_by_hand()
         at = integers(job, Job)
         e = integers(at.extents, Head)
-        row_at = at.extents + _TABLES_AT
-        column_at = row_at + 8 * (e.rows * apart + more)
-        fill, zero = peek(kind, at.values), peek(kind, at.values + 4 * size)
-        fills = at.workspace + index * at.scratch
-        zeros = fills + vector
-        lines = (zeros + vector + LINE - 1) // LINE * LINE
-        column_lines = lines + 3 * LINE
-        table = column_lines + 3 * LINE
-        totals = table + (lanes * 8 + LINE - 1) // LINE * LINE
-        edge = totals + e.oc_part * size
-        points_at = edge + m * m * vector
-        staged = points_at + reads * e.line
-        sums = staged + e.staged
-        pixels = sums + sums_of * sums_of * e.sum_point
-        grads = pixels + e.ic_part // lanes * e.pixel_vector
-        fill_row(kind, lanes, fills, lanes, fill)
-        fill_row(kind, lanes, zeros, lanes, zero)
-        columns, all_rows = e.across * apart + more, e.n * e.rows
-        before = min(e.pl, columns)
-        inside = max(min(columns - before, e.inside), 0)
+        space = space_of(e, at.workspace + index * at.scratch)
+        row_at = at.extents + TABLES_AT
+        column_at = row_at + 8 * (e.rows * apart + reads - apart)
+        zero, all_rows = peek(kind, at.values + 4 * size), e.n * e.rows
+        fill_row(kind, lanes, space.fills, lanes, peek(kind, at.values))
+        fill_row(kind, lanes, space.zeros, lanes, zero)
         for u in range(u0, u1):
             rest, oc_part = u // e.oc_parts, u % e.oc_parts
             group, ic_part = rest // e.ic_parts, rest % e.ic_parts
             c0, o0 = ic_part * e.ic_part, oc_part * e.oc_part
             deep, wide = min(e.ic_part, e.icg - c0), min(e.oc_part, e.ocg - o0)
             channel, filters = group * e.icg + c0, group * e.ocg + o0
-            fill_row(kind, lanes, totals, wide, zero)
+            fill_row(kind, lanes, space.totals, wide, zero)
             for first in range(0, all_rows, e.tall):
                 tall = min(e.tall, all_rows - first)
                 strips = tall * e.row_strips if e.row_strips > 1 else (tall + e.strip_rows - 1) // e.strip_rows
                 if strips * e.strip != tall * e.across:
-                    fill_row(kind, lanes, pixels, (grads - pixels + wide // e.width * e.grad_block) // size, zero)
+                    fill_row(kind, lanes, space.pixels, (space.grads - space.pixels + wide // e.width * e.grad_block) // size, zero)
                 for v in range(deep // lanes):
-                    held = -1
-                    for k in range(tall):
-                        n, ty = (first + k) // e.rows, (first + k) % e.rows
-                        image = at.src + n * e.sn + (channel + v * lanes) * e.sc
-                        if e.planes:
-                            for lane in range(lanes):
-                                poke("i64", table + lane * 8, image + lane * e.sc)
-                            if e.whole and held != n:
-                                held = n
-                                stage(staged, table, 0, size, e.ih * e.iw)
-                        for r in range(reads):
-                            row = peek("i64", row_at + 8 * (ty * apart + r))
-                            place, step = zeros if row != OUTSIDE else fills, 0
-                            if row >= 0 and e.planes:
-                                place, step = staged + (row if e.whole else r) * e.iw * vector, vector
-                                if not e.whole:
-                                    stage(place, table, row * e.sy, e.sx, e.iw)
-                            elif row >= 0:
-                                place, step = image + row * e.sy, e.sx
-                            poke("i64", lines + 16 * r, place)
-                            poke("i64", lines + 16 * r + 8, step)
-                        column_pixels(pixels_spec, points_at + before * vector, e.line, lines, inside)
-                        for turn in range(columns - inside):
-                            x = turn if turn < before else turn + inside
-                            column = peek("i64", column_at + 8 * x)
-                            for r in range(reads):
-                                row = peek("i64", row_at + 8 * (ty * apart + r))
-                                place = peek("i64", lines + 16 * r) + column * peek("i64", lines + 16 * r + 8)
-                                if column < 0:
-                                    place = fills if min(row, column) == OUTSIDE else zeros
-                                poke("i64", column_lines + 16 * r, place)
-                                poke("i64", column_lines + 16 * r + 8, 0)
-                            column_pixels(pixels_spec, points_at + x * vector, e.line, column_lines, 1)
-                        for part in range(e.row_strips):
-                            strip = k * e.row_strips + part if e.row_strips > 1 else k // e.strip_rows
-                            away = k % e.strip_rows * e.across
-                            to = pixels + v * e.pixel_vector + strip * e.pixel_strip + away * vector
-                            for i in range(reads):
-                                transformed_pixels(line_spec, to + i * reads * e.pixel_point, vector, e.pixel_point,
-                                                   points_at + i * e.line + part * e.strip * apart * vector, apart * vector, vector,
-                                                   min(e.across - part * e.strip, e.strip))  # fmt: skip
+                    transform_pixels(at, e, space, row_at, column_at, channel + v * lanes, v, first, tall)
                 for v in range(wide // lanes):
-                    held = -1
-                    for k in range(tall):
-                        n, ty = (first + k) // e.rows, (first + k) % e.rows
-                        image = at.wei + n * e.gn + (filters + v * lanes) * e.gc
-                        if e.planes:
-                            for lane in range(lanes):
-                                poke("i64", table + lane * 8, image + lane * e.gc)
-                            if e.whole and held != n:
-                                held = n
-                                stage(staged, table, 0, size, e.oh * e.ow)
-                        for a in range(m):
-                            y, place, step = ty * m + a, zeros, 0
-                            if y < e.oh and e.planes:
-                                place, step = staged + (y if e.whole else a) * e.ow * vector, vector
-                                if not e.whole:
-                                    stage(place, table, y * e.gy, e.gx, e.ow)
-                            elif y < e.oh:
-                                place, step = image + y * e.gy, e.gx
-                            poke("i64", lines + 16 * a, place)
-                            poke("i64", lines + 16 * a + 8, step)
-                        for part in range(e.row_strips):
-                            strip = k * e.row_strips + part if e.row_strips > 1 else k // e.strip_rows
-                            away = k % e.strip_rows * e.across
-                            to = grads + v * lanes // e.width * e.grad_block + strip * e.grad_strip
-                            to += (away * e.width + v * lanes % e.width) * size
-                            x0 = part * e.strip
-                            many = min(e.across - x0, e.strip)
-                            full = min(e.ow // m - x0, many)
-                            for a in range(m if x0 else 0):
-                                poke("i64", lines + 16 * a, peek("i64", lines + 16 * a) + e.strip * m * peek("i64", lines + 16 * a + 8))
-                            transformed_gradients(spec, to, e.width * size, e.grad_point, lines, full, totals + v * vector)
-                            if full < many:
-                                for a in range(m):
-                                    place, step = peek("i64", lines + 16 * a), peek("i64", lines + 16 * a + 8)
-                                    for b in range(m):
-                                        x = full * m + b
-                                        inner = x0 * m + x < e.ow
-                                        copy(kind, lanes, edge + (a * m + b) * vector, place + x * step if inner else zeros, lanes)
-                                    poke("i64", lines + 16 * a, edge + a * m * vector)
-                                    poke("i64", lines + 16 * a + 8, vector)
-                                transformed_gradients(spec, to + full * e.width * size, e.width * size, e.grad_point, lines, 1,
-                                                      totals + v * vector)  # fmt: skip
-                # the next rows of blocks: lines that follow each other, through all products
-                sum_step, n, ty = e.oc_part * size, (first + tall) // e.rows, (first + tall) % e.rows
-                many = deep // e.columns * (wide // e.width) * strips * e.strip
-                soon, soon_step = at.wei + n * e.gn + ty * m * e.gy, tall * e.gn // e.rows // (halves * many) + 1
-                later, later_step = at.src + n * e.sn + ty * apart * e.sy, tall * e.sn // e.rows // (halves * many) + 1
-                if e.gx > 2 * wide * size:
-                    soon, soon_step = sums, 0
-                if e.sx > 2 * deep * size:
-                    later, later_step = sums, 0
-                for point in range(sums_of * sums_of):
-                    if point == halves:
-                        soon, soon_step = later, later_step
-                    # at stride 2 the last weight in either direction is that of four points of odd pixels, whose gradients are the first
-                    i, j, calls, parts, grad_part, pixel_part = point // sums_of, point % sums_of, 1, 1, 0, 0
-                    if stride > 1 and max(i, j) == m + 1:
-                        parts, calls = m, m if i == j else 1
-                        grad_part, pixel_part = (1, 1) if j == m + 1 else (points, reads)
-                    pixel_of, grad_of = i * reads + j, i % points * points + j % points
-                    for call in range(calls):
-                        pixel_at, grad_at = (
-                            pixels + (pixel_of + call * reads) * e.pixel_point,
-                            grads + (grad_of + call * points) * e.grad_point,
-                        )
-                        for c in range(0, deep, e.columns):
-                            pixel = pixel_at + c // lanes * e.pixel_vector + c % lanes * size
-                            for o in range(0, wide, e.width):
-                                to = sums + point * e.sum_point + c * sum_step + o * size
-                                grad = grad_at + o // e.width * e.grad_block
-                                call_kernel(e.tile, (to, sum_step, first + call, grad, grad_part * e.grad_point, e.grad_strip, pixel,
-                                                     pixel_part * e.pixel_point, e.pixel_strip, parts, strips, e.strip, soon,
-                                                     soon_step))  # fmt: skip
-                                soon += parts * strips * e.strip * soon_step
+                    transform_gradients(at, e, space, filters + v * lanes, v, first, tall)
+                multiply(at, e, space, first, tall, strips, deep, wide)
             for v in range(wide // lanes):
-                wrong = 0
-                for lane in range(v * lanes, v * lanes + lanes):
-                    total = peek(kind, totals + lane * size)
-                    if not (least <= total <= most or total == zero):
-                        wrong = 1
-                for c in range(deep):
-                    wrong |= summed_taps(spec, pixels + 9 * c * vector, vector, sums + (c * e.oc_part + v * lanes) * size, e.sum_point)
-                if wrong:
+                if store_taps(e, space, at.dst + (filters + v * lanes) * e.go + c0 * e.gi, v, deep):
                     poke("i64", e.flag, 1)
-                result = at.dst + (filters + v * lanes) * e.go + c0 * e.gi
-                if e.gi == 9 * size and e.dy == 3 * size and e.dx == size and 9 * deep >= lanes:
-                    for lane in range(lanes):
-                        poke("i64", table + lane * 8, result + lane * e.go)
-                    separate(kind, lanes, table, 0, pixels, 9 * deep)
-                    continue
-                for tap in range(9 * deep):
-                    to = result + tap // 9 * e.gi + tap % 9 // 3 * e.dy + tap % 3 * e.dx
-                    if e.go == size:
-                        copy(kind, lanes, to, pixels + tap * vector, lanes)
-                    else:
-                        for lane in range(lanes):
-                            poke(kind, to + lane * e.go, peek(kind, pixels + tap * vector + lane * size))
 
     return weights_winograd
 
@@ -337,7 +217,8 @@ def _scratch(p: Problem, lanes: int, cut: Cut) -> int:
     """Bytes of workspace of one thread, a multiple of a line."""
     size = DTYPES[p.acc].itemsize
     vector = lanes * size
-    fixed = (2 + M * M) * vector + 7 * LINE + whole_lines(8 * lanes, 1) + cut.oc * size
+    tables = whole_lines(2 * vector, 1) + 2 * LINES * LINE + whole_lines(8 * lanes, 1)
+    fixed = tables + cut.oc * size + M * M * vector
     lines = pixels_of(M, stride_of(p)) * _line(p, lanes) + _staged(p, lanes)
     return whole_lines(fixed + lines + max(cut.bytes_held(p, size), SUMS * cut.sum_point(size) + 9 * cut.ic * vector), 1)
 
