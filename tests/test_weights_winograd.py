@@ -42,7 +42,7 @@ def test_error_of_every_layer(p):
 @pytest.mark.parametrize(("icg", "ocg"), [(16, 16), (16, 32), (32, 48), (48, 64)])
 def test_every_extent(icg, ocg, layout, dtype, exercised):
     """Strips that are several rows of blocks, one, a part of one; the last of them not full, nor the last block."""
-    for g, every, (oh, ow) in itertools.product((1, 2), (1, 2), ((1, 1), (2, 3), (7, 7), (9, 20), (29, 5), (5, 131))):
+    for g, every, (oh, ow) in itertools.product((1, 2), (1, 2), ((1, 1), (2, 3), (5, 14), (12, 15), (29, 5), (6, 67), (5, 131))):
         ih, iw = (oh - 1) * every + 2 + every * (oh % 2), (ow - 1) * every + 1 + every * (ow % 2)
         p = Problem(op="bwd_weight", n=3, g=g, ic=g * icg, ih=ih, iw=iw, oc=g * ocg, kh=3, kw=3, sh=every, sw=every, pb=1, pl=1, pr=1,
                     src_layout=layout)  # fmt: skip
@@ -101,6 +101,27 @@ def test_converted_arrays_and_views(text, layout):
     assert_same_bits(swapped.astype("f4"), expected, "a result of swapped bytes")
 
 
+@pytest.mark.parametrize(
+    "text", ["n40_ic16ih4_oc32k3_p1", "n70_ic16ih4_oc32k3_s2_p1", "n40_ic16ih3iw5_oc32k3_pt3", "n40_ic16ih1iw9_oc32k3_p1"]
+)
+def test_small_planes_that_do_not_follow_each_other(text):
+    """Rows of blocks that read more rows than the image has, so many that sums go on, of planes that are not put into lanes as a whole."""
+    p = Problem.parse(f"{text}_bwd-weight_f32")
+    src, wei, _ = operands(p)
+    expected = run(p, src, wei, algorithm=NAME)
+    assert_within(expected, p, truth(p, src, wei), NAME)
+    crops = [
+        np.full((*array.shape[:2], array.shape[2] + 1, array.shape[3] + 3), np.nan, np.float32)[:, :, 1:, 2:-1] for array in (src, wei)
+    ]
+    for crop, array in zip(crops, (src, wei), strict=True):
+        crop[...] = array
+    turned = [np.ascontiguousarray(array[:, :, ::-1, ::-1])[:, :, ::-1, ::-1] for array in (src, wei)]
+    for image, grad in ((crops[0], wei), (src, crops[1]), crops, turned, (beside(src), wei), (src, beside(wei))):
+        assert_same_bits(run(p, image, grad, algorithm=NAME), expected, f"{image.strides} {grad.strides}")
+    same = np.broadcast_to(np.float32(1.25), wei.shape)
+    assert_within(run(p, src, same, algorithm=NAME), p, truth(p, src, same), NAME)
+
+
 def test_images_in_turn(monkeypatch):
     """Some images a launch, so that Python sees signals meanwhile; sums of launches are added up."""
     p = Problem.parse(STEM).replace(n=5)
@@ -150,6 +171,19 @@ def test_what_no_transform_can_do_is_direct(which, value, layout):
         with np.errstate(all="ignore"):
             assert_within(result, p, truth(p, src, wei), NAME)
         assert np.isfinite(result).any()
+
+
+@pytest.mark.parametrize(("pixels", "gradients"), [(-142, 90), (100, -145)])
+@pytest.mark.parametrize("text", ["n2_ic16ih7_oc32k3_p1_bwd-weight_f32", STRIDED])
+def test_subnormal_operands_of_results_that_are_not_tiny_are_summed_directly(text, pixels, gradients):
+    """Transforms of numbers of few bits lose them, whatever their products come to."""
+    p = Problem.parse(text)
+    src, wei, _ = operands(p)
+    src, wei = np.ldexp(src, pixels), np.ldexp(wei, gradients)
+    assert 1e-18 < np.abs(truth(p, src, wei).value).max() < 1e18
+    result = run(p, src, wei, algorithm=NAME)
+    assert_within(result, p, truth(p, src, wei), NAME)
+    assert_same_bits(result, run(p.replace(precision="strict"), src, wei), "direct sums")
 
 
 @pytest.mark.parametrize("text", ["n2_ic32ih15iw18_oc64k3_bwd-weight_f32_nhwc", "n2_ic32ih16iw18_oc64k3_s2_bwd-weight_f32"])
@@ -208,8 +242,9 @@ def test_vectors_of_any_width(target):
 def test_nothing_that_was_left_is_met(text, monkeypatch):
     p = Problem.parse(text)
     src, wei, _ = operands(p)
-    plan = plan_problem(p, algorithm=NAME)
-    assert not meets_what_was_left(plan, (src, plan.pack(wei), None, result_array(p)), monkeypatch)
+    plan, result, expected = plan_problem(p, algorithm=NAME), result_array(p), run(p, src, wei, algorithm=NAME)
+    assert not meets_what_was_left(plan, (src, plan.pack(wei), None, result), monkeypatch)
+    assert_same_bits(result, expected, "not made again by direct sums")
 
 
 def test_strips():

@@ -54,7 +54,7 @@ class Tile(NamedTuple):
 
 
 TILES = (
-    Tile(32, mr=2, columns=8),  # 16 accumulators, 2 gradients, 1 pixel of 32 registers; for 26 channels do not fit vectors
+    Tile(32, mr=2, columns=8),  # 16 accumulators, 2 gradients, 1 pixel of 32 registers; vectors are no multiple of 13 channels
     Tile(32, mr=1, columns=16),
     Tile(16, mr=2, columns=4),  # 8 accumulators, 2 gradients, 1 pixel of 16 registers
     Tile(16, mr=1, columns=8),
@@ -79,15 +79,15 @@ def _factory(kind: str, lanes: int, stride: int, fma: int) -> Any:
 
     @helper
     def multiply(at: Any, e: Any, space: Any, first: Any, tall: Any, strips: Any, deep: Any, wide: Any) -> None:
-        # lines of the next rows of blocks are asked for, which follow each other, through all products; where channels of other units lie
-        # between those of this one these take their time elsewhere
+        # lines of the next rows of blocks are asked for, which follow each other, through all products; not where others' channels lie
+        # between
         sum_step, n, ty = e.oc_part * size, (first + tall) // e.rows, (first + tall) % e.rows
         many = halves * (deep // e.columns) * (wide // e.width) * strips * e.strip
         soon, soon_step = at.wei + n * e.gn + ty * m * e.gy, tall * e.gn // e.rows // many + 1
         later, later_step = at.src + n * e.sn + ty * apart * e.sy, tall * e.sn // e.rows // many + 1
-        if e.gx > 2 * wide * size:
+        if e.planes or e.gx > 2 * wide * size:
             soon, soon_step = space.sums, 0
-        if e.sx > 2 * deep * size:
+        if e.planes or e.sx > 2 * deep * size:
             later, later_step = space.sums, 0
         for point in range(sums_of * sums_of):
             if point == halves:
@@ -119,7 +119,7 @@ def _factory(kind: str, lanes: int, stride: int, fma: int) -> Any:
                 wrong = 1
         for c in range(deep):
             wrong |= summed_taps(spec, taps + 9 * c * vector, vector, space.sums + (c * e.oc_part + v * lanes) * size, e.sum_point)
-        if e.gi == 9 * size and e.dy == 3 * size and e.dx == size and 9 * deep >= lanes:
+        if e.gi == 9 * size and e.dy == 3 * size and e.dx == size:
             for lane in range(lanes):
                 poke("i64", space.table + lane * 8, result + lane * e.go)
             separate(kind, lanes, space.table, 0, taps, 9 * deep)
@@ -230,15 +230,16 @@ def _line(p: Problem, lanes: int) -> int:
 
 
 def _staged(p: Problem, lanes: int) -> int:
-    """Bytes of what is put into lanes at once."""
+    """Bytes of what is put into lanes at once: rows of blocks, whole planes where they may be."""
     if p.src_layout == "nhwc":
         return 0
-    pixels = max(p.ih * p.iw, p.oh * p.ow) if _whole(p, lanes) else max(pixels_of(M, stride_of(p)) * p.iw, M * p.ow)
+    whole = max(p.ih * p.iw, p.oh * p.ow) if _whole(p, lanes) else 0
+    pixels = max(pixels_of(M, stride_of(p)) * p.iw, M * p.ow, whole)
     return pixels * lanes * DTYPES[p.acc].itemsize
 
 
 def _whole(p: Problem, lanes: int) -> bool:
-    """Whether rows are so short that planes are put into lanes as a whole."""
+    """Whether rows are so short that planes are put into lanes as a whole, where their rows follow each other."""
     return min(p.iw, p.ow) < lanes and p.ih * p.iw <= 4 * lanes * lanes
 
 
@@ -300,7 +301,7 @@ def build(p: Problem, t: Target, plan: PlanFn, threads: int = 1) -> Plan:
             run(src, grad, None, result)
             if flag[0]:
                 flag[0] = 0
-                direct = plan(p.replace(n=images, precision="strict"), t, threads)
+                direct = child if images == p.n else plan(p.replace(n=images, precision="strict"), t, threads)
                 direct.prepare(src, grad, result, fill)(src, grad, None, result)
             idle.append((flag, run))
             if resume:
