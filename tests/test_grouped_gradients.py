@@ -183,8 +183,8 @@ def test_they_are_chosen_for_what_they_are_for():
               "g32_ic512ih14_oc512k3_p1", "g32_ic1024ih14_oc1024k3_s2_p1", "g32_ic1024ih7_oc1024k3_p1")  # fmt: skip
     for text in layers:
         for layout in ("nchw", "nhwc"):
-            # of 16 and 32 channels side by side sums of transforms are quicker
-            own = "weights_winograd" if layout == "nhwc" and text.endswith(("oc512k3_p1", "oc1024k3_p1")) else "weights_shallow"
+            # of 16 and 32 channels sums of transforms are quicker
+            own = "weights_winograd" if text.endswith(("oc512k3_p1", "oc1024k3_p1")) else "weights_shallow"
             assert short_name(cheapest(of(text, "bwd_weight", layout), AVX512)[1]) == own, text
             if "s2" in text:
                 assert short_name(cheapest(of(text, "bwd_data", layout), AVX512)[1]) == "grouped_image", text

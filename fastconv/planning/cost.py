@@ -170,9 +170,9 @@ WINOGRAD_SHALLOW_BYTES_PER_SECOND = 1.6e11  # of transformed weights, which lie 
 WEIGHTS_WINOGRAD_CACHE_SHARE = 0.8
 # Fitted to 12 problems of 16 to 512 channels at 7x7 to 56x56 (one core, Emerald Rapids, 2026-11)
 WEIGHTS_WINOGRAD_STORE_SECONDS = 0.7e-9  # per vector of sums, each time that they go on
-WEIGHTS_WINOGRAD_PIXEL_SECONDS = 2e-9  # per vector of a transformed block
-WEIGHTS_WINOGRAD_GRADIENT_SECONDS = 1.7e-9
-WEIGHTS_WINOGRAD_STAGED_SECONDS = 5e-9  # per vector of planes that are put into lanes
+WEIGHTS_WINOGRAD_PIXEL_SECONDS = 1.7e-9  # per vector of a transformed block
+WEIGHTS_WINOGRAD_GRADIENT_SECONDS = 1.4e-9
+WEIGHTS_WINOGRAD_STAGED_SECONDS = 1.5e-9  # per vector of planes that are put into lanes
 WEIGHTS_WINOGRAD_TAPS_SECONDS = 7e-8  # per vector of filters' channels
 
 WINOGRAD_ROWS_SHARE = 0.9
