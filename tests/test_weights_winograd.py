@@ -9,7 +9,7 @@ import pytest
 from bench.cases import load
 from fastconv.cpu import weights_winograd
 from fastconv.cpu.target import AVX512, TARGETS, detect
-from fastconv.cpu.weights_winograd_split import Cut, M, Strips, cut_of, strips_of, tall_of
+from fastconv.cpu.weights_winograd_split import Cut, M, Strips, cut_of, seconds_of, strips_of, tall_of
 from fastconv.planning import cost
 from fastconv.planning.planner import cheapest, plan_problem, short_name
 from fastconv.planning.problem import BORDERS, Problem
@@ -126,9 +126,10 @@ def test_images_in_turn(monkeypatch):
     """Some images a launch, so that Python sees signals meanwhile; sums of launches are added up."""
     p = Problem.parse(STEM).replace(n=5)
     src, wei, _ = operands(p)
-    monkeypatch.setattr(cost, "MOST_SECONDS", 2.5 * weights_winograd.cost(p.replace(n=1), detect()))
     for layout, images in (("nchw", src), ("nhwc", beside(src))):
-        own = p.replace(src_layout=layout)
+        own, target = p.replace(src_layout=layout), detect()
+        cut = cut_of(own, target, weights_winograd._tile(own, target).mr * target.lanes(4), 1)
+        monkeypatch.setattr(cost, "MOST_SECONDS", 2.5 * seconds_of(own.replace(n=1), target, cut))
         plan, result = weights_winograd.build(own, detect(), plan_problem, 2), result_array(own)
         plan.run(images, wei, None, result)
         assert_within(result, p, truth(p, src, wei), NAME)
