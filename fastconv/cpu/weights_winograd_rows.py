@@ -54,12 +54,13 @@ def space_maker(kind: str, lanes: int, stride: int) -> Any:
     return space_of
 
 
-def _lanes_stager(kind: str, lanes: int) -> Any:
-    """``dst[x][lane] = planes[lane][at + x*step]`` for ``count`` of x; ``planes`` is the address of a table of addresses."""
+def _rows_finder(kind: str, lanes: int) -> tuple[Any, Any]:
+    """What readies an image's planes, before its rows are read, and where a row of it lies, with the bytes between its vectors."""
     size = KINDS[kind][2]
 
     @helper
     def stage(dst: Any, planes: Any, at: Any, step: Any, count: Any) -> None:
+        """``dst[x][lane] = planes[lane][at + x*step]`` for ``count`` of x; ``planes`` is the address of a table of addresses."""
         if step == size and count >= lanes:
             interleave(kind, lanes, dst, planes, at, count)
         else:
@@ -67,14 +68,33 @@ def _lanes_stager(kind: str, lanes: int) -> Any:
                 for lane in range(lanes):
                     poke(kind, dst + (x * lanes + lane) * size, peek(kind, peek("i64", planes + lane * 8) + at + x * step))
 
-    return stage
+    @helper
+    def ready(e: Any, space: Any, image: Any, plane: Any, step: Any, count: Any) -> None:
+        """The addresses of planes ``plane`` bytes apart, and their ``count`` pixels in lanes where these are put there as a whole."""
+        for lane in range(lanes * e.planes):
+            poke("i64", space.table + lane * 8, image + lane * plane)
+        if e.whole:
+            stage(space.staged, space.table, 0, step, count)
+
+    @helper
+    def place_row(e: Any, space: Any, number: Any, image: Any, row: Any, sy: Any, sx: Any, columns: Any) -> None:
+        """Of row ``row`` of an image, the one of this number in a row of blocks, where it lies; one of planes is put into lanes."""
+        place, step = image + row * sy, sx
+        if e.planes:
+            place, step = space.staged + (row if e.whole else number) * columns * lanes * size, lanes * size
+            if not e.whole:
+                stage(place, space.table, row * sy, sx, columns)
+        poke("i64", space.lines + 16 * number, place)
+        poke("i64", space.lines + 16 * number + 8, step)
+
+    return ready, place_row
 
 
 def pixels_transformer(kind: str, lanes: int, stride: int, fma: int) -> Any:
     """What transforms a vector of channels' pixels of ``tall`` rows of blocks, from the ``first`` on; it is the v-th of a unit."""
     vector, m, apart, reads = lanes * KINDS[kind][2], M, M * stride, pixels_of(M, stride)
     pixels_spec, line_spec = (kind, lanes, m, stride, 1, fma), (kind, lanes, m, stride, 1, 1, fma)
-    stage = _lanes_stager(kind, lanes)
+    ready, place_row = _rows_finder(kind, lanes)
 
     @helper
     def transform_pixels(at: Any, e: Any, space: Any, row_at: Any, column_at: Any, channel: Any, v: Any, first: Any, tall: Any) -> None:
@@ -85,22 +105,16 @@ def pixels_transformer(kind: str, lanes: int, stride: int, fma: int) -> Any:
         for k in range(tall):
             n, ty = (first + k) // e.rows, (first + k) % e.rows
             image = at.src + n * e.sn + channel * e.sc
-            for lane in range(lanes * e.planes):
-                poke("i64", space.table + lane * 8, image + lane * e.sc)
-            if e.whole and held != n:
+            if held != n:
                 held = n
-                stage(space.staged, space.table, 0, e.sx, e.ih * e.iw)
+                ready(e, space, image, e.sc, e.sx, e.ih * e.iw)
             for r in range(reads):
                 row = peek("i64", row_at + 8 * (ty * apart + r))
-                place, step = space.zeros if row != OUTSIDE else space.fills, 0
-                if row >= 0 and e.planes:
-                    place, step = space.staged + (row if e.whole else r) * e.iw * vector, vector
-                    if not e.whole:
-                        stage(place, space.table, row * e.sy, e.sx, e.iw)
-                elif row >= 0:
-                    place, step = image + row * e.sy, e.sx
-                poke("i64", space.lines + 16 * r, place)
-                poke("i64", space.lines + 16 * r + 8, step)
+                if row >= 0:
+                    place_row(e, space, r, image, row, e.sy, e.sx, e.iw)
+                else:
+                    poke("i64", space.lines + 16 * r, space.fills if row == OUTSIDE else space.zeros)
+                    poke("i64", space.lines + 16 * r + 8, 0)
             column_pixels(pixels_spec, space.points + before * vector, e.line, space.lines, inside)
             # those outside the image one by one
             for turn in range(columns - inside):
@@ -129,7 +143,7 @@ def gradients_transformer(kind: str, lanes: int, stride: int, fma: int) -> Any:
     """What transforms a vector of filters' gradients of ``tall`` rows of blocks, from the ``first`` on, and adds up their magnitudes."""
     size, m, spec = KINDS[kind][2], M, (kind, lanes, M, stride, fma)
     vector = lanes * size
-    stage = _lanes_stager(kind, lanes)
+    ready, place_row = _rows_finder(kind, lanes)
 
     @helper
     def transform_gradients(at: Any, e: Any, space: Any, filters: Any, v: Any, first: Any, tall: Any) -> None:
@@ -138,21 +152,15 @@ def gradients_transformer(kind: str, lanes: int, stride: int, fma: int) -> Any:
         for k in range(tall):
             n, ty = (first + k) // e.rows, (first + k) % e.rows
             image = at.wei + n * e.gn + filters * e.gc
-            for lane in range(lanes * e.planes):
-                poke("i64", space.table + lane * 8, image + lane * e.gc)
-            if e.whole and held != n:
+            if held != n:
                 held = n
-                stage(space.staged, space.table, 0, e.gx, e.oh * e.ow)
+                ready(e, space, image, e.gc, e.gx, e.oh * e.ow)
             for a in range(m):
-                y, place, step = ty * m + a, space.zeros, 0
-                if y < e.oh and e.planes:
-                    place, step = space.staged + (y if e.whole else a) * e.ow * vector, vector
-                    if not e.whole:
-                        stage(place, space.table, y * e.gy, e.gx, e.ow)
-                elif y < e.oh:
-                    place, step = image + y * e.gy, e.gx
-                poke("i64", lines + 16 * a, place)
-                poke("i64", lines + 16 * a + 8, step)
+                if ty * m + a < e.oh:
+                    place_row(e, space, a, image, ty * m + a, e.gy, e.gx, e.ow)
+                else:
+                    poke("i64", lines + 16 * a, space.zeros)
+                    poke("i64", lines + 16 * a + 8, 0)
             for part in range(e.row_strips):
                 strip, x0 = k * e.row_strips + part if e.row_strips > 1 else k // e.strip_rows, part * e.strip
                 to = space.grads + v * lanes // e.width * e.grad_block + strip * e.grad_strip
