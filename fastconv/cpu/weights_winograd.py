@@ -79,8 +79,7 @@ def _factory(kind: str, lanes: int, stride: int, fma: int) -> Any:
 
     @helper
     def multiply(at: Any, e: Any, space: Any, first: Any, tall: Any, strips: Any, deep: Any, wide: Any) -> None:
-        # lines of the next rows of blocks are asked for, which follow each other, through all products; not where others' channels lie
-        # between
+        """Products at all points; lines of the next rows of blocks are asked for meanwhile, but not where others' channels lie between."""
         sum_step, n, ty = e.oc_part * size, (first + tall) // e.rows, (first + tall) % e.rows
         many = halves * (deep // e.columns) * (wide // e.width) * strips * e.strip
         soon, soon_step = at.wei + n * e.gn + ty * m * e.gy, tall * e.gn // e.rows // many + 1

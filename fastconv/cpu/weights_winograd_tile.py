@@ -11,7 +11,7 @@ from ..planning.winograd_points import points_of, transform_of
 from .compile import TileKernel
 from .memory import unrolled_by_hand
 from .simd import Emitter, literal
-from .winograd_tile import largest_of, magnitude_bits, unsafe
+from .winograd_tile import largest_of, magnitude_bits, store_sums, unsafe
 
 _INTEGERS = 14  # of `point_products`
 
@@ -136,13 +136,7 @@ def _emit_products(
             emit.set(pixel_at, emit.offset(emit.get(pixel_at), pixel_strip))
         emit.set(grad_part_at, emit.offset(emit.get(grad_part_at), grad_part))
         emit.set(pixel_part_at, emit.offset(emit.get(pixel_part_at), pixel_part))
-    with emit.either(later) as (more, first):
-        with more:
-            for place, value in zip(places, acc, strict=True):
-                emit.store(place, builder.fadd(emit.load(place), emit.get(value)))
-        with first:
-            for place, value in zip(places, acc, strict=True):
-                emit.store(place, emit.get(value))
+    store_sums(emit, places, acc, later)
 
 
 def _factory(*spec: Any) -> Any:

@@ -168,6 +168,17 @@ def magnitudes(typing_context: Any, spec: Any, dst: Any, src: Any, count: Any) -
     return types.void(spec, *[types.int64] * 3), codegen
 
 
+def store_sums(emit: Emitter, places: Sequence[Any], sums: Sequence[Any], later: Any) -> None:
+    """The vectors that variables hold, added to what is at their places where ``later`` is not 0."""
+    with emit.either(later) as (more, first):
+        with more:
+            for place, value in zip(places, sums, strict=True):
+                emit.store(place, emit.builder.fadd(emit.load(place), emit.get(value)))
+        with first:
+            for place, value in zip(places, sums, strict=True):
+                emit.store(place, emit.get(value))
+
+
 def magnitude_bits(emit: Emitter, value: Any) -> Any:
     """The bits of the magnitude."""
     bits = emit.bits()
@@ -212,13 +223,7 @@ def products(
                 emit.set(place, value)
             emit.set(base, emit.offset(here, block))
             emit.set(weights, emit.offset(w, lanes * mr * emit.width))
-        with emit.either(later) as (more, first):
-            with more:
-                for place, value in zip(places, acc, strict=True):
-                    emit.store(place, builder.fadd(emit.load(place), emit.get(value)))
-            with first:
-                for place, value in zip(places, acc, strict=True):
-                    emit.store(place, emit.get(value))
+        store_sums(emit, places, acc, later)
         return context.get_dummy_value()
 
     return types.void(spec, *[types.int64] * 9), codegen

@@ -81,6 +81,10 @@ class Transform:
         self.emit, self.m, self.points = emit, m, POINTS[m]
         self.pairs = weight_pairs(m, 1)
 
+    def _factor(self, p: float) -> float:
+        """Of the halves of the transformed weights at the points p and -p."""
+        return 1 / (2 * p * p * prod(p * p - q * q for q in self.points if q != p))
+
     def pixels(self, x: Sequence[Any]) -> list[Any]:
         """``B^T x`` of ``m + 2`` vectors."""
         emit, every = self.emit, _product([p * p for p in self.points])
@@ -96,7 +100,7 @@ class Transform:
         emit, build, points = self.emit, self.emit.builder, self.points
         found = [build.fmul(w[0], emit.number(1 / prod(-p * p for p in points)))]
         for p in points:
-            factor = 1 / (2 * p * p * prod(p * p - q * q for q in points if q != p))
+            factor = self._factor(p)
             even = build.fmul(emit.multiply_add(w[2], emit.number(p * p), w[0]), emit.number(factor))
             odd = build.fmul(w[1], emit.number(p * factor))
             found += [build.fadd(even, odd), build.fsub(even, odd)]
@@ -104,10 +108,7 @@ class Transform:
 
     def results(self, y: Sequence[Any]) -> list[Any]:
         """``A^T y``: m vectors of ``m + 2``."""
-        emit, build = self.emit, self.emit.builder
-        sums = [build.fadd(y[n], y[n + 1]) for n in range(1, self.m + 1, 2)]
-        differences = [build.fsub(y[n], y[n + 1]) for n in range(1, self.m + 1, 2)]
-        found = []
+        emit, (sums, differences), found = self.emit, _halves(self, y, 1), []
         for i in range(self.m):
             parts = list(differences if i % 2 else sums)
             factors = [p**i for p in self.points]
@@ -123,7 +124,7 @@ class Transform:
         """``G^T s``: 3 vectors of ``m + 2``, the way of sums of products back through `weights`."""
         emit, points = self.emit, self.points
         sums, differences = _halves(self, s, 1)
-        factors = [1 / (2 * p * p * prod(p * p - q * q for q in points if q != p)) for p in points]
+        factors = [self._factor(p) for p in points]
         first = _dot(emit, [*factors, 1 / prod(-p * p for p in points)], [*sums, s[0]])
         second = _dot(emit, [p * factor for p, factor in zip(points, factors, strict=True)], differences)
         third = _dot(emit, [*(p * p * factor for p, factor in zip(points, factors, strict=True)), 1.0], [*sums, s[-1]])
@@ -178,8 +179,7 @@ class StridedTransform:
 
     def results(self, y: Sequence[Any]) -> list[Any]:
         """``A^T y``: m vectors of ``m + 1``."""
-        emit, build = self.emit, self.emit.builder
-        halves = [[join(y[n], y[n + 1]) for n in range(0, self.m, 2)] for join in (build.fadd, build.fsub)]
+        emit, halves = self.emit, _halves(self, y, 0)
         ends = [[] for _ in range(self.m - 1)] + [[y[-1]]]
         return [_dot(emit, [*(p**i for p in self.points), *[1.0] * len(ends[i])], [*halves[i % 2], *ends[i]]) for i in range(self.m)]
 
